@@ -1,0 +1,132 @@
+package validators
+
+import (
+	"context"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// Presence is what a Lookup knows of an object. The zero value is Unknown: whoever forgets to answer has said nothing.
+type Presence int
+
+// The three answers of a Lookup. A rule may report on Absent; on Unknown it can only say that it does not know.
+const (
+	Unknown Presence = iota // could not be seen: no permission, not in this tree, a time-out
+	Absent                  // certainly not there
+	Present                 // there, and returned
+)
+
+// String returns the presence in lower case.
+func (p Presence) String() string {
+	switch p {
+	case Absent:
+		return "absent"
+	case Present:
+		return "present"
+	case Unknown:
+		return "unknown"
+	}
+	return "unknown"
+}
+
+// Lookup is a rule's only view of other objects: a cluster's, a Git tree's or a test's.
+//
+// The error only explains an Unknown: it says why nothing is known, it is nil with Absent and Present, and its text carries no
+// value of a Secret. Returned objects are shared; a caller must not change them.
+type Lookup interface {
+	// Get returns one object. Namespace is empty for cluster-scoped kinds.
+	Get(ctx context.Context, gk schema.GroupKind, key types.NamespacedName) (*unstructured.Unstructured, Presence, error)
+	// List returns all objects of a kind in a namespace (all namespaces when empty). Present with no objects means that there
+	// are none; Unknown may still return those that could be seen. List is never Absent.
+	List(ctx context.Context, gk schema.GroupKind, namespace string) ([]*unstructured.Unstructured, Presence, error)
+	// Namespace returns a Namespace object by name.
+	Namespace(ctx context.Context, name string) (*unstructured.Unstructured, Presence, error)
+	// Chart returns what a HelmRelease refers to as its chart.
+	Chart(ctx context.Context, ref ChartRef) (Chart, Presence, error)
+}
+
+// ObjectRef names another object. Namespace is filled in by whoever builds the reference, never left to a default.
+type ObjectRef struct {
+	Group, Kind, Namespace, Name string
+}
+
+// ChartRef is a HelmRelease's reference to its chart, as plain data.
+type ChartRef struct {
+	// Source is the Flux source: HelmRepository, GitRepository or Bucket (from spec.chart), OCIRepository or HelmChart (from spec.chartRef).
+	Source ObjectRef
+	// ReleaseNamespace is the namespace of the HelmRelease object, for Flux's rules on cross-namespace references.
+	ReleaseNamespace string
+	// Chart is the chart's name in a HelmRepository, or its path in a GitRepository or Bucket; empty with spec.chartRef.
+	Chart string
+	// Version is the semver range of spec.chart.spec.version; empty means the latest.
+	Version string
+	// ValuesFiles are spec.chart.spec.valuesFiles: they replace the chart's own values.yaml.
+	ValuesFiles []string
+	// IgnoreMissingValuesFiles tolerates entries of ValuesFiles that the chart does not have.
+	IgnoreMissingValuesFiles bool
+}
+
+// Chart is what a rule may ask of a chart.
+type Chart interface {
+	// Name is the chart's name, from its Chart.yaml.
+	Name() string
+	// Version is the chart's exact version.
+	Version() string
+	// Validate composes the values as Flux and Helm do and puts them to the schema of the chart and of each enabled subchart.
+	// An error means that no verdict could be had; its text carries no value of a Secret.
+	Validate(ctx context.Context, v Values) (ValuesVerdict, error)
+}
+
+// Values are the parts that a HelmRelease's values are composed of, lowest precedence first: From in order, then Inline.
+type Values struct {
+	// Namespace is the HelmRelease's, where From's objects live.
+	Namespace string
+	From      []ValuesSource
+	// Inline is spec.values; nil when unset. It is not changed.
+	Inline map[string]any
+}
+
+// ValuesSource is one entry of spec.valuesFrom, with the object it names where that could be read.
+type ValuesSource struct {
+	// Kind is ConfigMap or Secret.
+	Kind, Name string
+	// Key is valuesKey; empty means values.yaml.
+	Key string
+	// TargetPath is the dotted path that a single value is set at; empty to merge a whole document.
+	TargetPath string
+	Optional   bool
+	// Presence tells whether Object could be read. Unknown makes the verdict a partial one.
+	Presence Presence
+	// Object is the ConfigMap or Secret; nil unless Present.
+	Object *unstructured.Unstructured
+}
+
+// ValuesVerdict is what a chart's schemas say of composed values.
+type ValuesVerdict struct {
+	// HasSchema tells whether the chart or an enabled subchart carries a values.schema.json at all.
+	HasSchema bool
+	// Violations are all that could be found, in the order of their paths. With Missing parts, only those that no missing part can repair.
+	Violations []Violation
+	// Missing says which parts of values or schema could not be taken into account, a phrase each; empty when the verdict is whole.
+	Missing []string
+}
+
+// Violation is one way in which values fail a schema.
+type Violation struct {
+	// Chart is the name of the chart or subchart whose schema it is.
+	Chart string
+	// Path is the place in the composed values, from the release's values root (a subchart's name included).
+	Path Path
+	// Pointer is the place as Helm prints it: a JSON Pointer from the values root of Chart.
+	Pointer string
+	// Keyword is the JSON Schema keyword that failed: additionalProperties, type, enum, ...
+	Keyword string
+	// Message says what is wrong, without the place. It quotes names and what the schema allows, never a value.
+	Message string
+	// Suggestion is the nearest name the schema knows where a name is wrong; empty when there is none near.
+	Suggestion string
+	// Inline tells that the offending field stands in the release's own spec.values.
+	Inline bool
+}

@@ -1,0 +1,85 @@
+package validators
+
+import (
+	"strconv"
+	"strings"
+)
+
+// Path is the place of a field inside one object, from its root. It is a list of steps rather than a string so that every front
+// end can use it: the webhook prints it, fix turns it into a JSON Pointer, check walks a YAML tree with it.
+// The zero value is the object itself. Paths are immutable: Child and Index return a new one.
+type Path []Step
+
+// Step is one map key or one list index of a Path.
+type Step struct {
+	// Key is the map key; empty when the step is a list index.
+	Key string
+	// Index is the list index, from 0; -1 when the step is a map key.
+	Index int
+}
+
+// NewPath returns the path that descends through the named map keys, one step a key. Keys are taken literally: a dot inside a key is part of it.
+func NewPath(keys ...string) Path {
+	return Path(nil).Child(keys...)
+}
+
+// Child returns the path extended by the named map keys.
+func (p Path) Child(keys ...string) Path {
+	out := make(Path, len(p), len(p)+len(keys))
+	copy(out, p)
+	for _, k := range keys {
+		out = append(out, Step{Key: k, Index: -1})
+	}
+	return out
+}
+
+// Index returns the path extended by a list index, from 0.
+func (p Path) Index(i int) Path {
+	out := make(Path, len(p), len(p)+1)
+	copy(out, p)
+	return append(out, Step{Index: i})
+}
+
+// IsIndex tells whether the step is a list index.
+func (s Step) IsIndex() bool { return s.Index >= 0 }
+
+// String returns the path in the notation of the Kubernetes API's own field errors: spec.containers[0].env,
+// metadata.annotations[example.com/key].
+func (p Path) String() string {
+	var b strings.Builder
+	for _, s := range p {
+		switch {
+		case s.IsIndex():
+			b.WriteByte('[')
+			b.WriteString(strconv.Itoa(s.Index))
+			b.WriteByte(']')
+		case s.Key == "" || strings.ContainsAny(s.Key, "./[]"):
+			b.WriteByte('[')
+			b.WriteString(s.Key)
+			b.WriteByte(']')
+		default:
+			if b.Len() > 0 {
+				b.WriteByte('.')
+			}
+			b.WriteString(s.Key)
+		}
+	}
+	return b.String()
+}
+
+// escapePointer escapes one reference token, as RFC 6901 section 3 says.
+var escapePointer = strings.NewReplacer("~", "~0", "/", "~1")
+
+// Pointer returns the path as a JSON Pointer (RFC 6901): /spec/values/data. The empty path is "".
+func (p Path) Pointer() string {
+	var b strings.Builder
+	for _, s := range p {
+		b.WriteByte('/')
+		if s.IsIndex() {
+			b.WriteString(strconv.Itoa(s.Index))
+		} else {
+			b.WriteString(escapePointer.Replace(s.Key))
+		}
+	}
+	return b.String()
+}

@@ -1,0 +1,89 @@
+// Package validators holds the contract between rules and the front ends that run them: a Rule looks at one object and reports
+// findings; the Suite runs rules; what happens with a finding is the policy's to decide.
+//
+// Rules are pure. They see the world through a Pass only, and other objects through its three-valued Lookup.
+package validators
+
+import (
+	"context"
+	"fmt"
+	"regexp"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/runtime/schema"
+)
+
+// Severity is the author's opinion of how bad a finding is. What is done about it is the operator's Action, in the policy.
+type Severity string
+
+// The severities, worst first.
+const (
+	SeverityError   Severity = "error"   // the object will not reconcile, or does something else than it says
+	SeverityWarning Severity = "warning" // likely a mistake, or a risk
+	SeverityInfo    Severity = "info"    // worth knowing
+)
+
+// Doc is what a person reads about a rule: in the help, on the docs page, in SARIF.
+type Doc struct {
+	// Title names the mistake in a few words, without a period.
+	Title string
+	// Why says what happens when the mistake is applied. Whole sentences.
+	Why string
+	// Fix says what to write instead. Whole sentences.
+	Fix string
+	// Since is the first release with the rule, "v0.1.0".
+	Since string
+}
+
+// Meta declares a rule, once, next to its code; every surface shows it.
+type Meta struct {
+	// ID is stable and never reused: two letters of the family, three digits.
+	ID string
+	// Name is the key in the policy, the metric label and the docs anchor: lower-case words joined by hyphens.
+	Name string
+	// Kinds are the kinds that Check is called for.
+	Kinds []schema.GroupKind
+	// Severity is the author's opinion; the operator's action is separate.
+	Severity Severity
+	// Doc is the text for people.
+	Doc Doc
+	// Reads lists the other kinds that Check may look up. RBAC and informers are made from it.
+	Reads []schema.GroupKind
+	// Params returns a pointer to the zero value of the rule's typed parameters; nil when it has none. The struct's JSON tags,
+	// comments and kubebuilder markers become the rule's part of the AdmissionPolicy schema.
+	Params func() any
+}
+
+// Rule reports problems of exactly one object.
+type Rule struct {
+	Meta
+	// Check looks at p.Object and reports. An error means that the rule could not run; it is never a denial by itself.
+	Check func(ctx context.Context, p *Pass) error
+}
+
+var (
+	idPattern   = regexp.MustCompile(`^[A-Z]{2}[0-9]{3}$`)
+	namePattern = regexp.MustCompile(`^[a-z0-9]+(-[a-z0-9]+)*$`)
+)
+
+// Validate reports what is missing or malformed in the declaration of a rule, so that a suite cannot be built from a broken one.
+func (m *Meta) Validate() error {
+	var problems []string
+	bad := func(cond bool, text string) {
+		if cond {
+			problems = append(problems, text)
+		}
+	}
+	bad(!idPattern.MatchString(m.ID), "ID must be two capital letters and three digits")
+	bad(!namePattern.MatchString(m.Name), "Name must be lower-case words joined by hyphens")
+	bad(len(m.Kinds) == 0, "Kinds is empty")
+	bad(m.Severity != SeverityError && m.Severity != SeverityWarning && m.Severity != SeverityInfo, "Severity must be error, warning or info")
+	bad(m.Doc.Title == "" || strings.HasSuffix(m.Doc.Title, "."), "Doc.Title must be set and not end with a period")
+	bad(!strings.HasSuffix(m.Doc.Why, "."), "Doc.Why must end with a period")
+	bad(!strings.HasSuffix(m.Doc.Fix, "."), "Doc.Fix must end with a period")
+	bad(!strings.HasPrefix(m.Doc.Since, "v"), "Doc.Since must be a version such as v0.1.0")
+	if len(problems) > 0 {
+		return fmt.Errorf("rule %s %s: %s", m.ID, m.Name, strings.Join(problems, "; "))
+	}
+	return nil
+}
