@@ -87,3 +87,9 @@ func (m *Meta) Validate() error {
 	}
 	return nil
 }
+
+// Compiler is implemented by parameters and settings that are checked and prepared once, when a policy is read. After Compile
+// they are shared between requests and do not change. The error names the field, relative to the parameters: "requiredFor[0].path: ...".
+type Compiler interface {
+	Compile() error
+}

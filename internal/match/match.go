@@ -1,0 +1,102 @@
+// Package match selects Flux objects by kind, namespace, path and labels. It is the one form in which a policy says "those
+// objects" to a rule or a mutator.
+package match
+
+import (
+	"fmt"
+	"regexp"
+	"slices"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+)
+
+// Match selects objects. Every field that is set has to fit; a Match with no field set selects everything.
+type Match struct {
+	// Kinds are the kinds of Flux objects, Kustomization or HelmRelease. The default is Kustomization alone.
+	// +kubebuilder:validation:items:Enum=Kustomization;HelmRelease
+	// +kubebuilder:validation:MaxItems=2
+	// +listType=set
+	// +optional
+	Kinds []string `json:"kinds,omitempty"`
+	// Namespaces are the exact names of the namespaces that the object may be in.
+	// +kubebuilder:validation:MaxItems=256
+	// +kubebuilder:validation:items:MaxLength=63
+	// +listType=set
+	// +optional
+	Namespaces []string `json:"namespaces,omitempty"`
+	// Path is a regular expression (RE2) on spec.path of a Kustomization. It is not anchored: write ^ and $. Its named groups,
+	// (?P<ns>[^/]+), can be used in targetNamespace.
+	// +kubebuilder:validation:MaxLength=1024
+	// +optional
+	Path string `json:"path,omitempty"`
+	// Labels are labels that the object must have, with exactly these values.
+	// +kubebuilder:validation:MaxProperties=16
+	// +optional
+	Labels map[string]string `json:"labels,omitempty"`
+
+	path *regexp.Regexp
+}
+
+// Compile checks the expression and prepares it. It has to be called once before Object.
+func (m *Match) Compile() error {
+	m.path = nil
+	if m.Path == "" {
+		return nil
+	}
+	if slices.Contains(m.Kinds, "HelmRelease") {
+		return fmt.Errorf("path: a HelmRelease has no spec.path; drop HelmRelease from kinds or drop path")
+	}
+	re, err := regexp.Compile(m.Path)
+	if err != nil {
+		return fmt.Errorf("path: not a regular expression (RE2 syntax): %w", err)
+	}
+	m.path = re
+	return nil
+}
+
+// Groups returns the names of the capture groups of Path.
+func (m *Match) Groups() []string {
+	var names []string
+	if m.path == nil {
+		return nil
+	}
+	for _, n := range m.path.SubexpNames() {
+		if n != "" {
+			names = append(names, n)
+		}
+	}
+	return names
+}
+
+// Object tells whether the object is selected, and what the named groups of Path captured.
+func (m *Match) Object(o *unstructured.Unstructured) (captures map[string]string, ok bool) {
+	if len(m.Kinds) == 0 && o.GetKind() != "Kustomization" || len(m.Kinds) > 0 && !slices.Contains(m.Kinds, o.GetKind()) {
+		return nil, false
+	}
+	if len(m.Namespaces) > 0 && !slices.Contains(m.Namespaces, o.GetNamespace()) {
+		return nil, false
+	}
+	if len(m.Labels) > 0 {
+		labels := o.GetLabels()
+		for k, v := range m.Labels {
+			if got, found := labels[k]; !found || got != v {
+				return nil, false
+			}
+		}
+	}
+	if m.path == nil {
+		return nil, true
+	}
+	p, _, _ := unstructured.NestedString(o.Object, "spec", "path")
+	sub := m.path.FindStringSubmatch(p)
+	if sub == nil {
+		return nil, false
+	}
+	captures = map[string]string{}
+	for i, n := range m.path.SubexpNames() {
+		if n != "" {
+			captures[n] = sub[i]
+		}
+	}
+	return captures, true
+}

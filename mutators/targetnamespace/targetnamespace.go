@@ -1,0 +1,184 @@
+// Package targetnamespace fills in spec.targetNamespace of Flux objects where a policy says which namespace that is.
+package targetnamespace
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/validation"
+
+	"github.com/flux-admission/flux-admission/internal/match"
+	"github.com/flux-admission/flux-admission/mutators"
+	"github.com/flux-admission/flux-admission/validators"
+	"github.com/flux-admission/flux-admission/validators/flux"
+)
+
+// Setting says which objects get which targetNamespace. Of several settings the first that selects an object counts.
+// +kubebuilder:validation:XValidation:rule="has(self.targetNamespace) != has(self.targetNamespaceLabel)",message="set exactly one of targetNamespace and targetNamespaceLabel"
+type Setting struct {
+	// Match selects the objects. Kustomizations alone unless kinds names HelmRelease.
+	// +optional
+	Match match.Match `json:"match,omitempty"`
+	// TargetNamespace is the namespace, as a constant or with named groups of match.path: "{ns}", "team-{ns}".
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=253
+	// +optional
+	TargetNamespace string `json:"targetNamespace,omitempty"`
+	// TargetNamespaceLabel is the key of the label of the object whose value is the namespace.
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=316
+	// +optional
+	TargetNamespaceLabel string `json:"targetNamespaceLabel,omitempty"`
+}
+
+// Settings are the policy's settings for the mutator, in order.
+type Settings []Setting
+
+var placeholder = regexp.MustCompile(`\{([^{}]*)\}`)
+
+// Compile checks and prepares the settings. The error names each offending field, relative to the list: "[0].match.path: ...".
+func (s Settings) Compile() error {
+	var errs []error
+	for i := range s {
+		if err := s[i].compile(); err != nil {
+			errs = append(errs, fmt.Errorf("[%d].%w", i, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (s *Setting) compile() error {
+	if err := s.Match.Compile(); err != nil {
+		return fmt.Errorf("match.%w", err)
+	}
+	if (s.TargetNamespace == "") == (s.TargetNamespaceLabel == "") {
+		return errors.New("targetNamespace: set exactly one of targetNamespace and targetNamespaceLabel")
+	}
+	if s.TargetNamespaceLabel != "" {
+		if bad := validation.IsQualifiedName(s.TargetNamespaceLabel); len(bad) > 0 {
+			return fmt.Errorf("targetNamespaceLabel: %q is not a label key: %s", s.TargetNamespaceLabel, strings.Join(bad, "; "))
+		}
+		return nil
+	}
+	groups := s.Match.Groups()
+	for _, m := range placeholder.FindAllStringSubmatch(s.TargetNamespace, -1) {
+		if !slices.Contains(groups, m[1]) {
+			return fmt.Errorf("targetNamespace: %s is not a named group of match.path; write it there as (?P<%s>[^/]+)", m[0], m[1])
+		}
+	}
+	if rest := placeholder.ReplaceAllString(s.TargetNamespace, "x"); len(validation.IsDNS1123Label(rest)) > 0 {
+		return fmt.Errorf("targetNamespace: %q cannot become a namespace name: %s", s.TargetNamespace, strings.Join(validation.IsDNS1123Label(rest), "; "))
+	}
+	return nil
+}
+
+// namespaceFor returns the namespace that the setting gives the object; matched is false when the setting does not select it.
+func (s *Setting) namespaceFor(o *unstructured.Unstructured) (ns string, matched bool) {
+	captures, ok := s.Match.Object(o)
+	if !ok {
+		return "", false
+	}
+	if s.TargetNamespaceLabel != "" {
+		return o.GetLabels()[s.TargetNamespaceLabel], true
+	}
+	return placeholder.ReplaceAllStringFunc(s.TargetNamespace, func(m string) string {
+		return captures[strings.Trim(m, "{}")]
+	}), true
+}
+
+// Mutator is the mutator target-namespace.
+//
+// It injects on CREATE only. Changing targetNamespace of an object that exists is destructive: helm-controller uninstalls the
+// release and installs it elsewhere, kustomize-controller prunes what it applied to the old namespace. On UPDATE it therefore only
+// puts back the value that the stored object has when the applier left the field out, and warns when a user changes it.
+var Mutator = &mutators.Mutator{
+	Name:  "target-namespace",
+	Kinds: []schema.GroupKind{flux.Kustomization, flux.HelmRelease},
+	Doc: validators.Doc{
+		Title: "Fill in spec.targetNamespace where the policy names it",
+		Why: "A missing targetNamespace sends a team's objects to whatever namespace their files happen to name. " +
+			"Where a path, a label or a constant says which one is meant, nobody has to write it.",
+		Fix:   "Nothing to do: an object that sets the field itself is never changed.",
+		Since: "v0.1.0",
+	},
+	Reads:  []schema.GroupKind{{Kind: "Namespace"}},
+	Mutate: mutate,
+}
+
+var fieldPath = validators.NewPath("spec", "targetNamespace")
+
+func mutate(ctx context.Context, p *mutators.Pass) error {
+	settings, ok := p.Settings.(Settings)
+	if !ok {
+		return fmt.Errorf("settings are %T, want targetnamespace.Settings", p.Settings)
+	}
+	want, matched := "", false
+	for i := range settings {
+		if want, matched = settings[i].namespaceFor(p.Object); matched {
+			break
+		}
+	}
+	if !matched {
+		return nil
+	}
+	if _, isMap := p.Object.Object["spec"].(map[string]any); !isMap {
+		p.Skip("the object has no spec")
+		return nil
+	}
+	got := targetNamespace(p.Object)
+	if p.Operation == validators.Update {
+		restore(p, got)
+		return nil
+	}
+	switch {
+	case got != "":
+		return nil
+	case want == "":
+		p.Skip("no targetNamespace injected: the label that names it is missing or empty, or match.path captured nothing")
+		return nil
+	case len(validation.IsDNS1123Label(want)) > 0:
+		p.Skip("no targetNamespace injected: %q is not a namespace name", want)
+		return nil
+	}
+	switch _, presence, err := p.Lookup.Namespace(ctx, want); presence {
+	case validators.Present:
+		p.Edit(validators.Edit{Op: validators.EditAdd, Path: fieldPath, Value: want}, "policy maps this %s to namespace %s", p.Object.GetKind(), want)
+	case validators.Absent:
+		p.Warn("spec.targetNamespace was not filled in: namespace %s does not exist; create it first or set the field", want)
+		p.Skip("no targetNamespace injected: namespace %s does not exist", want)
+	case validators.Unknown:
+		p.Skip("no targetNamespace injected: whether namespace %s exists is not known: %v", want, err)
+	}
+	return nil
+}
+
+func restore(p *mutators.Pass, got string) {
+	if p.Old == nil {
+		return
+	}
+	switch old := targetNamespace(p.Old); {
+	case old == "" || old == got:
+	case got == "":
+		p.Edit(validators.Edit{Op: validators.EditAdd, Path: fieldPath, Value: old}, "the stored object has targetNamespace %s and this apply leaves it out", old)
+	case p.Object.GetKind() == flux.HelmRelease.Kind:
+		p.Warn("targetNamespace changes from %s to %s: helm-controller will uninstall the release from %s and install it anew in %s", old, got, old, got)
+	default:
+		prune, _, _ := unstructured.NestedBool(p.Object.Object, "spec", "prune")
+		if prune {
+			p.Warn("targetNamespace changes from %s to %s: with prune on, Flux will delete what this Kustomization applied to %s", old, got, old)
+		} else {
+			p.Warn("targetNamespace changes from %s to %s: what this Kustomization applied to %s stays there, owned by nobody", old, got, old)
+		}
+	}
+}
+
+func targetNamespace(o *unstructured.Unstructured) string {
+	ns, _, _ := unstructured.NestedString(o.Object, "spec", "targetNamespace")
+	return ns
+}

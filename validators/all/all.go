@@ -1,0 +1,15 @@
+// Package all lists the rules of the product. Adding a rule adds one line here.
+package all
+
+import (
+	"github.com/flux-admission/flux-admission/validators"
+	"github.com/flux-admission/flux-admission/validators/kustomization"
+)
+
+// Rules returns every rule, in the order of the documentation.
+func Rules() []*validators.Rule {
+	return []*validators.Rule{
+		kustomization.Namespace,
+		kustomization.TargetNamespace,
+	}
+}

@@ -1,0 +1,68 @@
+package kustomization
+
+import (
+	"context"
+	"fmt"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"github.com/flux-admission/flux-admission/internal/match"
+	"github.com/flux-admission/flux-admission/validators"
+	"github.com/flux-admission/flux-admission/validators/flux"
+)
+
+// TargetNamespaceParams are the parameters of kustomization-target-namespace.
+type TargetNamespaceParams struct {
+	// RequiredFor selects the Kustomizations that must set spec.targetNamespace. With none, the rule asks for nothing.
+	// +kubebuilder:validation:MaxItems=64
+	// +listType=atomic
+	// +optional
+	RequiredFor []match.Match `json:"requiredFor,omitempty"`
+}
+
+// Compile checks and prepares the selectors.
+func (t *TargetNamespaceParams) Compile() error {
+	for i := range t.RequiredFor {
+		if err := t.RequiredFor[i].Compile(); err != nil {
+			return fmt.Errorf("requiredFor[%d].%w", i, err)
+		}
+	}
+	return nil
+}
+
+// TargetNamespace is the rule kustomization-target-namespace.
+//
+// Without targetNamespace, each object goes where its own file says, and one without a namespace goes to `default`. Where a
+// platform maps a directory to a namespace, the field is what keeps a team's objects in it.
+var TargetNamespace = &validators.Rule{
+	Meta: validators.Meta{
+		ID:       "KS002",
+		Name:     "kustomization-target-namespace",
+		Kinds:    []schema.GroupKind{flux.Kustomization},
+		Severity: validators.SeverityWarning,
+		Doc: validators.Doc{
+			Title: "Flux Kustomization without the targetNamespace that the policy requires",
+			Why: "Without spec.targetNamespace every object is applied to the namespace that its own file names, or to `default` when it names none. " +
+				"The policy asks for the field where a Kustomization has to stay within one namespace.",
+			Fix:   "Set spec.targetNamespace to the namespace that the Kustomization's objects belong in.",
+			Since: "v0.1.0",
+		},
+		Params: func() any { return &TargetNamespaceParams{} },
+	},
+	Check: checkTargetNamespace,
+}
+
+func checkTargetNamespace(_ context.Context, p *validators.Pass) error {
+	if target, _, _ := unstructured.NestedString(p.Object.Object, "spec", "targetNamespace"); target != "" {
+		return nil
+	}
+	params := p.Params.(*TargetNamespaceParams)
+	for i := range params.RequiredFor {
+		if _, ok := params.RequiredFor[i].Object(p.Object); ok {
+			p.Report(validators.NewPath("spec", "targetNamespace"), nil, "spec.targetNamespace is required here and is not set")
+			return nil
+		}
+	}
+	return nil
+}
