@@ -83,3 +83,21 @@ func (p Path) Pointer() string {
 	}
 	return b.String()
 }
+
+// Lookup returns what stands at the path in a decoded object (maps, slices and scalars as JSON decodes them); nil when nothing does.
+func (p Path) Lookup(root any) any {
+	for _, s := range p {
+		switch {
+		case s.IsIndex():
+			list, _ := root.([]any)
+			if s.Index >= len(list) {
+				return nil
+			}
+			root = list[s.Index]
+		default:
+			m, _ := root.(map[string]any)
+			root = m[s.Key]
+		}
+	}
+	return root
+}

@@ -3,6 +3,7 @@ package all
 
 import (
 	"github.com/flux-admission/flux-admission/validators"
+	"github.com/flux-admission/flux-admission/validators/cnpg"
 	"github.com/flux-admission/flux-admission/validators/kustomization"
 )
 
@@ -11,5 +12,6 @@ func Rules() []*validators.Rule {
 	return []*validators.Rule{
 		kustomization.Namespace,
 		kustomization.TargetNamespace,
+		cnpg.MonitoringEnabled,
 	}
 }

@@ -1,0 +1,123 @@
+package lookup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/flux-admission/flux-admission/validators"
+)
+
+// readTimeout bounds one read from the API server, so that one slow read does not use up a review's whole deadline.
+const readTimeout = time.Second
+
+var namespaceGK = schema.GroupKind{Kind: "Namespace"}
+
+// Cluster is a Lookup over a live cluster. Namespaces come from an informer, other objects from the API server, when they are asked for:
+// there is no cluster-wide watch on Secrets.
+type Cluster struct {
+	namespaces client.Reader
+	live       client.Reader
+	mapper     meta.RESTMapper
+	charts     Charts
+}
+
+// NewCluster returns a Lookup that reads Namespaces from the cache and everything else from the API server. The cache must have an
+// informer for Namespaces. Charts may be nil: every chart is then Unknown.
+func NewCluster(namespaces, live client.Reader, mapper meta.RESTMapper, charts Charts) *Cluster {
+	return &Cluster{namespaces: namespaces, live: live, mapper: mapper, charts: charts}
+}
+
+// Get implements validators.Lookup. A kind that the API server does not serve is Absent: nothing of it can exist.
+func (c *Cluster) Get(ctx context.Context, gk schema.GroupKind, key types.NamespacedName) (*unstructured.Unstructured, validators.Presence, error) {
+	ctx, cancel := context.WithTimeout(ctx, readTimeout)
+	defer cancel()
+	o := &unstructured.Unstructured{}
+	gvk, err := c.version(gk)
+	if err == nil {
+		o.SetGroupVersionKind(gvk)
+		err = c.live.Get(ctx, key, o)
+	}
+	return answer(o, err, gk, key)
+}
+
+// List implements validators.Lookup.
+func (c *Cluster) List(ctx context.Context, gk schema.GroupKind, namespace string) ([]*unstructured.Unstructured, validators.Presence, error) {
+	ctx, cancel := context.WithTimeout(ctx, readTimeout)
+	defer cancel()
+	gvk, err := c.version(gk)
+	if meta.IsNoMatchError(err) {
+		return nil, validators.Present, nil
+	}
+	if err != nil {
+		return nil, validators.Unknown, explain(err, gk, types.NamespacedName{Namespace: namespace})
+	}
+	list := &unstructured.UnstructuredList{}
+	list.SetGroupVersionKind(gvk.GroupVersion().WithKind(gvk.Kind + "List"))
+	if err := c.live.List(ctx, list, client.InNamespace(namespace)); err != nil {
+		return nil, validators.Unknown, explain(err, gk, types.NamespacedName{Namespace: namespace})
+	}
+	out := make([]*unstructured.Unstructured, 0, len(list.Items))
+	for i := range list.Items {
+		out = append(out, &list.Items[i])
+	}
+	return out, validators.Present, nil
+}
+
+// Namespace implements validators.Lookup. A namespace that the informer has not seen yet is asked for once more at the API server:
+// it may have been created a moment ago, by the same apply.
+func (c *Cluster) Namespace(ctx context.Context, name string) (*unstructured.Unstructured, validators.Presence, error) {
+	o := &unstructured.Unstructured{}
+	o.SetGroupVersionKind(namespaceGK.WithVersion("v1"))
+	if err := c.namespaces.Get(ctx, types.NamespacedName{Name: name}, o); err == nil {
+		return o, validators.Present, nil
+	}
+	return c.Get(ctx, namespaceGK, types.NamespacedName{Name: name})
+}
+
+// Chart implements validators.Lookup.
+func (c *Cluster) Chart(ctx context.Context, ref validators.ChartRef) (validators.Chart, validators.Presence, error) {
+	if c.charts == nil {
+		return nil, validators.Unknown, errors.New("charts are not read here")
+	}
+	return c.charts.Resolve(ctx, c, ref)
+}
+
+func (c *Cluster) version(gk schema.GroupKind) (schema.GroupVersionKind, error) {
+	m, err := c.mapper.RESTMapping(gk)
+	if err != nil {
+		return schema.GroupVersionKind{}, fmt.Errorf("asking the API server for its version of %s: %w", gk, err)
+	}
+	return m.GroupVersionKind, nil
+}
+
+func answer(o *unstructured.Unstructured, err error, gk schema.GroupKind, key types.NamespacedName) (*unstructured.Unstructured, validators.Presence, error) {
+	switch {
+	case err == nil:
+		return o, validators.Present, nil
+	case apierrors.IsNotFound(err), meta.IsNoMatchError(err):
+		return nil, validators.Absent, nil
+	default:
+		return nil, validators.Unknown, explain(err, gk, key)
+	}
+}
+
+// explain says why an object could not be read, in words that quote nothing of it.
+func explain(err error, gk schema.GroupKind, key types.NamespacedName) error {
+	switch {
+	case apierrors.IsForbidden(err):
+		return fmt.Errorf("no permission to read %s %s", gk.Kind, key)
+	case errors.Is(err, context.DeadlineExceeded), apierrors.IsTimeout(err), apierrors.IsServerTimeout(err):
+		return fmt.Errorf("reading %s %s took too long", gk.Kind, key)
+	default:
+		return fmt.Errorf("reading %s %s: %w", gk.Kind, key, err)
+	}
+}

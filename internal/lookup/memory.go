@@ -1,0 +1,111 @@
+// Package lookup gives rules their three-valued view of other objects: from memory (a Git tree, a test) and from a cluster.
+package lookup
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/flux-admission/flux-admission/validators"
+)
+
+// Charts resolves chart references; internal/charts implements it. The objects are how it finds the chart's source.
+type Charts interface {
+	Resolve(ctx context.Context, objects validators.Lookup, ref validators.ChartRef) (validators.Chart, validators.Presence, error)
+}
+
+// ErrNotSeen explains an Unknown of a Memory that does not hold the whole world.
+var ErrNotSeen = errors.New("not among the objects given")
+
+// Memory is a Lookup over a fixed set of objects. It is safe for concurrent use once filled.
+type Memory struct {
+	// Complete says that the objects are all there are: what is missing is Absent. Otherwise it is Unknown.
+	Complete bool
+	// Charts resolves charts; nil makes every chart Unknown.
+	Charts Charts
+
+	objects map[schema.GroupKind]map[types.NamespacedName]*unstructured.Unstructured
+	hidden  map[schema.GroupKind]map[types.NamespacedName]error
+}
+
+// NewMemory returns a complete Memory of the objects.
+func NewMemory(objects ...*unstructured.Unstructured) *Memory {
+	m := &Memory{Complete: true}
+	for _, o := range objects {
+		m.Add(o)
+	}
+	return m
+}
+
+// Add adds an object, or replaces it.
+func (m *Memory) Add(o *unstructured.Unstructured) {
+	gk := o.GroupVersionKind().GroupKind()
+	if m.objects == nil {
+		m.objects = map[schema.GroupKind]map[types.NamespacedName]*unstructured.Unstructured{}
+	}
+	if m.objects[gk] == nil {
+		m.objects[gk] = map[types.NamespacedName]*unstructured.Unstructured{}
+	}
+	m.objects[gk][types.NamespacedName{Namespace: o.GetNamespace(), Name: o.GetName()}] = o
+}
+
+// Hide makes one object Unknown, for the reason given: it exists, but its content is not to be had (encrypted, no permission).
+func (m *Memory) Hide(gk schema.GroupKind, key types.NamespacedName, reason error) {
+	if m.hidden == nil {
+		m.hidden = map[schema.GroupKind]map[types.NamespacedName]error{}
+	}
+	if m.hidden[gk] == nil {
+		m.hidden[gk] = map[types.NamespacedName]error{}
+	}
+	m.hidden[gk][key] = reason
+}
+
+// Get implements validators.Lookup.
+func (m *Memory) Get(_ context.Context, gk schema.GroupKind, key types.NamespacedName) (*unstructured.Unstructured, validators.Presence, error) {
+	if reason, ok := m.hidden[gk][key]; ok {
+		return nil, validators.Unknown, fmt.Errorf("%s %s: %w", gk.Kind, key, reason)
+	}
+	if o, ok := m.objects[gk][key]; ok {
+		return o, validators.Present, nil
+	}
+	if !m.Complete {
+		return nil, validators.Unknown, fmt.Errorf("%s %s: %w", gk.Kind, key, ErrNotSeen)
+	}
+	return nil, validators.Absent, nil
+}
+
+// List implements validators.Lookup; the objects come in the order of their names.
+func (m *Memory) List(_ context.Context, gk schema.GroupKind, namespace string) ([]*unstructured.Unstructured, validators.Presence, error) {
+	var out []*unstructured.Unstructured
+	for key, o := range m.objects[gk] {
+		if namespace == "" || key.Namespace == namespace {
+			out = append(out, o)
+		}
+	}
+	slices.SortFunc(out, func(a, b *unstructured.Unstructured) int {
+		return cmp.Or(cmp.Compare(a.GetNamespace(), b.GetNamespace()), cmp.Compare(a.GetName(), b.GetName()))
+	})
+	if !m.Complete {
+		return out, validators.Unknown, fmt.Errorf("list of %s: %w", gk.Kind, ErrNotSeen)
+	}
+	return out, validators.Present, nil
+}
+
+// Namespace implements validators.Lookup.
+func (m *Memory) Namespace(ctx context.Context, name string) (*unstructured.Unstructured, validators.Presence, error) {
+	return m.Get(ctx, schema.GroupKind{Kind: "Namespace"}, types.NamespacedName{Name: name})
+}
+
+// Chart implements validators.Lookup.
+func (m *Memory) Chart(ctx context.Context, ref validators.ChartRef) (validators.Chart, validators.Presence, error) {
+	if m.Charts == nil {
+		return nil, validators.Unknown, errors.New("charts are not read here")
+	}
+	return m.Charts.Resolve(ctx, m, ref)
+}

@@ -1,0 +1,286 @@
+// Package cnpg holds the rules on CloudNativePG objects, wherever they are carried.
+package cnpg
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"regexp"
+	"slices"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/yaml"
+
+	"github.com/flux-admission/flux-admission/validators"
+	"github.com/flux-admission/flux-admission/validators/flux"
+)
+
+// clusterGroup is the API group of CloudNativePG.
+const clusterGroup = "postgresql.cnpg.io"
+
+// Cluster is CloudNativePG's kind of a PostgreSQL cluster.
+var Cluster = schema.GroupKind{Group: clusterGroup, Kind: "Cluster"}
+
+// maxEmbedded bounds, in bytes, one text that is parsed for an object inside it. An object in etcd is smaller.
+const maxEmbedded = 1 << 20
+
+// MonitoringEnabled is the rule cnpg-monitoring-enabled.
+//
+// The Cluster CRD has no spec.monitoring.enabled. A strict write refuses it, every other write drops it silently, before any
+// webhook is asked: the mistake is then visible only where it is kept as text. So the rule looks at the object itself, at kubectl's
+// last-applied annotation, and at the patches and raw manifests that Flux objects carry.
+//
+// Values of CloudNativePG's own Helm chart are left alone: cluster.monitoring.enabled is a legal value there.
+var MonitoringEnabled = &validators.Rule{
+	Meta: validators.Meta{
+		ID:       "PG001",
+		Name:     "cnpg-monitoring-enabled",
+		Kinds:    []schema.GroupKind{Cluster, flux.Kustomization, flux.HelmRelease},
+		Severity: validators.SeverityError,
+		Doc: validators.Doc{
+			Title: "CloudNativePG Cluster with monitoring.enabled, a field that does not exist",
+			Why: "The Cluster CRD has no field spec.monitoring.enabled. Flux's server-side apply fails on it and everything behind the Kustomization waits; " +
+				"a write that does not validate strictly drops it, and the database is not monitored although its manifest says so.",
+			Fix: "Remove spec.monitoring.enabled. Write your own PodMonitor for the Cluster; spec.monitoring.enablePodMonitor: true does the same " +
+				"but is deprecated in newer CloudNativePG.",
+			Since: "v0.1.0",
+		},
+	},
+	Check: checkMonitoringEnabled,
+}
+
+var (
+	enabledPath    = validators.NewPath("spec", "monitoring", "enabled")
+	lastApplied    = validators.NewPath("metadata", "annotations", lastAppliedKey)
+	lastAppliedKey = "kubectl.kubernetes.io/last-applied-configuration"
+)
+
+func checkMonitoringEnabled(_ context.Context, p *validators.Pass) error {
+	switch p.Object.GroupVersionKind().GroupKind() {
+	case Cluster:
+		checkCluster(p)
+	case flux.Kustomization:
+		checkPatches(p, validators.NewPath("spec", "patches"))
+	case flux.HelmRelease:
+		renderers, _ := nested(p.Object.Object, "spec", "postRenderers").([]any)
+		for i, r := range renderers {
+			if _, ok := nested(r, "kustomize", "patches").([]any); ok {
+				checkPatches(p, validators.NewPath("spec", "postRenderers").Index(i).Child("kustomize", "patches"))
+			}
+		}
+		checkRawManifests(p, validators.NewPath("spec", "values"), nested(p.Object.Object, "spec", "values"))
+	}
+	return nil
+}
+
+func checkCluster(p *validators.Pass) {
+	if v, ok := enabled(p.Object.Object); ok {
+		f := p.Report(enabledPath, v, "spec.monitoring.enabled is not a field of a CloudNativePG Cluster")
+		f.Edits = []validators.Edit{{Op: validators.EditRemove, Path: enabledPath}}
+		return
+	}
+	text, ok := nested(p.Object.Object, "metadata", "annotations", lastAppliedKey).(string)
+	if !ok || !strings.Contains(text, "enabled") {
+		return
+	}
+	var applied map[string]any
+	if err := json.Unmarshal([]byte(text), &applied); err != nil {
+		p.Unknown("the annotation %s is not JSON, so what kubectl applied is not known", lastAppliedKey)
+		return
+	}
+	if v, ok := enabled(applied); ok {
+		p.Report(lastApplied, v, "the manifest that kubectl applied sets spec.monitoring.enabled, which is not a field of a CloudNativePG Cluster; "+
+			"the API server dropped it")
+	}
+}
+
+// patch is one entry of a list of kustomize patches.
+type patch struct {
+	text   string
+	target map[string]any
+}
+
+func checkPatches(p *validators.Pass, at validators.Path) {
+	list, _ := at.Lookup(p.Object.Object).([]any)
+	for i, item := range list {
+		entry, _ := item.(map[string]any)
+		text, _ := entry["patch"].(string)
+		// A patch that never names the fields cannot set them; most patches are done with here.
+		if !strings.Contains(text, "monitoring") && !strings.Contains(text, `/spec`) || !strings.Contains(text, "enabled") {
+			continue
+		}
+		where := at.Index(i).Child("patch")
+		if len(text) > maxEmbedded {
+			p.Unknown("%s is larger than %d bytes and was not read", where, maxEmbedded)
+			continue
+		}
+		target, _ := entry["target"].(map[string]any)
+		v, found, err := patch{text: text, target: target}.setsEnabled()
+		if err != nil {
+			p.Unknown("%s was not read: %v", where, err)
+			continue
+		}
+		if found {
+			p.Report(where, v, "the patch sets spec.monitoring.enabled, which is not a field of a CloudNativePG Cluster")
+		}
+	}
+}
+
+// setsEnabled tells whether the patch sets spec.monitoring.enabled on a CNPG Cluster, and to what.
+func (pt patch) setsEnabled() (value any, found bool, err error) {
+	docs, err := decodeYAML(pt.text)
+	if err != nil {
+		return nil, false, err
+	}
+	for _, doc := range docs {
+		switch d := doc.(type) {
+		case []any: // JSON Patch (RFC 6902)
+			if !pt.targetsCluster() {
+				continue
+			}
+			for _, op := range d {
+				if v, ok := operationSetsEnabled(op); ok {
+					return v, true, nil
+				}
+			}
+		case map[string]any: // strategic merge
+			// The target's kind decides where it has one; otherwise the kind in the body says what the author means.
+			if kind, _ := pt.target["kind"].(string); kind != "" && !pt.targetsCluster() || kind == "" && !isCluster(d) {
+				continue
+			}
+			// In a merge patch null removes the field.
+			if v, ok := enabled(d); ok && v != nil {
+				return v, true, nil
+			}
+		}
+	}
+	return nil, false, nil
+}
+
+// targetsCluster tells whether the patch's target selects CNPG Clusters by kind. Kustomize takes group and kind as regular expressions
+// that match the whole name. A target without a group applies to every kind of that name; only CNPG's has this field to get wrong.
+func (pt patch) targetsCluster() bool {
+	kind, _ := pt.target["kind"].(string)
+	group, _ := pt.target["group"].(string)
+	return kind != "" && wholeMatch(kind, Cluster.Kind) && (group == "" || wholeMatch(group, clusterGroup))
+}
+
+func wholeMatch(expr, s string) bool {
+	if expr == s {
+		return true
+	}
+	re, err := regexp.Compile("^(?:" + expr + ")$")
+	return err == nil && re.MatchString(s)
+}
+
+func operationSetsEnabled(op any) (any, bool) {
+	o, _ := op.(map[string]any)
+	name, _ := o["op"].(string)
+	path, _ := o["path"].(string)
+	switch name {
+	case "add", "replace":
+	case "copy", "move":
+		return nil, path == "/spec/monitoring/enabled"
+	default:
+		return nil, false
+	}
+	switch path {
+	case "/spec/monitoring/enabled":
+		return o["value"], true
+	case "/spec/monitoring":
+		v, ok := nestedOK(o["value"], "enabled")
+		return v, ok
+	case "/spec":
+		v, ok := nestedOK(o["value"], "monitoring", "enabled")
+		return v, ok
+	case "", "/":
+		return enabled(o["value"])
+	}
+	return nil, false
+}
+
+// checkRawManifests looks for whole Cluster manifests inside Helm values, as charts take them in extraObjects, rawResources and the like.
+func checkRawManifests(p *validators.Pass, at validators.Path, v any) {
+	switch t := v.(type) {
+	case map[string]any:
+		if isCluster(t) {
+			if val, ok := enabled(t); ok {
+				where := at.Child(enabledKeys...)
+				f := p.Report(where, val, "the manifest of a CloudNativePG Cluster in the values sets spec.monitoring.enabled, which is not a field of a Cluster")
+				f.Edits = []validators.Edit{{Op: validators.EditRemove, Path: where}}
+			}
+			return
+		}
+		for _, k := range slices.Sorted(maps.Keys(t)) {
+			checkRawManifests(p, at.Child(k), t[k])
+		}
+	case []any:
+		for i, e := range t {
+			checkRawManifests(p, at.Index(i), e)
+		}
+	case string:
+		if !strings.Contains(t, clusterGroup) || !strings.Contains(t, "enabled") || len(t) > maxEmbedded {
+			return
+		}
+		docs, err := decodeYAML(t)
+		if err != nil {
+			return // a template, or no manifest at all
+		}
+		for _, doc := range docs {
+			if m, ok := doc.(map[string]any); ok && isCluster(m) {
+				if val, found := enabled(m); found {
+					p.Report(at, val, "the manifest of a CloudNativePG Cluster in the values sets spec.monitoring.enabled, which is not a field of a Cluster")
+				}
+			}
+		}
+	}
+}
+
+func isCluster(o map[string]any) bool {
+	kind, _ := o["kind"].(string)
+	apiVersion, _ := o["apiVersion"].(string)
+	group, _, hasGroup := strings.Cut(apiVersion, "/")
+	return kind == Cluster.Kind && hasGroup && group == clusterGroup
+}
+
+var enabledKeys = []string{"spec", "monitoring", "enabled"}
+
+func enabled(o any) (any, bool) { return nestedOK(o, enabledKeys...) }
+
+func nested(o any, keys ...string) any {
+	v, _ := nestedOK(o, keys...)
+	return v
+}
+
+// nestedOK descends through maps; it does not copy, unlike unstructured.NestedFieldNoCopy it takes any value as root.
+func nestedOK(o any, keys ...string) (any, bool) {
+	m, ok := o.(map[string]any)
+	if !ok {
+		return nil, false
+	}
+	v, ok, err := unstructured.NestedFieldNoCopy(m, keys...)
+	return v, ok && err == nil
+}
+
+// decodeYAML reads the documents of a YAML or JSON text. Its errors do not quote the text, which may hold a secret.
+func decodeYAML(text string) ([]any, error) {
+	dec := yaml.NewYAMLOrJSONDecoder(bytes.NewReader([]byte(text)), 4096)
+	var docs []any
+	for {
+		var doc any
+		err := dec.Decode(&doc)
+		if errors.Is(err, io.EOF) {
+			return docs, nil
+		}
+		if err != nil {
+			return nil, fmt.Errorf("document %d is not YAML", len(docs)+1)
+		}
+		docs = append(docs, doc)
+	}
+}
