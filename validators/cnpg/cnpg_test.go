@@ -1,0 +1,9 @@
+package cnpg
+
+import (
+	"testing"
+
+	"github.com/flux-admission/flux-admission/validators/ruletest"
+)
+
+func TestMonitoringEnabled(t *testing.T) { ruletest.Run(t, MonitoringEnabled, nil) }
