@@ -1,0 +1,112 @@
+// Command leash runs another program and ends it when the process that asked
+// for it is gone, so that a killed test leaves no etcd, API server or
+// controller behind.
+//
+// envtest decides the arguments of the programs it starts, so leash takes none
+// of its own: called through a link named /dir/etcd it reads /dir/etcd.leash,
+// a JSON object with the owner's process id ("owner"), the program ("path")
+// and a directory to remove when the owner died without doing so ("remove").
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"syscall"
+	"time"
+)
+
+// ownerPoll is how often leash looks whether its owner still lives.
+// stopGrace is what the program gets to end by itself once it does not.
+const (
+	ownerPoll = 100 * time.Millisecond
+	stopGrace = 5 * time.Second
+)
+
+func main() {
+	code, err := run(os.Args)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "leash:", err)
+	}
+	os.Exit(code)
+}
+
+// run starts the program that args[0] stands for and returns its exit code.
+func run(args []string) (int, error) {
+	file := args[0] + ".leash"
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return 2, fmt.Errorf("reading what to run: %w", err)
+	}
+	var spec struct {
+		Owner  int    `json:"owner"`
+		Path   string `json:"path"`
+		Remove string `json:"remove"`
+	}
+	if err := json.Unmarshal(data, &spec); err != nil {
+		return 2, fmt.Errorf("%s: %w", file, err)
+	}
+
+	// Signals are sent to the process group, so the program gets them too.
+	// leash only has to outlive it.
+	signals := make(chan os.Signal, 4)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
+
+	cmd := exec.Command(spec.Path, args[1:]...)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	if err := cmd.Start(); err != nil {
+		return 2, fmt.Errorf("starting %s: %w", spec.Path, err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+
+	ticker := time.NewTicker(ownerPoll)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-signals:
+		case err := <-ended:
+			return exitCode(err)
+		case <-ticker.C:
+			if os.Getppid() == spec.Owner {
+				continue
+			}
+			return abandon(cmd.Process, ended, spec.Remove)
+		}
+	}
+}
+
+// abandon stops the program of an owner that is gone and tidies up after it.
+func abandon(process *os.Process, ended <-chan error, remove string) (int, error) {
+	err := process.Signal(syscall.SIGTERM)
+	select {
+	case <-ended:
+	case <-time.After(stopGrace):
+		err = errors.Join(err, process.Kill())
+		<-ended
+	}
+	if remove != "" {
+		err = errors.Join(err, os.RemoveAll(remove))
+	}
+	return 1, err
+}
+
+// exitCode turns the result of Wait into what a shell would report.
+func exitCode(err error) (int, error) {
+	var exit *exec.ExitError
+	switch {
+	case err == nil:
+		return 0, nil
+	case !errors.As(err, &exit):
+		return 2, err
+	case exit.ExitCode() >= 0:
+		return exit.ExitCode(), nil
+	}
+	if status, ok := exit.Sys().(syscall.WaitStatus); ok && status.Signaled() {
+		return 128 + int(status.Signal()), nil
+	}
+	return 2, err
+}

@@ -1,0 +1,144 @@
+package controlplane
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// leashed writes what the leash program needs to run path under name, and
+// returns the path to start in its place. When this process dies, the leash
+// ends the program and removes the directory remove.
+func leashed(leash, dir, name, path, remove string) (string, error) {
+	spec, err := json.Marshal(map[string]any{"owner": os.Getpid(), "path": path, "remove": remove})
+	if err != nil {
+		return "", fmt.Errorf("describing how to run %s: %w", name, err)
+	}
+	link := filepath.Join(dir, name)
+	if err := os.WriteFile(link+".leash", spec, 0o600); err != nil {
+		return "", fmt.Errorf("describing how to run %s: %w", name, err)
+	}
+	if err := os.Symlink(leash, link); err != nil && !errors.Is(err, fs.ErrExist) {
+		return "", fmt.Errorf("preparing to run %s: %w", name, err)
+	}
+	return link, nil
+}
+
+// Command says what StartProcess starts.
+type Command struct {
+	// Name appears in errors and in file names. It is unique in Dir.
+	Name string
+	Path string
+	Args []string
+	// Env is added to this process's environment.
+	Env []string
+	// Log receives standard output and standard error, at its end if it exists.
+	Log string
+	// Dir is a scratch directory that the caller owns: how to run the program
+	// is written there. It is removed if this process dies.
+	Dir string
+	// Leash is the path in Assets.
+	Leash string
+}
+
+// Process is a program that ends with the process that started it.
+type Process struct {
+	name, log string
+	cmd       *exec.Cmd
+	ended     chan struct{}
+	err       error // read after ended is closed
+}
+
+// StartProcess starts a program that is stopped when this process ends, in
+// whatever way. The caller stops it with Stop.
+func StartProcess(c Command) (*Process, error) {
+	path, err := leashed(c.Leash, c.Dir, c.Name, c.Path, c.Dir)
+	if err != nil {
+		return nil, err
+	}
+	log, err := os.OpenFile(c.Log, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("starting %s: %w", c.Name, err)
+	}
+	cmd := exec.Command(path, c.Args...)
+	cmd.Env = append(os.Environ(), c.Env...)
+	cmd.Stdout, cmd.Stderr = log, log
+	// A group of its own: Ctrl-C reaches the owner, which stops it in order.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	err = cmd.Start()
+	if err := errors.Join(err, log.Close()); err != nil {
+		return nil, fmt.Errorf("starting %s: %w", c.Name, err)
+	}
+	p := &Process{name: c.Name, log: c.Log, cmd: cmd, ended: make(chan struct{})}
+	go func() {
+		p.err = cmd.Wait()
+		close(p.ended)
+	}()
+	return p, nil
+}
+
+// Ended is closed when the program has ended.
+func (p *Process) Ended() <-chan struct{} { return p.ended }
+
+// Log is the path of the file with the program's output.
+func (p *Process) Log() string { return p.log }
+
+// Failure describes how the program ended, with the last lines it wrote. It
+// waits for the end.
+func (p *Process) Failure() error {
+	<-p.ended
+	return fmt.Errorf("%s ended: %w\n%s", p.name, errors.Join(p.err, errors.New(p.cmd.ProcessState.String())), lastLines(p.log))
+}
+
+// Signal sends a signal to the program. One that has ended is no error.
+func (p *Process) Signal(signal syscall.Signal) error {
+	select {
+	case <-p.ended:
+		return nil
+	default:
+	}
+	if err := syscall.Kill(-p.cmd.Process.Pid, signal); err != nil && !errors.Is(err, syscall.ESRCH) {
+		return fmt.Errorf("sending %s to %s: %w", signal, p.name, err)
+	}
+	return nil
+}
+
+// Kill ends the program at once, as a crash of its machine would.
+func (p *Process) Kill() error {
+	err := p.Signal(syscall.SIGKILL)
+	<-p.ended
+	return err
+}
+
+// Stop asks the program to end and kills it when it has not after grace, which
+// is an error. It returns when the program has ended. Its exit code is none of
+// Stop's business.
+func (p *Process) Stop(grace time.Duration) error {
+	if err := p.Signal(syscall.SIGTERM); err != nil {
+		return errors.Join(err, p.Kill())
+	}
+	select {
+	case <-p.ended:
+		return nil
+	case <-time.After(grace):
+		return errors.Join(fmt.Errorf("%s did not end within %s of being asked to", p.name, grace), p.Kill())
+	}
+}
+
+// lastLines returns the end of a log file for an error message.
+func lastLines(path string) string {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return fmt.Sprintf("(its log cannot be read: %v)", err)
+	}
+	lines := strings.Split(string(bytes.TrimSpace(data)), "\n")
+	return strings.Join(lines[max(0, len(lines)-keptLines):], "\n")
+}
