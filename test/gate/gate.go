@@ -21,10 +21,12 @@ import (
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/flux-admission/flux-admission/test/controlplane"
 )
@@ -295,4 +297,32 @@ func hasLabels(m *dto.Metric, labels []string) bool {
 		}
 	}
 	return true
+}
+
+var policyGVK = schema.GroupVersionKind{Group: "flux-admission.dev", Version: "v1alpha1", Kind: "AdmissionPolicy"}
+
+// WaitPolicy waits until the newest generation of the AdmissionPolicy is the one in force, and says so in its status.
+func (g *Gate) WaitPolicy(ctx context.Context, c client.Reader) error {
+	var last any
+	err := wait.PollUntilContextTimeout(ctx, pollEvery, readyTimeout, true, func(ctx context.Context) (bool, error) {
+		o := &unstructured.Unstructured{}
+		o.SetGroupVersionKind(policyGVK)
+		if err := c.Get(ctx, client.ObjectKey{Name: "default"}, o); err != nil {
+			return false, err
+		}
+		last = o.Object["status"]
+		conditions, _, _ := unstructured.NestedSlice(o.Object, "status", "conditions")
+		for _, item := range conditions {
+			condition, _ := item.(map[string]any)
+			generation, _ := condition["observedGeneration"].(int64)
+			if condition["type"] == "Accepted" && condition["status"] == "True" && generation == o.GetGeneration() {
+				return true, nil
+			}
+		}
+		return false, nil
+	})
+	if err != nil {
+		return fmt.Errorf("waiting for the policy to be in force: %w (status: %v)\n%s", err, last, g.LogTail())
+	}
+	return nil
 }
