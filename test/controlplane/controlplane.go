@@ -20,6 +20,8 @@ import (
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
+
+	"github.com/flux-admission/flux-admission/test/controlplane/assets"
 )
 
 // Deadlines. They bound a machine that is busy with other tests; a quiet one
@@ -37,23 +39,26 @@ const startAttempts = 3
 
 // Options say what Start starts.
 type Options struct {
-	// Assets are the programs; zero means those of Binaries.
-	Assets Assets
+	// Assets are the programs; zero means to build them.
+	Assets assets.ControlPlane
 	// APIServerArgs sets flags of kube-apiserver by name, without dashes.
 	APIServerArgs map[string][]string
 	// Audit has the API server record every write, for AuditEvents.
 	Audit bool
-	// CRDs are files and directories with CRDs to install; see CRDs.
+	// CRDs are files and directories with CRDs to install.
 	CRDs []string
 	// CRDSets are installed as well.
-	CRDSets []CRDSet
+	CRDSets []assets.CRDSet
 	// Progress is told what is built; nil is silent.
 	Progress io.Writer
 }
 
+// DefaultCRDs are the kinds that the product has rules for, and Flux's sources.
+func DefaultCRDs() []assets.CRDSet { return assets.DefaultCRDs() }
+
 // ControlPlane is a running etcd and kube-apiserver.
 type ControlPlane struct {
-	assets     Assets
+	assets     assets.ControlPlane
 	dir        string
 	plane      *envtest.ControlPlane
 	config     *rest.Config
@@ -66,15 +71,15 @@ type ControlPlane struct {
 // and waits until they are served. The caller ends it with Stop. When Start
 // returns an error nothing it started is left.
 func Start(ctx context.Context, o Options) (*ControlPlane, error) {
-	if o.Assets == (Assets{}) {
-		assets, err := Binaries(ctx, o.Progress)
+	if o.Assets == (assets.ControlPlane{}) {
+		built, err := assets.BuildControlPlane(ctx, o.Progress)
 		if err != nil {
 			return nil, err
 		}
-		o.Assets = assets
+		o.Assets = built
 	}
 	if len(o.CRDSets) > 0 {
-		dirs, err := CRDs(ctx, o.CRDSets...)
+		dirs, err := assets.CRDs(ctx, o.CRDSets...)
 		if err != nil {
 			return nil, err
 		}
@@ -260,7 +265,7 @@ func (cp *ControlPlane) Config() *rest.Config { return rest.CopyConfig(cp.config
 func (cp *ControlPlane) Kubeconfig() string { return cp.kubeconfig }
 
 // Assets are the programs that the control plane was started from.
-func (cp *ControlPlane) Assets() Assets { return cp.assets }
+func (cp *ControlPlane) Assets() assets.ControlPlane { return cp.assets }
 
 // Dir is a directory for files that shall live as long as the control plane.
 // The logs etcd.log and kube-apiserver.log are there.

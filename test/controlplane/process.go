@@ -45,7 +45,7 @@ type Command struct {
 	// Dir is a scratch directory that the caller owns: how to run the program
 	// is written there. It is removed if this process dies.
 	Dir string
-	// Leash is the path in Assets.
+	// Leash is the path in assets.ControlPlane.
 	Leash string
 }
 
@@ -132,6 +132,9 @@ func (p *Process) Stop(grace time.Duration) error {
 		return errors.Join(fmt.Errorf("%s did not end within %s of being asked to", p.name, grace), p.Kill())
 	}
 }
+
+// keptLines is how much of a log goes into an error.
+const keptLines = 20
 
 // lastLines returns the end of a log file for an error message.
 func lastLines(path string) string {

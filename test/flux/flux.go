@@ -21,6 +21,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/flux-admission/flux-admission/test/controlplane"
+	"github.com/flux-admission/flux-admission/test/controlplane/assets"
 )
 
 // Namespace is where Flux runs.
@@ -42,8 +43,8 @@ type Options struct {
 	// Plane is where the controllers run. It serves the CRDs FluxSource and
 	// FluxKustomize.
 	Plane *controlplane.ControlPlane
-	// Assets are the programs; zero means those of controlplane.FluxBinaries.
-	Assets controlplane.FluxAssets
+	// Assets are the programs; zero means to build them.
+	Assets assets.Flux
 	// SourceArgs and KustomizeArgs are added to the controllers' flags.
 	SourceArgs, KustomizeArgs []string
 	// LogDir receives source-controller.log and kustomize-controller.log.
@@ -63,8 +64,8 @@ type Flux struct {
 // are ready. The caller ends them with Stop, before the control plane. When
 // Start returns an error nothing it started is left.
 func Start(ctx context.Context, o Options) (_ *Flux, err error) {
-	if o.Assets == (controlplane.FluxAssets{}) {
-		if o.Assets, err = controlplane.FluxBinaries(ctx, o.Progress); err != nil {
+	if o.Assets == (assets.Flux{}) {
+		if o.Assets, err = assets.BuildFlux(ctx, o.Progress); err != nil {
 			return nil, err
 		}
 	}

@@ -1,4 +1,5 @@
-// Command bench builds and runs the control plane that the tests use.
+// Command bench builds what the tests and the demonstration run: a control
+// plane and, if asked, Flux. It says how far it is.
 package main
 
 import (
@@ -11,13 +12,11 @@ import (
 	"os/signal"
 	"strings"
 	"syscall"
-	"time"
 
-	"github.com/flux-admission/flux-admission/test/controlplane"
+	"github.com/flux-admission/flux-admission/test/controlplane/assets"
 )
 
-const usage = `usage: bench build [--flux]            build what a control plane needs; with --flux also Flux's controllers
-       bench up [--crds NAME,NAME]    run a control plane until Ctrl-C`
+const usage = "usage: bench build [--flux]    build a control plane's programs; with --flux also Flux's controllers"
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -25,101 +24,65 @@ func main() {
 	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
 }
 
-// usageError is a mistake in the command line.
-type usageError struct{ error }
-
+// run returns the exit code: 2 for a wrong command line.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	err := dispatch(ctx, args, stdout, stderr)
-	var usageErr usageError
+	flux, err := parse(args)
 	switch {
-	case err == nil:
+	case errors.Is(err, flag.ErrHelp):
+		fmt.Fprintln(stdout, usage)
 		return 0
-	case errors.As(err, &usageErr):
-		fmt.Fprintln(stderr, "bench:", err)
+	case err != nil:
+		fmt.Fprintf(stderr, "bench: %v: see `bench --help`\n", err)
 		return 2
-	default:
+	}
+	if err := build(ctx, flux, stdout, stderr); err != nil {
 		fmt.Fprintln(stderr, "bench:", err)
 		return 1
 	}
+	return 0
 }
 
-func dispatch(ctx context.Context, args []string, stdout, stderr io.Writer) error {
-	if len(args) == 0 {
-		return usageError{errors.New("no verb: write `bench build` or `bench up`")}
-	}
-	verb, args := args[0], args[1:]
-	flags := flag.NewFlagSet(verb, flag.ContinueOnError)
+// parse reads the command line and returns whether Flux is wanted.
+func parse(args []string) (flux bool, err error) {
+	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
+	flags.BoolVar(&flux, "flux", false, "")
+	verb := ""
+	if len(args) > 0 && !strings.HasPrefix(args[0], "-") {
+		verb, args = args[0], args[1:]
+	}
+	if err := flags.Parse(args); err != nil {
+		return false, err
+	}
 	switch verb {
 	case "build":
-		flux := flags.Bool("flux", false, "")
-		if err := parse(flags, args); err != nil {
-			return err
-		}
-		return build(ctx, *flux, stdout, stderr)
-	case "up":
-		crds := flags.String("crds", "", "")
-		if err := parse(flags, args); err != nil {
-			return err
-		}
-		return up(ctx, *crds, stdout, stderr)
-	case "help", "-h", "--help":
-		_, err := fmt.Fprintln(stdout, usage)
-		return err
+	case "":
+		return false, errors.New("no verb: write `bench build`")
 	default:
-		return usageError{fmt.Errorf("no verb is named %q: write `bench build` or `bench up`", verb)}
-	}
-}
-
-func parse(flags *flag.FlagSet, args []string) error {
-	if err := flags.Parse(args); err != nil {
-		return usageError{fmt.Errorf("%s: %w: see `bench help`", flags.Name(), err)}
+		return false, fmt.Errorf("no verb is named %q: write `bench build`", verb)
 	}
 	if flags.NArg() > 0 {
-		return usageError{fmt.Errorf("%s: unexpected argument %q: see `bench help`", flags.Name(), flags.Arg(0))}
+		return false, fmt.Errorf("unexpected argument %q", flags.Arg(0))
 	}
-	return nil
+	return flux, nil
 }
 
 func build(ctx context.Context, flux bool, stdout, stderr io.Writer) error {
-	assets, err := controlplane.Binaries(ctx, stderr)
+	plane, err := assets.BuildControlPlane(ctx, stderr)
 	if err != nil {
 		return err
 	}
-	paths := []string{assets.Etcd, assets.APIServer, assets.Kubectl}
+	paths := []string{plane.Etcd, plane.APIServer, plane.Kubectl}
 	if flux {
-		controllers, err := controlplane.FluxBinaries(ctx, stderr)
+		controllers, err := assets.BuildFlux(ctx, stderr)
 		if err != nil {
 			return err
 		}
 		paths = append(paths, controllers.SourceController, controllers.KustomizeController)
 	}
-	if _, err := controlplane.CRDs(ctx, controlplane.DefaultCRDs()...); err != nil {
+	if _, err := assets.CRDs(ctx, assets.DefaultCRDs()...); err != nil {
 		return err
 	}
 	_, err = fmt.Fprintln(stdout, strings.Join(paths, "\n"))
 	return err
-}
-
-func up(ctx context.Context, crds string, stdout, stderr io.Writer) (err error) {
-	sets := controlplane.DefaultCRDs()
-	if crds != "" {
-		sets = nil
-		for name := range strings.SplitSeq(crds, ",") {
-			sets = append(sets, controlplane.CRDSet(name))
-		}
-	}
-	began := time.Now()
-	cp, err := controlplane.Start(ctx, controlplane.Options{CRDSets: sets, Audit: true, Progress: stderr})
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, cp.Stop()) }()
-	_, err = fmt.Fprintf(stdout, "The control plane is up after %.0f s. Ctrl-C stops it and removes its files.\n\n  export KUBECONFIG=%s\n  %s get crds\n\nLogs: %s\n",
-		time.Since(began).Seconds(), cp.Kubeconfig(), cp.Assets().Kubectl, cp.Dir())
-	if err != nil {
-		return err
-	}
-	<-ctx.Done()
-	return nil
 }

@@ -1,4 +1,4 @@
-package controlplane
+package assets
 
 import (
 	"bufio"
@@ -28,15 +28,15 @@ const AssetsEnv = "KUBEBUILDER_ASSETS"
 // buildTimeout bounds one program's build on a slow machine with empty caches.
 const buildTimeout = 60 * time.Minute
 
-// Assets are the paths of the programs that a control plane consists of.
-type Assets struct {
+// ControlPlane are the paths of the programs that a control plane consists of.
+type ControlPlane struct {
 	Etcd, APIServer, Kubectl string
 	// Leash ends the others when the process that started them is gone.
 	Leash string
 }
 
-// FluxAssets are the paths of Flux's controllers.
-type FluxAssets struct{ SourceController, KustomizeController string }
+// Flux are the paths of Flux's controllers.
+type Flux struct{ SourceController, KustomizeController string }
 
 // component is one program that the bench builds.
 type component struct {
@@ -76,21 +76,21 @@ func fluxComponents() []component {
 	}
 }
 
-// Binaries returns the programs of a control plane and builds those that are
+// BuildControlPlane returns the programs of a control plane and builds those that are
 // not in the cache yet, one after another. It says on out what it builds and
 // how far it is; out may be nil. Processes that call it at the same time wait
 // for one another. A build that was interrupted goes on where it stopped.
 //
 // With KUBEBUILDER_ASSETS set, etcd, kube-apiserver and kubectl are taken from
 // that directory; one that is missing there is an error.
-func Binaries(ctx context.Context, out io.Writer) (Assets, error) {
+func BuildControlPlane(ctx context.Context, out io.Writer) (ControlPlane, error) {
 	b, err := newBuilder(out)
 	if err != nil {
-		return Assets{}, err
+		return ControlPlane{}, err
 	}
 	leash, err := b.build(ctx, leashComponent())
 	if err != nil {
-		return Assets{}, err
+		return ControlPlane{}, err
 	}
 	var paths []string
 	if dir := os.Getenv(AssetsEnv); dir != "" {
@@ -99,23 +99,23 @@ func Binaries(ctx context.Context, out io.Writer) (Assets, error) {
 		paths, err = b.buildAll(ctx, controlPlaneComponents())
 	}
 	if err != nil {
-		return Assets{}, err
+		return ControlPlane{}, err
 	}
-	return Assets{Etcd: paths[0], APIServer: paths[1], Kubectl: paths[2], Leash: leash}, nil
+	return ControlPlane{Etcd: paths[0], APIServer: paths[1], Kubectl: paths[2], Leash: leash}, nil
 }
 
-// FluxBinaries is Binaries for Flux's source-controller and
+// BuildFlux is BuildControlPlane for Flux's source-controller and
 // kustomize-controller. KUBEBUILDER_ASSETS does not change what it returns.
-func FluxBinaries(ctx context.Context, out io.Writer) (FluxAssets, error) {
+func BuildFlux(ctx context.Context, out io.Writer) (Flux, error) {
 	b, err := newBuilder(out)
 	if err != nil {
-		return FluxAssets{}, err
+		return Flux{}, err
 	}
 	paths, err := b.buildAll(ctx, fluxComponents())
 	if err != nil {
-		return FluxAssets{}, err
+		return Flux{}, err
 	}
-	return FluxAssets{SourceController: paths[0], KustomizeController: paths[1]}, nil
+	return Flux{SourceController: paths[0], KustomizeController: paths[1]}, nil
 }
 
 // providedAssets returns etcd, kube-apiserver and kubectl as they lie in dir.
@@ -182,7 +182,7 @@ func (b *builder) build(ctx context.Context, c component) (_ string, err error) 
 	}
 
 	// One lock for all programs: two builds at once only slow each other down.
-	report := newProgress(b.out, c.name+": to be built")
+	report := newProgress(b.out, c.name+": to be built once, from Go modules")
 	defer func() {
 		if err != nil {
 			report.finish("%s: not built", c.name)
@@ -199,8 +199,9 @@ func (b *builder) build(ctx context.Context, c component) (_ string, err error) 
 		return target, nil
 	}
 
-	scratch, err := os.MkdirTemp(dir, ".building-")
-	if err != nil {
+	// A build that was killed may have left it; the lock says that it is over.
+	scratch := filepath.Join(dir, ".building")
+	if err := errors.Join(os.RemoveAll(scratch), os.Mkdir(scratch, 0o755)); err != nil {
 		return "", fmt.Errorf("building %s: %w", c.name, err)
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(scratch)) }()
