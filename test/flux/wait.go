@@ -2,7 +2,6 @@ package flux
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -16,6 +15,9 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
+
+// readTimeout bounds the reading of one object.
+const readTimeout = 10 * time.Second
 
 // Ref names an object.
 type Ref struct {
@@ -38,6 +40,8 @@ func (r Ref) String() string { return r.Kind + " " + r.ObjectKey.String() }
 func (r Ref) get(ctx context.Context, c client.Reader) (*unstructured.Unstructured, error) {
 	object := &unstructured.Unstructured{}
 	object.SetGroupVersionKind(r.GroupVersionKind)
+	ctx, cancel := context.WithTimeout(ctx, readTimeout)
+	defer cancel()
 	return object, c.Get(ctx, r.ObjectKey, object)
 }
 
@@ -82,12 +86,14 @@ func (c Condition) matches(got *metav1.Condition) bool {
 // and returns the condition. After the timeout the error says what the object
 // looked like last.
 func WaitFor(ctx context.Context, c client.Reader, ref Ref, want Condition, timeout time.Duration) (*metav1.Condition, error) {
-	ctx, cancel := context.WithTimeout(ctx, timeout)
+	over, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	ticker := time.NewTicker(pollEvery)
 	defer ticker.Stop()
 	last := "it was never read"
 	for {
+		// Not cut short by the timeout, so that what was seen last is the object
+		// and not the client's complaint about the deadline.
 		object, err := ref.get(ctx, c)
 		switch {
 		case err == nil:
@@ -103,8 +109,8 @@ func WaitFor(ctx context.Context, c client.Reader, ref Ref, want Condition, time
 			last = err.Error()
 		}
 		select {
-		case <-ctx.Done():
-			if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		case <-over.Done():
+			if ctx.Err() == nil {
 				return nil, fmt.Errorf("%s: no %s within %s; last seen: %s", ref, want, timeout, last)
 			}
 			return nil, fmt.Errorf("%s: waiting for %s: %w; last seen: %s", ref, want, context.Cause(ctx), last)

@@ -1,5 +1,6 @@
 // Builds Flux's source-controller for the test bench. A module of its own:
 // its dependencies are those that the controller's own go.mod pins.
+// Tidy it with `go mod tidy -e`: a module of its tests is not served.
 module github.com/flux-admission/flux-admission/test/controlplane/modules/source-controller
 
 go 1.26.0
