@@ -22,6 +22,9 @@ var plane *controlplane.ControlPlane
 const killedEnv = "FLUX_ADMISSION_TEST_WAITS_TO_BE_KILLED"
 
 func TestMain(m *testing.M) {
+	if program := os.Getenv(programEnv); program != "" {
+		os.Exit(runProgram(program))
+	}
 	options := controlplane.Options{CRDSets: controlplane.DefaultCRDs(), Audit: true}
 	waits := os.Getenv(killedEnv) != ""
 	if waits {

@@ -54,7 +54,6 @@ type Process struct {
 	name, log string
 	cmd       *exec.Cmd
 	ended     chan struct{}
-	err       error // read after ended is closed
 }
 
 // StartProcess starts a program that is stopped when this process ends, in
@@ -79,8 +78,9 @@ func StartProcess(c Command) (*Process, error) {
 	}
 	p := &Process{name: c.Name, log: c.Log, cmd: cmd, ended: make(chan struct{})}
 	go func() {
-		p.err = cmd.Wait()
-		close(p.ended)
+		defer close(p.ended)
+		// How it ended is in cmd.ProcessState, which is what Failure reports.
+		_ = cmd.Wait()
 	}()
 	return p, nil
 }
@@ -95,7 +95,7 @@ func (p *Process) Log() string { return p.log }
 // waits for the end.
 func (p *Process) Failure() error {
 	<-p.ended
-	return fmt.Errorf("%s ended: %w\n%s", p.name, errors.Join(p.err, errors.New(p.cmd.ProcessState.String())), lastLines(p.log))
+	return fmt.Errorf("%s ended: %s\n%s", p.name, p.cmd.ProcessState, lastLines(p.log))
 }
 
 // Signal sends a signal to the program. One that has ended is no error.
