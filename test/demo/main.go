@@ -48,20 +48,8 @@ func run(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, cp.Stop()) }()
-	fmt.Println("Building flux-admission.")
-	binary, err := gate.Build(ctx, cp.Dir())
-	if err != nil {
-		return err
-	}
-	address, err := gate.FreeAddress()
-	if err != nil {
-		return err
-	}
-	fmt.Println("Installing", gate.Overlay, "and starting the gate.")
-	if err := gate.Install(ctx, cp, address); err != nil {
-		return err
-	}
-	g, err := gate.Start(ctx, cp, gate.Options{Binary: binary, Address: address})
+	fmt.Println("Building flux-admission, installing", gate.Overlay, "and starting the gate.")
+	g, err := gate.Deploy(ctx, cp)
 	if err != nil {
 		return err
 	}

@@ -133,10 +133,28 @@ type Options struct {
 	Args []string
 }
 
+// Deploy builds the gate, installs its manifests and starts it, as Start does, with the arguments added to serve's.
+func Deploy(ctx context.Context, cp *controlplane.ControlPlane, args ...string) (*Gate, error) {
+	binary, err := Build(ctx, cp.Dir())
+	if err != nil {
+		return nil, err
+	}
+	address, err := FreeAddress()
+	if err != nil {
+		return nil, err
+	}
+	if err := Install(ctx, cp, address); err != nil {
+		return nil, err
+	}
+	return Start(ctx, cp, Options{Binary: binary, Address: address, Args: args})
+}
+
 // Gate is a running gate.
 type Gate struct {
 	// Address serves the webhooks.
 	Address string
+	plane   *controlplane.ControlPlane
+	options Options
 	metrics string
 	health  string
 	process *controlplane.Process
@@ -151,7 +169,7 @@ func Start(ctx context.Context, cp *controlplane.ControlPlane, o Options) (*Gate
 	if err != nil {
 		return nil, err
 	}
-	g := &Gate{Address: o.Address}
+	g := &Gate{Address: o.Address, plane: cp, options: o}
 	for _, a := range []*string{&g.Address, &g.metrics, &g.health} {
 		if *a == "" {
 			if *a, err = FreeAddress(); err != nil {
@@ -247,6 +265,13 @@ func (g *Gate) Stop() error { return g.process.Stop(stopGrace) }
 
 // Kill ends the gate as a crash of its node does.
 func (g *Gate) Kill() error { return g.process.Kill() }
+
+// Restart starts the gate again after Stop or Kill, at the same address.
+func (g *Gate) Restart(ctx context.Context) (*Gate, error) {
+	o := g.options
+	o.Address = g.Address
+	return Start(ctx, g.plane, o)
+}
 
 // Process is the gate's process.
 func (g *Gate) Process() *controlplane.Process { return g.process }
