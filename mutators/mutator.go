@@ -23,6 +23,9 @@ type Mutator struct {
 	Doc   validators.Doc
 	// Reads lists the other kinds that Mutate may look up.
 	Reads []schema.GroupKind
+	// Settings returns a pointer to the zero value of the mutator's typed settings. Their comments and kubebuilder markers become the
+	// mutator's part of the AdmissionPolicy schema.
+	Settings func() any
 	// Mutate looks at p.Object and calls p.Edit. An error means that it could not run: the object stays as it is.
 	Mutate func(ctx context.Context, p *Pass) error
 }
@@ -31,7 +34,7 @@ type Mutator struct {
 type Pass struct {
 	validators.Request
 	Lookup validators.Lookup
-	// Settings are what the policy says for this mutator; their type is the mutator's own.
+	// Settings are what the policy says for this mutator, of the type that Mutator.Settings returns.
 	Settings any
 
 	res *Result
@@ -77,8 +80,8 @@ func NewSet(ms ...*Mutator) (*Set, error) {
 	seen := map[string]bool{}
 	var errs []error
 	for _, m := range ms {
-		if m.Name == "" || len(m.Kinds) == 0 || m.Mutate == nil || seen[m.Name] {
-			errs = append(errs, fmt.Errorf("mutator %q: name, kinds and Mutate must be set, and the name used once", m.Name))
+		if m.Name == "" || len(m.Kinds) == 0 || m.Mutate == nil || m.Settings == nil || seen[m.Name] {
+			errs = append(errs, fmt.Errorf("mutator %q: name, kinds, Settings and Mutate must be set, and the name used once", m.Name))
 		}
 		seen[m.Name] = true
 	}

@@ -93,3 +93,27 @@ func (m *Meta) Validate() error {
 type Compiler interface {
 	Compile() error
 }
+
+// Action is what a policy does about a finding. Off < Audit < Warn < Deny.
+type Action string
+
+// The actions, mildest first.
+const (
+	ActionOff   Action = "Off"
+	ActionAudit Action = "Audit"
+	ActionWarn  Action = "Warn"
+	ActionDeny  Action = "Deny"
+)
+
+// DefaultAction is what a policy that names the rule does, when it says nothing else: errors are refused, warnings are shown, the rest is recorded.
+func (m *Meta) DefaultAction() Action {
+	switch m.Severity {
+	case SeverityError:
+		return ActionDeny
+	case SeverityWarning:
+		return ActionWarn
+	case SeverityInfo:
+		return ActionAudit
+	}
+	return ActionAudit
+}

@@ -38,6 +38,8 @@ type Setting struct {
 }
 
 // Settings are the policy's settings for the mutator, in order.
+// +kubebuilder:validation:MaxItems=64
+// +listType=atomic
 type Settings []Setting
 
 var placeholder = regexp.MustCompile(`\{([^{}]*)\}`)
@@ -107,17 +109,15 @@ var Mutator = &mutators.Mutator{
 		Fix:   "Nothing to do: an object that sets the field itself is never changed.",
 		Since: "v0.1.0",
 	},
-	Reads:  []schema.GroupKind{{Kind: "Namespace"}},
-	Mutate: mutate,
+	Reads:    []schema.GroupKind{{Kind: "Namespace"}},
+	Settings: func() any { return &Settings{} },
+	Mutate:   mutate,
 }
 
 var fieldPath = validators.NewPath("spec", "targetNamespace")
 
 func mutate(ctx context.Context, p *mutators.Pass) error {
-	settings, ok := p.Settings.(Settings)
-	if !ok {
-		return fmt.Errorf("settings are %T, want targetnamespace.Settings", p.Settings)
-	}
+	settings := *p.Settings.(*Settings)
 	want, matched := "", false
 	for i := range settings {
 		if want, matched = settings[i].namespaceFor(p.Object); matched {

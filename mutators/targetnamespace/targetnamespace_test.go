@@ -123,7 +123,7 @@ func TestMutate(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			set = set.Bind(map[string]any{"target-namespace": tc.settings})
+			set = set.Bind(map[string]any{"target-namespace": &tc.settings})
 			req := validators.Request{Operation: validators.Create, Object: tc.object}
 			if tc.old != nil {
 				req.Operation, req.Old = validators.Update, tc.old

@@ -1,0 +1,240 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"reflect"
+	"strings"
+
+	"golang.org/x/tools/go/packages"
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"sigs.k8s.io/controller-tools/pkg/crd"
+	crdmarkers "sigs.k8s.io/controller-tools/pkg/crd/markers"
+	"sigs.k8s.io/controller-tools/pkg/deepcopy"
+	"sigs.k8s.io/controller-tools/pkg/genall"
+	"sigs.k8s.io/controller-tools/pkg/loader"
+	"sigs.k8s.io/controller-tools/pkg/markers"
+	"sigs.k8s.io/yaml"
+
+	allmutators "github.com/flux-admission/flux-admission/mutators/all"
+	allvalidators "github.com/flux-admission/flux-admission/validators/all"
+)
+
+const (
+	apiPackage = "github.com/flux-admission/flux-admission/internal/policy/v1alpha1"
+	apiDir     = "internal/policy/v1alpha1"
+	crdFile    = "manifests/crd/flux-admission.dev_admissionpolicies.yaml"
+)
+
+// inRoot loads packages as the product's module sees them.
+func inRoot() *packages.Config { return &packages.Config{Dir: root} }
+
+// memory is an output rule that keeps what is written.
+type memory struct {
+	out files
+	dir string
+}
+
+type memoryFile struct {
+	bytes.Buffer
+	done func([]byte)
+}
+
+func (f *memoryFile) Close() error {
+	f.done(f.Bytes())
+	return nil
+}
+
+func (m memory) Open(_ *loader.Package, path string) (io.WriteCloser, error) {
+	return &memoryFile{done: func(b []byte) { m.out[m.dir+"/"+path] = b }}, nil
+}
+
+func generateDeepCopy(out files) error {
+	var generator genall.Generator = deepcopy.Generator{}
+	runtime, err := genall.Generators{&generator}.ForRootsWithConfig(inRoot(), apiPackage)
+	if err != nil {
+		return fmt.Errorf("loading %s: %w", apiPackage, err)
+	}
+	runtime.OutputRules = genall.OutputRules{Default: memory{out, apiDir}}
+	if failed := runtime.Run(); failed {
+		return errors.New("generating deepcopy code failed")
+	}
+	return nil
+}
+
+// schemas makes OpenAPI schemas of Go types.
+type schemas struct {
+	parser *crd.Parser
+	byPath map[string]*loader.Package
+}
+
+func loadSchemas() (*schemas, error) {
+	paths := map[string]bool{apiPackage: true}
+	for _, r := range allvalidators.Rules() {
+		if r.Params != nil {
+			paths[reflect.TypeOf(r.Params()).Elem().PkgPath()] = true
+		}
+	}
+	for _, m := range allmutators.Mutators() {
+		paths[reflect.TypeOf(m.Settings()).Elem().PkgPath()] = true
+	}
+	var roots []string
+	for p := range paths {
+		roots = append(roots, p)
+	}
+	loaded, err := loader.LoadRootsWithConfig(inRoot(), roots...)
+	if err != nil {
+		return nil, fmt.Errorf("loading the packages of the settings: %w", err)
+	}
+	registry := &markers.Registry{}
+	if err := crdmarkers.Register(registry); err != nil {
+		return nil, err
+	}
+	s := &schemas{
+		parser: &crd.Parser{Collector: &markers.Collector{Registry: registry}, Checker: &loader.TypeChecker{NodeFilters: []loader.NodeFilter{crd.Generator{}.CheckFilter()}}, IgnoreUnexportedFields: true},
+		byPath: map[string]*loader.Package{},
+	}
+	crd.AddKnownTypes(s.parser)
+	for _, p := range loaded {
+		s.parser.NeedPackage(p)
+		s.byPath[p.PkgPath] = p
+	}
+	return s, nil
+}
+
+// of returns the schema of the type that the pointer points to.
+func (s *schemas) of(pointer any) (apiextensionsv1.JSONSchemaProps, error) {
+	t := reflect.TypeOf(pointer).Elem()
+	return s.named(t.PkgPath(), t.Name())
+}
+
+func (s *schemas) named(path, name string) (apiextensionsv1.JSONSchemaProps, error) {
+	p, ok := s.byPath[path]
+	if !ok {
+		return apiextensionsv1.JSONSchemaProps{}, fmt.Errorf("package %s of type %s is not loaded", path, name)
+	}
+	id := crd.TypeIdent{Package: p, Name: name}
+	s.parser.NeedFlattenedSchemaFor(id)
+	for _, e := range p.Errors {
+		// Only types are checked, not the code around them: what is undefined there is no error here.
+		if e.Kind != packages.TypeError {
+			return apiextensionsv1.JSONSchemaProps{}, fmt.Errorf("schema of %s: %w", id, e)
+		}
+	}
+	flattened := s.parser.FlattenedSchemata[id]
+	return *flattened.DeepCopy(), nil
+}
+
+func generateCRD(out files) error {
+	s, err := loadSchemas()
+	if err != nil {
+		return err
+	}
+	gk := schema.GroupKind{Group: "flux-admission.dev", Kind: "AdmissionPolicy"}
+	s.parser.NeedCRDFor(gk, nil)
+	definition, ok := s.parser.CustomResourceDefinitions[gk]
+	if !ok {
+		return fmt.Errorf("no CRD for %s", gk)
+	}
+	crd.FixTopLevelMetadata(definition)
+	spec := definition.Spec.Versions[0].Schema.OpenAPIV3Schema.Properties["spec"]
+	rules, err := s.rules()
+	if err != nil {
+		return err
+	}
+	spec.Properties["rules"] = describe(spec.Properties["rules"], rules)
+	mutations, err := s.mutations()
+	if err != nil {
+		return err
+	}
+	spec.Properties["mutations"] = describe(spec.Properties["mutations"], mutations)
+	for _, list := range []string{"overrides", "exceptions"} {
+		item := spec.Properties[list].Items.Schema
+		item.Properties["rules"] = ruleNames(item.Properties["rules"])
+	}
+	definition.Spec.Versions[0].Schema.OpenAPIV3Schema.Properties["spec"] = spec
+	text, err := marshal(definition)
+	if err != nil {
+		return err
+	}
+	out[crdFile] = append([]byte("# Generated by make generate from the types of internal/policy/v1alpha1 and the settings of rules and mutators.\n"), text...)
+	return nil
+}
+
+// describe makes a closed object of the properties, with the description of the field that they take the place of.
+func describe(field apiextensionsv1.JSONSchemaProps, properties map[string]apiextensionsv1.JSONSchemaProps) apiextensionsv1.JSONSchemaProps {
+	return apiextensionsv1.JSONSchemaProps{Type: "object", Description: field.Description, Properties: properties}
+}
+
+func (s *schemas) rules() (map[string]apiextensionsv1.JSONSchemaProps, error) {
+	properties := map[string]apiextensionsv1.JSONSchemaProps{}
+	for _, r := range allvalidators.Rules() {
+		one, err := s.named(apiPackage, "RuleSettings")
+		if err != nil {
+			return nil, err
+		}
+		one.Description = oneLine(fmt.Sprintf("%s: %s. %s %s", r.ID, r.Doc.Title, r.Doc.Why, r.Doc.Fix))
+		action := one.Properties["action"]
+		action.Default = &apiextensionsv1.JSON{Raw: []byte(`"` + string(r.DefaultAction()) + `"`)}
+		one.Properties["action"] = action
+		if r.Params != nil {
+			params, err := s.of(r.Params())
+			if err != nil {
+				return nil, err
+			}
+			for name, p := range params.Properties {
+				if _, taken := one.Properties[name]; taken {
+					return nil, fmt.Errorf("rule %s: the parameter %s has the name of a setting that all rules have", r.Name, name)
+				}
+				one.Properties[name] = p
+			}
+			one.XValidations = append(one.XValidations, params.XValidations...)
+		}
+		properties[r.Name] = one
+	}
+	return properties, nil
+}
+
+func (s *schemas) mutations() (map[string]apiextensionsv1.JSONSchemaProps, error) {
+	properties := map[string]apiextensionsv1.JSONSchemaProps{}
+	for _, m := range allmutators.Mutators() {
+		one, err := s.of(m.Settings())
+		if err != nil {
+			return nil, err
+		}
+		one.Description = oneLine(m.Doc.Title + ". " + m.Doc.Why + " " + m.Doc.Fix)
+		properties[m.Name] = one
+	}
+	return properties, nil
+}
+
+// ruleNames limits a list to the names of rules, so that a misspelt one is refused at apply.
+func ruleNames(list apiextensionsv1.JSONSchemaProps) apiextensionsv1.JSONSchemaProps {
+	for _, r := range allvalidators.Rules() {
+		list.Items.Schema.Enum = append(list.Items.Schema.Enum, apiextensionsv1.JSON{Raw: []byte(`"` + r.Name + `"`)})
+	}
+	return list
+}
+
+// marshal writes an object as the API server's clients do, without what only a server fills in.
+func marshal(o any) ([]byte, error) {
+	data, err := json.Marshal(o)
+	if err != nil {
+		return nil, err
+	}
+	var m map[string]any
+	if err := json.Unmarshal(data, &m); err != nil {
+		return nil, err
+	}
+	delete(m, "status")
+	if meta, ok := m["metadata"].(map[string]any); ok {
+		delete(meta, "creationTimestamp")
+	}
+	return yaml.Marshal(m)
+}
+
+func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }
