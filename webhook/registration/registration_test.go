@@ -194,7 +194,7 @@ func TestNoObjectIsTooLargeForTheMatchConditions(t *testing.T) {
 }
 
 func TestTheMutatingWebhookIsAskedWheneverAMutatorHasSomethingToDo(t *testing.T) {
-	settings := targetnamespace.Settings{{TargetNamespace: "a"}}
+	settings := &targetnamespace.Settings{{TargetNamespace: "a"}}
 	if err := settings.Compile(); err != nil {
 		t.Fatal(err)
 	}
@@ -220,7 +220,7 @@ func TestTheMutatingWebhookIsAskedWheneverAMutatorHasSomethingToDo(t *testing.T)
 			res := set.Evaluate(t.Context(), r, lookup.NewMemory(ns))
 			idle := len(res.Edits)+len(res.Warnings)+len(res.Errors) == 0
 			if isAsked := asked(t, m, object, old); !isAsked && !idle {
-				t.Errorf("from %s to %s: a mutator has something to do and is not asked", oldName, newName)
+				t.Errorf("from %s to %s: a mutator has something to do and is not asked: %+v", oldName, newName, res)
 			} else if !isAsked {
 				skipped++
 			}

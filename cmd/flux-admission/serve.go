@@ -1,0 +1,336 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"strconv"
+	"time"
+
+	"github.com/go-logr/logr"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"github.com/spf13/cobra"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/discovery"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/healthz"
+	"sigs.k8s.io/controller-runtime/pkg/manager"
+	crmetrics "sigs.k8s.io/controller-runtime/pkg/metrics"
+	"sigs.k8s.io/controller-runtime/pkg/metrics/server"
+
+	"github.com/flux-admission/flux-admission/internal/lookup"
+	"github.com/flux-admission/flux-admission/mutators"
+	allmutators "github.com/flux-admission/flux-admission/mutators/all"
+	"github.com/flux-admission/flux-admission/validators"
+	allvalidators "github.com/flux-admission/flux-admission/validators/all"
+	"github.com/flux-admission/flux-admission/webhook"
+	"github.com/flux-admission/flux-admission/webhook/certs"
+	"github.com/flux-admission/flux-admission/webhook/metrics"
+	"github.com/flux-admission/flux-admission/webhook/registration"
+)
+
+// Deadlines of starting and stopping.
+const (
+	reachTimeout = 10 * time.Second
+	drainTimeout = 35 * time.Second // longer than the longest that a review may take
+)
+
+type serveOptions struct {
+	kubeconfig, policy, namespace string
+	charts                        []string
+	chartWait                     time.Duration
+	webhookHost                   string
+	webhookPort                   int
+	metricsAddress, healthAddress string
+	serviceName                   string
+	dnsNames                      []string
+	webhookConfig, caSecret       string
+	certFile, keyFile             string
+	caDuration, leafDuration      time.Duration
+	shutdownDelay                 time.Duration
+	logLevel, logFormat           string
+}
+
+func newServe() *cobra.Command {
+	var o serveOptions
+	c := &cobra.Command{
+		Use:   "serve",
+		Short: "Answer the admission webhooks of a cluster",
+		Args:  cobra.NoArgs,
+		RunE:  func(c *cobra.Command, _ []string) error { return serve(c.Context(), o) },
+	}
+	f := c.Flags()
+	f.StringVar(&o.policy, "policy", "", "file with the AdmissionPolicy, for clusters without its CRD (default: the AdmissionPolicy in the cluster, or the one that ships)")
+	f.StringArrayVar(&o.charts, "charts", nil, "directory with Helm charts and chart archives, matched by name and version whatever their repository; may be repeated")
+	f.DurationVar(&o.chartWait, "chart-wait", 2*time.Second, "how long a review may wait for a chart to be fetched; 0 never waits")
+	f.StringVar(&o.kubeconfig, "kubeconfig", "", "kubeconfig file (default: the Pod's service account, or $KUBECONFIG)")
+	f.StringVar(&o.namespace, "namespace", "", "namespace that the gate runs in (default: $POD_NAMESPACE, or "+registration.Namespace+")")
+	f.StringVar(&o.webhookHost, "webhook-host", "", "address to serve the webhooks on (default: every address)")
+	f.IntVar(&o.webhookPort, "webhook-port", 9443, "port to serve the webhooks on")
+	f.StringVar(&o.metricsAddress, "metrics-bind-address", ":8080", "address to serve /metrics on, or 0 for none")
+	f.StringVar(&o.healthAddress, "health-probe-bind-address", ":8081", "address to serve /healthz and /readyz on")
+	f.StringVar(&o.serviceName, "service-name", registration.Name, "Service that the API server calls; its names are put into the certificate")
+	f.StringArrayVar(&o.dnsNames, "dns-name", nil, "further DNS name or IP address to put into the certificate; may be repeated")
+	f.StringVar(&o.webhookConfig, "webhook-config", registration.Name, "name of the webhook configurations to publish the CA in; empty publishes it nowhere")
+	f.StringVar(&o.caSecret, "ca-secret", registration.Name+"-ca", "Secret in the gate's namespace that keeps the CA")
+	f.StringVar(&o.certFile, "tls-cert-file", "", "certificate to serve, read again when it changes, instead of a self-managed one")
+	f.StringVar(&o.keyFile, "tls-key-file", "", "key of --tls-cert-file")
+	f.DurationVar(&o.caDuration, "ca-duration", 365*24*time.Hour, "how long a self-managed CA is valid; it is renewed after two thirds")
+	f.DurationVar(&o.leafDuration, "leaf-duration", 7*24*time.Hour, "how long a self-managed certificate is valid; it is renewed after two thirds")
+	f.DurationVar(&o.shutdownDelay, "shutdown-delay", 10*time.Second, "how long to go on serving after SIGTERM, not ready any more, until the Service has forgotten this replica")
+	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
+	f.StringVar(&o.logFormat, "log-format", "json", "json or console")
+	return c
+}
+
+// serve runs the gate until ctx ends. It is the whole wiring: read it from top to bottom. Whatever it returns before the manager starts is a
+// mistake of the call or its surroundings; what the manager returns is a runError.
+func serve(ctx context.Context, o serveOptions) error {
+	log, err := newLogger(o.logLevel, o.logFormat)
+	if err != nil {
+		return err
+	}
+	if o.namespace == "" {
+		if o.namespace = os.Getenv("POD_NAMESPACE"); o.namespace == "" {
+			o.namespace = registration.Namespace
+		}
+	}
+
+	// The rules, the mutators and the policy that binds them.
+	rules, err := validators.NewSuite(allvalidators.Rules()...)
+	if err != nil {
+		return fmt.Errorf("building the suite of rules: %w", err)
+	}
+	mutations, err := mutators.NewSet(allmutators.Mutators()...)
+	if err != nil {
+		return fmt.Errorf("building the set of mutators: %w", err)
+	}
+	filePolicy, err := readPolicy(o.policy, rules, mutations)
+	if err != nil {
+		return err
+	}
+
+	// The ports, taken before anything else starts.
+	webhookListener, err := listen("--webhook-host and --webhook-port", net.JoinHostPort(o.webhookHost, strconv.Itoa(o.webhookPort)))
+	if err != nil {
+		return err
+	}
+	defer func() { _ = webhookListener.Close() }()
+	healthListener, err := listen("--health-probe-bind-address", o.healthAddress)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = healthListener.Close() }()
+	var metricsListener net.Listener
+	if o.metricsAddress != "0" {
+		if metricsListener, err = listen("--metrics-bind-address", o.metricsAddress); err != nil {
+			return err
+		}
+		defer func() { _ = metricsListener.Close() }()
+	}
+
+	// The cluster.
+	config, err := restConfig(ctx, o.kubeconfig)
+	if err != nil {
+		return err
+	}
+	// Metrics and the certificate.
+	registry := prometheus.NewRegistry()
+	counts := metrics.New(registry, kinds()...)
+	certificate, err := certificateSource(o, config, counts)
+	if err != nil {
+		return err
+	}
+	counts.CertificateExpiry(certificate.Expiry)
+
+	// The manager, and what rules may look at.
+	drain := drainTimeout
+	mgr, err := ctrl.NewManager(config, ctrl.Options{
+		Logger:  log,
+		Metrics: server.Options{BindAddress: "0"}, // served below, with the gate's own
+		Cache: cache.Options{
+			// No rule starts a cluster-wide watch unnoticed: what is read from the cache is named here.
+			ReaderFailOnMissingInformer: true,
+			DefaultTransform:            cache.TransformStripManagedFields(),
+		},
+		GracefulShutdownTimeout: &drain,
+	})
+	if err != nil {
+		return fmt.Errorf("connecting to the cluster: %w", err)
+	}
+	namespaces := &unstructured.Unstructured{}
+	namespaces.SetGroupVersionKind(schema.GroupVersionKind{Version: "v1", Kind: "Namespace"})
+	if _, err := mgr.GetCache().GetInformer(ctx, namespaces, cache.BlockUntilSynced(false)); err != nil {
+		return fmt.Errorf("watching namespaces: %w", err)
+	}
+	objects := lookup.NewCluster(mgr.GetCache(), mgr.GetAPIReader(), mgr.GetRESTMapper(), nil)
+
+	// The webhooks.
+	gate := func() webhook.Gate { return filePolicy }
+	webhooks := webhook.NewServer(
+		&webhook.Validator{Policy: gate, Lookup: objects, Metrics: counts, Log: log},
+		&webhook.Mutator{Policy: gate, Lookup: objects, Metrics: counts, Log: log},
+		&webhook.PolicyValidator{},
+		counts, log,
+	)
+	webhookServer := webhooks.HTTP(certificate.GetCertificate)
+	webhookServer.ErrorLog = standardLog(log)
+
+	// Health: readyz names what is not ready.
+	ready := &healthz.Handler{Checks: map[string]healthz.Checker{
+		"serving": check(webhooks.Ready),
+		"caches":  cachesSynced(mgr),
+		"policy":  check(func() error { return nil }),
+	}}
+	for name, c := range certificate.Checks() {
+		ready.Checks[name] = check(c)
+	}
+	health := http.NewServeMux()
+	health.Handle("/readyz", http.StripPrefix("/readyz", ready))
+	health.Handle("/readyz/", http.StripPrefix("/readyz/", ready))
+	health.Handle("/healthz", &healthz.Handler{})
+	metricsMux := http.NewServeMux()
+	metricsMux.Handle("/metrics", promhttp.HandlerFor(prometheus.Gatherers{registry, crmetrics.Registry}, promhttp.HandlerOpts{ErrorLog: standardLog(log)}))
+
+	// The manager starts the servers first and stops them last, so that what is being answered when the stop comes has all it needs.
+	runnables := []manager.Runnable{
+		certificate,
+		&manager.Server{Name: "health", Server: plainServer(health), Listener: healthListener, ShutdownTimeout: &drain},
+		&manager.Server{Name: "webhooks", Server: webhookServer, Listener: tls.NewListener(webhookListener, webhookServer.TLSConfig), ShutdownTimeout: &drain},
+	}
+	if metricsListener != nil {
+		runnables = append(runnables, &manager.Server{Name: "metrics", Server: plainServer(metricsMux), Listener: metricsListener, ShutdownTimeout: &drain})
+	}
+	for _, r := range runnables {
+		if err := mgr.Add(r); err != nil {
+			return fmt.Errorf("setting up: %w", err)
+		}
+	}
+	log.Info("Starting", "version", versionString(), "webhooks", webhookListener.Addr().String(), "health", healthListener.Addr().String())
+	ctx, stop := drainFirst(ctx, webhooks, o.shutdownDelay, log)
+	defer stop()
+	if err := mgr.Start(ctx); err != nil {
+		return runError{fmt.Errorf("serving: %w", err)}
+	}
+	log.Info("Stopped")
+	return nil
+}
+
+// drainFirst returns a context that ends some time after ctx: in between the gate is not ready and goes on serving, so that it gets no new
+// requests when it stops. The function ends it at once.
+func drainFirst(ctx context.Context, webhooks *webhook.Server, delay time.Duration, log logr.Logger) (context.Context, func()) {
+	out, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	go func() {
+		defer cancel()
+		select {
+		case <-ctx.Done():
+		case <-out.Done():
+			return
+		}
+		webhooks.Drain()
+		log.Info("Shutting down", "servingFor", delay.String())
+		select {
+		case <-time.After(delay):
+		case <-out.Done():
+		}
+	}()
+	return out, cancel
+}
+
+func certificateSource(o serveOptions, config *rest.Config, counts *metrics.Metrics) (certs.Source, error) {
+	if (o.certFile == "") != (o.keyFile == "") {
+		return nil, errors.New("--tls-cert-file and --tls-key-file go together: give both, or none for a self-managed certificate")
+	}
+	if o.certFile != "" {
+		source, err := certs.NewFiles(o.certFile, o.keyFile)
+		if err != nil {
+			return nil, fmt.Errorf("--tls-cert-file, --tls-key-file: %w", err)
+		}
+		return source, nil
+	}
+	service := o.serviceName + "." + o.namespace
+	source, err := certs.NewSelfManaged(certs.Options{
+		Config: config, Namespace: o.namespace, Secret: o.caSecret, WebhookConfig: o.webhookConfig,
+		Names:      append([]string{service + ".svc", service + ".svc.cluster.local", service}, o.dnsNames...),
+		CADuration: o.caDuration, LeafDuration: o.leafDuration, Published: counts.CAPublication,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("--ca-duration, --leaf-duration: %w", err)
+	}
+	return source, nil
+}
+
+// restConfig finds the cluster and asks it for its version, so that a wrong address is told before anything starts.
+func restConfig(ctx context.Context, kubeconfig string) (*rest.Config, error) {
+	rules := clientcmd.NewDefaultClientConfigLoadingRules()
+	rules.ExplicitPath = kubeconfig
+	rules.WarnIfAllMissing = false
+	config, err := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, nil).ClientConfig()
+	switch {
+	case clientcmd.IsEmptyConfig(err) && kubeconfig == "":
+		return nil, errors.New("no cluster to serve: run it in a Pod, or name a kubeconfig file with --kubeconfig or $KUBECONFIG")
+	case err != nil:
+		return nil, fmt.Errorf("--kubeconfig: %w", err)
+	}
+	// The API server's own priority and fairness bounds the load; the client's limit would only delay a review.
+	config.QPS = -1
+	probe := rest.CopyConfig(config)
+	probe.Timeout = reachTimeout
+	d, err := discovery.NewDiscoveryClientForConfig(probe)
+	if err != nil {
+		return nil, fmt.Errorf("--kubeconfig: %w", err)
+	}
+	if err := d.RESTClient().Get().AbsPath("/version").Do(ctx).Error(); err != nil {
+		return nil, fmt.Errorf("the cluster at %s does not answer, check --kubeconfig and the network: %w", config.Host, err)
+	}
+	return config, nil
+}
+
+func listen(flags, address string) (net.Listener, error) {
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		return nil, fmt.Errorf("cannot listen on %s, choose another address with %s: %w", address, flags, err)
+	}
+	return l, nil
+}
+
+// kinds are those that a rule or a mutator looks at.
+func kinds() []schema.GroupKind {
+	var out []schema.GroupKind
+	for _, r := range allvalidators.Rules() {
+		out = append(out, r.Kinds...)
+	}
+	for _, m := range allmutators.Mutators() {
+		out = append(out, m.Kinds...)
+	}
+	return out
+}
+
+func check(f func() error) healthz.Checker {
+	return func(*http.Request) error { return f() }
+}
+
+// cachesSynced is ready once the informers that were asked for have seen everything.
+func cachesSynced(mgr manager.Manager) healthz.Checker {
+	return func(r *http.Request) error {
+		ctx, cancel := context.WithTimeout(r.Context(), 100*time.Millisecond)
+		defer cancel()
+		if !mgr.GetCache().WaitForCacheSync(ctx) {
+			return errors.New("the caches are not synced yet")
+		}
+		return nil
+	}
+}
+
+func plainServer(h http.Handler) *http.Server {
+	return &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 30 * time.Second, WriteTimeout: 30 * time.Second, IdleTimeout: time.Minute}
+}

@@ -1,0 +1,16 @@
+package webhook_test
+
+import (
+	"io"
+
+	"github.com/go-logr/logr"
+	"github.com/go-logr/zapr"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+)
+
+// logTo returns a logger as the binary has it, that writes to w.
+func logTo(w io.Writer) logr.Logger {
+	core := zapcore.NewCore(zapcore.NewJSONEncoder(zap.NewProductionEncoderConfig()), zapcore.Lock(zapcore.AddSync(w)), zapcore.DebugLevel)
+	return zapr.NewLogger(zap.New(core))
+}

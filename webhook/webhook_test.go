@@ -1,0 +1,531 @@
+package webhook_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+	"unicode/utf8"
+
+	ssaerrors "github.com/fluxcd/pkg/ssa/errors"
+	"github.com/go-logr/logr"
+	"github.com/prometheus/client_golang/prometheus"
+	admissionv1 "k8s.io/api/admission/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	utilnet "k8s.io/apimachinery/pkg/util/net"
+
+	"github.com/flux-admission/flux-admission/internal/lookup"
+	"github.com/flux-admission/flux-admission/internal/policy"
+	"github.com/flux-admission/flux-admission/mutators"
+	"github.com/flux-admission/flux-admission/validators"
+	"github.com/flux-admission/flux-admission/validators/flux"
+	"github.com/flux-admission/flux-admission/webhook"
+	"github.com/flux-admission/flux-admission/webhook/metrics"
+	"github.com/flux-admission/flux-admission/webhook/registration"
+)
+
+// gate is a policy whose verdict a test chooses.
+type gate struct {
+	decision policy.Decision
+	result   mutators.Result
+	review   func(context.Context, validators.Request) // before the verdict
+}
+
+func (g *gate) Handles(gk schema.GroupKind) bool { return gk == flux.Kustomization }
+
+func (g *gate) Review(ctx context.Context, r validators.Request, _ validators.Lookup) policy.Decision {
+	if g.review != nil {
+		g.review(ctx, r)
+	}
+	return g.decision
+}
+
+func (g *gate) Mutate(ctx context.Context, r validators.Request, _ validators.Lookup) mutators.Result {
+	if g.review != nil {
+		g.review(ctx, r)
+	}
+	return g.result
+}
+
+// bench is a server without TLS and its metrics.
+type bench struct {
+	handler  http.Handler
+	registry *prometheus.Registry
+}
+
+func newBench(g webhook.Gate, log logr.Logger) bench {
+	b := bench{registry: prometheus.NewRegistry()}
+	counts := metrics.New(b.registry, flux.Kustomization)
+	current := func() webhook.Gate { return g }
+	objects := lookup.NewMemory()
+	b.handler = webhook.NewServer(
+		&webhook.Validator{Policy: current, Lookup: objects, Metrics: counts, Log: log},
+		&webhook.Mutator{Policy: current, Lookup: objects, Metrics: counts, Log: log},
+		&webhook.PolicyValidator{Check: func(data []byte) error {
+			if bytes.Contains(data, []byte("wrong")) {
+				return errors.New("spec.mode: Unsupported value: use Enforce or AuditOnly")
+			}
+			return nil
+		}, Log: log},
+		counts, log,
+	)
+	return b
+}
+
+// post sends a body and returns the review that is answered.
+func (b bench) post(t *testing.T, path, body string) *admissionv1.AdmissionResponse {
+	t.Helper()
+	w := httptest.NewRecorder()
+	b.handler.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodPost, path, strings.NewReader(body)))
+	if w.Code != http.StatusOK {
+		t.Fatalf("status %d: %s", w.Code, w.Body)
+	}
+	var review admissionv1.AdmissionReview
+	if err := json.Unmarshal(w.Body.Bytes(), &review); err != nil {
+		t.Fatalf("the answer is no AdmissionReview: %v\n%s", err, w.Body)
+	}
+	if review.Kind != "AdmissionReview" || review.APIVersion != "admission.k8s.io/v1" || review.Response == nil {
+		t.Fatalf("the answer is no AdmissionReview of v1: %s", w.Body)
+	}
+	return review.Response
+}
+
+// verdict returns the verdict of the only review that has been counted.
+func (b bench) verdict(t *testing.T) string {
+	t.Helper()
+	families, err := b.registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out []string
+	for _, f := range families {
+		if f.GetName() != "flux_admission_reviews_total" {
+			continue
+		}
+		for _, m := range f.GetMetric() {
+			for _, l := range m.GetLabel() {
+				if l.GetName() == "verdict" {
+					out = append(out, l.GetValue())
+				}
+			}
+		}
+	}
+	return strings.Join(out, ",")
+}
+
+// write describes an admission request.
+type write struct {
+	operation   admissionv1.Operation
+	object, old string
+	subresource string
+	kind        string
+}
+
+const kustomization = `{"apiVersion":"kustomize.toolkit.fluxcd.io/v1","kind":"Kustomization","metadata":{"name":"x","namespace":"apps"},"spec":{"path":"./x"}}`
+
+func (w write) body(t testing.TB) string {
+	t.Helper()
+	kind := metav1.GroupVersionKind{Group: flux.Kustomization.Group, Version: "v1", Kind: "Kustomization"}
+	if w.kind != "" {
+		kind.Kind = w.kind
+	}
+	request := admissionv1.AdmissionRequest{UID: "u-1", Kind: kind, Name: "x", Namespace: "apps", Operation: w.operation, SubResource: w.subresource}
+	if w.object != "" {
+		request.Object.Raw = []byte(w.object)
+	}
+	if w.old != "" {
+		request.OldObject.Raw = []byte(w.old)
+	}
+	data, err := json.Marshal(admissionv1.AdmissionReview{
+		TypeMeta: metav1.TypeMeta{APIVersion: "admission.k8s.io/v1", Kind: "AdmissionReview"}, Request: &request,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(data)
+}
+
+func rule(id, name string, s validators.Severity) *validators.Meta {
+	return &validators.Meta{ID: id, Name: name, Severity: s, Kinds: []schema.GroupKind{flux.Kustomization}}
+}
+
+var (
+	bad  = rule("XX001", "bad-thing", validators.SeverityError)
+	odd  = rule("XX002", "odd-thing", validators.SeverityWarning)
+	path = validators.NewPath("spec", "path")
+)
+
+func finding(m *validators.Meta, at validators.Path, message string) *validators.Finding {
+	return &validators.Finding{Rule: m, Path: at, Message: message, Fix: "Write something else."}
+}
+
+func TestWritesThatPassWhateverThePolicySays(t *testing.T) {
+	with := func(meta string) string {
+		return strings.Replace(kustomization, `"name":"x"`, `"name":"x",`+meta, 1)
+	}
+	for name, tc := range map[string]struct {
+		write
+		asked bool
+	}{
+		"a create is evaluated":                                    {write{operation: admissionv1.Create, object: kustomization}, true},
+		"an update of the spec is evaluated":                       {write{operation: admissionv1.Update, object: kustomization, old: strings.Replace(kustomization, "./x", "./y", 1)}, true},
+		"an update of a label is evaluated":                        {write{operation: admissionv1.Update, object: with(`"labels":{"a":"b"}`), old: kustomization}, true},
+		"an update of the last-applied manifest is evaluated":      {write{operation: admissionv1.Update, object: with(`"annotations":{"kubectl.kubernetes.io/last-applied-configuration":"{}"}`), old: kustomization}, true},
+		"a deletion passes":                                        {write{operation: admissionv1.Delete, old: kustomization}, false},
+		"a connect passes":                                         {write{operation: admissionv1.Connect, object: kustomization}, false},
+		"an operation nobody knows passes":                         {write{operation: "PATCH", object: kustomization}, false},
+		"a write of the status passes":                             {write{operation: admissionv1.Update, subresource: "status", object: kustomization, old: kustomization}, false},
+		"an object that is being deleted passes":                   {write{operation: admissionv1.Update, object: with(`"deletionTimestamp":"2026-11-23T10:00:00Z"`), old: strings.Replace(kustomization, "./x", "./y", 1)}, false},
+		"a change of finalizers alone passes":                      {write{operation: admissionv1.Update, object: with(`"finalizers":["a"],"resourceVersion":"2"`), old: kustomization}, false},
+		"a change of an annotation that no rule reads passes":      {write{operation: admissionv1.Update, object: with(`"annotations":{"reconcile.fluxcd.io/requestedAt":"now"}`), old: kustomization}, false},
+		"a change of managed fields and status alone passes":       {write{operation: admissionv1.Update, object: strings.Replace(with(`"managedFields":[{}],"generation":2`), `"spec"`, `"status":{"a":1},"spec"`, 1), old: kustomization}, false},
+		"a kind that no rule looks at passes":                      {write{operation: admissionv1.Create, kind: "Other", object: `{"kind":"Other"}`}, false},
+		"an object of a kind that no rule looks at is not decoded": {write{operation: admissionv1.Create, kind: "Other", object: `[1]`}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			asked := false
+			g := &gate{
+				decision: policy.Decision{Deny: []*validators.Finding{finding(bad, path, "it is bad")}},
+				review:   func(context.Context, validators.Request) { asked = true },
+			}
+			b := newBench(g, logr.Discard())
+			response := b.post(t, registration.ValidatePath, tc.body(t))
+			if asked != tc.asked || response.Allowed == tc.asked {
+				t.Errorf("evaluated %v, allowed %v; want evaluated %v", asked, response.Allowed, tc.asked)
+			}
+			if response.UID != "u-1" {
+				t.Errorf("UID %q, want u-1", response.UID)
+			}
+			if !tc.asked && (b.verdict(t) != "passed" || len(response.Warnings)+len(response.AuditAnnotations) > 0) {
+				t.Errorf("verdict %s with %v; want passed in silence", b.verdict(t), response)
+			}
+		})
+	}
+}
+
+func TestADenialCarriesEveryFindingAtOnce(t *testing.T) {
+	findings := []*validators.Finding{
+		finding(odd, validators.NewPath("spec", "missing"), "it is odd"),
+		finding(bad, path, "it is bad"),
+		finding(bad, path.Index(1), "it is bad too"),
+	}
+	b := newBench(&gate{decision: policy.Decision{Deny: findings}}, logr.Discard())
+	response := b.post(t, registration.ValidatePath, write{operation: admissionv1.Create, object: kustomization}.body(t))
+	if response.Allowed {
+		t.Fatal("allowed")
+	}
+	const want = `3 problems:
+- spec.path: it is bad (XX001 bad-thing)
+- spec.path[1]: it is bad too. Write something else. (XX001 bad-thing)
+- spec.missing: it is odd. Write something else. (XX002 odd-thing)`
+	if response.Result.Message != want {
+		t.Errorf("message\n%s\nwant\n%s", response.Result.Message, want)
+	}
+	if response.Result.Code != http.StatusUnprocessableEntity || response.Result.Reason != metav1.StatusReasonForbidden {
+		t.Errorf("code %d, reason %s; want 422, Forbidden", response.Result.Code, response.Result.Reason)
+	}
+	wantCauses := []metav1.StatusCause{
+		{Type: metav1.CauseTypeFieldValueInvalid, Field: "spec.path", Message: "it is bad (XX001 bad-thing)"},
+		{Type: metav1.CauseTypeFieldValueRequired, Field: "spec.path[1]", Message: "it is bad too (XX001 bad-thing)"},
+		{Type: metav1.CauseTypeFieldValueRequired, Field: "spec.missing", Message: "it is odd (XX002 odd-thing)"},
+	}
+	if got := fmt.Sprint(response.Result.Details.Causes); got != fmt.Sprint(wantCauses) {
+		t.Errorf("causes %v, want %v", got, wantCauses)
+	}
+	if got := response.AuditAnnotations["denied"]; !strings.Contains(got, "XX001 bad-thing spec.path: it is bad\n") {
+		t.Errorf("audit annotation %q does not name the finding", got)
+	}
+	if got := sum(t, b, "flux_admission_findings_total"); got != 3 {
+		t.Errorf("%v findings counted, want 3", got)
+	}
+}
+
+// sum returns the sum of a counter over all its labels.
+func sum(t *testing.T, b bench, name string) float64 {
+	t.Helper()
+	families, err := b.registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	total := 0.0
+	for _, f := range families {
+		if f.GetName() == name {
+			for _, m := range f.GetMetric() {
+				total += m.GetCounter().GetValue()
+			}
+		}
+	}
+	return total
+}
+
+// TestNoDenialMakesFluxDeleteTheObject asks the functions that Flux and kubectl decide with.
+func TestNoDenialMakesFluxDeleteTheObject(t *testing.T) {
+	for _, text := range []string{
+		"the key is immutable", "is\timmutable", "an immutable field", "the immutable\nfield is immutable", "this is immutable field is immutable field",
+		"field is\u00a0immutable", "is\x00 immutable",
+	} {
+		t.Run(text, func(t *testing.T) {
+			f := finding(bad, validators.NewPath("spec", text), text)
+			f.Fix = "The " + text + "."
+			b := newBench(&gate{decision: policy.Decision{Deny: []*validators.Finding{f, f}}}, logr.Discard())
+			response := b.post(t, registration.ValidatePath, write{operation: admissionv1.Create, object: kustomization}.body(t))
+			// This is what the API server makes of the answer.
+			result := *response.Result
+			result.Message = `admission webhook "validate.flux-admission.dev" denied the request: ` + result.Message
+			err := &apierrors.StatusError{ErrStatus: result}
+			if ssaerrors.IsImmutableError(fmt.Errorf("Kustomization/apps/x dry-run failed (Forbidden): %w", err)) {
+				t.Errorf("Flux takes this for a change of an immutable field: %s", err)
+			}
+			if apierrors.IsInvalid(err) || apierrors.IsConflict(err) {
+				t.Errorf("kubectl apply --force deletes the object for %s", result.Reason)
+			}
+			if !strings.Contains(result.Message, "immutable") {
+				t.Errorf("the text has lost its word: %s", result.Message)
+			}
+		})
+	}
+}
+
+func TestWarningsAreShortWorstFirstAndWhatTheAPIServerPassesOn(t *testing.T) {
+	findings := []*validators.Finding{finding(odd, path, "it is odd"), finding(bad, path, strings.Repeat("ä", 300)+"\x1b[31m")}
+	for i := range 100 {
+		findings = append(findings, finding(odd, path.Index(i), strings.Repeat("x", 200)))
+	}
+	b := newBench(&gate{decision: policy.Decision{Warn: findings}}, logr.Discard())
+	response := b.post(t, registration.ValidatePath, write{operation: admissionv1.Create, object: kustomization}.body(t))
+	if !response.Allowed || b.verdict(t) != "warned" {
+		t.Errorf("allowed %v, verdict %s; want a warning", response.Allowed, b.verdict(t))
+	}
+	if !strings.HasPrefix(response.Warnings[0], "XX001 spec.path: ää") || response.Warnings[1] != "XX002 spec.path: it is odd" {
+		t.Errorf("first warnings %q; want the worst first", response.Warnings[:2])
+	}
+	total := 0
+	for _, w := range response.Warnings {
+		if len(w) > 256 || !utf8.ValidString(w) {
+			t.Errorf("a warning of %d bytes: %q", len(w), w)
+		}
+		if _, err := utilnet.NewWarningHeader(299, "", w); err != nil {
+			t.Errorf("the API server drops %q: %v", w, err)
+		}
+		total += utf8.RuneCountInString(w)
+	}
+	if total > 4096 {
+		t.Errorf("%d characters of warnings; the API server cuts all of them above 4096", total)
+	}
+	if last := response.Warnings[len(response.Warnings)-1]; !strings.HasSuffix(last, " more") {
+		t.Errorf("the last warning is %q; want how many more there are", last)
+	}
+}
+
+func TestTextsAreBounded(t *testing.T) {
+	var findings []*validators.Finding
+	for i := range 5000 {
+		f := finding(bad, path.Child(strings.Repeat("k", 500)).Index(i), strings.Repeat("m", 500))
+		f.Fix = strings.Repeat("f", 500)
+		findings = append(findings, f)
+	}
+	b := newBench(&gate{decision: policy.Decision{Deny: findings, Audit: findings}}, logr.Discard())
+	response := b.post(t, registration.ValidatePath, write{operation: admissionv1.Create, object: kustomization}.body(t))
+	if n := len(response.Result.Message); n > 17<<10 {
+		t.Errorf("a message of %d bytes", n)
+	}
+	if !strings.HasPrefix(response.Result.Message, "5000 problems:\n") || !strings.HasSuffix(response.Result.Message, " more") {
+		t.Errorf("the message does not say how many there are: %.60s", response.Result.Message)
+	}
+	if n := len(response.Result.Details.Causes); n > 200 {
+		t.Errorf("%d causes", n)
+	}
+	for key, value := range response.AuditAnnotations {
+		if len(value) > 4<<10 {
+			t.Errorf("audit annotation %s has %d bytes", key, len(value))
+		}
+	}
+}
+
+func TestWhatCannotBeEvaluatedIsAllowedAndSaidSo(t *testing.T) {
+	create := write{operation: admissionv1.Create, object: kustomization}
+	deny := policy.Decision{Deny: []*validators.Finding{finding(bad, path, "it is bad")}}
+	for name, tc := range map[string]struct {
+		gate    webhook.Gate
+		body    string
+		query   string
+		uid     string
+		verdict string
+		says    string
+	}{
+		"a panic":              {&gate{review: func(context.Context, validators.Request) { panic("secret-value") }}, create.body(t), "", "u-1", "failed", "internal error"},
+		"no policy yet":        {nil, create.body(t), "", "u-1", "failed", "no policy is loaded yet"},
+		"no verdict in time":   {&gate{decision: deny, review: func(ctx context.Context, _ validators.Request) { <-ctx.Done(); time.Sleep(50 * time.Millisecond) }}, create.body(t), "?timeout=20ms", "u-1", "timeout", "no verdict in time"},
+		"an empty body":        {&gate{decision: deny}, "", "", "", "failed", "the request is not an AdmissionReview"},
+		"garbage":              {&gate{decision: deny}, "\x00\xff{]", "", "", "failed", "the request is not an AdmissionReview"},
+		"another kind of JSON": {&gate{decision: deny}, `{"kind":"Pod"}`, "", "", "failed", "the request is not an AdmissionReview of admission.k8s.io/v1"},
+		"a review cut off":     {&gate{decision: deny}, create.body(t)[:200], "", "u-1", "failed", "the request is not an AdmissionReview"},
+		"a review of v1beta1":  {&gate{decision: deny}, strings.Replace(create.body(t), "admission.k8s.io/v1", "admission.k8s.io/v1beta1", 1), "", "u-1", "failed", "the request is not an AdmissionReview of admission.k8s.io/v1"},
+		"an object that is a list": {&gate{decision: deny}, write{operation: admissionv1.Create, object: `[1]`}.body(t), "", "u-1", "failed",
+			"the request's object is not a JSON object"},
+		"no object at all": {&gate{decision: deny}, write{operation: admissionv1.Create}.body(t), "", "u-1", "failed", "the request's object is not a JSON object"},
+		"an update without the stored object": {&gate{decision: deny}, write{operation: admissionv1.Update, object: kustomization}.body(t), "", "u-1", "failed",
+			"the stored object: the request's object is not a JSON object"},
+		"a body larger than any object that can be stored": {&gate{decision: deny},
+			write{operation: admissionv1.Create, object: strings.Replace(kustomization, "./x", strings.Repeat("x", 8<<20), 1)}.body(t), "", "u-1", "failed",
+			"the request is larger than 7340032 bytes"},
+		"JSON that is nested without end": {&gate{decision: deny}, strings.Replace(create.body(t), `"./x"`, strings.Repeat("[", 1<<20), 1), "", "u-1", "failed",
+			"the request is not an AdmissionReview"},
+	} {
+		for _, endpoint := range []string{registration.ValidatePath, registration.MutatePath} {
+			t.Run(name+" at "+endpoint, func(t *testing.T) {
+				var log strings.Builder
+				g := tc.gate
+				b := newBench(g, logTo(&log))
+				response := b.post(t, endpoint+tc.query, tc.body)
+				if !response.Allowed {
+					t.Fatalf("refused: %v", response.Result)
+				}
+				if string(response.UID) != tc.uid {
+					t.Errorf("UID %q, want %q", response.UID, tc.uid)
+				}
+				if got := b.verdict(t); got != tc.verdict {
+					t.Errorf("verdict %s, want %s", got, tc.verdict)
+				}
+				if got := response.AuditAnnotations["error"]; got != tc.says {
+					t.Errorf("audit annotation %q, want %q", got, tc.says)
+				}
+				if want := "flux-admission did not check this object: " + tc.says; len(response.Warnings) != 1 || response.Warnings[0] != want {
+					t.Errorf("warnings %q, want %q", response.Warnings, want)
+				}
+				if strings.Contains(log.String(), "secret-value") {
+					t.Errorf("the log quotes what a panic said:\n%s", log.String())
+				}
+				if !strings.Contains(log.String(), tc.says) {
+					t.Errorf("the log does not say %q:\n%s", tc.says, log.String())
+				}
+			})
+		}
+	}
+}
+
+func TestOnlyPostIsAnswered(t *testing.T) {
+	b := newBench(&gate{}, logr.Discard())
+	w := httptest.NewRecorder()
+	b.handler.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, registration.ValidatePath, nil))
+	if w.Code != http.StatusMethodNotAllowed {
+		t.Errorf("status %d, want 405", w.Code)
+	}
+}
+
+// TestTooMuchAtATimeIsAllowed fills the server with requests that do not end, then sends one more.
+func TestTooMuchAtATimeIsAllowed(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	started := make(chan struct{}, 16)
+	g := &gate{
+		decision: policy.Decision{Deny: []*validators.Finding{finding(bad, path, "it is bad")}},
+		review:   func(context.Context, validators.Request) { started <- struct{}{}; <-ctx.Done() },
+	}
+	b := newBench(g, logr.Discard())
+	large := write{operation: admissionv1.Create, object: strings.Replace(kustomization, "./x", strings.Repeat("x", 6<<20), 1)}.body(t)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		w := httptest.NewRecorder()
+		b.handler.ServeHTTP(w, httptest.NewRequestWithContext(ctx, http.MethodPost, registration.ValidatePath, strings.NewReader(large)))
+	}()
+	<-started
+	response := b.post(t, registration.ValidatePath+"?timeout=20ms", strings.Replace(large, "u-1", "u-2", 1))
+	if !response.Allowed || response.UID != "u-2" || response.AuditAnnotations["error"] != "too many requests at a time" {
+		t.Errorf("allowed %v, UID %s, %v; want an answer that says that it was not checked", response.Allowed, response.UID, response.AuditAnnotations)
+	}
+	if got := b.verdict(t); got != "overloaded" {
+		t.Errorf("verdict %s, want overloaded", got)
+	}
+	cancel()
+	<-done
+	// What was freed is there again.
+	if response := b.post(t, registration.ValidatePath, large); response.Allowed {
+		t.Error("allowed once there was room again; want a denial")
+	}
+}
+
+func TestMutations(t *testing.T) {
+	target := validators.NewPath("spec", "targetNamespace")
+	for name, tc := range map[string]struct {
+		result   mutators.Result
+		patch    string
+		warnings []string
+		notes    map[string]string
+		verdict  string
+	}{
+		"an edit becomes a patch": {
+			mutators.Result{Edits: []validators.Edit{{Op: validators.EditAdd, Path: target, Value: "a"}}, Reasons: []string{"policy maps it to a"}},
+			`[{"op":"add","path":"/spec/targetNamespace","value":"a"}]`, nil, map[string]string{"mutated": "policy maps it to a"}, "mutated",
+		},
+		"nothing to do is nothing to say": {mutators.Result{}, "", nil, nil, "allowed"},
+		"a warning reaches the user": {
+			mutators.Result{Warnings: []string{"it changes"}}, "", []string{"it changes"}, map[string]string{"warned": "it changes"}, "warned",
+		},
+		"what was not done is recorded": {mutators.Result{Skipped: []string{"no such namespace"}}, "", nil, map[string]string{"found": "no such namespace"}, "recorded"},
+		"a mutator that fails leaves the object as it is": {
+			mutators.Result{Errors: []error{errors.New("mutator x: panic: boom\nstack")}}, "", nil, map[string]string{"error": "mutator x: panic: boom"}, "failed",
+		},
+		"an edit that cannot be written leaves the object as it is": {
+			mutators.Result{Edits: []validators.Edit{{Op: validators.EditAdd, Path: target, Value: func() {}}}, Reasons: []string{""}},
+			"", []string{"flux-admission did not check this object: the patch could not be written"}, map[string]string{"error": "the patch could not be written"}, "failed",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(&gate{result: tc.result}, logr.Discard())
+			response := b.post(t, registration.MutatePath, write{operation: admissionv1.Create, object: kustomization}.body(t))
+			if !response.Allowed || string(response.Patch) != tc.patch || (response.PatchType != nil) != (tc.patch != "") {
+				t.Errorf("allowed %v, patch %s; want %s", response.Allowed, response.Patch, tc.patch)
+			}
+			if fmt.Sprint(response.Warnings) != fmt.Sprint(tc.warnings) || fmt.Sprint(response.AuditAnnotations) != fmt.Sprint(tc.notes) {
+				t.Errorf("warnings %q, annotations %q; want %q, %q", response.Warnings, response.AuditAnnotations, tc.warnings, tc.notes)
+			}
+			if got := b.verdict(t); got != tc.verdict {
+				t.Errorf("verdict %s, want %s", got, tc.verdict)
+			}
+		})
+	}
+}
+
+func TestPoliciesAreCheckedWhenTheyAreApplied(t *testing.T) {
+	const object = `{"apiVersion":"flux-admission.dev/v1alpha1","kind":"AdmissionPolicy","metadata":{"name":"default"},"spec":{"mode":"Enforce"}}`
+	b := newBench(&gate{}, logr.Discard())
+	if response := b.post(t, registration.PolicyPath, write{operation: admissionv1.Create, kind: "AdmissionPolicy", object: object}.body(t)); !response.Allowed {
+		t.Errorf("a good policy is refused: %v", response.Result)
+	}
+	response := b.post(t, registration.PolicyPath, write{operation: admissionv1.Create, kind: "AdmissionPolicy", object: strings.Replace(object, "Enforce", "wrong", 1)}.body(t))
+	if response.Allowed || response.Result.Message != "spec.mode: Unsupported value: use Enforce or AuditOnly" || response.Result.Reason != metav1.StatusReasonForbidden {
+		t.Errorf("allowed %v, %v; want a refusal that names the field", response.Allowed, response.Result)
+	}
+}
+
+func TestDrainingEndsConnectionsAndReadiness(t *testing.T) {
+	counts := metrics.New(prometheus.NewRegistry())
+	g := func() webhook.Gate { return &gate{} }
+	s := webhook.NewServer(&webhook.Validator{Policy: g, Metrics: counts}, &webhook.Mutator{Policy: g, Metrics: counts}, &webhook.PolicyValidator{}, counts, logr.Discard())
+	body := write{operation: admissionv1.Delete}.body(t)
+	header := func() string {
+		w := httptest.NewRecorder()
+		s.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodPost, registration.ValidatePath, strings.NewReader(body)))
+		if _, err := io.Copy(io.Discard, w.Body); err != nil || w.Code != http.StatusOK {
+			t.Fatalf("status %d, %v", w.Code, err)
+		}
+		return w.Header().Get("Connection")
+	}
+	if err := s.Ready(); err != nil || header() != "" {
+		t.Errorf("before: ready %v, Connection %q", err, header())
+	}
+	s.Drain()
+	if err := s.Ready(); err == nil || header() != "close" {
+		t.Errorf("while draining: ready %v, Connection %q; want not ready, close", err, header())
+	}
+}
