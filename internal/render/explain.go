@@ -1,0 +1,190 @@
+package render
+
+import (
+	"fmt"
+	"path"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+var (
+	duplicateID  = regexp.MustCompile(`may not add resource with an already registered id: (\S+)`)
+	noPatchMatch = regexp.MustCompile(`no (?:matches for Id|resource matches strategic merge patch) "?([^\s";]+)`)
+	unknownField = regexp.MustCompile(`unknown field "([^"]+)"`)
+	treePath     = regexp.MustCompile(`[\w./@+-]*/[\w./@+-]+|[\w@+-]+\.(?:yaml|yml|json|env)`)
+	accumulation = regexp.MustCompile(`^.*(?:accumulat(?:ing|ion)|recursed)[^:]*(?:: |=')`)
+)
+
+// explain says in plain words why kustomize refused to build, and which file is at fault.
+func explain(r *reach, err error) *Problem {
+	text := strings.ReplaceAll(strings.TrimSpace(err.Error()), "\n", " ")
+	p := &Problem{Kind: BuildFailed, Detail: text, Place: r.fault(text)}
+	switch {
+	case duplicateID.MatchString(text):
+		id := duplicateID.FindStringSubmatch(text)[1]
+		kind, namespace, name := splitID(id)
+		p.Name = name
+		p.Message = fmt.Sprintf("the build fails: %s %s is there twice", kind, slashed(namespace, name))
+		if places := r.definitions(kind, name); len(places) > 0 {
+			var in []string
+			for _, place := range places {
+				if !slices.Contains(in, place.File) {
+					in = append(in, place.File)
+				}
+			}
+			p.Message += ", in " + strings.Join(in, " and ")
+			p.Other = places
+		}
+		if users := r.repeated(); len(users) > 0 {
+			// The usual cause: one component or base included by several directories that end up in one namespace.
+			p.Place = users[len(users)-1]
+			p.Other = append(p.Other, users[:len(users)-1]...)
+		}
+	case noPatchMatch.MatchString(text):
+		kind, namespace, name := splitID(noPatchMatch.FindStringSubmatch(text)[1])
+		p.Name = name
+		p.Message = fmt.Sprintf("the build fails: a patch is for %s %s, which is not among the resources", kind, slashed(namespace, name))
+	case unknownField.MatchString(text):
+		p.Name = unknownField.FindStringSubmatch(text)[1]
+		p.Message = fmt.Sprintf("the build fails: %s has an unknown field %q", path.Base(p.Place.File), p.Name)
+	case strings.Contains(text, "kustomization.yaml is empty"):
+		p.Message = "the build fails: the kustomization.yaml is empty"
+	default:
+		p.Message = "the build fails: " + plain(text)
+	}
+	return p
+}
+
+// plain leaves out of a message of kustomize's what only says how it got there.
+func plain(text string) string {
+	text = strings.ReplaceAll(text, "\n", " ")
+	for {
+		cut := accumulation.ReplaceAllString(text, "")
+		if cut == text || cut == "" {
+			break
+		}
+		text = cut
+	}
+	text = strings.TrimPrefix(text, "invalid Kustomization: ")
+	text = strings.TrimPrefix(text, "json: ")
+	return strings.TrimRight(strings.TrimSpace(text), ".")
+}
+
+// fault finds the file that an error of kustomize's is about: the last one of the build that it names, else the kustomization itself.
+func (r *reach) fault(text string) Place {
+	found := r.root.file
+	for _, m := range treePath.FindAllString(text, -1) {
+		for _, candidate := range []string{rel(m), rel(path.Join(r.root.dir, m))} {
+			if r.view.isDir(candidate) && candidate != "." {
+				if kf := r.view.kustomizationFile(candidate); kf != "" {
+					found = kf
+				}
+			}
+			if r.view.files[candidate] != nil {
+				found = candidate
+			}
+		}
+	}
+	if r.view.files[found] == nil {
+		return Place{}
+	}
+	return r.view.tree.place(found, 0, 0)
+}
+
+// definitions finds the documents that define an object of the kind and name in the files of the build.
+func (r *reach) definitions(kind, name string) []Place {
+	var out []Place
+	for _, p := range r.resourceFiles() {
+		for _, doc := range r.view.files[p].document().docs {
+			if id := identify(doc); id.kind == kind && id.name != "" && strings.Contains(name, id.name) {
+				root := content(doc)
+				out = append(out, r.view.tree.place(p, root.Line, root.Column))
+			}
+		}
+	}
+	return out
+}
+
+func (r *reach) resourceFiles() []string {
+	seen := map[string]bool{}
+	for _, s := range r.steps {
+		for f := range s.files {
+			seen[f] = true
+		}
+	}
+	out := make([]string, 0, len(seen))
+	for f := range seen {
+		out = append(out, f)
+	}
+	slices.Sort(out)
+	return out
+}
+
+// repeated returns the places that include one and the same step more than once without a namespace of their own: the includer that lacks
+// `namespace:` comes last, as it is the likeliest fault.
+func (r *reach) repeated() []Place {
+	var out, without []Place
+	for _, s := range r.steps {
+		if len(s.parents) < 2 {
+			continue
+		}
+		for _, parent := range s.parents {
+			place := r.includePlace(parent, s)
+			if parent.k != nil && parent.k.Namespace == "" {
+				without = append(without, place)
+			} else {
+				out = append(out, place)
+			}
+		}
+	}
+	sortPlaces(out)
+	sortPlaces(without)
+	if len(without) == 0 {
+		return nil
+	}
+	return append(out, without...)
+}
+
+func (r *reach) includePlace(parent, s *step) Place {
+	for _, field := range []string{"components", "resources", "bases"} {
+		list := child(parent.doc, field)
+		if list == nil {
+			continue
+		}
+		for _, n := range list.Content {
+			if rel(path.Join(parent.dir, n.Value)) == s.dir {
+				return r.view.tree.place(parent.file, n.Line, n.Column)
+			}
+		}
+	}
+	return r.view.tree.place(parent.file, 0, 0)
+}
+
+func sortPlaces(ps []Place) {
+	slices.SortFunc(ps, func(a, b Place) int { return strings.Compare(a.String(), b.String()) })
+}
+
+// splitID takes kustomize's name of a resource apart: Kind.version.group/name.namespace, with [noGrp] and [noNs] for what is not there.
+func splitID(id string) (kind, namespace, name string) {
+	gvk, rest, ok := strings.Cut(strings.Trim(id, `"'`), "/")
+	if !ok {
+		return "the resource", "", id
+	}
+	kind, _, _ = strings.Cut(gvk, ".")
+	name = rest
+	if i := strings.LastIndex(rest, "."); i >= 0 {
+		name, namespace = rest[:i], rest[i+1:]
+	}
+	if namespace == "[noNs]" {
+		namespace = ""
+	}
+	return kind, namespace, name
+}
+
+func slashed(namespace, name string) string {
+	if namespace == "" {
+		return name
+	}
+	return namespace + "/" + name
+}
