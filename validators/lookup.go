@@ -45,6 +45,9 @@ type Lookup interface {
 	Namespace(ctx context.Context, name string) (*unstructured.Unstructured, Presence, error)
 	// Chart returns what a HelmRelease refers to as its chart.
 	Chart(ctx context.Context, ref ChartRef) (Chart, Presence, error)
+	// Kind returns what is known of a kind. Present says that the API server serves it, Absent that nothing makes it serve it. The Kind
+	// may be there all the same, from what is known of it elsewhere: then its schema can be judged by, and its versions only guessed by.
+	Kind(ctx context.Context, gk schema.GroupKind) (*Kind, Presence, error)
 }
 
 // ObjectRef names another object. Namespace is filled in by whoever builds the reference, never left to a default.

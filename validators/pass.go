@@ -24,6 +24,9 @@ type Request struct {
 	Old *unstructured.Unstructured
 	// User is the name of the user who makes the request; empty outside a cluster.
 	User string
+	// Admission says that the object comes from the API server, which has put it to its schema itself and dropped what is not in it.
+	// Rules for any kind are not asked then: they could find nothing, or only what the API server refuses next.
+	Admission bool
 }
 
 // Pass is a rule's only window on the world, for one object.

@@ -43,6 +43,9 @@ type Meta struct {
 	Name string
 	// Kinds are the kinds that Check is called for.
 	Kinds []schema.GroupKind
+	// AnyKind says that Check is called for every object, whatever its kind; Kinds is empty then. Such a rule is not asked about what
+	// comes out of admission (Request.Admission), and no webhook is registered for it.
+	AnyKind bool
 	// Severity is the author's opinion; the operator's action is separate.
 	Severity Severity
 	// Doc is the text for people.
@@ -76,7 +79,8 @@ func (m *Meta) Validate() error {
 	}
 	bad(!idPattern.MatchString(m.ID), "ID must be two capital letters and three digits")
 	bad(!namePattern.MatchString(m.Name), "Name must be lower-case words joined by hyphens")
-	bad(len(m.Kinds) == 0, "Kinds is empty")
+	bad(len(m.Kinds) == 0 && !m.AnyKind, "Kinds is empty")
+	bad(len(m.Kinds) > 0 && m.AnyKind, "Kinds must be empty with AnyKind")
 	bad(m.Severity != SeverityError && m.Severity != SeverityWarning && m.Severity != SeverityInfo, "Severity must be error, warning or info")
 	bad(m.Doc.Title == "" || strings.HasSuffix(m.Doc.Title, "."), "Doc.Title must be set and not end with a period")
 	bad(!strings.HasSuffix(m.Doc.Why, "."), "Doc.Why must end with a period")

@@ -16,7 +16,8 @@ import (
 type Suite struct {
 	rules  []*Rule
 	params map[string]any // by rule name
-	byKind map[schema.GroupKind][]*Rule
+	byKind map[schema.GroupKind][]*Rule // those for any kind included
+	any    []*Rule                      // for the kinds that are not in byKind
 }
 
 // Result is what a suite found out about one object. The order is stable: rules in the suite's order, findings by path.
@@ -58,9 +59,33 @@ func (s *Suite) index() {
 	s.byKind = map[schema.GroupKind][]*Rule{}
 	for _, r := range s.rules {
 		for _, gk := range r.Kinds {
+			s.byKind[gk] = nil
+		}
+	}
+	for _, r := range s.rules {
+		if r.AnyKind {
+			s.any = append(s.any, r)
+			for gk := range s.byKind {
+				s.byKind[gk] = append(s.byKind[gk], r)
+			}
+			continue
+		}
+		for _, gk := range r.Kinds {
 			s.byKind[gk] = append(s.byKind[gk], r)
 		}
 	}
+}
+
+// rulesFor returns the rules that are asked about the object, in the suite's order.
+func (s *Suite) rulesFor(r Request) []*Rule {
+	rules, ok := s.byKind[r.Object.GroupVersionKind().GroupKind()]
+	if !ok {
+		rules = s.any
+	}
+	if !r.Admission {
+		return rules
+	}
+	return slices.DeleteFunc(slices.Clone(rules), func(r *Rule) bool { return r.AnyKind })
 }
 
 // Bind returns a suite of those rules that keep accepts, with the given typed parameters by rule name. Rules without an entry
@@ -91,7 +116,7 @@ func (s *Suite) Rules() []*Meta {
 	return out
 }
 
-// Handles tells whether any rule of the suite looks at the kind.
+// Handles tells whether any rule of the suite looks at the kind in particular: rules for any kind do not count.
 func (s *Suite) Handles(gk schema.GroupKind) bool { return len(s.byKind[gk]) > 0 }
 
 // Evaluate runs every rule for the object's kind. A rule that fails or panics is recorded in Errors and the others still run.
@@ -100,7 +125,7 @@ func (s *Suite) Handles(gk schema.GroupKind) bool { return len(s.byKind[gk]) > 0
 // Preexisting. An object that did not change can therefore have no new finding, which is what lets the API server skip it.
 func (s *Suite) Evaluate(ctx context.Context, r Request, l Lookup) Result {
 	res := Result{Object: r.Object}
-	for _, rule := range s.byKind[r.Object.GroupVersionKind().GroupKind()] {
+	for _, rule := range s.rulesFor(r) {
 		findings, skipped, err := s.run(ctx, rule, r, l)
 		if err != nil {
 			res.Errors = append(res.Errors, RuleError{Rule: &rule.Meta, Err: err})
@@ -117,7 +142,7 @@ func (s *Suite) Evaluate(ctx context.Context, r Request, l Lookup) Result {
 
 func (s *Suite) markPreexisting(ctx context.Context, rule *Rule, r Request, l Lookup, findings []*Finding) {
 	// The stored object is evaluated as an update that changes nothing, so that a rule about transitions stays silent on it.
-	before, _, err := s.run(ctx, rule, Request{Operation: Update, Object: r.Old, Old: r.Old, User: r.User}, l)
+	before, _, err := s.run(ctx, rule, Request{Operation: Update, Object: r.Old, Old: r.Old, User: r.User, Admission: r.Admission}, l)
 	if err != nil {
 		return
 	}

@@ -24,6 +24,9 @@ var namespaceGK = schema.GroupKind{Kind: "Namespace"}
 // Cluster is a Lookup over a live cluster. Namespaces come from an informer, other objects from the API server, when they are asked for:
 // there is no cluster-wide watch on Secrets.
 type Cluster struct {
+	// Kinds knows kinds and their schemas; nil makes every kind Unknown.
+	Kinds Kinds
+
 	namespaces client.Reader
 	live       client.Reader
 	mapper     meta.RESTMapper
@@ -89,6 +92,14 @@ func (c *Cluster) Chart(ctx context.Context, ref validators.ChartRef) (validator
 		return nil, validators.Unknown, errors.New("charts are not read here")
 	}
 	return c.charts.Resolve(ctx, c, ref)
+}
+
+// Kind implements validators.Lookup.
+func (c *Cluster) Kind(ctx context.Context, gk schema.GroupKind) (*validators.Kind, validators.Presence, error) {
+	if c.Kinds == nil {
+		return nil, validators.Unknown, errNoKinds
+	}
+	return c.Kinds.Kind(ctx, gk)
 }
 
 func (c *Cluster) version(gk schema.GroupKind) (schema.GroupVersionKind, error) {

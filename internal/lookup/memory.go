@@ -20,6 +20,14 @@ type Charts interface {
 	Resolve(ctx context.Context, objects validators.Lookup, ref validators.ChartRef) (validators.Chart, validators.Presence, error)
 }
 
+// Kinds tells what is known of kinds; internal/crdschema implements it. The contract is that of validators.Lookup.
+type Kinds interface {
+	Kind(ctx context.Context, gk schema.GroupKind) (*validators.Kind, validators.Presence, error)
+}
+
+// errNoKinds explains an Unknown where no Kinds are given.
+var errNoKinds = errors.New("schemas are not read here")
+
 // ErrNotSeen explains an Unknown of a Memory that does not hold the whole world.
 var ErrNotSeen = errors.New("not among the objects given")
 
@@ -29,6 +37,8 @@ type Memory struct {
 	Complete bool
 	// Charts resolves charts; nil makes every chart Unknown.
 	Charts Charts
+	// Kinds knows kinds and their schemas; nil makes every kind Unknown.
+	Kinds Kinds
 
 	objects map[schema.GroupKind]map[types.NamespacedName]*unstructured.Unstructured
 	hidden  map[schema.GroupKind]map[types.NamespacedName]error
@@ -108,4 +118,12 @@ func (m *Memory) Chart(ctx context.Context, ref validators.ChartRef) (validators
 		return nil, validators.Unknown, errors.New("charts are not read here")
 	}
 	return m.Charts.Resolve(ctx, m, ref)
+}
+
+// Kind implements validators.Lookup.
+func (m *Memory) Kind(ctx context.Context, gk schema.GroupKind) (*validators.Kind, validators.Presence, error) {
+	if m.Kinds == nil {
+		return nil, validators.Unknown, errNoKinds
+	}
+	return m.Kinds.Kind(ctx, gk)
 }
