@@ -45,6 +45,8 @@ type reviewer interface {
 	admission.Handler
 	// review is Handle with the verdict that it came to.
 	review(ctx context.Context, req admission.Request) (admission.Response, metrics.Verdict, error)
+	// failed returns how to refuse a request that could not be evaluated; ok is false when it is allowed.
+	failed(req *admission.Request, err error) (response admission.Response, ok bool)
 }
 
 // front is the HTTP side of a webhook. It takes the place of controller-runtime's own, which answers "not allowed" to what it cannot read and
@@ -156,14 +158,23 @@ func panicked(v any) error {
 }
 
 // failed answers a request without a verdict.
-func (f *front) failed(req *admission.Request, err error) admission.Response {
+func (f *front) failed(req *admission.Request, err error) (response admission.Response) {
 	f.log.Info("A request was not evaluated", "webhook", string(f.webhook), "reason", err.Error(), "kind", req.Kind.Kind,
 		"namespace", req.Namespace, "name", req.Name, "uid", string(req.UID))
+	defer func() {
+		if v := recover(); v != nil {
+			f.metrics.Panic()
+			f.log.Error(panicked(v), "Answering a failed review panicked", "stack", string(debug.Stack()))
+			response = unevaluated(err)
+		}
+	}()
+	if response, ok := f.reviewer.failed(req, err); ok {
+		return response
+	}
 	return unevaluated(err)
 }
 
-// unevaluated allows what could not be evaluated, and leaves a trace of that in the audit log and for the user. A policy's onError is about a
-// rule that fails; here there is no verdict of a policy at all.
+// unevaluated allows what could not be evaluated, and leaves a trace of that in the audit log and for the user.
 func unevaluated(err error) admission.Response {
 	response := admission.Allowed("").WithWarnings(cut(plain("flux-admission did not check this object: "+err.Error()), maxWarning))
 	response.AuditAnnotations = map[string]string{auditError: cut(plain(err.Error()), maxAnnotation)}

@@ -31,6 +31,11 @@ func (m *Mutator) Handle(ctx context.Context, req admission.Request) admission.R
 	return response
 }
 
+// failed never refuses.
+func (*Mutator) failed(*admission.Request, error) (admission.Response, bool) {
+	return admission.Response{}, false
+}
+
 func (m *Mutator) review(ctx context.Context, req admission.Request) (admission.Response, metrics.Verdict, error) {
 	gate := m.Policy()
 	if gate == nil {

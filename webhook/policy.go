@@ -27,6 +27,11 @@ func (p *PolicyValidator) Handle(ctx context.Context, req admission.Request) adm
 	return response
 }
 
+// failed never refuses.
+func (*PolicyValidator) failed(*admission.Request, error) (admission.Response, bool) {
+	return admission.Response{}, false
+}
+
 func (p *PolicyValidator) review(_ context.Context, req admission.Request) (admission.Response, metrics.Verdict, error) {
 	r, ok, err := request(&req)
 	if err != nil {

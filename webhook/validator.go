@@ -5,6 +5,7 @@ import (
 	"errors"
 
 	"github.com/go-logr/logr"
+	admissionv1 "k8s.io/api/admission/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
 
@@ -20,6 +21,8 @@ type Gate interface {
 	Handles(gk schema.GroupKind) bool
 	Review(ctx context.Context, r validators.Request, l validators.Lookup) policy.Decision
 	Mutate(ctx context.Context, r validators.Request, l validators.Lookup) mutators.Result
+	// OnError is what to do about an object that could not be evaluated at all.
+	OnError() policy.Action
 }
 
 // Names of audit annotations; the API server puts the webhook's name before them.
@@ -52,6 +55,19 @@ func (v *Validator) Handle(ctx context.Context, req admission.Request) admission
 		return unevaluated(err)
 	}
 	return response
+}
+
+// failed refuses what could not be evaluated if the policy says so, and only where the request is known to be one that rules would have been
+// asked about.
+func (v *Validator) failed(req *admission.Request, err error) (admission.Response, bool) {
+	gate := v.Policy()
+	if gate == nil || gate.OnError() != policy.Deny || req.SubResource != "" || !gate.Handles(groupKind(req)) ||
+		req.Operation != admissionv1.Create && req.Operation != admissionv1.Update {
+		return admission.Response{}, false
+	}
+	response := refuse(req, nil, []string{"flux-admission could not check this object, and the policy's onError is Deny: " + err.Error()}, nil)
+	response.AuditAnnotations = map[string]string{auditError: cut(plain(err.Error()), maxAnnotation)}
+	return response, true
 }
 
 func (v *Validator) review(ctx context.Context, req admission.Request) (admission.Response, metrics.Verdict, error) {

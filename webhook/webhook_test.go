@@ -38,7 +38,10 @@ type gate struct {
 	decision policy.Decision
 	result   mutators.Result
 	review   func(context.Context, validators.Request) // before the verdict
+	onError  policy.Action
 }
+
+func (g *gate) OnError() policy.Action { return g.onError }
 
 func (g *gate) Handles(gk schema.GroupKind) bool { return gk == flux.Kustomization }
 
@@ -410,6 +413,37 @@ func TestWhatCannotBeEvaluatedIsAllowedAndSaidSo(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+func TestAPolicyMayRefuseWhatCouldNotBeEvaluated(t *testing.T) {
+	panics := func(context.Context, validators.Request) { panic("boom") }
+	for name, tc := range map[string]struct {
+		onError policy.Action
+		path    string
+		body    string
+		refused bool
+	}{
+		"a panic is refused where onError is Deny":        {policy.Deny, registration.ValidatePath, write{operation: admissionv1.Create, object: kustomization}.body(t), true},
+		"a panic is allowed where onError is Warn":        {policy.Warn, registration.ValidatePath, write{operation: admissionv1.Create, object: kustomization}.body(t), false},
+		"the mutating webhook never refuses":              {policy.Deny, registration.MutatePath, write{operation: admissionv1.Create, object: kustomization}.body(t), false},
+		"an object that cannot be read is refused":        {policy.Deny, registration.ValidatePath, write{operation: admissionv1.Create, object: "[]"}.body(t), true},
+		"a deletion passes":                               {policy.Deny, registration.ValidatePath, write{operation: admissionv1.Delete, object: "[]"}.body(t), false},
+		"a status passes":                                 {policy.Deny, registration.ValidatePath, write{operation: admissionv1.Update, subresource: "status", object: "[]"}.body(t), false},
+		"a kind that no rule looks at passes":             {policy.Deny, registration.ValidatePath, write{operation: admissionv1.Create, kind: "Other", object: "[]"}.body(t), false},
+		"a request that is not even a review is allowed":  {policy.Deny, registration.ValidatePath, "garbage", false},
+		"an update that leaves all as it was is not read": {policy.Deny, registration.ValidatePath, write{operation: admissionv1.Update, object: kustomization, old: kustomization}.body(t), false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(&gate{review: panics, onError: tc.onError}, logr.Discard())
+			response := b.post(t, tc.path, tc.body)
+			if response.Allowed == tc.refused {
+				t.Fatalf("allowed %v, want %v", response.Allowed, !tc.refused)
+			}
+			if tc.refused && (response.Result.Reason != metav1.StatusReasonForbidden || !strings.HasPrefix(response.Result.Message, "flux-admission could not check this object, and the policy's onError is Deny: ")) {
+				t.Errorf("result %v", response.Result)
+			}
+		})
 	}
 }
 

@@ -18,6 +18,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/discovery"
+	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -28,6 +29,9 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"github.com/flux-admission/flux-admission/internal/lookup"
+	"github.com/flux-admission/flux-admission/internal/policy"
+	"github.com/flux-admission/flux-admission/internal/policy/source"
+	"github.com/flux-admission/flux-admission/internal/policy/v1alpha1"
 	"github.com/flux-admission/flux-admission/mutators"
 	allmutators "github.com/flux-admission/flux-admission/mutators/all"
 	"github.com/flux-admission/flux-admission/validators"
@@ -114,9 +118,16 @@ func serve(ctx context.Context, o serveOptions) error {
 	if err != nil {
 		return fmt.Errorf("building the set of mutators: %w", err)
 	}
-	filePolicy, err := readPolicy(o.policy, rules, mutations)
-	if err != nil {
-		return err
+	compile := func(p *v1alpha1.AdmissionPolicy) (*policy.Policy, error) {
+		return policy.Compile(p, rules, mutations, nil)
+	}
+	registry := prometheus.NewRegistry()
+	counts := metrics.New(registry, kinds()...)
+	var policies policySource
+	if o.policy != "" {
+		if policies, err = source.NewFile(o.policy, compile, counts.PolicyReload, log); err != nil {
+			return err
+		}
 	}
 
 	// The ports, taken before anything else starts.
@@ -143,9 +154,15 @@ func serve(ctx context.Context, o serveOptions) error {
 	if err != nil {
 		return err
 	}
-	// Metrics and the certificate.
-	registry := prometheus.NewRegistry()
-	counts := metrics.New(registry, kinds()...)
+	if policies == nil {
+		objects, err := dynamic.NewForConfig(config)
+		if err != nil {
+			return fmt.Errorf("making a client for the AdmissionPolicy: %w", err)
+		}
+		policies = source.NewCluster(objects, compile, counts.PolicyReload, log)
+	}
+
+	// The certificate.
 	certificate, err := certificateSource(o, config, counts)
 	if err != nil {
 		return err
@@ -175,11 +192,16 @@ func serve(ctx context.Context, o serveOptions) error {
 	objects := lookup.NewCluster(mgr.GetCache(), mgr.GetAPIReader(), mgr.GetRESTMapper(), nil)
 
 	// The webhooks.
-	gate := func() webhook.Gate { return filePolicy }
+	gate := func() webhook.Gate {
+		if p := policies.Get(); p != nil {
+			return p
+		}
+		return nil
+	}
 	webhooks := webhook.NewServer(
 		&webhook.Validator{Policy: gate, Lookup: objects, Metrics: counts, Log: log},
 		&webhook.Mutator{Policy: gate, Lookup: objects, Metrics: counts, Log: log},
-		&webhook.PolicyValidator{},
+		&webhook.PolicyValidator{Check: func(data []byte) error { return policy.Check(data, rules, mutations) }, Log: log},
 		counts, log,
 	)
 	webhookServer := webhooks.HTTP(certificate.GetCertificate)
@@ -189,7 +211,7 @@ func serve(ctx context.Context, o serveOptions) error {
 	ready := &healthz.Handler{Checks: map[string]healthz.Checker{
 		"serving": check(webhooks.Ready),
 		"caches":  cachesSynced(mgr),
-		"policy":  check(func() error { return nil }),
+		"policy":  check(policies.Ready),
 	}}
 	for name, c := range certificate.Checks() {
 		ready.Checks[name] = check(c)
@@ -203,7 +225,7 @@ func serve(ctx context.Context, o serveOptions) error {
 
 	// The manager starts the servers first and stops them last, so that what is being answered when the stop comes has all it needs.
 	runnables := []manager.Runnable{
-		certificate,
+		certificate, policies,
 		&manager.Server{Name: "health", Server: plainServer(health), Listener: healthListener, ShutdownTimeout: &drain},
 		&manager.Server{Name: "webhooks", Server: webhookServer, Listener: tls.NewListener(webhookListener, webhookServer.TLSConfig), ShutdownTimeout: &drain},
 	}
@@ -223,6 +245,14 @@ func serve(ctx context.Context, o serveOptions) error {
 	}
 	log.Info("Stopped")
 	return nil
+}
+
+// policySource keeps the policy in force up to date.
+type policySource interface {
+	manager.Runnable
+	// Get returns nil before there is a policy.
+	Get() *policy.Policy
+	Ready() error
 }
 
 // drainFirst returns a context that ends some time after ctx: in between the gate is not ready and goes on serving, so that it gets no new

@@ -141,13 +141,13 @@ func (m *Metrics) Panic() { m.panics.Inc() }
 // InFlight adds to the size of the requests that are being evaluated.
 func (m *Metrics) InFlight(bytes int64) { m.inFlight.Add(float64(bytes)) }
 
-// PolicyReload counts a policy that was loaded; err is why it was refused.
-func (m *Metrics) PolicyReload(err error) {
-	if err != nil {
-		m.reloads.WithLabelValues("refused").Inc()
-		return
+// PolicyReload counts a policy that was loaded, and whether it could be used.
+func (m *Metrics) PolicyReload(accepted bool) {
+	result := "refused"
+	if accepted {
+		result = "accepted"
 	}
-	m.reloads.WithLabelValues("accepted").Inc()
+	m.reloads.WithLabelValues(result).Inc()
 }
 
 // CAPublication counts an attempt to write the CA bundle; err is why it failed.
