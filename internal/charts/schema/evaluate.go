@@ -1,0 +1,856 @@
+package schema
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"math/big"
+	"slices"
+	"sort"
+	"strconv"
+	"unicode/utf8"
+
+	"github.com/flux-admission/flux-admission/validators"
+)
+
+// The budget of one evaluation. A schema can be built so that its cost doubles with every level of the values.
+const (
+	maxSteps    = 5_000_000
+	maxNesting  = 2_000
+	maxProblems = 10_000
+	// patience is how many steps pass between two looks at the context.
+	patience = 4_096
+)
+
+// Problem is one way in which values fail the schema.
+type Problem struct {
+	// Path is the offending field; for a missing one, the field that should be there.
+	Path validators.Path
+	// Pointer is the place as Helm prints it: a JSON Pointer to the value that the keyword applies to.
+	Pointer string
+	// Keyword is the JSON Schema keyword that failed.
+	Keyword string
+	// Message says what is wrong, without the place. It quotes names and what the schema allows, never a value.
+	Message string
+	// Suggestion is the nearest name that the schema allows in place of a wrong one; empty when there is none.
+	Suggestion string
+}
+
+// Result is what a schema says of values.
+type Result struct {
+	// Problems are those that no completion of the values repairs, in the order of their paths.
+	Problems []Problem
+	// NotLoaded are the URLs of schemas that would have had a say and that are not loaded.
+	NotLoaded []string
+}
+
+// ErrBudget is the error of an evaluation that would take too long.
+var ErrBudget = errors.New("holding the values against the schema takes too many steps")
+
+var errCycle = errors.New("the schema refers to itself without end")
+
+// Evaluate holds values against the schema. Maps may be Open and values Unknown, anywhere. The values are not changed.
+// An error means that there is no verdict.
+func (s *Schema) Evaluate(ctx context.Context, values any) (Result, error) {
+	e := evaluator{ctx: ctx}
+	e.eval(s.root, values, true)
+	if e.err != nil {
+		return Result{}, e.err
+	}
+	sort.SliceStable(e.problems, func(i, j int) bool {
+		a, b := &e.problems[i], &e.problems[j]
+		if a.sortKey != b.sortKey {
+			return a.sortKey < b.sortKey
+		}
+		return a.Message < b.Message
+	})
+	var res Result
+	for i, p := range e.problems {
+		if i > 0 && p.sortKey == e.problems[i-1].sortKey && p.Message == e.problems[i-1].Message {
+			continue // two schemas say the same of the same place
+		}
+		res.Problems = append(res.Problems, p.Problem)
+	}
+	slices.Sort(e.notLoaded)
+	res.NotLoaded = slices.Compact(e.notLoaded)
+	return res, nil
+}
+
+type problem struct {
+	Problem
+	sortKey string
+}
+
+type evaluator struct {
+	ctx       context.Context
+	steps     int
+	nesting   int
+	path      validators.Path // where the evaluation stands; reused
+	problems  []problem
+	notLoaded []string
+	err       error
+}
+
+func (e *evaluator) fail(err error) state {
+	if e.err == nil {
+		e.err = err
+	}
+	return maybe
+}
+
+// spend takes steps from the budget and tells whether there is any left.
+func (e *evaluator) spend(n int) bool {
+	before := e.steps
+	e.steps += n
+	if e.err != nil {
+		return false
+	}
+	if e.steps > maxSteps {
+		e.fail(ErrBudget)
+		return false
+	}
+	if before/patience != e.steps/patience {
+		if err := e.ctx.Err(); err != nil {
+			e.fail(fmt.Errorf("%w: %w", ErrBudget, err))
+			return false
+		}
+	}
+	return true
+}
+
+// child evaluates the value below key, or below index i when key is empty and i is not negative.
+func (e *evaluator) child(n *node, step validators.Step, v any, report bool) state {
+	e.path = append(e.path, step)
+	s := e.eval(n, v, report)
+	e.path = e.path[:len(e.path)-1]
+	return s
+}
+
+func key(name string) validators.Step { return validators.Step{Key: name, Index: -1} }
+func index(i int) validators.Step     { return validators.Step{Index: i} }
+
+// eval evaluates a value. With report, what makes it invalid is added to the problems, deepest cause first.
+func (e *evaluator) eval(n *node, v any, report bool) state {
+	if n.always {
+		return valid
+	}
+	if !e.spend(1) {
+		return maybe
+	}
+	if n.permissive != "" {
+		e.notLoaded = append(e.notLoaded, n.permissive)
+		return maybe
+	}
+	u, unknown := v.(Unknown)
+	if n.never {
+		if unknown && u.MayVanish {
+			return maybe
+		}
+		e.report(report, "not", "nothing is allowed here")
+		return invalid
+	}
+	if unknown {
+		return maybe
+	}
+	if e.nesting++; e.nesting > maxNesting {
+		e.nesting--
+		return e.fail(errCycle)
+	}
+	defer func() { e.nesting-- }()
+
+	t := typeOf(v)
+	if t == 0 {
+		return e.fail(fmt.Errorf("the values hold a %T, which JSON has not", v))
+	}
+	if n.types != 0 && n.types&t == 0 && !(t == typeNumber && n.types&typeInteger != 0 && isInteger(v)) {
+		e.report(report, "type", "got "+t.String()+", want "+n.types.String())
+		return invalid
+	}
+	st := e.evalConstants(n, v, t, report)
+	if st == invalid {
+		// As Helm's validator: one reason is enough when the value as a whole is not one of those allowed.
+		return invalid
+	}
+	for _, ref := range n.refs {
+		st = and(st, e.eval(ref, v, report))
+	}
+	switch {
+	case t == typeObject && n.hasObject:
+		m, open := object(v)
+		st = and(st, e.evalObject(n, m, open, report))
+	case t == typeArray && n.hasArray:
+		st = and(st, e.evalArray(n, v.([]any), report))
+	case t == typeString && n.hasString:
+		st = and(st, e.evalString(n, v.(string), report))
+	case (t == typeNumber || t == typeInteger) && n.hasNumber:
+		st = and(st, e.evalNumber(n, v, report))
+	}
+	if st == invalid && !report {
+		return invalid
+	}
+	return and(st, e.evalCombined(n, v, report))
+}
+
+func (e *evaluator) evalConstants(n *node, v any, t types, report bool) state {
+	st := valid
+	if n.constant != nil {
+		s := e.equal(v, *n.constant)
+		if s == invalid {
+			e.report(report, "const", constMessage(*n.constant))
+			return invalid
+		}
+		st = and(st, s)
+	}
+	if n.enum != nil {
+		s := invalid
+		for _, item := range n.enum {
+			if !e.spend(1) {
+				return maybe
+			}
+			if s = min(s, e.equal(v, item)); s == valid {
+				break
+			}
+		}
+		if s == invalid {
+			e.reportSuggesting(report, "enum", enumMessage(n.enum), v, n.enum)
+			return invalid
+		}
+		st = and(st, s)
+	}
+	if n.formatTest != nil && t == typeString && !n.formatTest(v) {
+		e.report(report, "format", "is not a valid "+n.format)
+		return invalid
+	}
+	return st
+}
+
+func (e *evaluator) evalObject(n *node, m map[string]any, open, report bool) state {
+	st := valid
+	if open {
+		st = maybe
+	}
+	sure, possible := len(m), len(m)
+	for _, v := range m {
+		if u, ok := v.(Unknown); ok && u.MayVanish {
+			sure--
+		}
+	}
+	if open {
+		possible = math.MaxInt
+	}
+	st = and(st, e.bounds(n.minProperties, n.maxProperties, sure, possible, report, "Properties", "properties"))
+	for _, name := range n.required {
+		st = and(st, e.present(m, open, name, func() {
+			e.missing(report, "required", "missing property "+quote(name), name)
+		}))
+	}
+	for _, d := range n.dependencies {
+		v, ok := m[d.name]
+		if !ok {
+			continue // when open, the key may come, and the demand with it: st is maybe already
+		}
+		u, unknown := v.(Unknown)
+		uncertain := unknown && u.MayVanish
+		if d.node != nil {
+			s := e.eval2(d.node, m, open, report && !uncertain)
+			if uncertain && s == invalid {
+				s = maybe
+			}
+			st = and(st, s)
+			continue
+		}
+		for _, name := range d.required {
+			s := e.present(m, open, name, func() {
+				e.missing(report && !uncertain, "dependentRequired", "missing property "+quote(name)+", required because "+quote(d.name)+" is set", name)
+			})
+			if uncertain && s == invalid {
+				s = maybe
+			}
+			st = and(st, s)
+		}
+	}
+	for name, v := range m {
+		if st == invalid && !report || e.err != nil {
+			break
+		}
+		st = and(st, e.evalProperty(n, name, v, report))
+	}
+	if n.propertyNames != nil {
+		st = and(st, e.evalPropertyNames(n, m, report))
+	}
+	return st
+}
+
+// eval2 evaluates an object again that was taken apart.
+func (e *evaluator) eval2(n *node, m map[string]any, open, report bool) state {
+	if open {
+		return e.eval(n, Open(m), report)
+	}
+	return e.eval(n, m, report)
+}
+
+func (e *evaluator) present(m map[string]any, open bool, name string, report func()) state {
+	v, ok := m[name]
+	switch {
+	case ok:
+		if u, unknown := v.(Unknown); unknown && u.MayVanish {
+			return maybe
+		}
+		return valid
+	case open:
+		return maybe
+	default:
+		report()
+		return invalid
+	}
+}
+
+func (e *evaluator) evalProperty(n *node, name string, v any, report bool) state {
+	st, evaluated := valid, false
+	if p, ok := n.properties[name]; ok {
+		evaluated = true
+		st = e.child(p, key(name), v, report)
+	}
+	for _, p := range n.patterns {
+		if !e.spend(1 + len(name)/64) {
+			return maybe
+		}
+		if p.re.MatchString(name) {
+			evaluated = true
+			st = and(st, e.child(p.node, key(name), v, report))
+		}
+	}
+	switch {
+	case evaluated:
+	case n.additionalFalse:
+		if u, ok := v.(Unknown); ok && u.MayVanish {
+			return maybe
+		}
+		e.unknownName(report, n, "additionalProperties", "additional property "+quote(name)+" not allowed", name)
+		return invalid
+	case n.additional != nil:
+		st = e.child(n.additional, key(name), v, report)
+	}
+	return st
+}
+
+func (e *evaluator) evalPropertyNames(n *node, m map[string]any, report bool) state {
+	st := valid
+	for name, v := range m {
+		s := e.eval(n.propertyNames, name, false)
+		if u, ok := v.(Unknown); ok && u.MayVanish && s == invalid {
+			s = maybe
+		}
+		if s == invalid {
+			e.unknownName(report, n.propertyNames, "propertyNames", "invalid property name "+quote(name), name)
+		}
+		st = and(st, s)
+	}
+	return st
+}
+
+// bounds holds a count, known to lie between sure and possible, against a minimum and a maximum.
+func (e *evaluator) bounds(least, most, sure, possible int, report bool, suffix, what string) state {
+	st := valid
+	if least >= 0 && sure < least {
+		st = maybe
+		if possible < least {
+			e.report(report, "min"+suffix, "at least "+strconv.Itoa(least)+" "+what+" are required")
+			return invalid
+		}
+	}
+	if most >= 0 && possible > most {
+		st = maybe
+		if sure > most {
+			e.report(report, "max"+suffix, "at most "+strconv.Itoa(most)+" "+what+" are allowed")
+			return invalid
+		}
+	}
+	return st
+}
+
+func (e *evaluator) evalArray(n *node, list []any, report bool) state {
+	st := e.bounds(n.minItems, n.maxItems, len(list), len(list), report, "Items", "items")
+	if n.uniqueItems {
+		st = and(st, e.evalUnique(list, report))
+	}
+	if n.additionalItemsFalse && len(list) > len(n.prefix) {
+		e.report(report, "additionalItems", "at most "+strconv.Itoa(len(n.prefix))+" items are allowed")
+		st = invalid
+	}
+	for i, v := range list {
+		if st == invalid && !report || e.err != nil {
+			return st
+		}
+		switch {
+		case i < len(n.prefix):
+			st = and(st, e.child(n.prefix[i], index(i), v, report))
+		case n.items != nil:
+			st = and(st, e.child(n.items, index(i), v, report))
+		}
+	}
+	if n.contains == nil {
+		return st
+	}
+	sure, possible := 0, 0
+	for i, v := range list {
+		switch e.child(n.contains, index(i), v, false) {
+		case valid:
+			sure++
+			possible++
+		case maybe:
+			possible++
+		case invalid:
+		}
+	}
+	return and(st, e.bounds(n.minContains, n.maxContains, sure, possible, report, "Contains", "items of the kind asked for"))
+}
+
+func (e *evaluator) evalUnique(list []any, report bool) state {
+	st := valid
+	for i := 1; i < len(list); i++ {
+		for j := range i {
+			if !e.spend(1) {
+				return maybe
+			}
+			switch e.equal(list[i], list[j]) {
+			case valid:
+				e.report(report, "uniqueItems", "items at "+strconv.Itoa(j)+" and "+strconv.Itoa(i)+" are equal")
+				return invalid
+			case maybe:
+				st = maybe
+			case invalid:
+			}
+		}
+	}
+	return st
+}
+
+func (e *evaluator) evalString(n *node, v string, report bool) state {
+	st := valid
+	if n.minLength >= 0 || n.maxLength >= 0 {
+		length := utf8.RuneCountInString(v)
+		if n.minLength >= 0 && length < n.minLength {
+			e.report(report, "minLength", "must have at least "+strconv.Itoa(n.minLength)+" characters")
+			st = invalid
+		}
+		if n.maxLength >= 0 && length > n.maxLength {
+			e.report(report, "maxLength", "must have at most "+strconv.Itoa(n.maxLength)+" characters")
+			st = invalid
+		}
+	}
+	if n.pattern != nil {
+		if !e.spend(1 + len(v)/16) {
+			return maybe
+		}
+		if !n.pattern.MatchString(v) {
+			e.report(report, "pattern", "does not match pattern "+quote(n.pattern.String()))
+			st = invalid
+		}
+	}
+	return st
+}
+
+func (e *evaluator) evalNumber(n *node, v any, report bool) state {
+	num := rat(v)
+	if num == nil {
+		return e.fail(errors.New("the values hold a number that JSON has not"))
+	}
+	st := valid
+	test := func(bad bool, keyword, message string, limit *big.Rat) {
+		if bad {
+			e.report(report, keyword, message+" "+number(limit))
+			st = invalid
+		}
+	}
+	test(n.minimum != nil && num.Cmp(n.minimum) < 0, "minimum", "must be at least", n.minimum)
+	test(n.maximum != nil && num.Cmp(n.maximum) > 0, "maximum", "must be at most", n.maximum)
+	test(n.exclusiveMinimum != nil && num.Cmp(n.exclusiveMinimum) <= 0, "exclusiveMinimum", "must be more than", n.exclusiveMinimum)
+	test(n.exclusiveMaximum != nil && num.Cmp(n.exclusiveMaximum) >= 0, "exclusiveMaximum", "must be less than", n.exclusiveMaximum)
+	if n.multipleOf != nil && n.multipleOf.Sign() != 0 {
+		test(!new(big.Rat).Quo(num, n.multipleOf).IsInt(), "multipleOf", "must be a multiple of", n.multipleOf)
+	}
+	return st
+}
+
+// evalCombined evaluates the keywords that apply other schemas to the same value.
+func (e *evaluator) evalCombined(n *node, v any, report bool) state {
+	st := valid
+	if n.not != nil {
+		s := negate(e.eval(n.not, v, false))
+		if s == invalid {
+			e.report(report, "not", "is what the schema excludes by 'not'")
+		}
+		st = and(st, s)
+	}
+	for _, sub := range n.allOf {
+		st = and(st, e.eval(sub, v, report))
+		if st == invalid && !report {
+			return st
+		}
+	}
+	if len(n.anyOf) > 0 {
+		st = and(st, e.evalAnyOf(n, v, report))
+	}
+	if len(n.oneOf) > 0 {
+		st = and(st, e.evalOneOf(n, v, report))
+	}
+	if n.when != nil {
+		st = and(st, e.evalIf(n, v, report))
+	}
+	if n.unevaluatedProperties != nil || n.unevaluatedItems != nil {
+		st = and(st, e.evalUnevaluated(n, v, report))
+	}
+	return st
+}
+
+func (e *evaluator) evalAnyOf(n *node, v any, report bool) state {
+	st := invalid
+	for _, sub := range n.anyOf {
+		if st = min(st, e.eval(sub, v, false)); st == valid {
+			return valid
+		}
+	}
+	if st == invalid && report {
+		e.explain("anyOf", n.anyOf, v)
+	}
+	return st
+}
+
+func (e *evaluator) evalOneOf(n *node, v any, report bool) state {
+	sure, possible := 0, 0
+	for _, sub := range n.oneOf {
+		switch e.eval(sub, v, false) {
+		case valid:
+			sure++
+			possible++
+		case maybe:
+			possible++
+		case invalid:
+		}
+	}
+	switch {
+	case possible == 0:
+		if report {
+			e.explain("oneOf", n.oneOf, v)
+		}
+		return invalid
+	case sure > 1:
+		e.report(report, "oneOf", "matches more than one of the alternatives, where exactly one must match")
+		return invalid
+	case sure == 1 && possible == 1:
+		return valid
+	default:
+		return maybe
+	}
+}
+
+func (e *evaluator) evalIf(n *node, v any, report bool) state {
+	branch := func(b *node, report bool) state {
+		if b == nil {
+			return valid
+		}
+		return e.eval(b, v, report)
+	}
+	switch e.eval(n.when, v, false) {
+	case valid:
+		return branch(n.then, report)
+	case invalid:
+		return branch(n.other, report)
+	case maybe:
+	}
+	a, b := branch(n.then, false), branch(n.other, false)
+	if a != b {
+		return maybe
+	}
+	if a == invalid {
+		// Whichever applies, it fails; which problems remain is not known.
+		e.report(report, "if", "fails both alternatives of 'if'")
+	}
+	return a
+}
+
+// evalUnevaluated applies unevaluatedProperties and unevaluatedItems to what no other keyword has looked at.
+func (e *evaluator) evalUnevaluated(n *node, v any, report bool) state {
+	st := valid
+	if m, open := object(v); m != nil && n.unevaluatedProperties != nil {
+		seen := evaluated{names: map[string]state{}}
+		e.gather(n, v, &seen, valid, true)
+		if open {
+			st = maybe
+		}
+		for name, pv := range m {
+			known, ok := seen.names[name]
+			if ok && known == valid {
+				continue
+			}
+			s := e.child(n.unevaluatedProperties, key(name), pv, false)
+			if s == invalid {
+				u, unknown := pv.(Unknown)
+				if ok || unknown && u.MayVanish {
+					s = maybe
+				} else if n.unevaluatedProperties.never {
+					e.unknownName(report, n, "unevaluatedProperties", "additional property "+quote(name)+" not allowed", name)
+				} else {
+					e.child(n.unevaluatedProperties, key(name), pv, report)
+				}
+			}
+			st = and(st, s)
+		}
+	}
+	if list, ok := v.([]any); ok && n.unevaluatedItems != nil {
+		seen := evaluated{items: map[int]state{}}
+		e.gather(n, v, &seen, valid, true)
+		for i, iv := range list {
+			known, ok := seen.items[i]
+			if ok && known == valid {
+				continue
+			}
+			s := e.child(n.unevaluatedItems, index(i), iv, report && !ok)
+			if s == invalid && ok {
+				s = maybe
+			}
+			st = and(st, s)
+		}
+	}
+	return st
+}
+
+// evaluated is what keywords have looked at: for certain (valid), or perhaps (maybe).
+type evaluated struct {
+	names map[string]state
+	items map[int]state
+}
+
+func (s *evaluated) name(n string, st state) {
+	if s.names != nil {
+		if old, ok := s.names[n]; !ok || st < old {
+			s.names[n] = st
+		}
+	}
+}
+
+func (s *evaluated) item(i int, st state) {
+	if s.items != nil {
+		if old, ok := s.items[i]; !ok || st < old {
+			s.items[i] = st
+		}
+	}
+}
+
+// gather collects what a schema, and the schemas it applies to the same value, look at in it. Those that the value fails have no say.
+func (e *evaluator) gather(n *node, v any, seen *evaluated, sure state, top bool) {
+	if n == nil || n.always || n.never || n.permissive != "" || !e.spend(1) {
+		return
+	}
+	if e.nesting++; e.nesting > maxNesting {
+		e.nesting--
+		e.fail(errCycle)
+		return
+	}
+	defer func() { e.nesting-- }()
+	if m, _ := object(v); m != nil {
+		for name := range m {
+			_, ok := n.properties[name]
+			for _, p := range n.patterns {
+				ok = ok || p.re.MatchString(name)
+			}
+			if ok || n.additionalFalse || n.additional != nil || !top && n.unevaluatedProperties != nil {
+				seen.name(name, sure)
+			}
+		}
+	}
+	if list, ok := v.([]any); ok {
+		for i, item := range list {
+			if i < len(n.prefix) || n.items != nil || n.additionalItemsFalse || !top && n.unevaluatedItems != nil {
+				seen.item(i, sure)
+			} else if n.contains != nil && n.containsEvaluates {
+				if s := e.child(n.contains, index(i), item, false); s != invalid {
+					seen.item(i, max(s, sure))
+				}
+			}
+		}
+	}
+	follow := func(sub *node) {
+		if sub == nil {
+			return
+		}
+		if s := e.eval(sub, v, false); s != invalid {
+			e.gather(sub, v, seen, max(s, sure), false)
+		}
+	}
+	for _, sub := range n.refs {
+		follow(sub)
+	}
+	for _, list := range [][]*node{n.allOf, n.anyOf, n.oneOf} {
+		for _, sub := range list {
+			follow(sub)
+		}
+	}
+	if m, _ := object(v); m != nil {
+		for _, d := range n.dependencies {
+			if _, ok := m[d.name]; ok && d.node != nil {
+				follow(d.node)
+			}
+		}
+	}
+	if n.when != nil {
+		s := e.eval(n.when, v, false)
+		if s != invalid {
+			e.gather(n.when, v, seen, max(s, sure), false)
+			follow(n.then)
+		}
+		if s != valid {
+			follow(n.other)
+		}
+	}
+}
+
+// object returns a value's map, and whether other keys may be there; nil when it is no object.
+func object(v any) (map[string]any, bool) {
+	switch v := v.(type) {
+	case map[string]any:
+		if v == nil {
+			return map[string]any{}, false
+		}
+		return v, false
+	case Open:
+		return v, true
+	}
+	return nil, false
+}
+
+func typeOf(v any) types {
+	switch v := v.(type) {
+	case nil:
+		return typeNull
+	case bool:
+		return typeBoolean
+	case string:
+		return typeString
+	case []any:
+		return typeArray
+	case map[string]any, Open:
+		return typeObject
+	case int64, int, int32, uint64, uint32:
+		return typeNumber
+	case float64:
+		if math.IsNaN(v) || math.IsInf(v, 0) {
+			return 0
+		}
+		return typeNumber
+	case json.Number:
+		return typeNumber
+	}
+	return 0
+}
+
+func isInteger(v any) bool {
+	switch v := v.(type) {
+	case float64:
+		return v == math.Trunc(v)
+	case json.Number:
+		r := rat(v)
+		return r != nil && r.IsInt()
+	default:
+		return true
+	}
+}
+
+// rat returns a number as the decimal it is written as; nil when it is none that can be held.
+func rat(v any) *big.Rat {
+	switch v := v.(type) {
+	case int64:
+		return new(big.Rat).SetInt64(v)
+	case json.Number:
+		if len(v) > maxNumber || hugeExponent(string(v)) {
+			return nil
+		}
+		r, _ := new(big.Rat).SetString(string(v))
+		return r
+	default:
+		r, _ := new(big.Rat).SetString(fmt.Sprint(v))
+		return r
+	}
+}
+
+// equal compares a value with another: valid when they are equal whatever is not known turns out to be.
+func (e *evaluator) equal(a, b any) state {
+	if !e.spend(1) {
+		return maybe
+	}
+	_, ua := a.(Unknown)
+	_, ub := b.(Unknown)
+	if ua || ub {
+		return maybe
+	}
+	switch x := a.(type) {
+	case nil:
+		return boolState(b == nil)
+	case bool:
+		y, ok := b.(bool)
+		return boolState(ok && x == y)
+	case string:
+		y, ok := b.(string)
+		return boolState(ok && x == y)
+	case []any:
+		y, ok := b.([]any)
+		if !ok || len(x) != len(y) {
+			return invalid
+		}
+		st := valid
+		for i := range x {
+			if st = and(st, e.equal(x[i], y[i])); st == invalid {
+				return invalid
+			}
+		}
+		return st
+	}
+	if x, openX := object(a); x != nil {
+		y, openY := object(b)
+		if y == nil {
+			return invalid
+		}
+		return and(e.subset(x, y, openY), e.subset(y, x, openX))
+	}
+	if typeOf(b) != typeNumber {
+		return invalid
+	}
+	if x, ok := a.(int64); ok {
+		if y, ok := b.(int64); ok {
+			return boolState(x == y)
+		}
+	}
+	x, y := rat(a), rat(b)
+	return boolState(x != nil && y != nil && x.Cmp(y) == 0)
+}
+
+// subset tells whether every key of x is in y with an equal value.
+func (e *evaluator) subset(x, y map[string]any, openY bool) state {
+	st := valid
+	if openY {
+		st = maybe
+	}
+	for k, v := range x {
+		w, ok := y[k]
+		u, unknown := v.(Unknown)
+		switch {
+		case ok:
+			st = and(st, e.equal(v, w))
+		case openY, unknown && u.MayVanish:
+			st = and(st, maybe)
+		default:
+			return invalid
+		}
+	}
+	return st
+}
+
+func boolState(ok bool) state {
+	if ok {
+		return valid
+	}
+	return invalid
+}

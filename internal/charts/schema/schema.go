@@ -1,0 +1,336 @@
+// Package schema compiles the values.schema.json of a chart once and holds values against it many times.
+//
+// Schemas come from strangers: they are measured before they are compiled, they can refer to nothing outside of themselves, and an
+// evaluation has a budget. The jsonschema library compiles; the evaluation is this package's own, because it has to be cheap, to
+// stop when told, to quote no value, and to judge values of which a part is not known.
+package schema
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math/big"
+	"net/url"
+	"regexp"
+	"runtime/debug"
+	"slices"
+	"sort"
+	"strings"
+
+	"github.com/Masterminds/semver/v3"
+	"github.com/santhosh-tekuri/jsonschema/v5"
+)
+
+// Schema is a compiled schema. It is immutable and safe for concurrent use.
+type Schema struct {
+	root *node
+	// size is the length of the source, in bytes: what is known of the memory it takes.
+	size int
+	// nodes is the number of compiled schemas.
+	nodes int
+}
+
+// Cost estimates the memory that the compiled schema takes, in bytes.
+func (s *Schema) Cost() int64 { return int64(s.size) + int64(s.nodes)*768 }
+
+type types uint8
+
+const (
+	typeNull types = 1 << iota
+	typeBoolean
+	typeInteger
+	typeNumber
+	typeString
+	typeArray
+	typeObject
+)
+
+var typeNames = []struct {
+	bit  types
+	name string
+}{
+	{typeNull, "null"}, {typeBoolean, "boolean"}, {typeInteger, "integer"}, {typeNumber, "number"},
+	{typeString, "string"}, {typeArray, "array"}, {typeObject, "object"},
+}
+
+func (t types) String() string {
+	var out []string
+	for _, n := range typeNames {
+		if t&n.bit != 0 {
+			out = append(out, n.name)
+		}
+	}
+	return strings.Join(out, " or ")
+}
+
+type pattern struct {
+	re   *regexp.Regexp
+	node *node
+}
+
+type dependency struct {
+	name     string
+	required []string
+	node     *node // nil when required is meant
+}
+
+// node is one schema, ready for evaluation. Pointers that are nil and counts that are -1 are keywords that are not there.
+type node struct {
+	always     bool
+	never      bool
+	permissive string // the URL that is not loaded; any value may or may not be valid
+
+	types    types
+	constant *any
+	enum     []any
+
+	format     string
+	formatTest func(any) bool
+
+	refs []*node // $ref, $recursiveRef, $dynamicRef
+
+	not               *node
+	allOf             []*node
+	anyOf, oneOf      []*node
+	when, then, other *node // if, then, else
+
+	minProperties, maxProperties int
+	required                     []string
+	properties                   map[string]*node
+	patterns                     []pattern
+	propertyNames                *node
+	additionalFalse              bool
+	additional                   *node
+	dependencies                 []dependency
+	unevaluatedProperties        *node
+
+	minItems, maxItems       int
+	uniqueItems              bool
+	items                    *node   // for all items after prefix
+	prefix                   []*node // the first items
+	additionalItemsFalse     bool
+	contains                 *node
+	minContains, maxContains int
+	containsEvaluates        bool
+	unevaluatedItems         *node
+
+	minLength, maxLength int
+	pattern              *regexp.Regexp
+
+	minimum, exclusiveMinimum, maximum, exclusiveMaximum, multipleOf *big.Rat
+
+	hasObject, hasArray, hasString, hasNumber bool
+}
+
+// Compile compiles a schema document. It is costly, up to seconds for a schema at the limits: it belongs off the request path, once a chart.
+// The error says what is wrong with the document.
+func Compile(doc []byte) (s *Schema, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			// A malformed schema that the compiler does not expect; the stack is ours to read, not the chart author's.
+			s, err = nil, fmt.Errorf("the schema makes its compiler panic: %v\n%s", r, debug.Stack())
+		}
+	}()
+	d, err := parse(doc)
+	if err != nil {
+		return nil, fmt.Errorf("the schema is not accepted: %w", err)
+	}
+	// The library reads bytes; what was cut has to be written again.
+	if len(d.permissive) > 0 {
+		if doc, err = json.Marshal(d.root); err != nil {
+			return nil, fmt.Errorf("writing the schema without its remote references: %w", err)
+		}
+	}
+	c := jsonschema.NewCompiler()
+	c.LoadURL = func(u string) (io.ReadCloser, error) {
+		return nil, fmt.Errorf("%q is not loaded: a schema may only refer to itself", u)
+	}
+	if err := c.AddResource(rootURL, bytes.NewReader(bytes.TrimPrefix(doc, []byte("\xef\xbb\xbf")))); err != nil {
+		return nil, fmt.Errorf("reading the schema: %w", err)
+	}
+	compiled, err := c.Compile(rootURL)
+	if err != nil {
+		return nil, fmt.Errorf("the schema is not valid: %w", firstCause(err))
+	}
+	b := builder{nodes: map[*jsonschema.Schema]*node{}, permissive: d.permissive}
+	root := b.node(compiled)
+	for len(b.queue) > 0 {
+		next := b.queue[0]
+		b.queue = b.queue[1:]
+		b.fill(next, b.nodes[next])
+	}
+	return &Schema{root: root, size: len(doc), nodes: len(b.nodes)}, nil
+}
+
+// firstCause shortens the compiler's report, which can be as long as the schema, to its first leaf.
+func firstCause(err error) error {
+	var ve *jsonschema.ValidationError
+	if !errors.As(err, &ve) {
+		return err
+	}
+	for len(ve.Causes) > 0 {
+		ve = ve.Causes[0]
+	}
+	return fmt.Errorf("at #%s: %s", ve.InstanceLocation, ve.Message)
+}
+
+// builder turns the library's compiled schemas into nodes, one after the other: the graph may be deep.
+type builder struct {
+	nodes      map[*jsonschema.Schema]*node
+	queue      []*jsonschema.Schema
+	permissive map[string]string
+}
+
+func (b *builder) node(s *jsonschema.Schema) *node {
+	if s == nil {
+		return nil
+	}
+	n, ok := b.nodes[s]
+	if !ok {
+		n = &node{}
+		b.nodes[s] = n
+		b.queue = append(b.queue, s)
+	}
+	return n
+}
+
+func (b *builder) list(ss []*jsonschema.Schema) []*node {
+	var out []*node
+	for _, s := range ss {
+		out = append(out, b.node(s))
+	}
+	return out
+}
+
+func (b *builder) fill(s *jsonschema.Schema, n *node) {
+	if len(b.permissive) > 0 {
+		_, fragment, _ := strings.Cut(s.Location, "#")
+		if p, err := url.PathUnescape(fragment); err == nil && strings.HasPrefix(s.Location, strings.TrimSuffix(rootURL, "values.schema.json")) {
+			n.permissive = b.permissive[p]
+		}
+		if n.permissive != "" {
+			return
+		}
+	}
+	if s.Always != nil {
+		n.always, n.never = *s.Always, !*s.Always
+		return
+	}
+	for _, name := range s.Types {
+		for _, t := range typeNames {
+			if t.name == name {
+				n.types |= t.bit
+			}
+		}
+	}
+	if len(s.Constant) > 0 {
+		n.constant = &s.Constant[0]
+	}
+	n.enum = s.Enum
+	if b.assertsFormat(s) {
+		n.format, n.formatTest = s.Format, format(s.Format)
+	}
+	for _, ref := range []*jsonschema.Schema{s.Ref, s.RecursiveRef, s.DynamicRef} {
+		if ref != nil {
+			n.refs = append(n.refs, b.node(ref))
+		}
+	}
+	n.not, n.allOf, n.anyOf, n.oneOf = b.node(s.Not), b.list(s.AllOf), b.list(s.AnyOf), b.list(s.OneOf)
+	n.when, n.then, n.other = b.node(s.If), b.node(s.Then), b.node(s.Else)
+	b.fillObject(s, n)
+	b.fillArray(s, n)
+	n.minLength, n.maxLength, n.pattern = s.MinLength, s.MaxLength, s.Pattern
+	n.hasString = n.minLength >= 0 || n.maxLength >= 0 || n.pattern != nil
+	n.minimum, n.exclusiveMinimum, n.maximum, n.exclusiveMaximum, n.multipleOf = s.Minimum, s.ExclusiveMinimum, s.Maximum, s.ExclusiveMaximum, s.MultipleOf
+	n.hasNumber = n.minimum != nil || n.exclusiveMinimum != nil || n.maximum != nil || n.exclusiveMaximum != nil || n.multipleOf != nil && n.multipleOf.Sign() != 0
+}
+
+func (b *builder) fillObject(s *jsonschema.Schema, n *node) {
+	n.minProperties, n.maxProperties, n.required = s.MinProperties, s.MaxProperties, s.Required
+	if len(s.Properties) > 0 {
+		n.properties = make(map[string]*node, len(s.Properties))
+		for name, p := range s.Properties {
+			n.properties[name] = b.node(p)
+		}
+	}
+	for re, p := range s.PatternProperties {
+		n.patterns = append(n.patterns, pattern{re, b.node(p)})
+	}
+	slices.SortFunc(n.patterns, func(x, y pattern) int { return strings.Compare(x.re.String(), y.re.String()) })
+	n.propertyNames = b.node(s.PropertyNames)
+	switch a := s.AdditionalProperties.(type) {
+	case bool:
+		n.additionalFalse = !a
+	case *jsonschema.Schema:
+		n.additional = b.node(a)
+	}
+	for name, d := range s.Dependencies {
+		switch d := d.(type) {
+		case *jsonschema.Schema:
+			n.dependencies = append(n.dependencies, dependency{name: name, node: b.node(d)})
+		case []string:
+			n.dependencies = append(n.dependencies, dependency{name: name, required: d})
+		}
+	}
+	for name, required := range s.DependentRequired {
+		n.dependencies = append(n.dependencies, dependency{name: name, required: required})
+	}
+	for name, d := range s.DependentSchemas {
+		n.dependencies = append(n.dependencies, dependency{name: name, node: b.node(d)})
+	}
+	sort.SliceStable(n.dependencies, func(i, j int) bool { return n.dependencies[i].name < n.dependencies[j].name })
+	n.unevaluatedProperties = b.node(s.UnevaluatedProperties)
+	n.hasObject = n.minProperties >= 0 || n.maxProperties >= 0 || len(n.required) > 0 || n.properties != nil || n.patterns != nil ||
+		n.propertyNames != nil || n.additionalFalse || n.additional != nil || n.dependencies != nil || n.unevaluatedProperties != nil
+}
+
+func (b *builder) fillArray(s *jsonschema.Schema, n *node) {
+	n.minItems, n.maxItems, n.uniqueItems = s.MinItems, s.MaxItems, s.UniqueItems
+	switch items := s.Items.(type) {
+	case *jsonschema.Schema:
+		n.items = b.node(items)
+	case []*jsonschema.Schema:
+		n.prefix = b.list(items)
+		switch a := s.AdditionalItems.(type) {
+		case bool:
+			n.additionalItemsFalse = !a
+		case *jsonschema.Schema:
+			n.items = b.node(a)
+		}
+	}
+	if len(s.PrefixItems) > 0 {
+		n.prefix = b.list(s.PrefixItems)
+	}
+	if s.Items2020 != nil {
+		n.items = b.node(s.Items2020)
+	}
+	n.contains, n.minContains, n.maxContains, n.containsEvaluates = b.node(s.Contains), s.MinContains, s.MaxContains, s.ContainsEval
+	n.unevaluatedItems = b.node(s.UnevaluatedItems)
+	n.hasArray = n.minItems >= 0 || n.maxItems >= 0 || n.uniqueItems || n.items != nil || n.prefix != nil || n.contains != nil || n.unevaluatedItems != nil
+}
+
+// assertsFormat tells whether a schema's format is more than a remark: it is before draft 2019-09.
+func (b *builder) assertsFormat(s *jsonschema.Schema) bool {
+	return s.Format != "" && (s.Draft == jsonschema.Draft4 || s.Draft == jsonschema.Draft6 || s.Draft == jsonschema.Draft7)
+}
+
+// format returns the test of a format; nil when Helm's validator knows no such format.
+func format(name string) func(any) bool {
+	switch name {
+	case "ip-address", "uriref": // this library's own, from older drafts
+		return nil
+	case "semver": // Helm's validator's own
+		return func(v any) bool {
+			s, ok := v.(string)
+			if !ok {
+				return true
+			}
+			_, err := semver.StrictNewVersion(s)
+			return err == nil
+		}
+	default:
+		return jsonschema.Formats[name]
+	}
+}
