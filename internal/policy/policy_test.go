@@ -1,0 +1,342 @@
+package policy_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/flux-admission/flux-admission/internal/lookup"
+	"github.com/flux-admission/flux-admission/internal/policy"
+	"github.com/flux-admission/flux-admission/mutators"
+	allmutators "github.com/flux-admission/flux-admission/mutators/all"
+	"github.com/flux-admission/flux-admission/validators"
+	allvalidators "github.com/flux-admission/flux-admission/validators/all"
+)
+
+var now = time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
+
+func suite(t testing.TB) *validators.Suite {
+	t.Helper()
+	s, err := validators.NewSuite(allvalidators.Rules()...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func set(t testing.TB) *mutators.Set {
+	t.Helper()
+	s, err := mutators.NewSet(allmutators.Mutators()...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// document is an AdmissionPolicy with the spec given in flow or block style, indented by two.
+func document(spec string) string {
+	return "apiVersion: flux-admission.dev/v1alpha1\nkind: AdmissionPolicy\nmetadata: {name: default}\nspec:\n" + spec
+}
+
+func compile(t testing.TB, spec string) *policy.Policy {
+	t.Helper()
+	parsed, err := policy.Parse("test", []byte(document(spec)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := policy.Compile(parsed, suite(t), set(t), func() time.Time { return now })
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func TestTheShippedPolicyIsGood(t *testing.T) {
+	shipped, err := policy.Shipped()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := policy.Compile(shipped, suite(t), set(t), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	active, inactive := p.Rules()
+	if len(active) != len(allvalidators.Rules()) || len(inactive) > 0 {
+		t.Errorf("active %v, inactive %v", active, inactive)
+	}
+	if notes := p.Notes(); len(notes) > 0 {
+		t.Errorf("the shipped policy has notes for its author: %q", notes)
+	}
+}
+
+func TestParseNamesLineFieldAndFix(t *testing.T) {
+	for name, tc := range map[string]struct{ text, want string }{
+		"an empty file":                    {"", "p.yaml: the file is empty; an AdmissionPolicy is wanted"},
+		"a list":                           {"- a\n", "p.yaml: not a mapping; an AdmissionPolicy begins with apiVersion: flux-admission.dev/v1alpha1"},
+		"text that is no YAML":             {"a: [", "p.yaml: not YAML that can be read: line 1: did not find expected node content"},
+		"two documents":                    {document("  mode: Enforce\n") + "---\na: b\n", "p.yaml: more than one YAML document"},
+		"another kind":                     {"apiVersion: v1\nkind: ConfigMap\n", "p.yaml:1: apiVersion: is v1, want flux-admission.dev/v1alpha1\np.yaml:2: kind: is ConfigMap, want AdmissionPolicy"},
+		"a key twice":                      {document("  mode: Enforce\n  mode: AuditOnly\n"), `key "mode" already set in map`},
+		"another name":                     {strings.Replace(document("  mode: Enforce\n"), "default", "mine", 1), "the one AdmissionPolicy of a cluster is named default"},
+		"a misspelt field":                 {document("  modes: Enforce\n"), `p.yaml:5: spec.modes: no such field; did you mean "mode"?`},
+		"a misspelt rule":                  {document("  rules:\n    kustomisation-namespace: {action: Deny}\n"), `p.yaml:6: spec.rules.kustomisation-namespace: no such field; did you mean "kustomization-namespace"?`},
+		"a misspelt parameter":             {document("  rules:\n    kustomization-namespace: {allowedNamespace: [a]}\n"), `spec.rules.kustomization-namespace.allowedNamespace: no such field; did you mean "allowedNamespaces"?`},
+		"a mode that there is not":         {document("  mode: Audit\n"), `p.yaml:5: spec.mode: Unsupported value: "Audit": supported values: "Enforce", "AuditOnly"`},
+		"Off without quotes":               {document("  rules:\n    kustomization-namespace: {action: Off}\n"), `YAML reads Off without quotes as false, write "Off"`},
+		"a parameter of another type":      {document("  rules:\n    kustomization-namespace: {allowedNamespaces: flux-system}\n"), `spec.rules.kustomization-namespace.allowedNamespaces: Invalid value: "string"`},
+		"an exception without a reason":    {document("  exceptions: [{rules: [kustomization-namespace], match: {names: [a]}}]\n"), "p.yaml:5: spec.exceptions[0].reason: Required value"},
+		"an exception with a blank reason": {document("  exceptions: [{rules: [kustomization-namespace], match: {names: [a]}, reason: ' '}]\n"), "spec.exceptions[0].reason: Invalid value"},
+		"an exception for everything":      {document("  exceptions: [{rules: [kustomization-namespace], match: {}, reason: x}]\n"), "spec.exceptions[0].match: Invalid value: 0: spec.exceptions[0].match in body should have at least 1 properties"},
+		"an exception from no known rule":  {document("  exceptions: [{rules: [nope], match: {names: [a]}, reason: x}]\n"), `spec.exceptions[0].rules[0]: Unsupported value: "nope"`},
+		"an expiry that is no time":        {document("  exceptions: [{rules: [kustomization-namespace], match: {names: [a]}, reason: x, expires: tomorrow}]\n"), "spec.exceptions[0].expires: Invalid value"},
+		"both ways to name a namespace":    {document("  mutations: {target-namespace: [{targetNamespace: a, targetNamespaceLabel: b}]}\n"), "spec.mutations.target-namespace[0]: Invalid value: set exactly one of targetNamespace and targetNamespaceLabel"},
+		"the same namespace twice":         {document("  rules: {kustomization-namespace: {allowedNamespaces: [a, a]}}\n"), `spec.rules.kustomization-namespace.allowedNamespaces[1]: Duplicate value: "a"`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := policy.Parse("p.yaml", []byte(tc.text))
+			if err == nil || !strings.Contains(err.Error(), tc.want) {
+				t.Errorf("error %v\nwant %s", err, tc.want)
+			}
+		})
+	}
+}
+
+func TestParseIsBounded(t *testing.T) {
+	for name, tc := range map[string]struct{ text, want string }{
+		"ten megabytes of nested YAML": {strings.Repeat("[", 10<<20), "10485760 bytes is too large for an AdmissionPolicy, the limit is 1048576"},
+		"a megabyte of nested YAML":    {"spec: " + strings.Repeat("[", 1<<20-100), "not YAML that can be read"},
+		"anchors that explode": {
+			"a: &a [x,x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b,*b,*b,*b,*b,*b]\nd: &d [*c,*c,*c,*c,*c,*c,*c,*c,*c]\n" +
+				"e: &e [*d,*d,*d,*d,*d,*d,*d,*d,*d]\nf: &f [*e,*e,*e,*e,*e,*e,*e,*e,*e]\ng: &g [*f,*f,*f,*f,*f,*f,*f,*f,*f]\n", "not YAML that can be read",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if _, err := policy.Parse("p.yaml", []byte(tc.text)); err == nil || !strings.Contains(err.Error(), tc.want) || len(err.Error()) > 2000 {
+				t.Errorf("error %.300v\nwant %s", err, tc.want)
+			}
+		})
+	}
+}
+
+func TestCompileNamesEveryField(t *testing.T) {
+	parsed, err := policy.Parse("p.yaml", []byte(document(`  rules:
+    kustomization-target-namespace:
+      requiredFor: [{path: '('}]
+  mutations:
+    target-namespace:
+      - {match: {path: '^x'}, targetNamespace: '{ns}'}
+      - {targetNamespaceLabel: 'not a label'}
+  overrides:
+    - {namespaceSelector: {matchExpressions: [{key: a, operator: Nope}]}, rules: [kustomization-namespace], action: Warn}
+`)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = policy.Compile(parsed, suite(t), set(t), nil)
+	for _, want := range []string{
+		"spec.rules.kustomization-target-namespace.requiredFor[0].path: not a regular expression",
+		"spec.mutations.target-namespace[0].targetNamespace: {ns} is not a named group of match.path",
+		"[1].targetNamespaceLabel: \"not a label\" is not a label key",
+		`spec.overrides[0].namespaceSelector: "Nope" is not a valid label selector operator`,
+	} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("error %v\nwant %s", err, want)
+		}
+	}
+}
+
+// kustomization is in the wrong namespace, which KS001 reports.
+func kustomization(ns string, labels map[string]any) *unstructured.Unstructured {
+	return &unstructured.Unstructured{Object: map[string]any{
+		"apiVersion": "kustomize.toolkit.fluxcd.io/v1", "kind": "Kustomization",
+		"metadata": map[string]any{"name": "apps", "namespace": ns, "labels": labels},
+		"spec":     map[string]any{"path": "./apps/airflow/app"},
+	}}
+}
+
+func namespace(name string, labels map[string]any) *unstructured.Unstructured {
+	return &unstructured.Unstructured{Object: map[string]any{"apiVersion": "v1", "kind": "Namespace", "metadata": map[string]any{"name": name, "labels": labels}}}
+}
+
+func TestReview(t *testing.T) {
+	world := lookup.NewMemory(namespace("sandbox", map[string]any{"tier": "sandbox"}), namespace("prod", nil))
+	blind := lookup.NewMemory()
+	blind.Hide(schema.GroupKind{Kind: "Namespace"}, types.NamespacedName{Name: "sandbox"}, errors.New("no permission"))
+	const warnInSandbox = "  overrides: [{namespaceSelector: {matchLabels: {tier: sandbox}}, rules: [kustomization-namespace], action: Warn}]\n"
+	for name, tc := range map[string]struct {
+		spec   string
+		ns     string
+		update bool
+		lookup *lookup.Memory
+		want   string
+	}{
+		"deny refuses":                                {"  rules: {kustomization-namespace: {action: Deny}}\n", "prod", false, world, "deny"},
+		"an error is refused by default":              {"  rules: {kustomization-namespace: {}}\n", "prod", false, world, "deny"},
+		"a rule that is not named only warns":         {"  mode: Enforce\n", "prod", false, world, "warn"},
+		"warn warns":                                  {"  rules: {kustomization-namespace: {action: Warn}}\n", "prod", false, world, "warn"},
+		"audit records":                               {"  rules: {kustomization-namespace: {action: Audit}}\n", "prod", false, world, "audit"},
+		"off is silent":                               {"  rules: {kustomization-namespace: {action: \"Off\"}}\n", "prod", false, world, ""},
+		"audit-only takes the edge off a denial":      {"  mode: AuditOnly\n  rules: {kustomization-namespace: {action: Deny}}\n", "prod", false, world, "audit"},
+		"an override counts in its namespaces":        {"  rules: {kustomization-namespace: {action: Deny}}\n" + warnInSandbox, "sandbox", false, world, "warn"},
+		"an override does not count elsewhere":        {"  rules: {kustomization-namespace: {action: Deny}}\n" + warnInSandbox, "prod", false, world, "deny"},
+		"an override can raise a rule that is off":    {"  rules: {kustomization-namespace: {action: \"Off\"}}\n" + strings.Replace(warnInSandbox, "Warn", "Deny", 1), "sandbox", false, world, "deny"},
+		"the last override counts":                    {"  rules: {kustomization-namespace: {action: Deny}}\n" + warnInSandbox + "    \n", "sandbox", false, world, "warn"},
+		"with labels unknown the mildest counts":      {"  rules: {kustomization-namespace: {action: Deny}}\n" + warnInSandbox, "sandbox", false, blind, "warn unknown"},
+		"what was there already is warned about":      {"  rules: {kustomization-namespace: {action: Deny}}\n", "prod", true, world, "warn"},
+		"without ratcheting it is refused":            {"  ratchet: Disabled\n  rules: {kustomization-namespace: {action: Deny}}\n", "prod", true, world, "deny"},
+		"an exception by name records":                {"  rules: {kustomization-namespace: {action: Deny}}\n  exceptions: [{rules: [kustomization-namespace], match: {names: [apps]}, reason: x}]\n", "prod", false, world, "audit excepted"},
+		"an exception for another namespace does not": {"  rules: {kustomization-namespace: {action: Deny}}\n  exceptions: [{rules: [kustomization-namespace], match: {names: [apps], namespaces: [other]}, reason: x}]\n", "prod", false, world, "deny"},
+		"an exception by label records":               {"  rules: {kustomization-namespace: {action: Deny}}\n  exceptions: [{rules: [kustomization-namespace], match: {selector: {matchLabels: {legacy: 'yes'}}}, reason: x}]\n", "prod", false, world, "audit excepted"},
+		"an exception that expires later counts":      {"  rules: {kustomization-namespace: {action: Deny}}\n  exceptions: [{rules: [kustomization-namespace], match: {names: [apps]}, reason: x, expires: '2026-11-23T12:00:01Z'}]\n", "prod", false, world, "audit excepted"},
+		"an exception that has expired does not":      {"  rules: {kustomization-namespace: {action: Deny}}\n  exceptions: [{rules: [kustomization-namespace], match: {names: [apps]}, reason: x, expires: '2026-11-23T12:00:00Z'}]\n", "prod", false, world, "deny"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := compile(t, tc.spec)
+			r := validators.Request{Operation: validators.Create, Object: kustomization(tc.ns, map[string]any{"legacy": "yes"})}
+			if tc.update {
+				r.Operation, r.Old = validators.Update, kustomization(tc.ns, nil)
+			}
+			d := p.Review(t.Context(), r, tc.lookup)
+			var got []string
+			for word, n := range map[string]int{"deny": len(d.Deny), "warn": len(d.Warn), "audit": len(d.Audit), "excepted": len(d.Excepted), "unknown": len(d.Unknown)} {
+				if n > 0 {
+					got = append(got, word)
+				}
+			}
+			slices.SortFunc(got, func(a, b string) int {
+				return strings.Index("deny warn audit excepted unknown", a) - strings.Index("deny warn audit excepted unknown", b)
+			})
+			if s := strings.Join(got, " "); s != tc.want {
+				t.Errorf("decision %q, want %q", s, tc.want)
+			}
+			if d.Allowed() != (len(d.Deny) == 0) {
+				t.Errorf("Allowed is %t with %d denials", d.Allowed(), len(d.Deny))
+			}
+		})
+	}
+}
+
+func TestUnknownAndErrors(t *testing.T) {
+	meta := func(id, name string) validators.Meta {
+		return validators.Meta{
+			ID: id, Name: name, Kinds: []schema.GroupKind{{Group: "kustomize.toolkit.fluxcd.io", Kind: "Kustomization"}}, Severity: validators.SeverityError,
+			Doc: validators.Doc{Title: "T", Why: "W.", Fix: "F.", Since: "v0.1.0"},
+		}
+	}
+	// Rules of the real names, so that the policy's schema knows them.
+	unknown := &validators.Rule{Meta: meta("KS001", "kustomization-namespace"), Check: func(_ context.Context, p *validators.Pass) error {
+		p.Unknown("the chart is not known")
+		return nil
+	}}
+	unknown.Params = allvalidators.Rules()[0].Params
+	fails := &validators.Rule{Meta: meta("PG001", "cnpg-monitoring-enabled"), Check: func(context.Context, *validators.Pass) error { panic("boom") }}
+	s, err := validators.NewSuite(unknown, fails)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, tc := range map[string]struct {
+		spec            string
+		unknown, failed validators.Action
+	}{
+		"by default neither refuses":                           {"  rules: {kustomization-namespace: {action: Deny}, cnpg-monitoring-enabled: {action: Deny}}\n", policy.Audit, policy.Audit},
+		"the policy may refuse both":                           {"  onError: Deny\n  rules: {kustomization-namespace: {action: Deny, onUnknown: Deny}, cnpg-monitoring-enabled: {action: Deny}}\n", policy.Deny, policy.Deny},
+		"a rule that only warns never refuses for the unknown": {"  onError: Deny\n  rules: {kustomization-namespace: {action: Warn, onUnknown: Deny}, cnpg-monitoring-enabled: {action: Warn}}\n", policy.Warn, policy.Warn},
+		"audit-only caps both":                                 {"  mode: AuditOnly\n  onError: Deny\n  rules: {kustomization-namespace: {action: Deny, onUnknown: Deny}, cnpg-monitoring-enabled: {action: Deny}}\n", policy.Audit, policy.Audit},
+	} {
+		t.Run(name, func(t *testing.T) {
+			parsed, err := policy.Parse("test", []byte(document(tc.spec)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			p, err := policy.Compile(parsed, s, set(t), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			d := p.Review(t.Context(), validators.Request{Operation: validators.Create, Object: kustomization("prod", nil)}, lookup.NewMemory())
+			if len(d.Unknown) != 1 || d.Unknown[0].Action != tc.unknown || len(d.Errors) != 1 || d.Errors[0].Action != tc.failed {
+				t.Errorf("unknown %+v, errors %+v; want %s and %s", d.Unknown, d.Errors, tc.unknown, tc.failed)
+			}
+			if want := tc.unknown != policy.Deny && tc.failed != policy.Deny; d.Allowed() != want {
+				t.Errorf("Allowed is %t", d.Allowed())
+			}
+		})
+	}
+}
+
+// In audit-only mode everything is allowed and everything is recorded, whatever the rules found and whatever else the policy says.
+func TestAuditOnlyIsAProperty(t *testing.T) {
+	random := rand.New(rand.NewPCG(1, 2))
+	pick := func(words ...string) string { return words[random.IntN(len(words))] }
+	rules := allvalidators.Rules()
+	for range 2000 {
+		spec := "  mode: AuditOnly\n  onError: " + pick("Allow", "Warn", "Deny") + "\n  ratchet: " + pick("Enabled", "Disabled") + "\n  rules:\n"
+		for _, r := range rules {
+			spec += fmt.Sprintf("    %s: {action: %s, onUnknown: %s}\n", r.Name, pick("Audit", "Warn", "Deny"), pick("Allow", "Warn", "Deny"))
+		}
+		p := compile(t, spec)
+		res := validators.Result{Object: kustomization("prod", nil)}
+		for range random.IntN(6) {
+			r := &rules[random.IntN(len(rules))].Meta
+			switch random.IntN(3) {
+			case 0:
+				res.Findings = append(res.Findings, &validators.Finding{Rule: r, Preexisting: random.IntN(2) == 0})
+			case 1:
+				res.Skipped = append(res.Skipped, validators.Skipped{Rule: r, Unknown: random.IntN(2) == 0})
+			case 2:
+				res.Errors = append(res.Errors, validators.RuleError{Rule: r, Err: errors.New("x")})
+			}
+		}
+		d := p.Decide(res, nil)
+		if !d.Allowed() || len(d.Deny)+len(d.Warn) > 0 || !d.AuditOnly {
+			t.Fatalf("not allowed or not silent: %+v\n%s", d, spec)
+		}
+		if len(d.Audit) != len(res.Findings) || len(d.Unknown)+len(d.Skipped) != len(res.Skipped) || len(d.Errors) != len(res.Errors) {
+			t.Fatalf("not everything is recorded: %+v of %+v\n%s", d, res, spec)
+		}
+	}
+}
+
+func TestMutate(t *testing.T) {
+	const mutation = "  mutations: {target-namespace: [{match: {path: '^\\./apps/(?P<ns>[^/]+)/'}, targetNamespace: '{ns}'}]}\n"
+	world := lookup.NewMemory(namespace("airflow", nil))
+	request := validators.Request{Operation: validators.Create, Object: kustomization("flux-system", nil)}
+	if res := compile(t, mutation).Mutate(t.Context(), request, world); len(res.Edits) != 1 {
+		t.Errorf("edits %v, want one", res.Edits)
+	}
+	res := compile(t, "  mode: AuditOnly\n"+mutation).Mutate(t.Context(), request, world)
+	if len(res.Edits) != 0 || len(res.Skipped) != 1 || !strings.Contains(res.Skipped[0], "AuditOnly: would add spec.targetNamespace: policy maps this Kustomization to namespace airflow") {
+		t.Errorf("audit-only: %+v, want no edit and a record of it", res)
+	}
+	if res := compile(t, "  mode: Enforce\n").Mutate(t.Context(), request, world); len(res.Edits)+len(res.Skipped) != 0 {
+		t.Errorf("without settings: %+v, want nothing", res)
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	shipped, err := policy.Shipped()
+	if err != nil || shipped == nil {
+		f.Fatal(err)
+	}
+	f.Add([]byte(document("  mode: AuditOnly\n")))
+	f.Add([]byte(document("  rules: {kustomization-namespace: {action: \"Off\"}}\n")))
+	f.Add([]byte("a: &a [*a]\n"))
+	f.Add([]byte("{\"apiVersion\": \"flux-admission.dev/v1alpha1\", \"kind\": \"AdmissionPolicy\", \"spec\": {\"exceptions\": [{}]}}"))
+	s, m := suite(f), set(f)
+	f.Fuzz(func(t *testing.T, data []byte) {
+		p, err := policy.Parse("fuzz", data)
+		if err != nil {
+			return
+		}
+		// What is accepted can be compiled or says why not; it never panics.
+		_, _ = policy.Compile(p, s, m, nil)
+	})
+}
