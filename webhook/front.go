@@ -19,7 +19,6 @@ import (
 	admissionv1 "k8s.io/api/admission/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
 
 	"github.com/flux-admission/flux-admission/webhook/metrics"
 )
@@ -42,11 +41,9 @@ const (
 
 // reviewer answers one admission request. Its error says why it could not evaluate the request, without quoting it.
 type reviewer interface {
-	admission.Handler
-	// review is Handle with the verdict that it came to.
-	review(ctx context.Context, req admission.Request) (admission.Response, metrics.Verdict, error)
-	// failed returns how to refuse a request that could not be evaluated; ok is false when it is allowed.
-	failed(req *admission.Request, err error) (response admission.Response, ok bool)
+	review(ctx context.Context, req *request) (*admissionv1.AdmissionResponse, metrics.Verdict, error)
+	// failed returns how to refuse a request that could not be evaluated; nil when it is allowed.
+	failed(req *request, err error) *admissionv1.AdmissionResponse
 }
 
 // front is the HTTP side of a webhook. It takes the place of controller-runtime's own, which answers "not allowed" to what it cannot read and
@@ -61,7 +58,7 @@ type front struct {
 
 // answer is a response with what is counted about it.
 type answer struct {
-	response admission.Response
+	response *admissionv1.AdmissionResponse
 	verdict  metrics.Verdict
 }
 
@@ -80,7 +77,7 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		weight = maxBody
 	}
 	weight = max(weight, minWeight)
-	var req admission.Request
+	var req request
 	if err := f.inFlight.Acquire(ctx, weight); err != nil {
 		req.UID = peekUID(r.Body)
 		f.write(w, start, &req, answer{f.failed(&req, errors.New("too many requests at a time")), metrics.Overloaded})
@@ -111,14 +108,11 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 // write counts and writes an answer.
-func (f *front) write(w http.ResponseWriter, start time.Time, req *admission.Request, a answer) {
-	if err := a.response.Complete(*req); err != nil {
-		a = answer{f.failed(req, fmt.Errorf("writing the patch: %w", err)), metrics.Failed}
-		a.response.UID = req.UID
-	}
-	f.metrics.Review(f.webhook, groupKind(req), string(req.Operation), dryRun(req), a.verdict, time.Since(start))
+func (f *front) write(w http.ResponseWriter, start time.Time, req *request, a answer) {
+	a.response.UID = req.UID
+	f.metrics.Review(f.webhook, req.groupKind(), string(req.Operation), req.DryRun, a.verdict, time.Since(start))
 	body, err := json.Marshal(admissionv1.AdmissionReview{
-		TypeMeta: metav1.TypeMeta{APIVersion: admissionv1.SchemeGroupVersion.String(), Kind: "AdmissionReview"}, Response: &a.response.AdmissionResponse,
+		TypeMeta: metav1.TypeMeta{APIVersion: admissionv1.SchemeGroupVersion.String(), Kind: "AdmissionReview"}, Response: a.response,
 	})
 	if err != nil {
 		f.log.Error(err, "An answer could not be written")
@@ -133,7 +127,7 @@ func (f *front) write(w http.ResponseWriter, start time.Time, req *admission.Req
 }
 
 // review asks the reviewer and recovers.
-func (f *front) review(ctx context.Context, req *admission.Request) (a answer) {
+func (f *front) review(ctx context.Context, req *request) (a answer) {
 	defer func() {
 		if v := recover(); v != nil {
 			f.metrics.Panic()
@@ -141,7 +135,7 @@ func (f *front) review(ctx context.Context, req *admission.Request) (a answer) {
 			a = answer{f.failed(req, errors.New("internal error")), metrics.Failed}
 		}
 	}()
-	response, verdict, err := f.reviewer.review(ctx, *req)
+	response, verdict, err := f.reviewer.review(ctx, req)
 	if err != nil {
 		return answer{f.failed(req, err), metrics.Failed}
 	}
@@ -158,7 +152,7 @@ func panicked(v any) error {
 }
 
 // failed answers a request without a verdict.
-func (f *front) failed(req *admission.Request, err error) (response admission.Response) {
+func (f *front) failed(req *request, err error) (response *admissionv1.AdmissionResponse) {
 	f.log.Info("A request was not evaluated", "webhook", string(f.webhook), "reason", err.Error(), "kind", req.Kind.Kind,
 		"namespace", req.Namespace, "name", req.Name, "uid", string(req.UID))
 	defer func() {
@@ -168,21 +162,23 @@ func (f *front) failed(req *admission.Request, err error) (response admission.Re
 			response = unevaluated(err)
 		}
 	}()
-	if response, ok := f.reviewer.failed(req, err); ok {
+	if response := f.reviewer.failed(req, err); response != nil {
 		return response
 	}
 	return unevaluated(err)
 }
 
 // unevaluated allows what could not be evaluated, and leaves a trace of that in the audit log and for the user.
-func unevaluated(err error) admission.Response {
-	response := admission.Allowed("").WithWarnings(cut(plain("flux-admission did not check this object: "+err.Error()), maxWarning))
-	response.AuditAnnotations = map[string]string{auditError: cut(plain(err.Error()), maxAnnotation)}
-	return response
+func unevaluated(err error) *admissionv1.AdmissionResponse {
+	return &admissionv1.AdmissionResponse{
+		Allowed:          true,
+		Warnings:         []string{cut(plain("flux-admission did not check this object: "+err.Error()), maxWarning)},
+		AuditAnnotations: map[string]string{auditError: cut(plain(err.Error()), maxAnnotation)},
+	}
 }
 
 // read reads and decodes the body. What it returns as an error quotes nothing of it.
-func (f *front) read(ctx context.Context, w http.ResponseWriter, r *http.Request, req *admission.Request) error {
+func (f *front) read(ctx context.Context, w http.ResponseWriter, r *http.Request, req *request) error {
 	if deadline, ok := ctx.Deadline(); ok && r.ContentLength != 0 {
 		// A client that sends slowly must not keep its share of the memory for longer than it may wait itself.
 		_ = http.NewResponseController(w).SetReadDeadline(deadline) // a server without deadlines has ReadTimeout
@@ -201,15 +197,11 @@ func (f *front) read(ctx context.Context, w http.ResponseWriter, r *http.Request
 	case n > maxBody:
 		return fmt.Errorf("the request is larger than %d bytes", maxBody)
 	}
-	review := admissionv1.AdmissionReview{Request: &req.AdmissionRequest}
-	if err := json.Unmarshal(buffer.Bytes(), &review); err != nil || review.Request == nil {
+	if err := decode(buffer.Bytes(), req); err != nil {
 		if req.UID == "" {
 			req.UID = peekUID(bytes.NewReader(buffer.Bytes()))
 		}
-		return errors.New("the request is not an AdmissionReview")
-	}
-	if review.APIVersion != admissionv1.SchemeGroupVersion.String() || review.Kind != "AdmissionReview" {
-		return errors.New("the request is not an AdmissionReview of admission.k8s.io/v1")
+		return err
 	}
 	return nil
 }

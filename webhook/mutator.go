@@ -7,7 +7,6 @@ import (
 
 	"github.com/go-logr/logr"
 	admissionv1 "k8s.io/api/admission/v1"
-	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
 
 	"github.com/flux-admission/flux-admission/validators"
 	"github.com/flux-admission/flux-admission/webhook/metrics"
@@ -22,38 +21,29 @@ type Mutator struct {
 	Log     logr.Logger
 }
 
-// Handle implements admission.Handler.
-func (m *Mutator) Handle(ctx context.Context, req admission.Request) admission.Response {
-	response, _, err := m.review(ctx, req)
-	if err != nil {
-		return unevaluated(err)
-	}
-	return response
-}
-
 // failed never refuses.
-func (*Mutator) failed(*admission.Request, error) (admission.Response, bool) {
-	return admission.Response{}, false
+func (*Mutator) failed(*request, error) *admissionv1.AdmissionResponse {
+	return nil
 }
 
-func (m *Mutator) review(ctx context.Context, req admission.Request) (admission.Response, metrics.Verdict, error) {
+func (m *Mutator) review(ctx context.Context, req *request) (*admissionv1.AdmissionResponse, metrics.Verdict, error) {
 	gate := m.Policy()
 	if gate == nil {
-		return admission.Response{}, metrics.Failed, errNoPolicy
+		return nil, metrics.Failed, errNoPolicy
 	}
-	if !gate.Handles(groupKind(&req)) {
-		return admission.Allowed(""), metrics.Passed, nil
+	if !gate.Handles(req.groupKind()) {
+		return allowed(), metrics.Passed, nil
 	}
-	r, ok, err := request(&req)
+	r, ok, err := req.evaluation()
 	if err != nil {
-		return admission.Response{}, metrics.Failed, err
+		return nil, metrics.Failed, err
 	}
 	if !ok {
-		return admission.Allowed(""), metrics.Passed, nil
+		return allowed(), metrics.Passed, nil
 	}
 	result := gate.Mutate(ctx, r, m.Lookup)
 
-	response, verdict := admission.Allowed(""), metrics.Allowed
+	response, verdict := allowed(), metrics.Allowed
 	note := map[string]string{}
 	if len(result.Skipped) > 0 {
 		verdict = metrics.Recorded
@@ -81,14 +71,14 @@ func (m *Mutator) review(ctx context.Context, req admission.Request) (admission.
 		patch, err := validators.JSONPatch(result.Edits)
 		if err != nil {
 			m.Log.Error(err, "A patch could not be written")
-			return admission.Response{}, metrics.Failed, errors.New("the patch could not be written")
+			return nil, metrics.Failed, errors.New("the patch could not be written")
 		}
 		kind := admissionv1.PatchTypeJSONPatch
 		response.Patch, response.PatchType = patch, &kind
 		verdict = metrics.Mutated
 		note[auditMutated] = annotation(plainAll(result.Reasons))
 		m.Log.Info("Mutated", "kind", req.Kind.Kind, "namespace", req.Namespace, "name", req.Name, "operation", string(req.Operation),
-			"dryRun", dryRun(&req), "user", req.UserInfo.Username, "reasons", plainAll(result.Reasons))
+			"dryRun", req.DryRun, "user", req.UserInfo.Username, "reasons", plainAll(result.Reasons))
 	}
 	if len(note) > 0 {
 		response.AuditAnnotations = note

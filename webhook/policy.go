@@ -2,11 +2,11 @@ package webhook
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 
 	"github.com/go-logr/logr"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"net/http"
-	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
+	admissionv1 "k8s.io/api/admission/v1"
 
 	"github.com/flux-admission/flux-admission/webhook/metrics"
 )
@@ -18,37 +18,26 @@ type PolicyValidator struct {
 	Log   logr.Logger
 }
 
-// Handle implements admission.Handler.
-func (p *PolicyValidator) Handle(ctx context.Context, req admission.Request) admission.Response {
-	response, _, err := p.review(ctx, req)
-	if err != nil {
-		return unevaluated(err)
-	}
-	return response
-}
-
 // failed never refuses.
-func (*PolicyValidator) failed(*admission.Request, error) (admission.Response, bool) {
-	return admission.Response{}, false
+func (*PolicyValidator) failed(*request, error) *admissionv1.AdmissionResponse {
+	return nil
 }
 
-func (p *PolicyValidator) review(_ context.Context, req admission.Request) (admission.Response, metrics.Verdict, error) {
-	r, ok, err := request(&req)
+func (p *PolicyValidator) review(_ context.Context, req *request) (*admissionv1.AdmissionResponse, metrics.Verdict, error) {
+	r, ok, err := req.evaluation()
 	if err != nil {
-		return admission.Response{}, metrics.Failed, err
+		return nil, metrics.Failed, err
 	}
 	if !ok {
-		return admission.Allowed(""), metrics.Passed, nil
+		return allowed(), metrics.Passed, nil
 	}
-	if err := p.Check(req.Object.Raw); err != nil {
-		p.Log.Info("Refused a policy", "name", req.Name, "user", req.UserInfo.Username, "dryRun", dryRun(&req), "reason", err.Error())
-		response := admission.Denied("")
-		response.Result = &metav1.Status{
-			Status: metav1.StatusFailure, Code: http.StatusUnprocessableEntity, Reason: metav1.StatusReasonForbidden,
-			Message: defuse(cut(err.Error(), maxMessage)),
-			Details: &metav1.StatusDetails{Name: r.Object.GetName(), Group: req.Kind.Group, Kind: req.Kind.Kind},
-		}
-		return response, metrics.Denied, nil
+	data, err := json.Marshal(r.Object.Object)
+	if err != nil {
+		return nil, metrics.Failed, errors.New("the policy could not be read")
 	}
-	return admission.Allowed(""), metrics.Allowed, nil
+	if err := p.Check(data); err != nil {
+		p.Log.Info("Refused a policy", "name", req.Name, "user", req.UserInfo.Username, "dryRun", req.DryRun, "reason", err.Error())
+		return denied(req, cut(err.Error(), maxMessage), nil), metrics.Denied, nil
+	}
+	return allowed(), metrics.Allowed, nil
 }

@@ -5,8 +5,8 @@ import (
 	"net/http"
 	"slices"
 
+	admissionv1 "k8s.io/api/admission/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
 
 	"github.com/flux-admission/flux-admission/internal/policy"
 	"github.com/flux-admission/flux-admission/validators"
@@ -14,15 +14,15 @@ import (
 )
 
 // render turns one decision into everything that is said about it: the denial, the warnings, the audit annotations, a log line, the counts.
-func (v *Validator) render(req *admission.Request, r validators.Request, d policy.Decision) (admission.Response, metrics.Verdict) {
+func (v *Validator) render(req *request, r validators.Request, d policy.Decision) (*admissionv1.AdmissionResponse, metrics.Verdict) {
 	v.count(req, d)
 	if len(d.Deny)+len(d.Warn)+len(d.Audit)+len(d.Unknown)+len(d.Errors) == 0 {
-		return admission.Allowed(""), metrics.Allowed
+		return allowed(), metrics.Allowed
 	}
 	bySeverity(d.Deny)
 	bySeverity(d.Warn)
 
-	response, verdict := admission.Allowed(""), metrics.Recorded
+	response, verdict := allowed(), metrics.Recorded
 	refusals, cautions := judged(d, policy.Deny), judged(d, policy.Warn)
 	if !d.Allowed() {
 		verdict = metrics.Denied
@@ -46,17 +46,19 @@ func (v *Validator) render(req *admission.Request, r validators.Request, d polic
 	return response, verdict
 }
 
-// refuse answers with code 422 and a cause per finding, but with the reason Forbidden. With the reason Invalid, or with 422 and a reason that
+// refuse refuses for the findings, and for the rules that have no verdict.
+func refuse(req *request, findings []*validators.Finding, failures []string, object map[string]any) *admissionv1.AdmissionResponse {
+	return denied(req, denial(findings, failures), causes(findings, object))
+}
+
+// denied answers with code 422 and a cause per finding, but with the reason Forbidden. With the reason Invalid, or with 422 and a reason that
 // clients do not know, Flux with spec.force and kubectl apply --force take the answer for a change of an immutable field: they delete the
 // stored object and create it anew.
-func refuse(req *admission.Request, findings []*validators.Finding, failures []string, object map[string]any) admission.Response {
-	response := admission.Denied("")
-	response.Result = &metav1.Status{
-		Status: metav1.StatusFailure, Code: http.StatusUnprocessableEntity, Reason: metav1.StatusReasonForbidden,
-		Message: denial(findings, failures),
-		Details: &metav1.StatusDetails{Name: req.Name, Group: req.Kind.Group, Kind: req.Kind.Kind, Causes: causes(findings, object)},
-	}
-	return response
+func denied(req *request, message string, causes []metav1.StatusCause) *admissionv1.AdmissionResponse {
+	return &admissionv1.AdmissionResponse{Result: &metav1.Status{
+		Status: metav1.StatusFailure, Code: http.StatusUnprocessableEntity, Reason: metav1.StatusReasonForbidden, Message: defuse(message),
+		Details: &metav1.StatusDetails{Name: req.Name, Group: req.Kind.Group, Kind: req.Kind.Kind, Causes: causes},
+	}}
 }
 
 // judged returns a line for each rule that has no verdict and that the policy answers for with the action.
@@ -127,8 +129,8 @@ func notes(d policy.Decision) map[string]string {
 	return out
 }
 
-func (v *Validator) count(req *admission.Request, d policy.Decision) {
-	gk, dry := groupKind(req), dryRun(req)
+func (v *Validator) count(req *request, d policy.Decision) {
+	gk, dry := req.groupKind(), req.DryRun
 	for _, f := range d.Deny {
 		v.Metrics.Finding(f.Rule.Name, "Deny", gk, dry)
 	}
@@ -147,10 +149,10 @@ func (v *Validator) count(req *admission.Request, d policy.Decision) {
 }
 
 // log writes one line for an object that something was said about. Values of fields are not in it: a message never quotes a secret.
-func (v *Validator) log(req *admission.Request, d policy.Decision, verdict metrics.Verdict) {
+func (v *Validator) log(req *request, d policy.Decision, verdict metrics.Verdict) {
 	fields := []any{
 		"verdict", string(verdict), "kind", req.Kind.Kind, "group", req.Kind.Group, "namespace", req.Namespace, "name", req.Name,
-		"operation", string(req.Operation), "dryRun", dryRun(req), "user", req.UserInfo.Username, "uid", string(req.UID),
+		"operation", string(req.Operation), "dryRun", req.DryRun, "user", req.UserInfo.Username, "uid", string(req.UID),
 	}
 	for key, text := range notes(d) {
 		fields = append(fields, key, text)

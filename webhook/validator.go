@@ -7,7 +7,6 @@ import (
 	"github.com/go-logr/logr"
 	admissionv1 "k8s.io/api/admission/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
 
 	"github.com/flux-admission/flux-admission/internal/policy"
 	"github.com/flux-admission/flux-admission/mutators"
@@ -39,6 +38,9 @@ const (
 // errNoPolicy is why nothing is evaluated between the start and the first policy.
 var errNoPolicy = errors.New("no policy is loaded yet")
 
+// allowed is the answer about which nothing is to be said.
+func allowed() *admissionv1.AdmissionResponse { return &admissionv1.AdmissionResponse{Allowed: true} }
+
 // Validator answers the validating webhook.
 type Validator struct {
 	// Policy returns the policy in force; nil before there is one.
@@ -48,43 +50,34 @@ type Validator struct {
 	Log     logr.Logger
 }
 
-// Handle implements admission.Handler.
-func (v *Validator) Handle(ctx context.Context, req admission.Request) admission.Response {
-	response, _, err := v.review(ctx, req)
-	if err != nil {
-		return unevaluated(err)
-	}
-	return response
-}
-
 // failed refuses what could not be evaluated if the policy says so, and only where the request is known to be one that rules would have been
 // asked about.
-func (v *Validator) failed(req *admission.Request, err error) (admission.Response, bool) {
+func (v *Validator) failed(req *request, err error) *admissionv1.AdmissionResponse {
 	gate := v.Policy()
-	if gate == nil || gate.OnError() != policy.Deny || req.SubResource != "" || !gate.Handles(groupKind(req)) ||
+	if gate == nil || gate.OnError() != policy.Deny || req.SubResource != "" || !gate.Handles(req.groupKind()) ||
 		req.Operation != admissionv1.Create && req.Operation != admissionv1.Update {
-		return admission.Response{}, false
+		return nil
 	}
 	response := refuse(req, nil, []string{"flux-admission could not check this object, and the policy's onError is Deny: " + err.Error()}, nil)
 	response.AuditAnnotations = map[string]string{auditError: cut(plain(err.Error()), maxAnnotation)}
-	return response, true
+	return response
 }
 
-func (v *Validator) review(ctx context.Context, req admission.Request) (admission.Response, metrics.Verdict, error) {
+func (v *Validator) review(ctx context.Context, req *request) (*admissionv1.AdmissionResponse, metrics.Verdict, error) {
 	gate := v.Policy()
 	if gate == nil {
-		return admission.Response{}, metrics.Failed, errNoPolicy
+		return nil, metrics.Failed, errNoPolicy
 	}
-	if !gate.Handles(groupKind(&req)) {
-		return admission.Allowed(""), metrics.Passed, nil
+	if !gate.Handles(req.groupKind()) {
+		return allowed(), metrics.Passed, nil
 	}
-	r, ok, err := request(&req)
+	r, ok, err := req.evaluation()
 	if err != nil {
-		return admission.Response{}, metrics.Failed, err
+		return nil, metrics.Failed, err
 	}
 	if !ok {
-		return admission.Allowed(""), metrics.Passed, nil
+		return allowed(), metrics.Passed, nil
 	}
-	response, verdict := v.render(&req, r, gate.Review(ctx, r, v.Lookup))
+	response, verdict := v.render(req, r, gate.Review(ctx, r, v.Lookup))
 	return response, verdict, nil
 }
