@@ -1,0 +1,364 @@
+// Package archive reads Helm charts from archives and directories that strangers wrote: bounded in entries, bytes and compression
+// ratio, and confined to their own tree. It reads what values and schemas need; templates are passed over.
+package archive
+
+import (
+	"archive/tar"
+	"bytes"
+	"compress/gzip"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"strings"
+
+	helmarchive "helm.sh/helm/v4/pkg/chart/loader/archive"
+	chart "helm.sh/helm/v4/pkg/chart/v2"
+	"helm.sh/helm/v4/pkg/chart/v2/loader"
+	"helm.sh/helm/v4/pkg/ignore"
+)
+
+// Limits bound what reading one chart, its subcharts included, may cost.
+type Limits struct {
+	// Entries is the number of files and directories.
+	Entries int
+	// Bytes is the size of everything after decompression, also of what is passed over.
+	Bytes int64
+	// Kept is the size of the files that are kept in memory.
+	Kept int64
+	// Ratio is how many bytes one compressed byte may become, once more than a megabyte was written.
+	Ratio int64
+	// Depth is how many subcharts may be nested in one another, and how deep directories may be.
+	Depth int
+}
+
+// DefaultLimits returns limits that every public chart known to the author keeps by a factor of ten.
+func DefaultLimits() Limits {
+	return Limits{Entries: 20_000, Bytes: 128 << 20, Kept: 32 << 20, Ratio: 200, Depth: 8}
+}
+
+// budget is what is left of the limits while one chart is read.
+type budget struct {
+	Limits
+	entries     int
+	bytes, kept int64
+}
+
+func (l Limits) budget() *budget {
+	return &budget{Limits: l, entries: l.Entries, bytes: l.Bytes, kept: l.Kept}
+}
+
+func (b *budget) entry() error {
+	if b.entries--; b.entries < 0 {
+		return fmt.Errorf("the chart has more than %d files", b.Entries)
+	}
+	return nil
+}
+
+func (b *budget) keep(n int64) error {
+	if b.kept -= n; b.kept < 0 {
+		return fmt.Errorf("the chart's values and schemas have more than %d bytes", b.Kept)
+	}
+	return nil
+}
+
+// Read reads a packaged chart (.tgz). Beside Chart.yaml, values and schemas it keeps the files that extra names, by their path in the
+// chart. The chart's Values of a file that is no YAML, links, devices and paths that lead outside are errors.
+func Read(r io.Reader, limits Limits, extra ...string) (*chart.Chart, error) {
+	b := limits.budget()
+	files, err := b.unpack(r, "", extra, 0)
+	if err != nil {
+		return nil, fmt.Errorf("reading the chart archive: %w", err)
+	}
+	return load(files)
+}
+
+// ReadFS reads a chart from the directory dir of a file system, as Read does. Files that .helmignore names are passed over, as Helm does.
+func ReadFS(fsys fs.FS, dir string, limits Limits, extra ...string) (*chart.Chart, error) {
+	b := limits.budget()
+	files, err := b.walk(fsys, dir, extra)
+	if err != nil {
+		return nil, fmt.Errorf("reading the chart directory %s: %w", dir, err)
+	}
+	return load(files)
+}
+
+// ReadPath reads a chart from a directory or an archive of the local file system. Nothing outside of it is opened, whatever links it holds.
+func ReadPath(name string, limits Limits, extra ...string) (*chart.Chart, error) {
+	info, err := os.Stat(name)
+	if err != nil {
+		return nil, fmt.Errorf("reading a chart: %w", err)
+	}
+	if !info.IsDir() {
+		f, err := os.Open(name)
+		if err != nil {
+			return nil, fmt.Errorf("reading a chart: %w", err)
+		}
+		c, err := Read(f, limits, extra...)
+		return c, errors.Join(err, f.Close())
+	}
+	root, err := os.OpenRoot(name)
+	if err != nil {
+		return nil, fmt.Errorf("reading a chart: %w", err)
+	}
+	c, err := ReadFS(root.FS(), ".", limits, extra...)
+	return c, errors.Join(err, root.Close())
+}
+
+// load makes a chart of its files. Helm's loader expects well-meant ones.
+func load(files []*helmarchive.BufferedFile) (c *chart.Chart, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			c, err = nil, fmt.Errorf("the chart's files make Helm's loader panic: %v", r)
+		}
+	}()
+	for _, f := range files {
+		if base := path.Base(f.Name); base != "Chart.yaml" && base != "values.yaml" && base != "requirements.yaml" {
+			continue
+		}
+		if err := CheckYAML(f.Data); err != nil {
+			return nil, fmt.Errorf("%s: %w", f.Name, err)
+		}
+	}
+	c, err = loader.LoadFiles(files)
+	if err != nil {
+		return nil, fmt.Errorf("reading the chart: %w", err)
+	}
+	strip(c)
+	return c, nil
+}
+
+// strip drops what the loader kept of a chart that values and schemas do not need.
+func strip(c *chart.Chart) {
+	c.Raw, c.Templates, c.Lock = nil, nil, nil
+	for _, d := range c.Dependencies() {
+		strip(d)
+	}
+}
+
+// kept tells whether a file of a chart is read, by its path in it.
+func kept(name string, extra []string) bool {
+	rest := name
+	for {
+		switch rest {
+		case "Chart.yaml", "values.yaml", "values.schema.json", "requirements.yaml", ".helmignore":
+			return true
+		}
+		sub, ok := strings.CutPrefix(rest, "charts/")
+		if !ok {
+			break
+		}
+		dir, file, inDir := strings.Cut(sub, "/")
+		if !inDir {
+			return path.Ext(dir) == ".tgz"
+		}
+		rest = file
+	}
+	for _, e := range extra {
+		if name == path.Clean(e) {
+			return true
+		}
+	}
+	return false
+}
+
+// unpack reads an archive; the names of its files start with prefix, which replaces the archive's own top directory.
+func (b *budget) unpack(r io.Reader, prefix string, extra []string, depth int) ([]*helmarchive.BufferedFile, error) {
+	if depth > b.Depth {
+		return nil, fmt.Errorf("subcharts are nested deeper than %d", b.Depth)
+	}
+	in := &countingReader{r: r}
+	gz, err := gzip.NewReader(in)
+	if err != nil {
+		return nil, fmt.Errorf("it is not a gzip file: %w", err)
+	}
+	tr := tar.NewReader(&boundedReader{r: gz, in: in, b: b})
+	var files []*helmarchive.BufferedFile
+	for {
+		h, err := tr.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return nil, fmt.Errorf("it is not a tar file: %w", err)
+		}
+		if err := b.entry(); err != nil {
+			return nil, err
+		}
+		name, err := member(h)
+		if err != nil {
+			return nil, err
+		}
+		if name == "" || !kept(name, extra) {
+			continue
+		}
+		if h.Size > b.kept {
+			return nil, fmt.Errorf("%s claims %d bytes, more than the %d that are left of the limit", shown(h.Name), h.Size, b.kept)
+		}
+		data, err := io.ReadAll(tr)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", shown(h.Name), err)
+		}
+		if files, err = b.addFile(files, prefix, name, data, depth); err != nil {
+			return nil, err
+		}
+	}
+	if len(files) == 0 {
+		return nil, errors.New("it holds no chart")
+	}
+	return files, nil
+}
+
+// addFile adds a file; an archived subchart is unpacked in its place, out of the same budget.
+func (b *budget) addFile(files []*helmarchive.BufferedFile, prefix, name string, data []byte, depth int) ([]*helmarchive.BufferedFile, error) {
+	if dir, file := path.Split(name); path.Ext(file) == ".tgz" && path.Base(path.Clean(dir)) == "charts" {
+		sub, err := b.unpack(bytes.NewReader(data), prefix+strings.TrimSuffix(name, ".tgz")+"/", nil, depth+1)
+		if err != nil {
+			return nil, fmt.Errorf("subchart %s: %w", shown(name), err)
+		}
+		return append(files, sub...), nil
+	}
+	if err := b.keep(int64(len(data))); err != nil {
+		return nil, err
+	}
+	data = bytes.TrimPrefix(data, []byte("\xef\xbb\xbf"))
+	return append(files, &helmarchive.BufferedFile{Name: prefix + name, Data: data}), nil
+}
+
+// member returns the path of an archive's entry below its top directory; "" for what is passed over.
+func member(h *tar.Header) (string, error) {
+	switch h.Typeflag {
+	case tar.TypeDir, tar.TypeXGlobalHeader, tar.TypeXHeader:
+		return "", nil
+	case tar.TypeReg, tar.TypeGNUSparse:
+	default:
+		return "", fmt.Errorf("%s is a link or a device, which no packaged chart holds", shown(h.Name))
+	}
+	name := strings.ReplaceAll(h.Name, `\`, "/")
+	if path.IsAbs(name) || strings.Contains(name, "\x00") {
+		return "", fmt.Errorf("%s is outside of the chart", shown(h.Name))
+	}
+	top, rest, ok := strings.Cut(name, "/")
+	if !ok || top == ".." {
+		return "", fmt.Errorf("%s is outside of the chart's directory", shown(h.Name))
+	}
+	rest = path.Clean(rest)
+	if rest == "." || path.IsAbs(rest) || !fs.ValidPath(rest) {
+		return "", fmt.Errorf("%s is outside of the chart's directory", shown(h.Name))
+	}
+	return rest, nil
+}
+
+// walk reads a directory.
+func (b *budget) walk(fsys fs.FS, dir string, extra []string) ([]*helmarchive.BufferedFile, error) {
+	rules, err := ignoreRules(fsys, dir)
+	if err != nil {
+		return nil, err
+	}
+	var files []*helmarchive.BufferedFile
+	err = fs.WalkDir(fsys, dir, func(p string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		name := strings.TrimPrefix(strings.TrimPrefix(p, dir), "/")
+		if dir == "." {
+			name = p
+		}
+		if p == dir {
+			return nil
+		}
+		if err := b.entry(); err != nil {
+			return err
+		}
+		info, err := d.Info()
+		if err != nil {
+			return err
+		}
+		if rules.Ignore(name, info) {
+			if d.IsDir() {
+				return fs.SkipDir
+			}
+			return nil
+		}
+		if d.IsDir() {
+			if strings.Count(name, "/") > 4*b.Depth {
+				return fmt.Errorf("directories are nested deeper than %d", 4*b.Depth)
+			}
+			return nil
+		}
+		if !kept(name, extra) {
+			return nil
+		}
+		if !info.Mode().IsRegular() {
+			return fmt.Errorf("%s is a link or a device; only regular files are read", shown(name))
+		}
+		if info.Size() > b.kept {
+			return fmt.Errorf("%s has %d bytes, more than the %d that are left of the limit", shown(name), info.Size(), b.kept)
+		}
+		data, err := fs.ReadFile(fsys, p)
+		if err != nil {
+			return err
+		}
+		files, err = b.addFile(files, "", name, data, 0)
+		return err
+	})
+	return files, err
+}
+
+func ignoreRules(fsys fs.FS, dir string) (*ignore.Rules, error) {
+	rules := ignore.Empty()
+	info, err := fs.Stat(fsys, path.Join(dir, ignore.HelmIgnore))
+	if err == nil && info.Mode().IsRegular() && info.Size() < 1<<20 {
+		data, err := fs.ReadFile(fsys, path.Join(dir, ignore.HelmIgnore))
+		if err != nil {
+			return nil, err
+		}
+		if rules, err = ignore.Parse(bytes.NewReader(data)); err != nil {
+			return nil, fmt.Errorf(".helmignore: %w", err)
+		}
+	}
+	rules.AddDefaults()
+	return rules, nil
+}
+
+// countingReader counts what was read of the compressed input.
+type countingReader struct {
+	r io.Reader
+	n int64
+}
+
+func (c *countingReader) Read(p []byte) (int, error) {
+	n, err := c.r.Read(p)
+	c.n += int64(n)
+	return n, err
+}
+
+// boundedReader stops decompression at the limits.
+type boundedReader struct {
+	r   io.Reader
+	in  *countingReader
+	b   *budget
+	out int64
+}
+
+func (l *boundedReader) Read(p []byte) (int, error) {
+	n, err := l.r.Read(p)
+	l.out += int64(n)
+	l.b.bytes -= int64(n)
+	if l.b.bytes < 0 {
+		return 0, fmt.Errorf("the chart has more than %d bytes after decompression", l.b.Bytes)
+	}
+	if l.out > 1<<20 && l.out > l.b.Ratio*max(l.in.n, 1) {
+		return 0, fmt.Errorf("the archive is compressed more than %d to 1, which no chart is", l.b.Ratio)
+	}
+	return n, err
+}
+
+func shown(name string) string {
+	if len(name) > 120 {
+		name = name[:120] + "..."
+	}
+	return fmt.Sprintf("%q", name)
+}
