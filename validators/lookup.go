@@ -99,7 +99,9 @@ type ValuesSource struct {
 	Key string
 	// TargetPath is the dotted path that a single value is set at; empty to merge a whole document.
 	TargetPath string
-	Optional   bool
+	// Literal sets the value at TargetPath as it is, without Helm's --set syntax.
+	Literal  bool
+	Optional bool
 	// Presence tells whether Object could be read. Unknown makes the verdict a partial one.
 	Presence Presence
 	// Object is the ConfigMap or Secret; nil unless Present.
@@ -130,6 +132,9 @@ type Violation struct {
 	Message string
 	// Suggestion is the nearest name the schema knows where a name is wrong; empty when there is none near.
 	Suggestion string
-	// Inline tells that the offending field stands in the release's own spec.values.
+	// Inline tells that the offending field, or for a missing one the object that lacks it, stands in the release's own spec.values.
 	Inline bool
+	// From is the entry of Values.From, counted from 1, that the offending field comes from; 0 when it is none of them, so that
+	// the field stands in spec.values or in the chart's own values.
+	From int
 }
