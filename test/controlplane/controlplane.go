@@ -65,6 +65,9 @@ type ControlPlane struct {
 	kubeconfig string
 	audit      string // path of the audit log, empty if there is none
 	stop       func() error
+
+	mu       sync.Mutex
+	cleanups []func() error
 }
 
 // Start builds what has to be built, starts a control plane, installs the CRDs
@@ -107,7 +110,7 @@ func start(ctx context.Context, o Options) (_ *ControlPlane, err error) {
 	cp := &ControlPlane{assets: o.Assets, dir: dir, plane: &envtest.ControlPlane{}, kubeconfig: filepath.Join(dir, "kubeconfig")}
 	var logs []io.Closer
 	cp.stop = sync.OnceValue(func() error {
-		errs := []error{cp.plane.Stop()}
+		errs := append(cp.cleanUp(), cp.plane.Stop())
 		for _, log := range logs {
 			errs = append(errs, log.Close())
 		}
@@ -257,6 +260,24 @@ func (cp *ControlPlane) InstallCRDs(ctx context.Context, paths ...string) error 
 // Stop ends the control plane and removes its files. It can be called more
 // than once.
 func (cp *ControlPlane) Stop() error { return cp.stop() }
+
+// Cleanup has f called by Stop, before the API server is stopped; the last one registered is called first. It is for programs that are connected
+// to the API server, which waits for them when it stops.
+func (cp *ControlPlane) Cleanup(f func() error) {
+	cp.mu.Lock()
+	defer cp.mu.Unlock()
+	cp.cleanups = append(cp.cleanups, f)
+}
+
+func (cp *ControlPlane) cleanUp() (errs []error) {
+	cp.mu.Lock()
+	defer cp.mu.Unlock()
+	for _, f := range slices.Backward(cp.cleanups) {
+		errs = append(errs, f())
+	}
+	cp.cleanups = nil
+	return errs
+}
 
 // Config returns the administrator's client configuration.
 func (cp *ControlPlane) Config() *rest.Config { return rest.CopyConfig(cp.config) }

@@ -53,7 +53,6 @@ func run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, g.Stop()) }()
 	repository, err := serveCharts(cp.Dir())
 	if err != nil {
 		return err

@@ -51,9 +51,11 @@ func setUp(cp *controlplane.ControlPlane) error {
 	if env.client, err = client.New(cp.Config(), client.Options{Scheme: scheme.Scheme}); err != nil {
 		return err
 	}
-	if _, err = flux.Start(ctx, flux.Options{Plane: cp, Progress: os.Stderr}); err != nil {
+	controllers, err := flux.Start(ctx, flux.Options{Plane: cp, Progress: os.Stderr})
+	if err != nil {
 		return err
 	}
+	cp.Cleanup(controllers.Stop)
 	if env.gate, err = gate.Deploy(ctx, cp); err != nil {
 		return err
 	}

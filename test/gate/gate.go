@@ -160,7 +160,7 @@ type Gate struct {
 	process *controlplane.Process
 }
 
-// Start starts the gate and waits until it says that it is ready. The caller ends it with Stop.
+// Start starts the gate and waits until it says that it is ready. It ends with Stop, at the latest when the control plane stops.
 func Start(ctx context.Context, cp *controlplane.ControlPlane, o Options) (*Gate, error) {
 	if o.Name == "" {
 		o.Name = "gate"
@@ -196,6 +196,7 @@ func Start(ctx context.Context, cp *controlplane.ControlPlane, o Options) (*Gate
 	if err != nil {
 		return nil, err
 	}
+	cp.Cleanup(g.Stop)
 	if err := g.WaitReady(ctx); err != nil {
 		return nil, errors.Join(err, g.process.Kill())
 	}

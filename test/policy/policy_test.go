@@ -1,0 +1,269 @@
+// Package policy_test proves the AdmissionPolicy on a real API server: what is refused at apply, that a file and the cluster get the same
+// verdict, and that what is applied is in force.
+package policy_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/flux-admission/flux-admission/internal/policy"
+	"github.com/flux-admission/flux-admission/mutators"
+	allmutators "github.com/flux-admission/flux-admission/mutators/all"
+	"github.com/flux-admission/flux-admission/test/controlplane"
+	"github.com/flux-admission/flux-admission/test/gate"
+	"github.com/flux-admission/flux-admission/test/writepath"
+	"github.com/flux-admission/flux-admission/validators"
+	allvalidators "github.com/flux-admission/flux-admission/validators/all"
+)
+
+var env struct {
+	cp     *controlplane.ControlPlane
+	gate   *gate.Gate
+	client client.Client
+}
+
+func TestMain(m *testing.M) {
+	os.Exit(controlplane.Main(m, controlplane.Options{CRDSets: controlplane.DefaultCRDs()}, func(cp *controlplane.ControlPlane) error {
+		ctx, cancel := context.WithTimeout(context.Background(), 15*time.Minute)
+		defer cancel()
+		env.cp = cp
+		var err error
+		if env.gate, err = gate.Deploy(ctx, cp); err != nil {
+			return err
+		}
+		env.client, err = client.New(cp.Config(), client.Options{Scheme: runtime.NewScheme()})
+		return err
+	}))
+}
+
+func document(spec string) string {
+	return "apiVersion: flux-admission.dev/v1alpha1\nkind: AdmissionPolicy\nmetadata: {name: default}\nspec:\n" + spec
+}
+
+func apply(t *testing.T, text string) writepath.Answer {
+	t.Helper()
+	return writepath.Kubectl("apply", "--validate=strict").Write(t.Context(), env.cp, text)
+}
+
+// The same policy gets the same verdict from `--policy FILE` and from the API server, and what is refused is refused with the field.
+func TestAFileAndTheClusterGetTheSameVerdict(t *testing.T) {
+	suite, err := validators.NewSuite(allvalidators.Rules()...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	muts, err := mutators.NewSet(allmutators.Mutators()...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, tc := range map[string]struct {
+		text string
+		// field is in both refusals; empty for a good policy.
+		field string
+	}{
+		"an empty spec":                       {"apiVersion: flux-admission.dev/v1alpha1\nkind: AdmissionPolicy\nmetadata: {name: default}\n", ""},
+		"a mode":                              {document("  mode: AuditOnly\n"), ""},
+		"a rule with parameters":              {document("  rules: {kustomization-namespace: {action: Warn, allowedNamespaces: [a, b]}}\n"), ""},
+		"a rule that is off":                  {document("  rules: {kustomization-namespace: {action: \"Off\"}}\n"), ""},
+		"a required targetNamespace":          {document("  rules: {kustomization-target-namespace: {requiredFor: [{path: '^x', labels: {a: b}}]}}\n"), ""},
+		"a mutation by path":                  {document("  mutations: {target-namespace: [{match: {path: '^x/(?P<ns>.*)'}, targetNamespace: '{ns}'}]}\n"), ""},
+		"a mutation by label":                 {document("  mutations: {target-namespace: [{match: {kinds: [HelmRelease]}, targetNamespaceLabel: example.com/team}]}\n"), ""},
+		"an override":                         {document("  overrides: [{namespaceSelector: {matchLabels: {a: b}}, rules: [kustomization-namespace], action: Audit}]\n"), ""},
+		"an exception":                        {document("  exceptions: [{rules: [kustomization-namespace], match: {kinds: [Kustomization], names: [a]}, reason: because, expires: '2030-01-01T00:00:00Z'}]\n"), ""},
+		"another name":                        {strings.Replace(document("  mode: Enforce\n"), "default", "other", 1), "named default"},
+		"an unknown mode":                     {document("  mode: Loud\n"), "spec.mode"},
+		"an unknown field":                    {document("  modes: Enforce\n"), "spec.modes"},
+		"an unknown rule":                     {document("  rules: {kustomization-name: {action: Deny}}\n"), "spec.rules.kustomization-name"},
+		"an unknown parameter":                {document("  rules: {kustomization-namespace: {allowed: [a]}}\n"), "spec.rules.kustomization-namespace.allowed"},
+		"a parameter of another type":         {document("  rules: {kustomization-namespace: {allowedNamespaces: a}}\n"), "spec.rules.kustomization-namespace.allowedNamespaces"},
+		"an empty allow-list":                 {document("  rules: {kustomization-namespace: {allowedNamespaces: []}}\n"), "spec.rules.kustomization-namespace.allowedNamespaces"},
+		"the same namespace twice":            {document("  rules: {kustomization-namespace: {allowedNamespaces: [a, a]}}\n"), "spec.rules.kustomization-namespace.allowedNamespaces[1]"},
+		"Off without quotes":                  {document("  rules: {kustomization-namespace: {action: Off}}\n"), "spec.rules.kustomization-namespace.action"},
+		"an unknown action":                   {document("  rules: {kustomization-namespace: {action: Refuse}}\n"), "spec.rules.kustomization-namespace.action"},
+		"an expression that does not parse":   {document("  rules: {kustomization-target-namespace: {requiredFor: [{path: '('}]}}\n"), "requiredFor[0].path"},
+		"a placeholder without a group":       {document("  mutations: {target-namespace: [{match: {path: '^x'}, targetNamespace: '{ns}'}]}\n"), "target-namespace[0].targetNamespace"},
+		"two ways to name a namespace":        {document("  mutations: {target-namespace: [{targetNamespace: a, targetNamespaceLabel: b}]}\n"), "spec.mutations.target-namespace[0]"},
+		"a kind that Flux does not have":      {document("  mutations: {target-namespace: [{match: {kinds: [Deployment]}, targetNamespace: a}]}\n"), "match.kinds[0]"},
+		"an override without an action":       {document("  overrides: [{namespaceSelector: {}, rules: [kustomization-namespace]}]\n"), "spec.overrides[0].action"},
+		"a selector with an unknown operator": {document("  overrides: [{namespaceSelector: {matchExpressions: [{key: a, operator: Like}]}, rules: [kustomization-namespace], action: Warn}]\n"), "spec.overrides[0].namespaceSelector"},
+		"an exception without a reason":       {document("  exceptions: [{rules: [kustomization-namespace], match: {names: [a]}}]\n"), "spec.exceptions[0].reason"},
+		"an exception for everything":         {document("  exceptions: [{rules: [kustomization-namespace], match: {}, reason: x}]\n"), "spec.exceptions[0].match"},
+		"an expiry that is no time":           {document("  exceptions: [{rules: [kustomization-namespace], match: {names: [a]}, reason: x, expires: soon}]\n"), "spec.exceptions[0].expires"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			parsed, fileErr := policy.Parse("policy.yaml", []byte(tc.text))
+			if fileErr == nil {
+				_, fileErr = policy.Compile(parsed, suite, muts, nil)
+			}
+			answer := apply(t, tc.text)
+			if (fileErr == nil) != (tc.field == "") || (answer.Err == nil) != (tc.field == "") {
+				t.Fatalf("file: %v\ncluster: %v\nwant accepted: %t", fileErr, answer.Err, tc.field == "")
+			}
+			if tc.field == "" {
+				return
+			}
+			for front, err := range map[string]error{"file": fileErr, "cluster": answer.Err} {
+				if !strings.Contains(err.Error(), tc.field) {
+					t.Errorf("%s: %v\nwant %s in it", front, err, tc.field)
+				}
+			}
+		})
+	}
+}
+
+const wrong = `apiVersion: kustomize.toolkit.fluxcd.io/v1
+kind: Kustomization
+metadata: {name: apps, namespace: default}
+spec: {interval: 10m, path: ./apps, prune: true, sourceRef: {kind: GitRepository, name: x}}
+`
+
+func refused(t *testing.T) bool {
+	t.Helper()
+	return writepath.Kubectl("apply", "--dry-run=server").Write(t.Context(), env.cp, wrong).Err != nil
+}
+
+func eventually(t *testing.T, what string, condition func() bool) {
+	t.Helper()
+	deadline := time.Now().Add(time.Minute)
+	for !condition() {
+		if time.Now().After(deadline) {
+			t.Fatalf("not within a minute: %s\n%s", what, env.gate.LogTail())
+		}
+		select {
+		case <-t.Context().Done():
+			t.Fatal(t.Context().Err())
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
+func status(t *testing.T) map[string]any {
+	t.Helper()
+	o := &unstructured.Unstructured{}
+	o.SetAPIVersion("flux-admission.dev/v1alpha1")
+	o.SetKind("AdmissionPolicy")
+	if err := env.client.Get(t.Context(), client.ObjectKey{Name: "default"}, o); err != nil {
+		t.Fatal(err)
+	}
+	s, _ := o.Object["status"].(map[string]any)
+	return s
+}
+
+func TestAPolicyIsInForceAsSoonAsItIsAccepted(t *testing.T) {
+	for _, mode := range []string{"Enforce", "AuditOnly", "Enforce"} {
+		if a := apply(t, document("  mode: "+mode+"\n  rules: {kustomization-namespace: {action: Deny}, cnpg-monitoring-enabled: {action: \"Off\"}}\n")); a.Err != nil {
+			t.Fatal(a.Err)
+		}
+		if err := env.gate.WaitPolicy(t.Context(), env.client); err != nil {
+			t.Fatal(err)
+		}
+		if got := refused(t); got != (mode == "Enforce") {
+			t.Errorf("in mode %s the mistake is refused: %t", mode, got)
+		}
+	}
+	s := fmt.Sprint(status(t))
+	for _, want := range []string{"map[action:Deny name:kustomization-namespace]", "map[name:cnpg-monitoring-enabled reason:its action is Off]", "InForce"} {
+		if !strings.Contains(s, want) {
+			t.Errorf("status %s, want %s in it", s, want)
+		}
+	}
+	if out, _, err := env.cp.Kubectl(t.Context(), nil, "get", "admissionpolicy", "default"); err != nil || !strings.Contains(out, "ACCEPTED") || !strings.Contains(out, "True") {
+		t.Errorf("kubectl get: %v\n%s", err, out)
+	}
+	if out, _, err := env.cp.Kubectl(t.Context(), nil, "explain", "admissionpolicy.spec.rules.kustomization-namespace.allowedNamespaces"); err != nil || !strings.Contains(out, "exact names of the namespaces") {
+		t.Errorf("kubectl explain: %v\n%s", err, out)
+	}
+}
+
+// A policy that only compiling shows to be wrong gets into the cluster while the gate is away. It does not get into force.
+func TestTheLastGoodPolicyStaysInForce(t *testing.T) {
+	if a := apply(t, document("  rules: {kustomization-namespace: {action: Deny}}\n")); a.Err != nil {
+		t.Fatal(a.Err)
+	}
+	if err := env.gate.WaitPolicy(t.Context(), env.client); err != nil {
+		t.Fatal(err)
+	}
+	bad := document("  mode: AuditOnly\n  rules: {kustomization-target-namespace: {requiredFor: [{path: '('}]}}\n")
+	withoutPolicyWebhook(t, func() {
+		if a := apply(t, bad); a.Err != nil {
+			t.Fatal(a.Err)
+		}
+	})
+	eventually(t, "the condition says why the policy is not accepted", func() bool {
+		s := fmt.Sprint(status(t)["conditions"])
+		return strings.Contains(s, "status:False") && strings.Contains(s, "requiredFor[0].path: not a regular expression")
+	})
+	if !refused(t) {
+		t.Error("the last good policy is not in force any more")
+	}
+	if a := apply(t, document("  mode: AuditOnly\n")); a.Err != nil {
+		t.Fatal(a.Err)
+	}
+	if err := env.gate.WaitPolicy(t.Context(), env.client); err != nil {
+		t.Fatal(err)
+	}
+	if refused(t) {
+		t.Error("the repaired policy is not in force")
+	}
+}
+
+// withoutPolicyWebhook takes AdmissionPolicies out of the validating webhook configuration meanwhile.
+func withoutPolicyWebhook(t *testing.T, during func()) {
+	t.Helper()
+	get := func() *unstructured.Unstructured {
+		list := &unstructured.UnstructuredList{}
+		list.SetAPIVersion("admissionregistration.k8s.io/v1")
+		list.SetKind("ValidatingWebhookConfigurationList")
+		if err := env.client.List(t.Context(), list); err != nil || len(list.Items) != 1 {
+			t.Fatalf("%d webhook configurations: %v", len(list.Items), err)
+		}
+		return &list.Items[0]
+	}
+	before := get()
+	o := before.DeepCopy()
+	webhooks, _, _ := unstructured.NestedSlice(o.Object, "webhooks")
+	kept := webhooks[:0]
+	for _, w := range webhooks {
+		if !strings.Contains(fmt.Sprint(w), "admissionpolicies") {
+			kept = append(kept, w)
+		}
+	}
+	if len(kept) == len(before.Object["webhooks"].([]any)) {
+		t.Fatal("no webhook for AdmissionPolicies")
+	}
+	if err := unstructured.SetNestedSlice(o.Object, kept, "webhooks"); err != nil {
+		t.Fatal(err)
+	}
+	if err := env.client.Update(t.Context(), o); err != nil {
+		t.Fatal(err)
+	}
+	// The API server needs a moment to notice.
+	eventually(t, "AdmissionPolicies are not asked about", func() bool {
+		return writepath.Kubectl("apply", "--dry-run=server").Write(t.Context(), env.cp,
+			document("  rules: {kustomization-target-namespace: {requiredFor: [{path: '('}]}}\n")).Err == nil
+	})
+	during()
+	again := get()
+	again.Object["webhooks"] = before.Object["webhooks"]
+	if err := env.client.Update(t.Context(), again); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestWithoutAPolicyTheShippedOneIsInForce(t *testing.T) {
+	if a := apply(t, document("  mode: AuditOnly\n")); a.Err != nil {
+		t.Fatal(a.Err)
+	}
+	eventually(t, "the policy is in force", func() bool { return !refused(t) })
+	if _, _, err := env.cp.Kubectl(t.Context(), nil, "delete", "admissionpolicy", "default"); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the policy that ships is in force", func() bool { return refused(t) })
+}
