@@ -4,16 +4,13 @@ import (
 	"fmt"
 	"path"
 	"slices"
-	"strings"
 	"sync"
 
 	"sigs.k8s.io/kustomize/api/krusty"
 	"sigs.k8s.io/kustomize/api/resmap"
-	"sigs.k8s.io/kustomize/api/resource"
 	kustypes "sigs.k8s.io/kustomize/api/types"
 	"sigs.k8s.io/kustomize/kyaml/filesys"
 	"sigs.k8s.io/kustomize/kyaml/openapi"
-	sigsyaml "sigs.k8s.io/yaml"
 )
 
 // schemas guards kustomize's OpenAPI schemas, which are one set for the whole process: builds read them together, a build that replaces
@@ -33,6 +30,8 @@ type made struct {
 	// file is the origin's path in the view; doc its index among the file's documents, -1 when unknown.
 	file string
 	doc  int
+	// item is its index in the document when that is a List; -1 when it is not.
+	item int
 	// generator is the kustomization file whose generator made the object; empty for one from a file.
 	generator string
 	err       error // the object cannot be written as JSON
@@ -69,13 +68,13 @@ func build(v *view, dir string, g *generated, allowRemote bool) *output {
 		out.problems = append(out.problems, explain(r, err))
 		return out
 	}
-	if err := out.collect(m, dir, g); err != nil {
+	if err := out.collect(m); err != nil {
 		out.problems = append(out.problems, explain(r, err))
 		out.blind = true
 		return out
 	}
-	if r.annotations && !g.keepOrigins {
-		out.exact(dir, g)
+	if !out.align() {
+		out.annotate(dir, g)
 	}
 	return out
 }
@@ -110,137 +109,16 @@ func (out *output) run(dir string, written map[string][]byte) (m resmap.ResMap, 
 	}).Run(fs, path.Join("/", dir))
 }
 
-func (out *output) collect(m resmap.ResMap, dir string, g *generated) error {
-	origins := make([]*resource.Origin, m.Size())
-	for i, res := range m.Resources() {
-		origin, err := res.GetOrigin()
-		if err != nil {
-			return fmt.Errorf("reading the origin of %s: %w", res.GetName(), err)
-		}
-		origins[i] = origin
-	}
-	if !g.keepOrigins {
-		if err := m.RemoveOriginAnnotations(); err != nil {
-			return fmt.Errorf("removing origins: %w", err)
-		}
-	}
-	for i, res := range m.Resources() {
+func (out *output) collect(m resmap.ResMap) error {
+	for _, res := range m.Resources() {
 		if res.GetName() == "" || res.GetKind() == "" || res.GetApiVersion() == "" {
 			return fmt.Errorf("an object has no apiVersion, kind or name")
 		}
-		o := made{doc: -1}
+		o := made{doc: -1, item: -1}
 		o.object, o.err = toObject(res.YNode())
-		switch origin := origins[i]; {
-		case origin == nil:
-		case origin.ConfiguredIn != "":
-			o.generator = rel(path.Join(dir, origin.ConfiguredIn))
-			o.file = o.generator
-		case origin.Repo == "":
-			o.file = rel(path.Join(dir, origin.Path))
-		}
 		out.objects = append(out.objects, o)
 	}
-	out.matchDocuments()
 	return nil
-}
-
-// exact builds again without origin annotations: a patch that adds an annotation to an object without any fails in Flux, and would
-// succeed with them. The first build still says where the objects come from.
-func (out *output) exact(dir string, g *generated) {
-	k := &kustypes.Kustomization{}
-	if err := sigsyaml.Unmarshal(out.reach.written[g.file], k); err != nil {
-		return // it was read a moment ago, by kustomize
-	}
-	k.BuildMetadata = slices.DeleteFunc(k.BuildMetadata, func(m string) bool { return m == kustypes.OriginAnnotations })
-	written := map[string][]byte{}
-	for p, data := range out.reach.written {
-		written[p] = data
-	}
-	r := *out.reach
-	r.written = written
-	r.write(g.file, k)
-	m, err := out.run(dir, r.written)
-	if err != nil {
-		out.problems = append(out.problems, explain(out.reach, err))
-		return
-	}
-	if m.Size() != len(out.objects) {
-		return
-	}
-	for i, res := range m.Resources() {
-		out.objects[i].object, out.objects[i].err = toObject(res.YNode())
-	}
-}
-
-// matchDocuments finds the document of its file that each object was made from: by kind and name, else by order. Names may have gained a
-// prefix or suffix since.
-func (out *output) matchDocuments() {
-	byFile := map[string][]int{}
-	for i, o := range out.objects {
-		if o.file != "" && o.generator == "" {
-			byFile[o.file] = append(byFile[o.file], i)
-		}
-	}
-	for name, indexes := range byFile {
-		f := out.reach.view.files[name]
-		if f == nil {
-			continue
-		}
-		docs := f.document().docs
-		ids := make([]identity, len(docs))
-		for i, d := range docs {
-			ids[i] = identify(d)
-		}
-		out.match(indexes, ids)
-	}
-}
-
-func (out *output) match(indexes []int, ids []identity) {
-	type key struct{ kind, name string }
-	byName := map[key][]int{}
-	for d, id := range ids {
-		k := key{id.kind, id.name}
-		byName[k] = append(byName[k], d)
-	}
-	used := make([]bool, len(ids))
-	var rest []int
-	for _, i := range indexes {
-		k := key{kindOf(out.objects[i].object), nameOf(out.objects[i].object)}
-		if ds := byName[k]; len(ds) > 0 {
-			out.objects[i].doc, byName[k], used[ds[0]] = ds[0], ds[1:], true
-			continue
-		}
-		rest = append(rest, i)
-	}
-	free := make([]int, 0, len(ids))
-	for d := range ids {
-		if !used[d] {
-			free = append(free, d)
-		}
-	}
-	for _, accept := range []func(o map[string]any, id identity) bool{
-		func(o map[string]any, id identity) bool {
-			return kindOf(o) == id.kind && id.name != "" && strings.Contains(nameOf(o), id.name)
-		},
-		func(o map[string]any, id identity) bool { return kindOf(o) == id.kind },
-		func(map[string]any, identity) bool { return true },
-	} {
-		rest = slices.DeleteFunc(rest, func(i int) bool {
-			for n, d := range free {
-				if accept(out.objects[i].object, ids[d]) {
-					out.objects[i].doc = d
-					free = slices.Delete(free, n, n+1)
-					return true
-				}
-			}
-			return false
-		})
-	}
-	for _, i := range rest {
-		if len(ids) > 0 {
-			out.objects[i].doc = 0 // several objects of one document: a List
-		}
-	}
 }
 
 func kindOf(o map[string]any) string { s, _ := o["kind"].(string); return s }

@@ -122,4 +122,5 @@ func anyString(v any, cond func(string) bool) bool {
 	return false
 }
 
-func hasDollar(s string) bool { return strings.IndexByte(s, '$') >= 0 }
+// substitutable tells whether envsubst would change the text: it opens a variable with ${, and $$ is an escaped dollar sign.
+func substitutable(s string) bool { return strings.Contains(s, "${") || strings.Contains(s, "$$") }

@@ -30,8 +30,6 @@ type generated struct {
 	k    *kustypes.Kustomization
 	// own tells that the file is in the tree; otherwise Flux makes it up.
 	own bool
-	// keepOrigins tells that Flux leaves kustomize's origin annotations on the objects; keepTransformers the same of transformers.
-	keepOrigins bool
 }
 
 // generate does what the generator of fluxcd/pkg/kustomize 1.41.0 does to the directory of a Kustomization, on the view instead of the
@@ -66,9 +64,6 @@ func generate(v *view, dir string, spec *kustomizev1.KustomizationSpec) (*genera
 	}
 	if p := g.merge(v, dir, spec); p != nil {
 		return nil, p
-	}
-	for _, m := range g.k.BuildMetadata {
-		g.keepOrigins = g.keepOrigins || m == kustypes.OriginAnnotations
 	}
 	return g, nil
 }

@@ -276,7 +276,7 @@ func (o *Object) settings(s *step, p validators.Path) []Source {
 	last := p[len(p)-1]
 	ks := &o.Kustomization.Spec
 	switch {
-	case last.Key == "namespace":
+	case last.Key == "namespace", last.Key == "name" && len(p) == 2 && o.GetKind() == "Namespace":
 		if !spec(RoleTargetNamespace, ks.TargetNamespace, "targetNamespace") && s.k.Namespace != "" {
 			add(RoleNamespace, "namespace")
 		}

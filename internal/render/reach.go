@@ -2,6 +2,7 @@ package render
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
 	"net/url"
 	"path"
@@ -11,7 +12,6 @@ import (
 
 	"go.yaml.in/yaml/v3"
 	kustypes "sigs.k8s.io/kustomize/api/types"
-	sigsyaml "sigs.k8s.io/yaml"
 )
 
 // kustRead is a file read as a kustomization, strictly, as kustomize does.
@@ -49,6 +49,13 @@ type step struct {
 	children  []*step // resources that are directories, then components, in their order
 	component bool
 	files     map[string]bool // resource files listed by this very file
+	entries   []resourceEntry // resources, then components, in kustomize's order
+}
+
+// resourceEntry is one resource or component of a step: a file, or another step.
+type resourceEntry struct {
+	file string
+	sub  *step
 }
 
 // reach is everything that a build will read, found before kustomize is asked: it keeps remote addresses from being fetched, names a
@@ -56,14 +63,15 @@ type step struct {
 type reach struct {
 	view     *view
 	root     *step
+	top      *kustypes.Kustomization // the root's file as it is built from
 	steps    map[string]*step
 	written  map[string][]byte
 	problems []*Problem
 	remote   bool // allowed to use remote bases
 	// openapi: some kustomization replaces kustomize's schemas, which are global to the process.
 	openapi bool
-	// annotations: some patch looks at or writes annotations, so kustomize's own may not be in its way.
-	annotations bool
+	// plugins: generators and transformers of other kinds than kustomize's fields; what they make cannot be foreseen.
+	plugins bool
 	// blocked: a remote address that cannot be cut out; there is no build.
 	blocked bool
 }
@@ -76,13 +84,11 @@ func newReach(v *view, dir string, g *generated, allowRemote bool) *reach {
 		r.root.doc = firstDoc(v.files[g.file])
 	}
 	r.steps[dir] = r.root
-	// What is built from differs from what the file says: the origins are asked for, and entries may be cut out.
+	// What is built from may differ from what the file says: entries may be cut out.
 	k := *g.k
 	k.Resources, k.Components, k.Bases = slices.Clone(k.Resources), slices.Clone(k.Components), slices.Clone(k.Bases)
 	r.follow(r.root, &k)
-	if !slices.Contains(k.BuildMetadata, kustypes.OriginAnnotations) {
-		k.BuildMetadata = append(slices.Clone(k.BuildMetadata), kustypes.OriginAnnotations)
-	}
+	r.top = &k
 	r.write(g.file, &k)
 	return r
 }
@@ -95,10 +101,10 @@ func firstDoc(f *file) *yaml.Node {
 }
 
 func (r *reach) write(p string, k *kustypes.Kustomization) {
-	data, err := sigsyaml.Marshal(k)
+	data, err := json.Marshal(k) // JSON is YAML, and quicker to write
 	if err != nil {
-		// The struct was read from YAML; that it cannot be written as YAML again is a failure of the build.
-		r.fail(&Problem{Kind: BuildFailed, Place: r.view.tree.place(p, 0, 0), Message: "the kustomization cannot be written as YAML", Detail: err.Error()})
+		// The struct was read from YAML; that it cannot be written again is a failure of the build.
+		r.fail(&Problem{Kind: BuildFailed, Place: r.view.tree.place(p, 0, 0), Message: "the kustomization cannot be written as JSON", Detail: err.Error()})
 		return
 	}
 	r.written[p] = data
@@ -146,7 +152,11 @@ func (r *reach) entry(s *step, field string, index int, entry string, component 
 	}
 	if f := r.view.files[p]; f != nil && !component {
 		s.files[p] = true
-		return r.resourceFile(f)
+		if !r.resourceFile(f) {
+			return false
+		}
+		s.entries = append(s.entries, resourceEntry{file: p})
+		return true
 	}
 	if !r.view.isDir(p) {
 		problem := &Problem{Kind: BuildFailed, Name: entry, Place: place,
@@ -162,8 +172,12 @@ func (r *reach) entry(s *step, field string, index int, entry string, component 
 		return false
 	}
 	if was := r.steps[p]; was != nil {
+		if was.k == nil {
+			return false // it was reported when it was listed first
+		}
 		was.parents = append(was.parents, s)
 		s.children = append(s.children, was)
+		s.entries = append(s.entries, resourceEntry{sub: was})
 		return true
 	}
 	read := r.view.files[kf].kustomization()
@@ -189,6 +203,7 @@ func (r *reach) entry(s *step, field string, index int, entry string, component 
 	if len(k.Resources)+len(k.Components)+len(k.Bases) != before {
 		r.write(kf, &k)
 	}
+	s.entries = append(s.entries, resourceEntry{sub: sub})
 	return true
 }
 
@@ -280,14 +295,11 @@ func (r *reach) nearEntry(dir, missing string) string {
 	return near(missing, candidates)
 }
 
-// screen looks for remote addresses where kustomize would fetch them without saying so, and for patches on annotations.
+// screen looks for remote addresses where kustomize would fetch them without saying so.
 func (r *reach) screen(s *step, k *kustypes.Kustomization) {
-	var paths, texts []string
+	var data, paths, texts []string // files that are taken as they are, files that kustomize parses, text that it parses
 	for _, p := range slices.Concat(k.Patches, k.PatchesJson6902) {
 		paths, texts = append(paths, p.Path), append(texts, p.Patch)
-		if p.Target != nil && p.Target.AnnotationSelector != "" {
-			r.annotations = true
-		}
 	}
 	for _, p := range k.PatchesStrategicMerge {
 		if strings.Contains(string(p), "\n") {
@@ -298,23 +310,28 @@ func (r *reach) screen(s *step, k *kustypes.Kustomization) {
 	}
 	for _, replacement := range k.Replacements {
 		paths = append(paths, replacement.Path)
-		r.annotations = true
 	}
 	for _, g := range k.ConfigMapGenerator {
-		paths = append(paths, sources(g.KvPairSources)...)
+		data = append(data, sources(g.KvPairSources)...)
 	}
 	for _, g := range k.SecretGenerator {
-		paths = append(paths, sources(g.KvPairSources)...)
+		data = append(data, sources(g.KvPairSources)...)
 	}
 	paths = append(paths, k.Configurations...)
 	paths = append(paths, k.Crds...)
 	paths = append(paths, k.OpenAPI["path"])
 	plugins := slices.Concat(k.Generators, k.Transformers, k.Validators)
+	r.plugins = r.plugins || len(plugins) > 0
 	for _, p := range plugins {
 		if strings.Contains(p, "\n") {
 			texts = append(texts, p)
 		} else {
 			paths = append(paths, p)
+		}
+	}
+	for _, p := range data {
+		if isRemote(p) {
+			r.block(s, p)
 		}
 	}
 	for _, p := range paths {
@@ -351,15 +368,17 @@ func (r *reach) screenPath(s *step, p string, plugin bool) {
 		}
 		return
 	}
-	if data, err := f.content(); err == nil {
-		r.screenText(s, string(data), plugin)
+	if d := f.document(); d.refused != nil {
+		r.blocked = true
+		r.fail(&Problem{Kind: BuildFailed, Place: r.view.tree.place(f.path, 0, 0), Message: "the build fails: " + d.problems[0].Message})
+		return
+	}
+	if data, err := f.content(); err == nil && plugin && pluginFetches.Match(data) {
+		r.block(s, "in the configuration of a generator or transformer")
 	}
 }
 
 func (r *reach) screenText(s *step, text string, plugin bool) {
-	if strings.Contains(text, "annotations") || strings.Contains(text, "$patch") || strings.Contains(text, "/metadata") {
-		r.annotations = true
-	}
 	if strings.Contains(text, "*") && strings.Contains(text, "&") {
 		if d := parseYAML([]byte(text), s.file, r.view.tree.limits); d.refused != nil {
 			r.blocked = true

@@ -379,6 +379,9 @@ func (w *world) objectsOf(k *Kustomization) {
 		if m.file != "" {
 			o.Origin.File = k.view.tree.label + m.file
 		}
+		if m.item >= 0 {
+			o.within = validators.NewPath("items").Index(m.item)
+		}
 		if m.err != nil {
 			k.report(&Problem{Kind: BuildFailed, Place: k.view.tree.place(m.file, 0, 0), Detail: m.err.Error(), Message: "an object cannot be written as JSON: " + m.err.Error()})
 			continue

@@ -117,10 +117,10 @@ type substitution struct {
 	err     error
 }
 
-// substitute replaces variables in the object, over its text as YAML, as fluxcd/pkg/kustomize does. An object without a dollar sign is
-// returned as it is. Lenient is Flux before 2.9: a variable without a value is the empty string.
+// substitute replaces variables in the object, over its text as YAML, as fluxcd/pkg/kustomize does. An object that holds nothing to substitute
+// is returned as it is. Lenient is Flux before 2.9: a variable without a value is the empty string.
 func (v *variables) substitute(object map[string]any, lenient bool) substitution {
-	if !anyString(object, hasDollar) {
+	if !anyString(object, substitutable) {
 		return substitution{object: object}
 	}
 	data, err := yaml.Marshal(object)

@@ -188,7 +188,7 @@ func (f *file) content() ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if isYAMLName(f.path) || (strings.IndexByte(string(data), '*') >= 0 && strings.IndexByte(string(data), '&') >= 0) {
+	if isYAMLName(f.path) { // what kustomize parses under another name is looked at before the build
 		if d := f.document(); d.refused != nil {
 			return nil, d.refused
 		}
