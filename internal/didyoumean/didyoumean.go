@@ -4,14 +4,12 @@ package didyoumean
 import (
 	"strings"
 	"unicode/utf8"
-
-	"github.com/agext/levenshtein"
 )
 
 // maxName bounds, in bytes, the names that are compared: the cost is quadratic, and nobody misspells longer ones.
 const maxName = 128
 
-// Nearest returns the one of the known names that is nearest to name by edit distance, ignoring case; "" when none is near
+// Nearest returns the one of the known names that is nearest to name by edit distance, ignoring case, where two letters swapped are one edit; "" when none is near
 // enough to be meant, or when two are equally near. Names that equal name exactly are not suggested.
 func Nearest(name string, known []string) string {
 	if name == "" || len(name) > maxName {
@@ -23,7 +21,7 @@ func Nearest(name string, known []string) string {
 		if k == name || k == "" || len(k) > maxName {
 			continue
 		}
-		d := levenshtein.Distance(folded, strings.ToLower(k), levenshtein.NewParams().MaxCost(bestDistance))
+		d := distance([]rune(folded), []rune(strings.ToLower(k)))
 		switch {
 		case d < bestDistance:
 			best, bestDistance, tie = k, d, false
@@ -49,4 +47,27 @@ func allowed(name string) int {
 	default:
 		return n / 3
 	}
+}
+
+// distance is the optimal string alignment distance: the least number of letters inserted, left out, replaced, or swapped with the next one.
+func distance(a, b []rune) int {
+	before, last, row := make([]int, len(b)+1), make([]int, len(b)+1), make([]int, len(b)+1)
+	for j := range last {
+		last[j] = j
+	}
+	for i := 1; i <= len(a); i++ {
+		row[0] = i
+		for j := 1; j <= len(b); j++ {
+			replaced := last[j-1]
+			if a[i-1] != b[j-1] {
+				replaced++
+			}
+			row[j] = min(replaced, last[j]+1, row[j-1]+1)
+			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
+				row[j] = min(row[j], before[j-2]+1)
+			}
+		}
+		before, last, row = last, row, before
+	}
+	return last[len(b)]
 }

@@ -16,6 +16,9 @@ func TestNearest(t *testing.T) {
 	}{
 		"a letter left out is found":                   {"replcas", []string{"resources", "replicas"}, "replicas"},
 		"letters swapped are found":                    {"metadataConnetcion", []string{"metadataConnection", "resultBackendConnection"}, "metadataConnection"},
+		"letters swapped in a short name are found":    {"prot", []string{"name", "port"}, "port"},
+		"a word too many is found":                     {"storageClassName", []string{"pvcTemplate", "resizeInUseVolumes", "size", "storageClass"}, "storageClass"},
+		"a long name is not near another long name":    {"retryInterval", []string{"interval", "storageNamespace", "targetNamespace"}, ""},
 		"another case is found":                        {"existingsecret", []string{"existingSecret"}, "existingSecret"},
 		"another word is not suggested":                {"existingSecret", []string{"user", "pass", "protocol"}, ""},
 		"the name itself is not suggested":             {"user", []string{"user"}, ""},
