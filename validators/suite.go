@@ -15,7 +15,7 @@ import (
 // Suite is an ordered list of rules with their parameters. It is immutable and safe for concurrent use.
 type Suite struct {
 	rules  []*Rule
-	params map[string]any // by rule name
+	params map[string]any               // by rule name
 	byKind map[schema.GroupKind][]*Rule // those for any kind included
 	any    []*Rule                      // for the kinds that are not in byKind
 }

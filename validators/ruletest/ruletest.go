@@ -11,6 +11,8 @@
 //	-- old.yaml --           the stored object; makes the case an UPDATE
 //	-- lookup/NAME.yaml --   objects that a lookup finds; all others are absent
 //	-- lookup/hidden --      "Kind namespace/name: reason" a line: objects that are there and cannot be read
+//	-- lookup/crds/NAME.yaml -- CustomResourceDefinitions that are installed; other kinds are Kubernetes' own, or absent. A line
+//	                         "Kind group/Name: reason" in lookup/hidden makes a kind unknown
 //	-- lookup/charts/... --  chart directories, for lookups of charts
 //	-- policy.yaml --        the rule's parameters
 //	-- fixed.yaml --         the object after the findings' edits; it must pass
@@ -58,6 +60,8 @@ type Case struct {
 	Objects []*unstructured.Unstructured
 	// Hidden are the objects that cannot be read, with the reason.
 	Hidden map[ObjectKey]string
+	// CRDs are the CustomResourceDefinitions of lookup/crds/.
+	CRDs []*unstructured.Unstructured
 	// Charts are the files below lookup/charts/, by their path below it.
 	Charts map[string][]byte
 	// Params is policy.yaml; nil when there is none.
@@ -119,6 +123,11 @@ func Parse(name string, data []byte) (*Case, error) {
 			err = c.hidden(string(f.Data))
 		case strings.HasPrefix(f.Name, "lookup/charts/"):
 			c.Charts[strings.TrimPrefix(f.Name, "lookup/charts/")] = f.Data
+		case strings.HasPrefix(f.Name, "lookup/crds/"):
+			var o *unstructured.Unstructured
+			if o, err = object(f.Data); err == nil {
+				c.CRDs = append(c.CRDs, o)
+			}
 		case strings.HasPrefix(f.Name, "lookup/"):
 			var o *unstructured.Unstructured
 			if o, err = object(f.Data); err == nil {
@@ -257,6 +266,7 @@ func (c *Case) Lookup(t *testing.T, charts ChartsFunc) *lookup.Memory {
 	if charts != nil {
 		m.Charts = charts(t, c.WriteCharts(t))
 	}
+	m.Kinds = &kinds{c: c}
 	return m
 }
 

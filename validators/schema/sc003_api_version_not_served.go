@@ -1,0 +1,72 @@
+package schema
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/flux-admission/flux-admission/validators"
+)
+
+// APIVersionNotServed is the rule api-version-not-served.
+//
+// It judges only by definitions that are installed: another release of an operator may serve other versions.
+var APIVersionNotServed = &validators.Rule{
+	Meta: validators.Meta{
+		ID:       "SC003",
+		Name:     "api-version-not-served",
+		AnyKind:  true,
+		Severity: validators.SeverityError,
+		Doc: validators.Doc{
+			Title: "Version of a kind that the API server does not serve",
+			Why: "The API server knows the kind, but not in this version: it answers \"no matches for kind\", and everything behind the " +
+				"Kustomization waits.",
+			Fix:   "Write the object in a version that is served.",
+			Since: since,
+		},
+	},
+	Check: checkAPIVersion,
+}
+
+func checkAPIVersion(ctx context.Context, p *validators.Pass) error {
+	gvk := p.Object.GroupVersionKind()
+	kind, presence, err := p.Lookup.Kind(ctx, gvk.GroupKind())
+	if presence == validators.Absent { // crd-missing reports it
+		return nil
+	}
+	if kind == nil {
+		p.Unknown("the versions of %s (%s) are not known: %v", gvk.Kind, gvk.Group, orNothing(err))
+		return nil
+	}
+	if slices.Contains(kind.Served, gvk.Version) {
+		return nil
+	}
+	if presence != validators.Present {
+		p.Unknown("the versions of %s (%s) are not known: %s does not serve %s, another release may", gvk.Kind, gvk.Group, kind.Origin, gvk.Version)
+		return nil
+	}
+	text := fmt.Sprintf("%s is not served", kindName(gvk))
+	if why := kind.Retired[gvk.Version]; why != "" {
+		text += " " + why
+	} else {
+		text += " by " + kind.Origin
+	}
+	f := p.Report(validators.NewPath("apiVersion"), gvk.GroupVersion().String(), "%s", text)
+	if len(kind.Served) == 0 {
+		return nil
+	}
+	to := gvk
+	to.Version = kind.Served[0]
+	var served []string
+	for _, v := range kind.Served {
+		to := gvk
+		to.Version = v
+		served = append(served, to.GroupVersion().String())
+	}
+	f.Fix = fmt.Sprintf("Write apiVersion: %s.", strings.Join(served, " or "))
+	if fits(ctx, kind, p.Object, to) {
+		f.Edits = []validators.Edit{{Op: validators.EditReplace, Path: validators.NewPath("apiVersion"), Value: to.GroupVersion().String()}}
+	}
+	return nil
+}

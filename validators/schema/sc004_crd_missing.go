@@ -1,0 +1,68 @@
+package schema
+
+import (
+	"context"
+	"fmt"
+
+	k8sschema "k8s.io/apimachinery/pkg/runtime/schema"
+
+	"github.com/flux-admission/flux-admission/validators"
+)
+
+// CRDMissing is the rule crd-missing.
+//
+// A misspelt kind and a kind in the wrong API group look the same to the API server as one whose CustomResourceDefinition is not there.
+var CRDMissing = &validators.Rule{
+	Meta: validators.Meta{
+		ID:       "SC004",
+		Name:     "crd-missing",
+		AnyKind:  true,
+		Severity: validators.SeverityError,
+		Doc: validators.Doc{
+			Title: "Kind that nothing installs",
+			Why: "The API server answers \"no matches for kind\" for as long as no CustomResourceDefinition declares the kind, and everything behind " +
+				"the Kustomization waits.",
+			Fix:   "Correct apiVersion and kind, or add what installs the CustomResourceDefinition.",
+			Since: since,
+		},
+	},
+	Check: checkCRDMissing,
+}
+
+func checkCRDMissing(ctx context.Context, p *validators.Pass) error {
+	gvk := p.Object.GroupVersionKind()
+	kind, presence, err := p.Lookup.Kind(ctx, gvk.GroupKind())
+	switch presence {
+	case validators.Present:
+		return nil
+	case validators.Unknown:
+		p.Unknown("whether anything installs %s (%s) is not known: %v", gvk.Kind, gvk.Group, orNothing(err))
+		return nil
+	case validators.Absent:
+	}
+	text := fmt.Sprintf("nothing installs the kind %s", kindName(gvk))
+	if kind == nil || len(kind.Near) == 0 {
+		p.Report(validators.NewPath("kind"), gvk.Kind, "%s", text)
+		return nil
+	}
+	near := kind.Near[0]
+	meant, nearKind := near.WithVersion(gvk.Version), (*validators.Kind)(nil)
+	if k, presence, _ := p.Lookup.Kind(ctx, near); presence == validators.Present && len(k.Served) > 0 {
+		meant.Version, nearKind = k.Served[0], k
+	}
+	path, value := validators.NewPath("kind"), meant.Kind
+	if near.Kind == gvk.Kind {
+		path, value = validators.NewPath("apiVersion"), meant.GroupVersion().String()
+	}
+	f := p.Report(path, path.Lookup(p.Object.Object), "%s; did you mean %s?", text, kindName(meant))
+	f.Fix = fmt.Sprintf("Write apiVersion: %s and kind: %s.", meant.GroupVersion(), meant.Kind)
+	// One field to change, and the object is valid as what was meant.
+	if len(kind.Near) == 1 && oneFieldApart(gvk, meant) && fits(ctx, nearKind, p.Object, meant) {
+		f.Edits = []validators.Edit{{Op: validators.EditReplace, Path: path, Value: value}}
+	}
+	return nil
+}
+
+func oneFieldApart(a, b k8sschema.GroupVersionKind) bool {
+	return (a.Kind == b.Kind) != (a.GroupVersion() == b.GroupVersion())
+}
