@@ -43,6 +43,7 @@ const (
 
 const (
 	fluxNamespace      = "flux-system"
+	fluxGroups         = ".toolkit.fluxcd.io"
 	kustomizationGroup = "kustomize.toolkit.fluxcd.io"
 	sourceGroup        = "source.toolkit.fluxcd.io"
 	instanceGroup      = "fluxcd.controlplane.io"

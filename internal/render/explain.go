@@ -26,7 +26,7 @@ func explain(r *reach, err error) *Problem {
 		kind, namespace, name := splitID(id)
 		p.Name = name
 		p.Message = fmt.Sprintf("the build fails: %s %s is there twice", kind, slashed(namespace, name))
-		if places := r.definitions(kind, name); len(places) > 0 {
+		if places := r.definitions(kind, name, r.resourceFiles()); len(places) > 0 {
 			var in []string
 			for _, place := range places {
 				if !slices.Contains(in, place.File) {
@@ -35,6 +35,9 @@ func explain(r *reach, err error) *Problem {
 			}
 			p.Message += ", in " + strings.Join(in, " and ")
 			p.Other = places
+			if len(in) == 1 {
+				p.Other = append(p.Other, r.listings(in[0])...)
+			}
 		}
 		if users := r.repeated(); len(users) > 0 {
 			// The usual cause: one component or base included by several directories that end up in one namespace.
@@ -45,6 +48,9 @@ func explain(r *reach, err error) *Problem {
 		kind, namespace, name := splitID(noPatchMatch.FindStringSubmatch(text)[1])
 		p.Name = name
 		p.Message = fmt.Sprintf("the build fails: a patch is for %s %s, which is not among the resources", kind, slashed(namespace, name))
+		if places := r.definitions(kind, name, r.patchFiles()); len(places) > 0 {
+			p.Place = places[0]
+		}
 	case unknownField.MatchString(text):
 		p.Name = unknownField.FindStringSubmatch(text)[1]
 		p.Message = fmt.Sprintf("the build fails: %s has an unknown field %q", path.Base(p.Place.File), p.Name)
@@ -92,14 +98,58 @@ func (r *reach) fault(text string) Place {
 	return r.view.tree.place(found, 0, 0)
 }
 
-// definitions finds the documents that define an object of the kind and name in the files of the build.
-func (r *reach) definitions(kind, name string) []Place {
+// definitions finds the documents with an object of the kind and name in files of the build.
+func (r *reach) definitions(kind, name string, files []string) []Place {
 	var out []Place
-	for _, p := range r.resourceFiles() {
+	for _, p := range files {
 		for _, doc := range r.view.files[p].document().docs {
 			if id := identify(doc); id.kind == kind && id.name != "" && strings.Contains(name, id.name) {
 				root := content(doc)
 				out = append(out, r.view.tree.place(p, root.Line, root.Column))
+			}
+		}
+	}
+	return out
+}
+
+// listings returns the places that list a file as a resource, when there is more than one.
+func (r *reach) listings(name string) []Place {
+	var out []Place
+	for _, dir := range sortedKeys(r.steps) {
+		s := r.steps[dir]
+		list := child(s.doc, "resources")
+		if !s.files[strings.TrimPrefix(name, r.view.tree.label)] || list == nil {
+			continue
+		}
+		for _, n := range list.Content {
+			if r.view.tree.label+rel(path.Join(s.dir, n.Value)) == name {
+				out = append(out, r.view.tree.place(s.file, n.Line, n.Column))
+			}
+		}
+	}
+	if len(out) < 2 {
+		return nil
+	}
+	return out
+}
+
+func (r *reach) patchFiles() []string {
+	var out []string
+	for _, dir := range sortedKeys(r.steps) {
+		s := r.steps[dir]
+		if s.k == nil {
+			continue
+		}
+		names := make([]string, 0, len(s.k.Patches)+len(s.k.PatchesStrategicMerge))
+		for _, p := range s.k.Patches {
+			names = append(names, p.Path)
+		}
+		for _, p := range s.k.PatchesStrategicMerge {
+			names = append(names, string(p))
+		}
+		for _, n := range names {
+			if f := rel(path.Join(s.dir, n)); r.view.files[f] != nil {
+				out = append(out, f)
 			}
 		}
 	}

@@ -23,6 +23,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 	"sigs.k8s.io/kustomize/kyaml/filesys"
+
+	"github.com/flux-admission/flux-admission/validators"
 )
 
 // fluxBuild renders a Kustomization with Flux's own library, as kustomize-controller does, without writing to the tree. Variables come from
@@ -135,12 +137,17 @@ func variablesClient(t *testing.T, c *Cluster) client.Client {
 		t.Fatal(err)
 	}
 	b := fake.NewClientBuilder().WithScheme(scheme)
+	seen := map[validators.ObjectRef]bool{}
 	for _, o := range c.Objects {
 		gvk := o.GroupVersionKind()
-		if gvk.Group != "" || (gvk.Kind != "ConfigMap" && gvk.Kind != "Secret") || o.Encrypted {
+		if gvk.Group != "" || (gvk.Kind != "ConfigMap" && gvk.Kind != "Secret") || o.Encrypted || seen[refOf(o)] {
 			continue
 		}
+		seen[refOf(o)] = true
 		copied := o.DeepCopy()
+		if err := apiruntime.DefaultUnstructuredConverter.FromUnstructured(copied.Object, &corev1.ConfigMap{}); gvk.Kind == "ConfigMap" && err != nil {
+			continue // a number in its data: the API server would not take it
+		}
 		if text, ok := copied.Object["stringData"].(map[string]any); ok { // the API server does this
 			data := map[string][]byte{}
 			for key, value := range text {

@@ -188,6 +188,14 @@ func (v *view) parseFailure(p string, err error) *Problem {
 		out.Place, out.Message = first.Place, "the build fails: "+first.Message
 		return out
 	}
+	if m := unknownField.FindStringSubmatch(err.Error()); m != nil {
+		out.Name = m[1]
+		out.Message = fmt.Sprintf("the build fails: %s has an unknown field %q", path.Base(p), m[1])
+		if place, ok := v.search(p, m[1]+":", 1); ok {
+			out.Place = place
+		}
+		return out
+	}
 	line, text := yamlError(err)
 	out.Place.Line = line
 	text = strings.TrimPrefix(text, "error converting YAML to JSON: yaml: ")

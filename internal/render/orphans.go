@@ -32,7 +32,7 @@ func (r *renderer) orphans(clusters []*Cluster) []*Orphan {
 		}
 		for _, doc := range v.files[p].document().docs {
 			id := identify(doc)
-			if !strings.HasSuffix(id.group(), ".toolkit.fluxcd.io") || id.name == "" {
+			if !strings.HasSuffix(id.group(), fluxGroups) || id.name == "" {
 				continue
 			}
 			o := &Orphan{Place: find(r.tree.label+p, doc, nil), Group: id.group(), Kind: id.kind, Namespace: id.namespace, Name: id.name}

@@ -143,7 +143,8 @@ func (r *reach) entry(s *step, field string, index int, entry string, component 
 		if r.remote {
 			return true
 		}
-		r.fail(&Problem{Kind: RemoteBase, Name: entry, Place: place, Message: fmt.Sprintf("the remote resource %s was not evaluated", redactURL(entry))})
+		address := redactURL(entry)
+		r.fail(&Problem{Kind: RemoteBase, Name: address, Place: place, Message: fmt.Sprintf("the remote resource %s was not evaluated", address)})
 		return false
 	}
 	p := path.Join(s.dir, entry)
@@ -398,8 +399,9 @@ func (r *reach) block(s *step, what string) {
 		return
 	}
 	r.blocked = true
+	what = redactURL(what)
 	r.fail(&Problem{Kind: RemoteBase, Name: what, Place: r.view.tree.place(s.file, 0, 0),
-		Message: fmt.Sprintf("not evaluated: %s refers to something outside of the tree (%s)", path.Base(s.file), redactURL(what))})
+		Message: fmt.Sprintf("not evaluated: %s refers to something outside of the tree (%s)", path.Base(s.file), what)})
 }
 
 var scpUser = regexp.MustCompile(`^[a-zA-Z][a-zA-Z0-9-]*@`)

@@ -201,6 +201,12 @@ func (w *world) add(o *Object) *Kustomization {
 	return k
 }
 
+func (w *world) plan(k *Kustomization) {
+	if !slices.Contains(w.pending, k) {
+		w.pending = append(w.pending, k)
+	}
+}
+
 // drain renders what is planned, in waves: first those whose variables are all there, and when there are none of these, the others.
 func (w *world) drain(ctx context.Context) error {
 	for len(w.pending) > 0 {
@@ -532,7 +538,7 @@ func (w *world) child(parent *Kustomization, o *Object) {
 		changed := !reflect.DeepEqual(known.Object.Object["spec"], o.Object["spec"])
 		known.Object = o
 		if changed && known.renders < maxRenders {
-			w.pending = append(w.pending, known)
+			w.plan(known)
 		}
 	}
 	if !slices.Contains(parent.Children, known) {
@@ -551,7 +557,7 @@ func (w *world) again() bool {
 			changed = changed || w.objects[ref] != nil
 		}
 		if changed {
-			w.pending = append(w.pending, k)
+			w.plan(k)
 		}
 	}
 	return len(w.pending) > 0

@@ -1,6 +1,7 @@
 package render
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -41,20 +42,64 @@ type Cluster struct {
 	Complete bool
 }
 
-// Lookup returns the rules' view of the cluster: an object that is not there is Absent if the cluster is complete, else Unknown; one that is
-// encrypted is Unknown. Objects that a Kustomization applies to another cluster (spec.kubeConfig) are left out. Charts may be nil.
-func (c *Cluster) Lookup(charts lookup.Charts) *lookup.Memory {
-	m := &lookup.Memory{Complete: c.Complete, Charts: charts}
+// Lookup returns the rules' view of the cluster. What is not there is Absent when the cluster is complete, else Unknown. When remote resources
+// were left out, only Flux's own kinds are Absent: anything else may be among these. What is encrypted is Unknown. Objects that a Kustomization
+// applies to another cluster (spec.kubeConfig) are left out. Charts may be nil.
+func (c *Cluster) Lookup(charts lookup.Charts) validators.Lookup {
+	s := &seen{Memory: &lookup.Memory{Complete: c.Complete, Charts: charts}}
 	for _, o := range c.Objects {
 		if o.Kustomization != nil && o.Kustomization.Elsewhere() {
 			continue
 		}
-		m.Add(o.Unstructured)
+		s.Add(o.Unstructured)
 		if o.Encrypted {
-			m.Hide(o.GroupVersionKind().GroupKind(), types.NamespacedName{Namespace: o.GetNamespace(), Name: o.GetName()}, errEncrypted)
+			s.Hide(o.GroupVersionKind().GroupKind(), types.NamespacedName{Namespace: o.GetNamespace(), Name: o.GetName()}, errEncrypted)
 		}
 	}
-	return m
+	for _, k := range c.Kustomizations {
+		for _, p := range k.Problems {
+			if p.Kind == RemoteBase && !k.Elsewhere() {
+				s.remote++
+			}
+		}
+	}
+	return s
+}
+
+// seen is a Memory with gaps: remote resources that were left out.
+type seen struct {
+	*lookup.Memory
+	remote int
+}
+
+func (s *seen) gap(gk schema.GroupKind) error {
+	if s.remote == 0 || strings.HasSuffix(gk.Group, fluxGroups) {
+		return nil
+	}
+	return fmt.Errorf("it may be among %d remote resources that were not evaluated", s.remote)
+}
+
+// Get implements validators.Lookup.
+func (s *seen) Get(ctx context.Context, gk schema.GroupKind, key types.NamespacedName) (*unstructured.Unstructured, validators.Presence, error) {
+	o, p, err := s.Memory.Get(ctx, gk, key)
+	if gap := s.gap(gk); p == validators.Absent && gap != nil {
+		return nil, validators.Unknown, fmt.Errorf("%s %s: %w", gk.Kind, key, gap)
+	}
+	return o, p, err
+}
+
+// List implements validators.Lookup.
+func (s *seen) List(ctx context.Context, gk schema.GroupKind, namespace string) ([]*unstructured.Unstructured, validators.Presence, error) {
+	list, p, err := s.Memory.List(ctx, gk, namespace)
+	if gap := s.gap(gk); p == validators.Present && gap != nil {
+		return list, validators.Unknown, fmt.Errorf("list of %s: %w", gk.Kind, gap)
+	}
+	return list, p, err
+}
+
+// Namespace implements validators.Lookup.
+func (s *seen) Namespace(ctx context.Context, name string) (*unstructured.Unstructured, validators.Presence, error) {
+	return s.Get(ctx, schema.GroupKind{Kind: "Namespace"}, types.NamespacedName{Name: name})
 }
 
 // Find returns the objects of a kind and key; more than one when several Kustomizations apply it.

@@ -198,9 +198,9 @@ func unmark(v any, at validators.Path, found *[]validators.Path) any {
 		return writtenOut.Replace(v)
 	case map[string]any:
 		out := make(map[string]any, len(v))
-		for k, e := range v {
-			k = writtenOut.Replace(k)
-			out[k] = unmark(e, at.Child(k), found)
+		for _, k := range sortedKeys(v) {
+			name := writtenOut.Replace(k)
+			out[name] = unmark(v[k], at.Child(name), found)
 		}
 		return out
 	case []any:

@@ -260,13 +260,23 @@ func (v *view) explainMissing(p string) string {
 	if target, ok := v.tree.links[p]; ok {
 		return fmt.Sprintf("%s is a symbolic link to %s, which Flux leaves out of the artifact", p, target)
 	}
-	if _, ok := v.tree.files[p]; ok {
+	if v.tree.has(p) {
 		return p + " is left out of the artifact by .sourceignore or the source's spec.ignore"
 	}
 	if strings.HasPrefix(p, "..") {
 		return p + " is outside of the tree"
 	}
 	return p + " is not in the tree"
+}
+
+// has tells whether the path is a file or a directory with files, ignored ones included.
+func (t *tree) has(p string) bool {
+	for f := range t.files {
+		if f == p || strings.HasPrefix(f, p+"/") {
+			return true
+		}
+	}
+	return false
 }
 
 // near returns the existing path, among candidates, that resembles the missing one most; empty when none does.
