@@ -181,9 +181,10 @@ func (d *document) cut(v any, base *url.URL, pointer string) {
 				// A dynamic reference depends on the way it was reached when schemas with names of their own are embedded.
 				target = base.JoinPath(k)
 			}
-			name := ref
+			name := "a reference that cannot be read"
 			if err == nil {
-				name = target.Redacted()
+				shown := url.URL{Scheme: target.Scheme, Opaque: target.Opaque, Host: target.Host, Path: target.Path}
+				name = shown.String()
 			}
 			clear(m)
 			d.permissive[pointer] = name

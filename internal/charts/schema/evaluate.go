@@ -854,3 +854,6 @@ func boolState(ok bool) state {
 	}
 	return invalid
 }
+
+// TypeName returns the JSON type of a value, as messages name it.
+func TypeName(v any) string { return typeOf(v).String() }

@@ -1,0 +1,198 @@
+// Package charts finds the chart that a HelmRelease refers to and says what its schemas make of the release's values.
+//
+// A Resolver looks at the directories it was given, then at what it has read before, then at the source itself. A review waits for a source
+// within a small budget only; reading goes on behind it.
+package charts
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"slices"
+	"time"
+
+	chart "helm.sh/helm/v4/pkg/chart/v2"
+
+	"github.com/flux-admission/flux-admission/internal/charts/schema"
+	"github.com/flux-admission/flux-admission/internal/charts/values"
+	"github.com/flux-admission/flux-admission/validators"
+)
+
+// validateTimeout bounds holding values against a chart's schemas. The evaluation's own budget ends far sooner on any common machine.
+const validateTimeout = 3 * time.Second
+
+// compiled is one schema document; err says why it is of no use.
+type compiled struct {
+	schema *schema.Schema
+	err    error
+}
+
+// Chart is a chart that is ready to judge values. It is immutable and safe for concurrent use. It implements validators.Chart.
+type Chart struct {
+	name, version string
+	chart         *values.Chart
+	// schemas are the compiled schemas of the chart and its subcharts, by the first byte of the document: subcharts are copied
+	// by Helm for every composition, their documents are not.
+	schemas map[*byte]*compiled
+	bytes   int64
+	// cacheKey is where the chart is kept in the cache; empty for a chart that is not.
+	cacheKey string
+}
+
+// NewChart prepares a chart, which must not be changed any more. It compiles the schemas of the chart and of all subcharts: off the request path.
+// A schema that cannot be compiled is no error; it makes verdicts unknown.
+func NewChart(c *chart.Chart) (*Chart, error) {
+	composer, err := values.NewChart(c)
+	if err != nil {
+		return nil, err
+	}
+	out := &Chart{name: c.Name(), version: c.Metadata.Version, chart: composer, schemas: map[*byte]*compiled{}}
+	out.add(c, map[[sha256.Size]byte]*compiled{})
+	return out, nil
+}
+
+func (c *Chart) add(ch *chart.Chart, known map[[sha256.Size]byte]*compiled) {
+	c.bytes += sizeOf(ch.Values) + int64(len(ch.Schema))
+	for _, f := range ch.Files {
+		c.bytes += int64(len(f.Data))
+	}
+	if len(ch.Schema) > 0 {
+		sum := sha256.Sum256(ch.Schema)
+		s := known[sum]
+		if s == nil {
+			s = &compiled{}
+			if s.schema, s.err = schema.Compile(ch.Schema); s.err == nil {
+				c.bytes += s.schema.Cost()
+			}
+			known[sum] = s
+		}
+		c.schemas[&ch.Schema[0]] = s
+	}
+	for _, d := range ch.Dependencies() {
+		c.add(d, known)
+	}
+}
+
+// sizeOf estimates the memory of decoded values, in bytes.
+func sizeOf(v any) int64 {
+	n := int64(16)
+	switch v := v.(type) {
+	case string:
+		n += int64(len(v))
+	case map[string]any:
+		for k, c := range v {
+			n += int64(len(k)) + 48 + sizeOf(c)
+		}
+	case []any:
+		for _, c := range v {
+			n += sizeOf(c)
+		}
+	}
+	return n
+}
+
+// Name implements validators.Chart.
+func (c *Chart) Name() string { return c.name }
+
+// Version implements validators.Chart.
+func (c *Chart) Version() string { return c.version }
+
+// Bytes estimates the memory that the chart takes.
+func (c *Chart) Bytes() int64 { return c.bytes }
+
+// Validate implements validators.Chart.
+func (c *Chart) Validate(ctx context.Context, v validators.Values) (validators.ValuesVerdict, error) {
+	ctx, cancel := context.WithTimeout(ctx, validateTimeout)
+	defer cancel()
+	release, err := values.FromRelease(ctx, v)
+	if err != nil {
+		return validators.ValuesVerdict{}, err
+	}
+	layers, missing, err := c.chart.Compose(release)
+	if err != nil {
+		return validators.ValuesVerdict{}, err
+	}
+	verdict := validators.ValuesVerdict{Missing: append(release.Missing, missing...), HasSchema: len(missing) > 0 && len(c.schemas) > 0}
+	for _, layer := range layers {
+		if err := c.judge(ctx, layer, &verdict); err != nil {
+			return validators.ValuesVerdict{}, err
+		}
+	}
+	for i := range verdict.Violations {
+		locate(&verdict.Violations[i], v, release)
+	}
+	slices.SortStableFunc(verdict.Violations, func(a, b validators.Violation) int {
+		return cmp.Or(cmp.Compare(a.Path.Pointer(), b.Path.Pointer()), cmp.Compare(a.Message, b.Message))
+	})
+	slices.Sort(verdict.Missing)
+	verdict.Missing = slices.Compact(verdict.Missing)
+	return verdict, nil
+}
+
+// judge puts one chart's values to its schema.
+func (c *Chart) judge(ctx context.Context, layer values.Layer, verdict *validators.ValuesVerdict) error {
+	switch layer.Values.(type) {
+	case map[string]any, schema.Open, schema.Unknown:
+	default:
+		verdict.Violations = append(verdict.Violations, validators.Violation{
+			Chart: layer.Chart.Name(), Path: layer.Path, Keyword: "type",
+			Message: "got " + schema.TypeName(layer.Values) + ", want object: these are the values of a subchart",
+		})
+		return nil
+	}
+	if len(layer.Chart.Schema) == 0 {
+		return nil
+	}
+	verdict.HasSchema = true
+	s := c.schemas[&layer.Chart.Schema[0]]
+	if s == nil || s.err != nil {
+		why := "is not known"
+		if s != nil {
+			why = "cannot be used: " + s.err.Error()
+		}
+		verdict.Missing = append(verdict.Missing, fmt.Sprintf("the schema of chart %s, which %s", layer.Chart.Name(), why))
+		return nil
+	}
+	res, err := s.schema.Evaluate(ctx, layer.Values)
+	if err != nil {
+		return fmt.Errorf("chart %s: %w", layer.Chart.Name(), err)
+	}
+	for _, u := range res.NotLoaded {
+		verdict.Missing = append(verdict.Missing, fmt.Sprintf("the schema at %s, which chart %s refers to and which is not loaded", u, layer.Chart.Name()))
+	}
+	for _, p := range res.Problems {
+		verdict.Violations = append(verdict.Violations, validators.Violation{
+			Chart:      layer.Chart.Name(),
+			Path:       append(slices.Clone(layer.Path), p.Path...),
+			Pointer:    p.Pointer,
+			Keyword:    p.Keyword,
+			Message:    p.Message,
+			Suggestion: p.Suggestion,
+		})
+	}
+	return nil
+}
+
+// locate says where the offending value was set.
+func locate(f *validators.Violation, v validators.Values, release *values.Release) {
+	path := f.Path
+	if f.Keyword == "required" || f.Keyword == "dependentRequired" {
+		path = path[:len(path)-1] // the object that lacks it
+	}
+	if values.Has(v.Inline, path) && (len(path) > 0 || len(v.Inline) > 0) {
+		f.Inline = true
+		return
+	}
+	// A subchart's global values may be the release's own.
+	for i, step := range path {
+		if step.Key == values.GlobalKey && i > 0 {
+			if g := path[i:]; values.Has(v.Inline, g) {
+				f.Path, f.Inline = slices.Clone(f.Path[i:]), true
+				return
+			}
+			break
+		}
+	}
+	f.From = release.Origin(path)
+}

@@ -1,0 +1,408 @@
+package charts
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/go-logr/logr"
+
+	"github.com/flux-admission/flux-admission/internal/charts/archive"
+	"github.com/flux-admission/flux-admission/validators"
+)
+
+// Options configure a Resolver. The zero value of a field means its default.
+type Options struct {
+	// Dirs are directories and archives with charts, or with charts in them. They are matched by the chart's name and version, whatever
+	// repository a release names, and come before every source.
+	Dirs []string
+	// Wait is how long one admission waits for sources together; 0 never waits. Serve's default is DefaultWait.
+	Wait time.Duration
+	// CacheBytes bounds the memory that charts take; 256 MiB by default.
+	CacheBytes int64
+	// Fresh is how long a chart found at a source is used without asking again; 5 minutes by default. After it the chart is
+	// used while it is asked again.
+	Fresh time.Duration
+	// Remember is how long a failure or an absence is remembered; 20 seconds by default.
+	Remember time.Duration
+	// FetchTimeout bounds reading one chart from its source; a minute by default.
+	FetchTimeout time.Duration
+	// Fetches is the number of charts that are read at the same time; 8 by default.
+	Fetches int
+	// AllowLocal lets sources send requests on to loopback and link-local addresses.
+	AllowLocal bool
+	// Limits bound the charts; archive.DefaultLimits by default.
+	Limits archive.Limits
+	// Observer is told what happens; nil for nobody.
+	Observer Observer
+	// Log gets what happens behind admissions; the zero Logger is silent.
+	Log logr.Logger
+	// Clock tells the time; time.Now by default.
+	Clock func() time.Time
+}
+
+// DefaultWait is how long an admission waits for a chart that is not known yet.
+const DefaultWait = 2 * time.Second
+
+// The most charts whose whereabouts are remembered, and that wait to be read.
+const (
+	maxEntries = 4096
+	maxFlights = 256
+)
+
+// Outcome is how a lookup or a fetch ended, for metrics: a small fixed set.
+type Outcome string
+
+// The outcomes.
+const (
+	OutcomeLocal   Outcome = "local"   // found in a directory of Options.Dirs
+	OutcomeHit     Outcome = "hit"     // known
+	OutcomeStale   Outcome = "stale"   // known, and asked for again
+	OutcomeFetched Outcome = "fetched" // read while the review waited
+	OutcomeAbsent  Outcome = "absent"  // does not exist
+	OutcomeTimeout Outcome = "timeout" // not there within the wait
+	OutcomeError   Outcome = "error"   // the source could not be read
+)
+
+// Observer is told what happens to charts. Its methods return soon and are safe for concurrent use.
+type Observer interface {
+	// Resolved is called once for every lookup of a chart. Kind is the source's.
+	Resolved(kind string, outcome Outcome)
+	// Fetched is called when reading a chart from a source has ended, in the background or not.
+	Fetched(kind string, outcome Outcome, took time.Duration)
+	// Cached is called when the cache has changed.
+	Cached(charts int, bytes int64)
+}
+
+type nobody struct{}
+
+func (nobody) Resolved(string, Outcome)               {}
+func (nobody) Fetched(string, Outcome, time.Duration) {}
+func (nobody) Cached(int, int64)                      {}
+
+// Resolver finds charts. It implements lookup.Charts and is safe for concurrent use. Close ends what it does in the background.
+type Resolver struct {
+	opts  Options
+	local []localChart
+	cache *cache
+
+	ctx    context.Context // of everything in the background
+	cancel context.CancelFunc
+	tasks  sync.WaitGroup
+	slots  chan struct{}
+
+	mu      sync.Mutex
+	closed  bool
+	entries map[string]*entry
+	flights map[string]*flight
+	indexes indexCache
+}
+
+// entry is what is known of one reference.
+type entry struct {
+	result  result
+	expires time.Time
+}
+
+// result is the answer to one reference.
+type result struct {
+	presence validators.Presence
+	chart    *Chart
+	// digest is the chart's key in the cache. What is remembered has only that: the cache decides which charts are kept in memory.
+	digest string
+	err    error
+}
+
+// flight is one reading of a chart that any number of reviews wait for.
+type flight struct {
+	done   chan struct{}
+	result result
+}
+
+// New returns a Resolver. It reads the charts of Options.Dirs, and fails when one cannot be read.
+func New(opts Options) (*Resolver, error) {
+	if opts.CacheBytes <= 0 {
+		opts.CacheBytes = 256 << 20
+	}
+	if opts.Fresh <= 0 {
+		opts.Fresh = 5 * time.Minute
+	}
+	if opts.Remember <= 0 {
+		opts.Remember = 20 * time.Second
+	}
+	if opts.FetchTimeout <= 0 {
+		opts.FetchTimeout = time.Minute
+	}
+	if opts.Fetches <= 0 {
+		opts.Fetches = 8
+	}
+	if opts.Limits == (archive.Limits{}) {
+		opts.Limits = archive.DefaultLimits()
+	}
+	if opts.Observer == nil {
+		opts.Observer = nobody{}
+	}
+	if opts.Clock == nil {
+		opts.Clock = time.Now
+	}
+	r := &Resolver{
+		opts: opts, cache: newCache(opts.CacheBytes), slots: make(chan struct{}, opts.Fetches),
+		entries: map[string]*entry{}, flights: map[string]*flight{}, indexes: indexCache{items: map[string]*indexEntry{}},
+	}
+	var err error
+	if r.local, err = readLocal(opts.Dirs, opts.Limits); err != nil {
+		return nil, err
+	}
+	// What is read outlives the review that asked for it, and ends with the Resolver.
+	r.ctx, r.cancel = context.WithCancel(context.Background())
+	return r, nil
+}
+
+// Run waits for ctx to end and closes the Resolver. It lets a manager own it.
+func (r *Resolver) Run(ctx context.Context) error {
+	<-ctx.Done()
+	r.Close()
+	return nil
+}
+
+// Close ends what is read in the background and waits for it. Lookups after it find only what is known. It may be called more than once.
+func (r *Resolver) Close() {
+	r.mu.Lock()
+	r.closed = true
+	r.mu.Unlock()
+	r.cancel()
+	r.tasks.Wait()
+}
+
+type budgetKey struct{}
+
+// WithBudget returns a context in which all lookups together wait no longer than d for charts. Without it each lookup waits for
+// Options.Wait.
+func WithBudget(ctx context.Context, d time.Duration) context.Context {
+	return context.WithValue(ctx, budgetKey{}, time.Now().Add(d))
+}
+
+// wait returns how long a lookup may wait.
+func (r *Resolver) wait(ctx context.Context) time.Duration {
+	d := r.opts.Wait
+	if until, ok := ctx.Value(budgetKey{}).(time.Time); ok {
+		d = min(d, time.Until(until))
+	}
+	return d
+}
+
+// Resolve implements lookup.Charts. An error explains an Unknown: for a chart that is still being read, that it is.
+func (r *Resolver) Resolve(ctx context.Context, objects validators.Lookup, ref validators.ChartRef) (validators.Chart, validators.Presence, error) {
+	if c, err := r.fromLocal(ref); err != nil || c != nil {
+		if err != nil {
+			return r.answer(ref, OutcomeError, result{err: err})
+		}
+		return r.answer(ref, OutcomeLocal, result{presence: validators.Present, chart: c})
+	}
+	src, presence, err := r.source(ctx, objects, ref)
+	switch {
+	case presence == validators.Absent:
+		return r.answer(ref, OutcomeAbsent, result{presence: validators.Absent})
+	case err != nil || presence != validators.Present:
+		if err == nil {
+			err = errors.New("nothing is known of it")
+		}
+		return r.answer(ref, OutcomeError, result{err: err})
+	}
+	res, outcome := r.find(ctx, src)
+	return r.answer(ref, outcome, res)
+}
+
+func (r *Resolver) answer(ref validators.ChartRef, outcome Outcome, res result) (validators.Chart, validators.Presence, error) {
+	if res.presence == validators.Absent {
+		outcome = OutcomeAbsent
+	} else if res.presence == validators.Unknown && outcome != OutcomeTimeout {
+		outcome = OutcomeError
+	}
+	r.opts.Observer.Resolved(ref.Source.Kind, outcome)
+	if res.presence == validators.Present {
+		return res.chart, validators.Present, nil
+	}
+	return nil, res.presence, res.err
+}
+
+// find returns what is known of a chart, or has it read and waits for it.
+func (r *Resolver) find(ctx context.Context, src source) (result, Outcome) {
+	key := src.key()
+	now := r.opts.Clock()
+	r.mu.Lock()
+	known, fresh := r.recall(key, now)
+	if known != nil && fresh {
+		r.mu.Unlock()
+		return *known, OutcomeHit
+	}
+	f, err := r.fly(key, src)
+	r.mu.Unlock()
+	if known != nil && known.presence == validators.Present {
+		// The old chart judges until the new one is there.
+		return *known, OutcomeStale
+	}
+	if err != nil {
+		return result{err: err}, OutcomeError
+	}
+	wait := r.wait(ctx)
+	if wait <= 0 {
+		select {
+		case <-f.done:
+			return f.result, OutcomeFetched
+		default:
+			return result{err: fmt.Errorf("%s is being read, and admission does not wait for it", src)}, OutcomeTimeout
+		}
+	}
+	t := time.NewTimer(wait)
+	defer t.Stop()
+	select {
+	case <-f.done:
+		return f.result, OutcomeFetched
+	case <-t.C:
+		return result{err: fmt.Errorf("%s was not there within %s and is still being read", src, r.opts.Wait)}, OutcomeTimeout
+	case <-ctx.Done():
+		return result{err: fmt.Errorf("%s is still being read: %w", src, context.Cause(ctx))}, OutcomeTimeout
+	}
+}
+
+// recall returns what is remembered of a reference, and whether it need not be asked for again; nil when nothing is, or when the chart has
+// gone from the cache. The mutex is held.
+func (r *Resolver) recall(key string, now time.Time) (*result, bool) {
+	e := r.entries[key]
+	if e == nil {
+		return nil, false
+	}
+	res := e.result
+	if res.presence == validators.Present {
+		if res.chart = r.cache.get(res.digest); res.chart == nil {
+			return nil, false
+		}
+	}
+	return &res, now.Before(e.expires)
+}
+
+// fly returns the reading of a chart that is under way, or starts it. The mutex is held.
+func (r *Resolver) fly(key string, src source) (*flight, error) {
+	if f, ok := r.flights[key]; ok {
+		return f, nil
+	}
+	if r.closed {
+		return nil, errors.New("the gate is shutting down")
+	}
+	if len(r.flights) >= maxFlights {
+		return nil, fmt.Errorf("%d charts are being read already", maxFlights)
+	}
+	f := &flight{done: make(chan struct{})}
+	r.flights[key] = f
+	r.tasks.Go(func() { r.read(key, src, f) })
+	return f, nil
+}
+
+// read reads a chart from its source, in the background.
+func (r *Resolver) read(key string, src source, f *flight) {
+	ctx, cancel := context.WithTimeout(r.ctx, r.opts.FetchTimeout)
+	defer cancel()
+	start := time.Now()
+	var res result
+	select {
+	case r.slots <- struct{}{}:
+		res = r.load(ctx, src)
+		<-r.slots
+	case <-ctx.Done():
+		res.err = fmt.Errorf("%s: too many charts are being read: %w", src, ctx.Err())
+	}
+	lifetime, outcome := r.opts.Remember, OutcomeError
+	switch res.presence {
+	case validators.Present:
+		lifetime, outcome = r.opts.Fresh, OutcomeFetched
+	case validators.Absent:
+		outcome = OutcomeAbsent
+	case validators.Unknown:
+	}
+	f.result = res
+	r.mu.Lock()
+	if old := r.entries[key]; res.presence == validators.Unknown && old != nil && old.result.presence == validators.Present {
+		// A source that fails does not take away the chart that was read from it.
+		old.expires = r.opts.Clock().Add(lifetime)
+	} else {
+		r.remember(key, res, lifetime)
+	}
+	delete(r.flights, key)
+	r.mu.Unlock()
+	close(f.done)
+	r.opts.Observer.Fetched(src.kind(), outcome, time.Since(start))
+	charts, bytes := r.cache.size()
+	r.opts.Observer.Cached(charts, bytes)
+	if res.presence == validators.Present {
+		r.opts.Log.V(1).Info("read a chart", "source", src.String(), "version", res.chart.Version(), "took", time.Since(start).String())
+	} else if r.ctx.Err() == nil {
+		r.opts.Log.Info("could not read a chart", "source", src.String(), "presence", res.presence.String(), "reason", reason(res.err))
+	}
+}
+
+func reason(err error) string {
+	if err == nil {
+		return "it does not exist"
+	}
+	return err.Error()
+}
+
+// load reads a chart; a panic in one of the libraries that read it is an error like any other.
+func (r *Resolver) load(ctx context.Context, src source) (res result) {
+	defer func() {
+		if p := recover(); p != nil {
+			res = result{err: fmt.Errorf("%s: reading it panicked: %v", src, p)}
+		}
+	}()
+	c, err := src.load(ctx, r)
+	switch {
+	case err == nil:
+		return result{presence: validators.Present, chart: c, digest: c.cacheKey}
+	case errors.Is(err, errAbsent):
+		return result{presence: validators.Absent}
+	default:
+		return result{err: fmt.Errorf("%s: %w", src, err)}
+	}
+}
+
+// remember keeps an answer, and makes room for it. The mutex is held.
+func (r *Resolver) remember(key string, res result, lifetime time.Duration) {
+	now := r.opts.Clock()
+	if len(r.entries) >= maxEntries {
+		oldest := ""
+		for k, e := range r.entries {
+			if now.After(e.expires) && e.result.presence != validators.Present {
+				delete(r.entries, k)
+				continue
+			}
+			if oldest == "" || e.expires.Before(r.entries[oldest].expires) {
+				oldest = k
+			}
+		}
+		if len(r.entries) >= maxEntries {
+			delete(r.entries, oldest)
+		}
+	}
+	res.chart = nil
+	r.entries[key] = &entry{result: res, expires: now.Add(lifetime)}
+}
+
+// errAbsent is the error of a source that was read and does not have the chart.
+var errAbsent = errors.New("the chart does not exist")
+
+// source is where one chart is read from, with all that is needed to read it.
+type source interface {
+	fmt.Stringer
+	// kind is the kind of the Flux source.
+	kind() string
+	// key identifies the source, its credentials and what is asked of it.
+	key() string
+	// load reads the chart. The error wraps errAbsent when the source certainly does not have it.
+	load(ctx context.Context, r *Resolver) (*Chart, error)
+}
+
+func join(parts ...string) string { return strings.Join(parts, "\x00") }

@@ -1,0 +1,23 @@
+package helmrelease_test
+
+import (
+	"testing"
+
+	"github.com/flux-admission/flux-admission/internal/charts"
+	"github.com/flux-admission/flux-admission/internal/lookup"
+	"github.com/flux-admission/flux-admission/validators/helmrelease"
+	"github.com/flux-admission/flux-admission/validators/ruletest"
+)
+
+// resolver makes the charts of a case known, and no others.
+func resolver(t *testing.T, dir string) lookup.Charts {
+	t.Helper()
+	r, err := charts.New(charts.Options{Dirs: []string{dir}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(r.Close)
+	return r
+}
+
+func TestValuesSchema(t *testing.T) { ruletest.Run(t, helmrelease.ValuesSchema, resolver) }

@@ -1,0 +1,170 @@
+package helmrelease
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"github.com/flux-admission/flux-admission/validators"
+	"github.com/flux-admission/flux-admission/validators/flux"
+)
+
+// maxViolations bounds the findings of one release; the rest is counted.
+const maxViolations = 50
+
+// ValuesSchema refuses a release whose composed values the chart's schema refuses: Helm would, at the next install or upgrade, and the
+// release would stay as it was.
+var ValuesSchema = &validators.Rule{
+	Meta: validators.Meta{
+		ID:       "HR001",
+		Name:     "helm-values-schema",
+		Kinds:    []schema.GroupKind{flux.HelmRelease},
+		Severity: validators.SeverityError,
+		Doc: validators.Doc{
+			Title: "HelmRelease values that the chart's schema refuses",
+			Why: "Helm holds the composed values (the chart's own, then spec.valuesFrom, then spec.values) against the values.schema.json of the chart and of each enabled subchart " +
+				"before it installs or upgrades. When they fail, the HelmRelease is not applied and stays not ready.",
+			Fix:   "Correct the values at the places named, or choose a chart version whose schema allows them.",
+			Since: "v0.1.0",
+		},
+		Reads: []schema.GroupKind{
+			{Kind: "ConfigMap"}, {Kind: "Secret"},
+			flux.HelmRepository, flux.HelmChart, flux.OCIRepository, flux.GitRepository, flux.Bucket,
+		},
+	},
+	Check: checkValuesSchema,
+}
+
+func checkValuesSchema(ctx context.Context, p *validators.Pass) error {
+	next := nextAction(p.Request)
+	if next.disabled {
+		if next.otherDisabled {
+			p.Skip("spec.%s.disableSchemaValidation turns the chart's schema off", next.name)
+		} else {
+			p.Skip("spec.%s.disableSchemaValidation turns the chart's schema off for the next action only; spec.%s.disableSchemaValidation is not set", next.name, next.other)
+		}
+		return nil
+	}
+	ref, ok := chartRef(p.Object)
+	if !ok {
+		p.Unknown("the release names no chart")
+		return nil
+	}
+	chart, presence, err := p.Lookup.Chart(ctx, ref)
+	switch presence {
+	case validators.Present:
+	case validators.Absent:
+		p.Unknown("the chart does not exist: %s", described(ref))
+		return nil
+	case validators.Unknown:
+		p.Unknown("the chart is not known: %v", err)
+		return nil
+	}
+	verdict, err := chart.Validate(ctx, releaseValues(ctx, p.Object, p.Lookup))
+	if err != nil {
+		p.Unknown("no verdict on the values for chart %s %s: %v", chart.Name(), chart.Version(), err)
+		return nil
+	}
+	for i, v := range verdict.Violations {
+		if i == maxViolations {
+			f := p.Report(validators.NewPath("spec", "values"), nil, "and %d more violations of the schema of chart %s %s", len(verdict.Violations)-i, chart.Name(), chart.Version())
+			f.Key = "more"
+			break
+		}
+		report(p, chart, v, next)
+	}
+	if verdict.HasSchema && len(verdict.Missing) > 0 {
+		p.Unknown("not all of the values could be held against the schema of chart %s %s; missing: %s", chart.Name(), chart.Version(), strings.Join(verdict.Missing, "; "))
+	}
+	return nil
+}
+
+// action is what Helm will do next, and whether the schema counts then.
+type action struct {
+	name, other             string
+	disabled, otherDisabled bool
+}
+
+// nextAction tells which of install and upgrade comes next: a release that helm-controller has a history of is upgraded.
+func nextAction(r validators.Request) action {
+	a := action{name: "install", other: "upgrade"}
+	if r.Operation == validators.Update {
+		for _, o := range []*unstructured.Unstructured{r.Object, r.Old} {
+			if o == nil {
+				continue
+			}
+			if history, _, _ := unstructured.NestedSlice(o.Object, "status", "history"); len(history) > 0 {
+				a.name, a.other = "upgrade", "install"
+			}
+		}
+	}
+	a.disabled, _, _ = unstructured.NestedBool(r.Object.Object, "spec", a.name, "disableSchemaValidation")
+	a.otherDisabled, _, _ = unstructured.NestedBool(r.Object.Object, "spec", a.other, "disableSchemaValidation")
+	return a
+}
+
+func report(p *validators.Pass, chart validators.Chart, v validators.Violation, next action) {
+	path := validators.NewPath("spec", "values")
+	switch {
+	case v.Inline:
+		path = append(path, v.Path...)
+	case v.From > 0:
+		path = validators.NewPath("spec", "valuesFrom").Index(v.From - 1)
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "at '%s': %s", v.Pointer, v.Message)
+	if v.Suggestion != "" {
+		fmt.Fprintf(&b, ", did you mean '%s'?", v.Suggestion)
+	}
+	if v.Chart != chart.Name() {
+		fmt.Fprintf(&b, " (subchart %s of chart %s %s)", v.Chart, chart.Name(), chart.Version())
+	} else {
+		fmt.Fprintf(&b, " (chart %s %s)", chart.Name(), chart.Version())
+	}
+	f := p.Report(path, nil, "%s", b.String())
+	// The same mistake under another chart version, or with a schema that words it otherwise, is the same mistake.
+	f.Key = strings.Join([]string{v.Chart, v.Path.Pointer(), v.Keyword}, " ")
+	if !v.Inline && v.From == 0 && len(v.Path) > 0 {
+		f.Fix = "Set spec.values." + v.Path.String() + ". " + f.Fix
+	}
+	if next.otherDisabled {
+		f.Fix += fmt.Sprintf(" spec.%s.disableSchemaValidation is set, and does not count for the next action, which is %s.", next.other, next.name)
+	}
+	if edit, ok := edit(p, path, v); ok {
+		f.Edits = []validators.Edit{edit}
+	}
+}
+
+// edit is the correction of a misspelt name or value, when there is only one that can have been meant.
+func edit(p *validators.Pass, path validators.Path, v validators.Violation) (validators.Edit, bool) {
+	if v.Suggestion == "" || !v.Inline || len(v.Path) == 0 {
+		return validators.Edit{}, false
+	}
+	switch v.Keyword {
+	case "enum":
+		return validators.Edit{Op: validators.EditReplace, Path: path, Value: v.Suggestion}, true
+	case "additionalProperties", "unevaluatedProperties", "propertyNames":
+		parent := path[:len(path)-1]
+		if m, _ := parent.Lookup(p.Object.Object).(map[string]any); m != nil {
+			if _, taken := m[v.Suggestion]; !taken {
+				return validators.Edit{Op: validators.EditMove, From: path, Path: parent.Child(v.Suggestion)}, true
+			}
+		}
+	}
+	return validators.Edit{}, false
+}
+
+// described names a chart for a message.
+func described(ref validators.ChartRef) string {
+	source := fmt.Sprintf("%s %s/%s", ref.Source.Kind, ref.Source.Namespace, ref.Source.Name)
+	if ref.Chart == "" {
+		return source
+	}
+	if ref.Version == "" {
+		return fmt.Sprintf("%s of %s", ref.Chart, source)
+	}
+	return fmt.Sprintf("%s %s of %s", ref.Chart, ref.Version, source)
+}
