@@ -1,6 +1,8 @@
 package webhook_test
 
 import (
+	"encoding/json"
+
 	"github.com/flux-admission/flux-admission/internal/policy"
 	"github.com/flux-admission/flux-admission/mutators"
 	allmutators "github.com/flux-admission/flux-admission/mutators/all"
@@ -9,8 +11,10 @@ import (
 	"github.com/flux-admission/flux-admission/webhook"
 )
 
-// defaultGate is the policy that ships, with every rule and mutator.
-func defaultGate() (webhook.Gate, error) {
+// defaultGate is a policy with every rule set to Deny, its parameters as they are by default, and every mutator that needs no settings.
+func defaultGate() (webhook.Gate, error) { return allRules("Enforce") }
+
+func allRules(mode string) (*policy.Policy, error) {
 	rules, err := validators.NewSuite(allvalidators.Rules()...)
 	if err != nil {
 		return nil, err
@@ -19,9 +23,20 @@ func defaultGate() (webhook.Gate, error) {
 	if err != nil {
 		return nil, err
 	}
-	shipped, err := policy.Shipped()
+	settings := map[string]any{}
+	for _, m := range rules.Rules() {
+		settings[m.Name] = map[string]any{"action": "Deny", "onUnknown": "Deny"}
+	}
+	text, err := json.Marshal(map[string]any{
+		"apiVersion": "flux-admission.dev/v1alpha1", "kind": "AdmissionPolicy", "metadata": map[string]any{"name": "default"},
+		"spec": map[string]any{"mode": mode, "onError": "Deny", "rules": settings},
+	})
 	if err != nil {
 		return nil, err
 	}
-	return policy.Compile(shipped, rules, mutations, nil)
+	parsed, err := policy.Parse("all rules", text)
+	if err != nil {
+		return nil, err
+	}
+	return policy.Compile(parsed, rules, mutations, nil)
 }

@@ -66,10 +66,13 @@ type bench struct {
 }
 
 func newBench(g webhook.Gate, log logr.Logger) bench {
+	return newBenchWith(g, lookup.NewMemory(), log)
+}
+
+func newBenchWith(g webhook.Gate, objects validators.Lookup, log logr.Logger) bench {
 	b := bench{registry: prometheus.NewRegistry()}
 	counts := metrics.New(b.registry, flux.Kustomization)
 	current := func() webhook.Gate { return g }
-	objects := lookup.NewMemory()
 	b.handler = webhook.NewServer(
 		&webhook.Validator{Policy: current, Lookup: objects, Metrics: counts, Log: log},
 		&webhook.Mutator{Policy: current, Lookup: objects, Metrics: counts, Log: log},
