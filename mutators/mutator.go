@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"slices"
 
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
@@ -108,11 +109,8 @@ func (s *Set) Evaluate(ctx context.Context, r validators.Request, l validators.L
 	var res Result
 	gk := r.Object.GroupVersionKind().GroupKind()
 	for _, m := range s.mutators {
-		for _, k := range m.Kinds {
-			if k == gk {
-				s.run(ctx, m, r, l, &res)
-				break
-			}
+		if slices.Contains(m.Kinds, gk) {
+			s.run(ctx, m, r, l, &res)
 		}
 	}
 	return res

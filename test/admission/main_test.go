@@ -158,19 +158,3 @@ func recorded(t *testing.T, namespace, name, text string) bool {
 	}
 	return false
 }
-
-// eventually polls until the condition holds; what says what was waited for.
-func eventually(t *testing.T, what string, condition func() bool) {
-	t.Helper()
-	deadline := time.Now().Add(time.Minute)
-	for !condition() {
-		if time.Now().After(deadline) {
-			t.Fatalf("not within a minute: %s\n%s", what, env.gate.LogTail())
-		}
-		select {
-		case <-t.Context().Done():
-			t.Fatal(t.Context().Err())
-		case <-time.After(50 * time.Millisecond):
-		}
-	}
-}

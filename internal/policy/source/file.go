@@ -92,8 +92,7 @@ func (f *File) again() {
 func (f *File) read() ([]byte, error) {
 	file, err := os.Open(f.path)
 	if err != nil {
-		var pathErr *os.PathError
-		if errors.As(err, &pathErr) {
+		if pathErr, ok := errors.AsType[*os.PathError](err); ok {
 			err = pathErr.Err
 		}
 		return nil, fmt.Errorf("--policy %s: %w", f.path, err)
