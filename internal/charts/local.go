@@ -36,9 +36,6 @@ func readLocal(paths []string, limits archive.Limits) ([]localChart, error) {
 		if err != nil {
 			return nil, fmt.Errorf("--charts %s: %w", p, err)
 		}
-		if len(candidates) == 0 {
-			return nil, fmt.Errorf("--charts %s: there is no chart in it; give a directory that holds chart directories or .tgz archives", p)
-		}
 		for _, c := range candidates {
 			ch, err := archive.ReadPath(c, limits)
 			if err != nil {
@@ -72,6 +69,9 @@ func candidates(p string) ([]string, error) {
 		if isChart(full) || strings.HasSuffix(e.Name(), ".tgz") && e.Type().IsRegular() {
 			out = append(out, full)
 		}
+	}
+	if len(out) == 0 && len(entries) > 0 {
+		return nil, errors.New("there is no chart in it; give a directory that holds chart directories or .tgz archives")
 	}
 	return out, nil
 }

@@ -3,9 +3,17 @@ package parity_test
 import (
 	"testing"
 
+	"github.com/flux-admission/flux-admission/internal/charts"
 	"github.com/flux-admission/flux-admission/internal/lookup"
-	"github.com/flux-admission/flux-admission/validators/ruletest"
 )
 
-// charts resolves none: no rule of the list looks up a chart.
-var charts ruletest.ChartsFunc = func(*testing.T, string) lookup.Charts { return nil }
+// resolver knows the charts of a case, and no others.
+func resolver(t *testing.T, dir string) lookup.Charts {
+	t.Helper()
+	r, err := charts.New(charts.Options{Dirs: []string{dir}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(r.Close)
+	return r
+}

@@ -35,7 +35,7 @@ func TestSuiteAndAdmissionReviewFindTheSame(t *testing.T) {
 	for _, rule := range allvalidators.Rules() {
 		for _, c := range cases(t, rule) {
 			t.Run(rule.Name+"/"+c.Name, func(t *testing.T) {
-				look := c.Lookup(t, charts)
+				look := c.Lookup(t, resolver)
 				found := c.Suite(t, rule).Evaluate(t.Context(), c.Request, look)
 				want := make([]string, 0, len(found.Findings))
 				for _, f := range found.Findings {

@@ -4,6 +4,7 @@ package all
 import (
 	"github.com/flux-admission/flux-admission/validators"
 	"github.com/flux-admission/flux-admission/validators/cnpg"
+	"github.com/flux-admission/flux-admission/validators/helmrelease"
 	"github.com/flux-admission/flux-admission/validators/kustomization"
 )
 
@@ -12,6 +13,7 @@ func Rules() []*validators.Rule {
 	return []*validators.Rule{
 		kustomization.Namespace,
 		kustomization.TargetNamespace,
+		helmrelease.ValuesSchema,
 		cnpg.MonitoringEnabled,
 	}
 }
