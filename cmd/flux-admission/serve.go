@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/spf13/cobra"
+	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/discovery"
@@ -28,6 +29,7 @@ import (
 	crmetrics "sigs.k8s.io/controller-runtime/pkg/metrics"
 	"sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
+	"github.com/flux-admission/flux-admission/internal/charts"
 	"github.com/flux-admission/flux-admission/internal/lookup"
 	"github.com/flux-admission/flux-admission/internal/policy"
 	"github.com/flux-admission/flux-admission/internal/policy/source"
@@ -52,6 +54,8 @@ type serveOptions struct {
 	kubeconfig, policy, namespace string
 	charts                        []string
 	chartWait                     time.Duration
+	chartCache                    string
+	chartsAllowLocal              bool
 	webhookHost                   string
 	webhookPort                   int
 	metricsAddress, healthAddress string
@@ -76,6 +80,8 @@ func newServe() *cobra.Command {
 	f.StringVar(&o.policy, "policy", "", "file with the AdmissionPolicy, for clusters without its CRD (default: the AdmissionPolicy in the cluster, or the one that ships)")
 	f.StringArrayVar(&o.charts, "charts", nil, "directory with Helm charts and chart archives, matched by name and version whatever their repository; may be repeated")
 	f.DurationVar(&o.chartWait, "chart-wait", 2*time.Second, "how long a review may wait for a chart to be fetched; 0 never waits")
+	f.StringVar(&o.chartCache, "chart-cache", "96Mi", "memory for charts and their compiled schemas")
+	f.BoolVar(&o.chartsAllowLocal, "charts-allow-local", false, "let a chart repository redirect to loopback and link-local addresses")
 	f.StringVar(&o.kubeconfig, "kubeconfig", "", "kubeconfig file (default: the Pod's service account, or $KUBECONFIG)")
 	f.StringVar(&o.namespace, "namespace", "", "namespace that the gate runs in (default: $POD_NAMESPACE, or "+registration.Namespace+")")
 	f.StringVar(&o.webhookHost, "webhook-host", "", "address to serve the webhooks on (default: every address)")
@@ -162,6 +168,19 @@ func serve(ctx context.Context, o serveOptions) error {
 		policies = source.NewCluster(objects, compile, counts.PolicyReload, log)
 	}
 
+	// The charts.
+	chartCache, err := resource.ParseQuantity(o.chartCache)
+	if err != nil || chartCache.Value() <= 0 {
+		return fmt.Errorf("--chart-cache %s: give a size in bytes such as 256Mi", o.chartCache)
+	}
+	resolver, err := charts.New(charts.Options{
+		Dirs: o.charts, Wait: o.chartWait, CacheBytes: chartCache.Value(), AllowLocal: o.chartsAllowLocal, Observer: newChartMetrics(registry), Log: log.WithName("charts"),
+	})
+	if err != nil {
+		return fmt.Errorf("--charts: %w", err)
+	}
+	defer resolver.Close()
+
 	// The certificate.
 	certificate, err := certificateSource(o, config, counts)
 	if err != nil {
@@ -189,7 +208,7 @@ func serve(ctx context.Context, o serveOptions) error {
 	if _, err := mgr.GetCache().GetInformer(ctx, namespaces, cache.BlockUntilSynced(false)); err != nil {
 		return fmt.Errorf("watching namespaces: %w", err)
 	}
-	objects := lookup.NewCluster(mgr.GetCache(), mgr.GetAPIReader(), mgr.GetRESTMapper(), nil)
+	objects := lookup.NewCluster(mgr.GetCache(), mgr.GetAPIReader(), mgr.GetRESTMapper(), resolver)
 
 	// The webhooks.
 	gate := func() webhook.Gate {
