@@ -132,7 +132,7 @@ func (s *story) tell(ctx context.Context) (wrong int, err error) {
 			return 0, err
 		}
 		fmt.Fprintf(s.out, "\n%s\n", ch.title)
-		audited, err := s.gate.Metric(ctx, "flux_admission_findings_total", "action=audit")
+		audited, err := s.gate.Metric(ctx, "flux_admission_findings_total", "action=Audit")
 		if err != nil {
 			return 0, err
 		}
@@ -142,7 +142,7 @@ func (s *story) tell(ctx context.Context) (wrong int, err error) {
 			}
 		}
 		if ch.mode == "AuditOnly" {
-			now, err := s.gate.Metric(ctx, "flux_admission_findings_total", "action=audit")
+			now, err := s.gate.Metric(ctx, "flux_admission_findings_total", "action=Audit")
 			if err != nil {
 				return 0, err
 			}

@@ -269,7 +269,7 @@ func denials(t *testing.T, rule string) float64 {
 	if rule == "" {
 		return 0
 	}
-	n, err := env.gate.Metric(t.Context(), "flux_admission_findings_total", "rule="+rule, "action=deny", "dry_run=true")
+	n, err := env.gate.Metric(t.Context(), "flux_admission_findings_total", "rule="+rule, "action=Deny", "dry_run=true")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -366,7 +366,7 @@ func TestAuditOnlyRefusesNothingAndRecordsEverything(t *testing.T) {
 	setPolicy(t, "AuditOnly")
 	ns := parentIn(t)
 	count := func() float64 {
-		n, err := env.gate.Metric(t.Context(), "flux_admission_findings_total", "action=audit")
+		n, err := env.gate.Metric(t.Context(), "flux_admission_findings_total", "action=Audit")
 		if err != nil {
 			t.Fatal(err)
 		}
