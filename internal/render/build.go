@@ -55,6 +55,12 @@ func build(v *view, dir string, g *generated, allowRemote bool) *output {
 		out.blind = true
 		return out
 	}
+	if limit := v.tree.limits.Objects; r.count(r.root, limit, map[*step]int{}) > limit {
+		out.blind = true
+		out.problems = append(out.problems, &Problem{Kind: BuildFailed, Place: r.fault(""),
+			Message: fmt.Sprintf("not built: it makes more objects than the limit of %d", limit)})
+		return out
+	}
 	cut := slices.ContainsFunc(r.problems, func(p *Problem) bool { return p.Kind == RemoteBase })
 	m, err := out.run(dir, r.written)
 	if err != nil {
@@ -87,7 +93,7 @@ func (out *output) run(dir string, written map[string][]byte) (m resmap.ResMap, 
 	}
 	defer func() {
 		if r := recover(); r != nil {
-			err = fmt.Errorf("recovered from panic in kustomize: %v", r)
+			err = fmt.Errorf("%s in kustomize: %v", recovered, r)
 		}
 	}()
 	if out.reach.openapi {

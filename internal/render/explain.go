@@ -54,6 +54,10 @@ func explain(r *reach, err error) *Problem {
 	case unknownField.MatchString(text):
 		p.Name = unknownField.FindStringSubmatch(text)[1]
 		p.Message = fmt.Sprintf("the build fails: %s has an unknown field %q", path.Base(p.Place.File), p.Name)
+	case strings.Contains(text, "must specify --enable-helm"):
+		p.Message = "the build fails: helmCharts need kustomize's Helm support, which Flux does not switch on; use a HelmRelease"
+	case strings.Contains(text, "cycle detected: "):
+		p.Message = "the build fails: the directories include each other: " + text[strings.Index(text, "cycle detected: ")+len("cycle detected: "):]
 	case strings.Contains(text, "kustomization.yaml is empty"):
 		p.Message = "the build fails: the kustomization.yaml is empty"
 	default:

@@ -172,7 +172,7 @@ func (f *file) scanned() error {
 		}
 		defer func() {
 			if r := recover(); r != nil {
-				f.scanErr = fmt.Errorf("recovered from panic while parsing: %v", r)
+				f.scanErr = fmt.Errorf("%s while parsing: %v", recovered, r)
 			}
 		}()
 		_, f.scanErr = provider.NewDefaultDepProvider().GetResourceFactory().SliceFromBytes(data)

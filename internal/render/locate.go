@@ -258,11 +258,10 @@ func (o *Object) writers(p validators.Path) []Source {
 func (o *Object) settings(s *step, p validators.Path) []Source {
 	var out []Source
 	add := func(role Role, keys ...string) {
-		if n := child(s.doc, keys...); n != nil {
-			key, _ := entry(resolve(s.doc), keys[0])
-			if len(keys) > 1 {
-				key = n
-			}
+		last := len(keys) - 1
+		if parent := child(s.doc, keys[:last]...); parent == nil {
+			return
+		} else if key, _ := entry(parent, keys[last]); key != nil {
 			out = append(out, Source{o.view.tree.place(s.file, key.Line, key.Column), role})
 		}
 	}
@@ -307,7 +306,11 @@ func (o *Object) settings(s *step, p validators.Path) []Source {
 			for i, l := range s.k.Labels {
 				if _, ok := l.Pairs[last.Key]; ok {
 					if list := child(s.doc, "labels"); list != nil && i < len(list.Content) {
-						if n := child(list.Content[i], "pairs", last.Key); n != nil {
+						pairs := child(list.Content[i], "pairs")
+						if pairs == nil {
+							continue
+						}
+						if n, _ := entry(pairs, last.Key); n != nil {
 							out = append(out, Source{o.view.tree.place(s.file, n.Line, n.Column), RoleMetadata})
 						}
 					}
@@ -442,11 +445,23 @@ func (o *Object) writes(docs []*yaml.Node, target *kustypes.Selector, p validato
 				continue
 			}
 		}
+		if names(p) {
+			continue // says which object it is for
+		}
 		if at, _, ok := descend(doc, o.Object, p); ok {
 			return at, true
 		}
 	}
 	return Place{}, false
+}
+
+// names tells whether the field names the object: in a strategic merge patch it is no change.
+func names(p validators.Path) bool {
+	switch p.String() {
+	case "apiVersion", "kind", "metadata", "metadata.name", "metadata.namespace":
+		return true
+	}
+	return false
 }
 
 // selected tells whether a patch's target selects the object, by the name that it has or had.

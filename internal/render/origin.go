@@ -24,12 +24,32 @@ type candidate struct {
 	generated bool
 }
 
-// maxCandidates bounds the list: a base may be included many times over.
-const maxCandidates = 500_000
+// count returns how many objects a step adds, or one more than the limit.
+func (r *reach) count(s *step, limit int, known map[*step]int) int {
+	if n, ok := known[s]; ok {
+		return n
+	}
+	known[s] = 0 // a cycle adds nothing; kustomize refuses it
+	if s.k == nil {
+		return 0
+	}
+	n := len(s.k.ConfigMapGenerator) + len(s.k.SecretGenerator)
+	for _, e := range s.entries {
+		if e.sub != nil {
+			n += r.count(e.sub, limit, known)
+		} else {
+			n += len(r.documents(e.file, nil))
+		}
+		n = min(n, limit+1)
+	}
+	known[s] = n
+	return n
+}
 
-// candidates lists what a step adds, in kustomize's order: resources, generators, components.
+// candidates lists what a step adds, in kustomize's order: resources, generators, components. It is called when kustomize has built, so there is
+// no cycle, and count has bounded it.
 func (r *reach) candidates(s *step, out []candidate) []candidate {
-	if s.k == nil || len(out) > maxCandidates {
+	if s.k == nil {
 		return out
 	}
 	for _, e := range s.entries {
@@ -83,9 +103,6 @@ func (out *output) align() bool {
 		return false
 	}
 	list := r.candidates(r.root, nil)
-	if len(list) > maxCandidates {
-		return false
-	}
 	if len(list) == len(out.objects) && out.sameKinds(list) {
 		for i := range out.objects {
 			out.objects[i].from(list[i])

@@ -30,7 +30,7 @@ func (f *file) kustomization() *kustRead {
 		}
 		defer func() {
 			if r := recover(); r != nil {
-				f.kustRead.err = fmt.Errorf("recovered from panic while parsing: %v", r)
+				f.kustRead.err = fmt.Errorf("%s while parsing: %v", recovered, r)
 			}
 		}()
 		k := &kustypes.Kustomization{}

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"runtime"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -282,6 +283,13 @@ func (k *Kustomization) readSpec() error {
 
 // render builds one Kustomization and substitutes in its objects. It changes nothing but the Kustomization.
 func (w *world) render(k *Kustomization) {
+	defer func() {
+		// The libraries below are known to panic on input that they did not expect; one Kustomization must not take the others with it.
+		if r := recover(); r != nil {
+			k.State, k.Objects = Unseen, nil
+			k.report(&Problem{Kind: BuildFailed, Message: fmt.Sprintf("the build fails: %s: %v", recovered, r), Detail: string(debug.Stack())})
+		}
+	}()
 	k.renders++
 	k.Objects, k.Problems, k.MissingVariables, k.State, k.out, k.vars = nil, nil, nil, Unseen, nil, nil
 	if err := k.readSpec(); err != nil {
@@ -318,6 +326,9 @@ func (w *world) render(k *Kustomization) {
 		}
 	}
 }
+
+// recovered starts the message of what should not have happened.
+const recovered = "recovered from panic"
 
 // report adds a problem. Without a place of its own it is put where the Kustomization's own field stands.
 func (k *Kustomization) report(p *Problem) {

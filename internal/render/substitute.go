@@ -22,6 +22,7 @@ import (
 const (
 	maxSubstituteBytes   = 4 << 20
 	maxSubstituteDollars = 20_000
+	maxSubstituteOutput  = 32 << 20
 )
 
 // The text that stands for a variable whose value is not known while an object is text. Both marks are private to Unicode.
@@ -153,8 +154,14 @@ func (v *variables) substitute(object map[string]any, lenient bool) substitution
 		}
 		return "", lenient
 	}
+	size := len(text)
 	for _, f := range functions(tree.Root, nil) {
-		if _, ok := lookup(f.Param); !ok && !suppliesDefault(f.Name) && !slices.Contains(out.unset, f.Param) {
+		value, ok := lookup(f.Param)
+		if size += len(value); size > maxSubstituteOutput {
+			out.err = fmt.Errorf("the object would be larger than %d bytes after substitution", maxSubstituteOutput)
+			return out
+		}
+		if !ok && !suppliesDefault(f.Name) && !slices.Contains(out.unset, f.Param) {
 			out.unset = append(out.unset, f.Param)
 		}
 	}

@@ -25,6 +25,9 @@ type Limits struct {
 	Files int
 	// Depth is how deeply the values of a YAML document may be nested; default 200.
 	Depth int
+	// Objects is how many objects one Kustomization may make; default 5,000. Kustomize compares each with all others, and a base can be
+	// included many times over.
+	Objects int
 	// Nodes is how many values a YAML file may have once its aliases are written out; default 2,000,000.
 	Nodes int
 }
@@ -38,6 +41,9 @@ func (l Limits) withDefaults() Limits {
 	}
 	if l.Depth == 0 {
 		l.Depth = 200
+	}
+	if l.Objects == 0 {
+		l.Objects = 5_000
 	}
 	if l.Nodes == 0 {
 		l.Nodes = 2_000_000
@@ -188,7 +194,7 @@ func (f *file) content() ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if isYAMLName(f.path) { // what kustomize parses under another name is looked at before the build
+	if isYAMLName(f.path) || path.Base(f.path) == "Kustomization" { // what kustomize parses under another name is looked at before the build
 		if d := f.document(); d.refused != nil {
 			return nil, d.refused
 		}
