@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -24,7 +25,6 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
-	"sigs.k8s.io/controller-runtime/pkg/healthz"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 	crmetrics "sigs.k8s.io/controller-runtime/pkg/metrics"
 	"sigs.k8s.io/controller-runtime/pkg/metrics/server"
@@ -227,18 +227,11 @@ func serve(ctx context.Context, o serveOptions) error {
 	webhookServer.ErrorLog = standardLog(log)
 
 	// Health: readyz names what is not ready.
-	ready := &healthz.Handler{Checks: map[string]healthz.Checker{
-		"serving": check(webhooks.Ready),
-		"caches":  cachesSynced(mgr),
-		"policy":  check(policies.Ready),
-	}}
-	for name, c := range certificate.Checks() {
-		ready.Checks[name] = check(c)
-	}
+	checks := map[string]func() error{"serving": webhooks.Ready, "caches": cachesSynced(mgr), "policy": policies.Ready}
+	maps.Copy(checks, certificate.Checks())
 	health := http.NewServeMux()
-	health.Handle("/readyz", http.StripPrefix("/readyz", ready))
-	health.Handle("/readyz/", http.StripPrefix("/readyz/", ready))
-	health.Handle("/healthz", &healthz.Handler{})
+	health.Handle("/readyz", &readiness{checks: checks, log: log})
+	health.HandleFunc("/healthz", alive)
 	metricsMux := http.NewServeMux()
 	metricsMux.Handle("/metrics", promhttp.HandlerFor(prometheus.Gatherers{registry, crmetrics.Registry}, promhttp.HandlerOpts{ErrorLog: standardLog(log)}))
 
@@ -362,22 +355,6 @@ func kinds() []schema.GroupKind {
 		out = append(out, m.Kinds...)
 	}
 	return out
-}
-
-func check(f func() error) healthz.Checker {
-	return func(*http.Request) error { return f() }
-}
-
-// cachesSynced is ready once the informers that were asked for have seen everything.
-func cachesSynced(mgr manager.Manager) healthz.Checker {
-	return func(r *http.Request) error {
-		ctx, cancel := context.WithTimeout(r.Context(), 100*time.Millisecond)
-		defer cancel()
-		if !mgr.GetCache().WaitForCacheSync(ctx) {
-			return errors.New("the caches are not synced yet")
-		}
-		return nil
-	}
 }
 
 func plainServer(h http.Handler) *http.Server {
