@@ -16,6 +16,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -26,8 +27,11 @@ import (
 	"github.com/go-logr/logr"
 	admissionv1 "k8s.io/api/admission/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
 
+	"github.com/flux-admission/flux-admission/internal/charts"
+	"github.com/flux-admission/flux-admission/internal/lookup"
 	"github.com/flux-admission/flux-admission/webhook/registration"
 )
 
@@ -60,7 +64,11 @@ func benchServer(kind string) error {
 		if err != nil {
 			return err
 		}
-		mux.Handle(registration.ValidatePath, newBench(g, logr.Discard()).handler)
+		objects, err := benchObjects()
+		if err != nil {
+			return err
+		}
+		mux.Handle(registration.ValidatePath, newBenchWith(g, objects, logr.Discard()).handler)
 	case "floor":
 		hook, err := admission.StandaloneWebhook(&admission.Webhook{Handler: admission.HandlerFunc(func(context.Context, admission.Request) admission.Response {
 			return admission.Allowed("")
@@ -92,6 +100,21 @@ func benchServer(kind string) error {
 		return err
 	}
 	return nil
+}
+
+// benchObjects is a lookup that knows the chart of the release.
+func benchObjects() (*lookup.Memory, error) {
+	resolver, err := charts.New(charts.Options{Dirs: []string{filepath.Join("testdata", "charts")}})
+	if err != nil {
+		return nil, err
+	}
+	repository := &unstructured.Unstructured{Object: map[string]any{
+		"apiVersion": "source.toolkit.fluxcd.io/v1", "kind": "HelmRepository", "metadata": map[string]any{"namespace": "flux-system", "name": "app"},
+		"spec": map[string]any{"url": "https://charts.example.com"},
+	}}
+	objects := lookup.NewMemory(repository)
+	objects.Charts = resolver
+	return objects, nil
 }
 
 func throwaway() (tls.Certificate, error) {
@@ -295,7 +318,11 @@ func BenchmarkHandler(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	handler := newBench(g, logr.Discard()).handler
+	objects, err := benchObjects()
+	if err != nil {
+		b.Fatal(err)
+	}
+	handler := newBenchWith(g, objects, logr.Discard()).handler
 	for kind, body := range benchReviews(b) {
 		b.Run(kind, func(b *testing.B) {
 			b.ReportAllocs()

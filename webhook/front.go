@@ -27,11 +27,13 @@ const (
 	// maxBody bounds a request, in bytes. etcd stores no object above 1.5 MiB, so a review of one that can be stored, the old one beside it,
 	// is well below.
 	maxBody = 7 << 20
-	// maxInFlight bounds the sum of the requests that are read and evaluated at a time, in bytes. Decoded, the worst JSON takes some thirty
-	// times its size: this bounds the memory, whatever a tenant sends.
-	maxInFlight = maxBody + 1<<20
+	// maxBodies bounds the sum of the requests that are read at a time, in bytes.
+	maxBodies = maxBody + 1<<20
 	// minWeight is what a small request counts for, which bounds their number.
 	minWeight = 16 << 10
+	// maxDecoded bounds the memory that all requests being evaluated take at a time, in bytes, as far as that can be told from their text. A
+	// request that would take more by itself is not evaluated.
+	maxDecoded = 128 << 20
 
 	// defaultTimeout is the deadline of a request that names none; the API server does, in the query.
 	defaultTimeout = 5 * time.Second
@@ -51,7 +53,7 @@ type reviewer interface {
 type front struct {
 	webhook  metrics.Webhook
 	reviewer reviewer
-	inFlight *semaphore.Weighted
+	limits   *limits
 	metrics  *metrics.Metrics
 	log      logr.Logger
 }
@@ -72,24 +74,11 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), timeout(r))
 	defer cancel()
-	weight := r.ContentLength
-	if weight < 0 || weight > maxBody {
-		weight = maxBody
-	}
-	weight = max(weight, minWeight)
 	var req request
-	if err := f.inFlight.Acquire(ctx, weight); err != nil {
-		req.UID = peekUID(r.Body)
-		f.write(w, start, &req, answer{f.failed(&req, errors.New("too many requests at a time")), metrics.Overloaded})
-		return
-	}
-	f.metrics.InFlight(weight)
-	defer func() {
-		f.metrics.InFlight(-weight)
-		f.inFlight.Release(weight)
-	}()
-	if err := f.read(ctx, w, r, &req); err != nil {
-		f.write(w, start, &req, answer{f.failed(&req, err), metrics.Failed})
+	a, release := f.take(ctx, w, r, &req)
+	defer release()
+	if a != nil {
+		f.write(w, start, &req, *a)
 		return
 	}
 	// The deadline has its answer written from aside; what is still being evaluated then goes on and is not waited for. This costs less than
@@ -102,9 +91,75 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			_ = http.NewResponseController(w).Flush() // without it the answer waits as well
 		})
 	})
-	a := f.review(ctx, &req)
+	verdict := f.review(ctx, &req)
 	stop()
-	once.Do(func() { f.write(w, start, &req, a) })
+	once.Do(func() { f.write(w, start, &req, verdict) })
+}
+
+// limits bound the memory of all webhooks together, whatever a tenant sends.
+type limits struct {
+	bodies, decoded *semaphore.Weighted
+}
+
+func newLimits() *limits {
+	return &limits{bodies: semaphore.NewWeighted(maxBodies), decoded: semaphore.NewWeighted(maxDecoded)}
+}
+
+// take reads and decodes a request within the limits, or says how to answer it unread. The function gives back what it took.
+func (f *front) take(ctx context.Context, w http.ResponseWriter, r *http.Request, req *request) (*answer, func()) {
+	var taken []func()
+	acquire := func(s *semaphore.Weighted, weight int64) error {
+		if err := s.Acquire(ctx, weight); err != nil {
+			return errors.New("too many requests at a time")
+		}
+		f.metrics.InFlight(weight)
+		taken = append(taken, func() {
+			f.metrics.InFlight(-weight)
+			s.Release(weight)
+		})
+		return nil
+	}
+	release := func() {
+		for _, f := range taken {
+			f()
+		}
+	}
+	weight := r.ContentLength
+	if weight < 0 || weight > maxBody {
+		weight = maxBody
+	}
+	if err := acquire(f.limits.bodies, max(weight, minWeight)); err != nil {
+		req.UID = peekUID(r.Body)
+		return &answer{f.failed(req, err), metrics.Overloaded}, release
+	}
+	body, err := f.read(ctx, w, r)
+	if err != nil {
+		req.UID = peekUID(bytes.NewReader(body))
+		return &answer{f.failed(req, err), metrics.Failed}, release
+	}
+	size := evaluatedSize(body)
+	if size > maxDecoded {
+		req.UID = peekUID(bytes.NewReader(body))
+		return &answer{f.failed(req, errors.New("the object is too complex")), metrics.Overloaded}, release
+	}
+	if err := acquire(f.limits.decoded, size); err != nil {
+		req.UID = peekUID(bytes.NewReader(body))
+		return &answer{f.failed(req, err), metrics.Overloaded}, release
+	}
+	if err := decode(body, req); err != nil {
+		if req.UID == "" {
+			req.UID = peekUID(bytes.NewReader(body))
+		}
+		return &answer{f.failed(req, err), metrics.Failed}, release
+	}
+	return nil, release
+}
+
+// evaluatedSize estimates the memory in bytes that a JSON text takes when it is decoded into maps, and once more for the copies that rules make. The
+// factors are measured: a small map takes some 340 bytes, whatever its three bytes of text are.
+func evaluatedSize(body []byte) int64 {
+	count := func(c byte) int64 { return int64(bytes.Count(body, []byte{c})) }
+	return 2 * (int64(len(body)) + 340*count('{') + 40*count('[') + 24*count(','))
 }
 
 // write counts and writes an answer.
@@ -177,8 +232,8 @@ func unevaluated(err error) *admissionv1.AdmissionResponse {
 	}
 }
 
-// read reads and decodes the body. What it returns as an error quotes nothing of it.
-func (f *front) read(ctx context.Context, w http.ResponseWriter, r *http.Request, req *request) error {
+// read reads the body. With an error it returns what was read until then.
+func (f *front) read(ctx context.Context, w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	if deadline, ok := ctx.Deadline(); ok && r.ContentLength != 0 {
 		// A client that sends slowly must not keep its share of the memory for longer than it may wait itself.
 		_ = http.NewResponseController(w).SetReadDeadline(deadline) // a server without deadlines has ReadTimeout
@@ -188,22 +243,13 @@ func (f *front) read(ctx context.Context, w http.ResponseWriter, r *http.Request
 		buffer.Grow(int(r.ContentLength) + bytes.MinRead)
 	}
 	n, err := buffer.ReadFrom(io.LimitReader(r.Body, maxBody+1))
-	if err != nil || n > maxBody {
-		req.UID = peekUID(bytes.NewReader(buffer.Bytes()))
-	}
 	switch {
 	case err != nil:
-		return fmt.Errorf("reading the request: %w", err)
+		return buffer.Bytes(), fmt.Errorf("reading the request: %w", err)
 	case n > maxBody:
-		return fmt.Errorf("the request is larger than %d bytes", maxBody)
+		return buffer.Bytes(), fmt.Errorf("the request is larger than %d bytes", maxBody)
 	}
-	if err := decode(buffer.Bytes(), req); err != nil {
-		if req.UID == "" {
-			req.UID = peekUID(bytes.NewReader(buffer.Bytes()))
-		}
-		return err
-	}
-	return nil
+	return buffer.Bytes(), nil
 }
 
 // timeout is how long to work on the request: a tenth less than the API server waits, which is for the way back.

@@ -7,8 +7,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/sync/semaphore"
-
 	"github.com/go-logr/logr"
 
 	"github.com/flux-admission/flux-admission/webhook/metrics"
@@ -24,13 +22,13 @@ type Server struct {
 // NewServer returns a server of the three webhooks, which share one bound on what is evaluated at a time.
 func NewServer(v *Validator, m *Mutator, p *PolicyValidator, counts *metrics.Metrics, log logr.Logger) *Server {
 	s := &Server{mux: http.NewServeMux()}
-	inFlight := semaphore.NewWeighted(maxInFlight)
+	shared := newLimits()
 	for path, f := range map[string]*front{
 		registration.ValidatePath: {webhook: metrics.Validate, reviewer: v},
 		registration.MutatePath:   {webhook: metrics.Mutate, reviewer: m},
 		registration.PolicyPath:   {webhook: metrics.Policy, reviewer: p},
 	} {
-		f.inFlight, f.metrics, f.log = inFlight, counts, log
+		f.limits, f.metrics, f.log = shared, counts, log
 		s.mux.Handle(path, f)
 	}
 	return s

@@ -384,6 +384,9 @@ func TestWhatCannotBeEvaluatedIsAllowedAndSaidSo(t *testing.T) {
 		"a body larger than any object that can be stored": {&gate{decision: deny},
 			write{operation: admissionv1.Create, object: strings.Replace(kustomization, "./x", strings.Repeat("x", 8<<20), 1)}.body(t), "", "u-1", "failed",
 			"the request is larger than 7340032 bytes"},
+		"an object that takes far more memory than its text": {&gate{decision: deny},
+			write{operation: admissionv1.Create, object: strings.Replace(kustomization, `"./x"`, "["+strings.Repeat(`{"a":0},`, 500_000)+"0]", 1)}.body(t), "", "u-1", "overloaded",
+			"the object is too complex"},
 		"JSON that is nested without end": {&gate{decision: deny}, strings.Replace(create.body(t), `"./x"`, strings.Repeat("[", 1<<20), 1), "", "u-1", "failed",
 			"the request is not an AdmissionReview"},
 	} {

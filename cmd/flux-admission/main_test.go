@@ -114,6 +114,8 @@ func TestAMistakeIsToldInOneLineThatSaysWhatToDo(t *testing.T) {
 		"a cluster out of reach":    {append(free, "--kubeconfig="+kubeconfig(t, "http://"+taken.Addr().String()[:9]+":1")), []string{"the cluster at http://127.0.0.1:1 does not answer, check --kubeconfig and the network", "connection refused"}},
 		"a certificate without key": {append(free, "--tls-cert-file=x", "--kubeconfig="+kubeconfig(t, answers(t))), []string{"--tls-cert-file and --tls-key-file go together"}},
 		"a certificate not there":   {append(free, "--tls-cert-file="+missing, "--tls-key-file="+missing, "--kubeconfig="+kubeconfig(t, answers(t))), []string{"--tls-cert-file", missing}},
+		"charts that are not there": {append(free, "--charts="+missing, "--kubeconfig="+kubeconfig(t, answers(t))), []string{"--charts", missing}},
+		"a chart cache of no size":  {append(free, "--chart-cache=much", "--kubeconfig="+kubeconfig(t, answers(t))), []string{"--chart-cache much: give a size in bytes such as 256Mi"}},
 		"a CA that lives too short": {append(free, "--ca-duration=1h", "--leaf-duration=1h", "--kubeconfig="+kubeconfig(t, answers(t))), []string{"--ca-duration", "at least twice as long"}},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -81,7 +81,7 @@ func New(registry prometheus.Registerer, kinds ...schema.GroupKind) *Metrics {
 		}),
 		inFlight: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "flux_admission_reviews_in_flight_bytes",
-			Help: "Size of the requests that are being evaluated.",
+			Help: "Memory that the requests being evaluated take, as estimated from their text.",
 		}),
 		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "flux_admission_review_duration_seconds",

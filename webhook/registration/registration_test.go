@@ -26,6 +26,7 @@ import (
 	"github.com/flux-admission/flux-admission/validators"
 	allvalidators "github.com/flux-admission/flux-admission/validators/all"
 	"github.com/flux-admission/flux-admission/validators/flux"
+	"github.com/flux-admission/flux-admission/validators/ruletest"
 	"github.com/flux-admission/flux-admission/webhook/registration"
 )
 
@@ -166,6 +167,73 @@ func TestTheAPIServerAsksExactlyWhenSomethingChangedThatRulesRead(t *testing.T) 
 	if asked(t, m, deleted, all["no spec and nothing"]) {
 		t.Error("a write on an object that is being deleted is asked about")
 	}
+}
+
+// TestWhatIsNotAskedAboutHasNoNewFinding is the other half of the promise: an update that passes unasked is one in which every rule finds what it
+// finds in the stored object. It takes the objects of every rule's own cases, and writes that change what rules do not read.
+func TestWhatIsNotAskedAboutHasNoNewFinding(t *testing.T) {
+	m := matcher(t, registration.ValidateConditions())
+	edits := map[string]func(map[string]any){
+		"nothing":      func(map[string]any) {},
+		"a finalizer":  func(o map[string]any) { metadata(o)["finalizers"] = []any{"example.com/a"} },
+		"a status":     func(o map[string]any) { o["status"] = map[string]any{"observedGeneration": int64(7)} },
+		"an owner":     func(o map[string]any) { metadata(o)["ownerReferences"] = []any{map[string]any{"name": "x"}} },
+		"a generation": func(o map[string]any) { metadata(o)["generation"] = int64(7) },
+		"an annotation": func(o map[string]any) {
+			annotations, _ := metadata(o)["annotations"].(map[string]any)
+			annotations = maps.Clone(annotations)
+			if annotations == nil {
+				annotations = map[string]any{}
+			}
+			annotations["example.com/a"] = "b"
+			metadata(o)["annotations"] = annotations
+		},
+	}
+	unasked := 0
+	for _, rule := range allvalidators.Rules() {
+		dirs, err := filepath.Glob(filepath.Join("..", "..", "validators", "*", "testdata", strings.ToLower(rule.ID)))
+		if err != nil || len(dirs) != 1 {
+			t.Fatalf("the cases of rule %s: %v, %v", rule.ID, dirs, err)
+		}
+		cases, err := ruletest.Load(dirs[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, c := range cases {
+			updates := map[string]validators.Request{}
+			for name, edit := range edits {
+				o := c.Request.Object.DeepCopy()
+				edit(o.Object)
+				updates[name] = validators.Request{Operation: validators.Update, Object: o, Old: c.Request.Object}
+			}
+			if c.Request.Old != nil {
+				updates["the case's own update"] = c.Request
+			}
+			for name, r := range updates {
+				if asked(t, m, r.Object, r.Old) {
+					continue
+				}
+				unasked++
+				for _, f := range c.Suite(t, rule).Evaluate(t.Context(), r, c.Lookup(t, nil)).Findings {
+					if !f.Preexisting {
+						t.Errorf("%s, %s, after %s: a write that passes unasked has a new finding: %s", rule.ID, c.Name, name, f.Message)
+					}
+				}
+			}
+		}
+	}
+	if unasked == 0 {
+		t.Error("every write was asked about: nothing was tested")
+	}
+}
+
+func metadata(o map[string]any) map[string]any {
+	m, ok := o["metadata"].(map[string]any)
+	if !ok {
+		m = map[string]any{}
+		o["metadata"] = m
+	}
+	return m
 }
 
 // TestNoObjectIsTooLargeForTheMatchConditions guards the silent way past the webhook: a condition that costs too much counts as not matching.
