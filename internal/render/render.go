@@ -5,7 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"path"
+	"io"
+	"os"
 	"path/filepath"
 	"reflect"
 	"runtime"
@@ -637,18 +638,18 @@ func (w *world) sourceUnknown(c *Cluster, k *Kustomization) {
 		Message: fmt.Sprintf("the source %s is not this tree and was not mapped to a directory: %d Kustomizations from it were not rendered", name, n)})
 }
 
-// Manifests reads plain manifests: the YAML files of a directory, or one file. There is one cluster, without Kustomizations; it is not
-// complete, since what is not there may be anywhere.
+// Manifests reads plain manifests: the YAML files of a directory, with places relative to it, or one file, with the name as it is given. There
+// is one cluster, without Kustomizations; it is not complete, since what is not there may be anywhere.
 func Manifests(ctx context.Context, name string, limits Limits) (_ *Result, err error) {
 	limits = limits.withDefaults()
-	dir, base := name, ""
-	if isYAMLName(name) || path.Ext(name) == ".json" {
-		dir, base = filepath.Split(filepath.Clean(name))
-		if dir == "" {
-			dir = "."
-		}
+	info, err := os.Stat(name)
+	if err != nil {
+		return nil, fmt.Errorf("reading manifests: %w", err)
 	}
-	t, err := openTree(ctx, dir, "", limits)
+	if !info.IsDir() {
+		return manifestFile(name, limits)
+	}
+	t, err := openTree(ctx, name, "", limits)
 	if err != nil {
 		return nil, err
 	}
@@ -656,11 +657,8 @@ func Manifests(ctx context.Context, name string, limits Limits) (_ *Result, err 
 	res := &Result{}
 	c := &Cluster{}
 	v := t.view("")
-	if base != "" && v.files[base] == nil {
-		return nil, fmt.Errorf("reading %s: %s", name, v.explainMissing(base))
-	}
 	for _, p := range sortedKeys(v.files) {
-		if (base != "" && p != base) || (base == "" && (!isYAMLName(p) || t.isTemplate(p))) {
+		if !isYAMLName(p) || t.isTemplate(p) {
 			continue
 		}
 		if err := ctx.Err(); err != nil {
@@ -671,6 +669,20 @@ func Manifests(ctx context.Context, name string, limits Limits) (_ *Result, err 
 	}
 	res.Clusters = []*Cluster{c}
 	return res, nil
+}
+
+func manifestFile(name string, limits Limits) (_ *Result, err error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, fmt.Errorf("reading manifests: %w", err)
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	// One byte more than the limit, so that Stream sees that it is too much.
+	data, err := io.ReadAll(io.LimitReader(f, limits.FileBytes+1))
+	if err != nil {
+		return nil, fmt.Errorf("reading %s: %w", name, err)
+	}
+	return Stream(data, filepath.ToSlash(name), limits), nil
 }
 
 // Stream reads plain manifests from the text of a YAML stream, as Manifests does. Name stands for the file in places: "-" or "stdin".

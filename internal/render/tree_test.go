@@ -163,3 +163,9 @@ func TestTreeWithoutEntryPoint(t *testing.T) {
 		t.Errorf("error %v, want ErrNoEntryPoint", err)
 	}
 }
+
+// tryWrite writes a file and tells whether it could.
+func tryWrite(root, name string, data []byte) bool {
+	p := filepath.Join(root, filepath.FromSlash(name))
+	return os.MkdirAll(filepath.Dir(p), 0o755) == nil && os.WriteFile(p, data, 0o600) == nil
+}
