@@ -154,7 +154,7 @@ func Compile(doc []byte) (s *Schema, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("the schema is not valid: %w", firstCause(err))
 	}
-	b := builder{nodes: map[*jsonschema.Schema]*node{}, permissive: d.permissive}
+	b := builder{nodes: map[*jsonschema.Schema]*node{}, document: d}
 	root := b.node(compiled)
 	for len(b.queue) > 0 {
 		next := b.queue[0]
@@ -168,6 +168,10 @@ func Compile(doc []byte) (s *Schema, err error) {
 func firstCause(err error) error {
 	var ve *jsonschema.ValidationError
 	if !errors.As(err, &ve) {
+		var se *jsonschema.SchemaError
+		if errors.As(err, &se) {
+			return se.Err
+		}
 		return err
 	}
 	for len(ve.Causes) > 0 {
@@ -178,9 +182,19 @@ func firstCause(err error) error {
 
 // builder turns the library's compiled schemas into nodes, one after the other: the graph may be deep.
 type builder struct {
-	nodes      map[*jsonschema.Schema]*node
-	queue      []*jsonschema.Schema
-	permissive map[string]string
+	nodes    map[*jsonschema.Schema]*node
+	queue    []*jsonschema.Schema
+	document *document
+}
+
+// pointer returns where a schema stands in the document; false for one of the drafts' own.
+func (b *builder) pointer(s *jsonschema.Schema) (string, bool) {
+	resource, fragment, _ := strings.Cut(s.Location, "#")
+	if !b.document.ids[resource] {
+		return "", false
+	}
+	p, err := url.PathUnescape(fragment)
+	return p, err == nil
 }
 
 func (b *builder) node(s *jsonschema.Schema) *node {
@@ -205,10 +219,9 @@ func (b *builder) list(ss []*jsonschema.Schema) []*node {
 }
 
 func (b *builder) fill(s *jsonschema.Schema, n *node) {
-	if len(b.permissive) > 0 {
-		_, fragment, _ := strings.Cut(s.Location, "#")
-		if p, err := url.PathUnescape(fragment); err == nil && strings.HasPrefix(s.Location, strings.TrimSuffix(rootURL, "values.schema.json")) {
-			n.permissive = b.permissive[p]
+	if len(b.document.permissive) > 0 {
+		if p, ok := b.pointer(s); ok {
+			n.permissive = b.document.permissive[p]
 		}
 		if n.permissive != "" {
 			return
@@ -227,6 +240,15 @@ func (b *builder) fill(s *jsonschema.Schema, n *node) {
 	}
 	if len(s.Constant) > 0 {
 		n.constant = &s.Constant[0]
+	}
+	if s.Ref != nil && (s.Draft == jsonschema.Draft6 || s.Draft == jsonschema.Draft7) {
+		// Before draft 2019-09 nothing beside a $ref counts. Helm's validator counts const all the same.
+		if p, ok := b.pointer(s); ok {
+			m, _ := resolve(b.document.root, p).(map[string]any)
+			if c, ok := m["const"]; ok {
+				n.constant = &c
+			}
+		}
 	}
 	n.enum = s.Enum
 	if b.assertsFormat(s) {
