@@ -1,0 +1,179 @@
+// Package baseline holds the findings that a repository has already and that check is to leave out, so that it can be used where not
+// everything can be repaired at once.
+package baseline
+
+import (
+	"bytes"
+	"cmp"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/flux-admission/flux-admission/internal/report"
+)
+
+// formatVersion is the version of the file's format.
+const formatVersion = 1
+
+// maxBytes bounds a baseline file.
+const maxBytes = 32 << 20
+
+// header explains the file to whoever opens it.
+const header = `# Findings that this repository has already. flux-admission check --baseline leaves them out and reports all others.
+# A finding is known by its rule, object, field and key, not by its line. Remove an entry when it is repaired.
+`
+
+// Baseline is a set of findings.
+type Baseline struct {
+	Version  int     `yaml:"version"`
+	Findings []Entry `yaml:"findings"`
+}
+
+// Entry is one finding, or several that only their place tells apart.
+type Entry struct {
+	Rule string `yaml:"rule"`
+	// Group, Kind, Namespace and Name are the object's; the group is empty for the core group, the namespace for a cluster-scoped object.
+	Group     string `yaml:"group,omitempty"`
+	Kind      string `yaml:"kind"`
+	Namespace string `yaml:"namespace,omitempty"`
+	Name      string `yaml:"name"`
+	// Path is the field; empty for the object itself.
+	Path string `yaml:"path,omitempty"`
+	// Key is the rule's own name for the problem.
+	Key string `yaml:"key"`
+	// Count is how many findings the entry stands for; 0 is one.
+	Count int `yaml:"count,omitempty"`
+	// Reason is for people: why it may stay.
+	Reason string `yaml:"reason,omitempty"`
+}
+
+func (e *Entry) identity() report.Identity {
+	return report.Identity{Rule: e.Rule, Group: e.Group, Kind: e.Kind, Namespace: e.Namespace, Name: e.Name, Path: e.Path, Key: e.Key}
+}
+
+// String names the entry for a person.
+func (e *Entry) String() string {
+	name := e.Name
+	if e.Namespace != "" {
+		name = e.Namespace + "/" + name
+	}
+	text := fmt.Sprintf("%s: %s %s", e.Rule, e.Kind, name)
+	if e.Path != "" {
+		text += " " + e.Path
+	}
+	return text
+}
+
+// Of returns the baseline of the findings that count, sorted. Where old has an entry for a finding, its reason is kept; old may be nil.
+func Of(findings []report.Finding, old *Baseline) *Baseline {
+	b := &Baseline{Version: formatVersion, Findings: []Entry{}}
+	at := map[report.Identity]int{}
+	reasons := map[report.Identity]string{}
+	if old != nil {
+		for i := range old.Findings {
+			reasons[old.Findings[i].identity()] = old.Findings[i].Reason
+		}
+	}
+	for i := range findings {
+		f := &findings[i]
+		if f.Suppressed != nil && f.Suppressed.By != report.ByBaseline {
+			continue
+		}
+		id := f.Identity()
+		if n, ok := at[id]; ok {
+			b.Findings[n].Count = max(1, b.Findings[n].Count) + 1
+			continue
+		}
+		at[id] = len(b.Findings)
+		b.Findings = append(b.Findings, Entry{
+			Rule: id.Rule, Group: id.Group, Kind: id.Kind, Namespace: id.Namespace, Name: id.Name, Path: id.Path, Key: id.Key, Reason: reasons[id],
+		})
+	}
+	slices.SortFunc(b.Findings, func(x, y Entry) int {
+		return cmp.Or(cmp.Compare(x.Namespace, y.Namespace), cmp.Compare(x.Kind, y.Kind), cmp.Compare(x.Name, y.Name), cmp.Compare(x.Group, y.Group),
+			cmp.Compare(x.Rule, y.Rule), cmp.Compare(x.Path, y.Path), cmp.Compare(x.Key, y.Key))
+	})
+	return b
+}
+
+// Write writes the baseline as YAML that a person can read and edit.
+func (b *Baseline) Write(w io.Writer) error {
+	if _, err := io.WriteString(w, header); err != nil {
+		return fmt.Errorf("writing the baseline: %w", err)
+	}
+	enc := yaml.NewEncoder(w)
+	enc.SetIndent(2)
+	if err := errors.Join(enc.Encode(b), enc.Close()); err != nil {
+		return fmt.Errorf("writing the baseline: %w", err)
+	}
+	return nil
+}
+
+// Parse reads a baseline file, YAML or JSON. Source names the file in errors.
+func Parse(source string, data []byte) (*Baseline, error) {
+	if len(data) > maxBytes {
+		return nil, fmt.Errorf("%s: is larger than %d MiB, which no baseline is", source, maxBytes>>20)
+	}
+	dec := yaml.NewDecoder(bytes.NewReader(data))
+	dec.KnownFields(true)
+	b := &Baseline{}
+	if err := dec.Decode(b); err != nil {
+		if errors.Is(err, io.EOF) {
+			return nil, fmt.Errorf("%s: is empty: write one with --write-baseline", source)
+		}
+		return nil, fmt.Errorf("%s: is not a baseline: %s", source, strings.TrimPrefix(err.Error(), "yaml: "))
+	}
+	if b.Version != formatVersion {
+		return nil, fmt.Errorf("%s: version: is %d, and this program reads version %d", source, b.Version, formatVersion)
+	}
+	seen := map[report.Identity]int{}
+	for i := range b.Findings {
+		e := &b.Findings[i]
+		for _, f := range []struct{ name, value string }{{"rule", e.Rule}, {"kind", e.Kind}, {"name", e.Name}, {"key", e.Key}} {
+			if f.value == "" {
+				return nil, fmt.Errorf("%s: findings[%d].%s: is not set", source, i, f.name)
+			}
+		}
+		if e.Count < 0 {
+			return nil, fmt.Errorf("%s: findings[%d].count: is below 0", source, i)
+		}
+		if first, twice := seen[e.identity()]; twice {
+			return nil, fmt.Errorf("%s: findings[%d]: is the same as findings[%d]: write one with a count", source, i, first)
+		}
+		seen[e.identity()] = i
+	}
+	return b, nil
+}
+
+// Apply suppresses the findings that the baseline has, each entry as many as it stands for, in the order given, and returns the entries that
+// nothing, or less than their count, was found for: what is left of their count. Findings that are suppressed already are left alone.
+func (b *Baseline) Apply(findings []report.Finding) (stale []Entry) {
+	left := map[report.Identity]int{}
+	reasons := map[report.Identity]string{}
+	for i := range b.Findings {
+		e := &b.Findings[i]
+		left[e.identity()], reasons[e.identity()] = max(1, e.Count), e.Reason
+	}
+	for i := range findings {
+		f := &findings[i]
+		id := f.Identity()
+		if f.Suppressed != nil || left[id] == 0 {
+			continue
+		}
+		left[id]--
+		f.Suppressed = &report.Suppression{By: report.ByBaseline, Reason: reasons[id]}
+	}
+	for _, e := range b.Findings {
+		if n := left[e.identity()]; n > 0 {
+			if e.Count > 0 {
+				e.Count = n
+			}
+			stale = append(stale, e)
+		}
+	}
+	return stale
+}

@@ -1,0 +1,301 @@
+package report
+
+import (
+	"cmp"
+	"crypto/sha256"
+	_ "embed"
+	"encoding/base64"
+	"fmt"
+	"html/template"
+	"io"
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/flux-admission/flux-admission/internal/report/layout"
+	"github.com/flux-admission/flux-admission/validators"
+)
+
+// The page's parts. It asks the network for nothing: they are written into it.
+var (
+	//go:embed page/page.html.tmpl
+	pageTemplate string
+	//go:embed page/page.css
+	pageStyle string
+	//go:embed page/page.js
+	pageScript string
+)
+
+// pageData is what the page shows.
+type pageData struct {
+	Report *Report
+	Style  template.CSS
+	Script template.JS
+	// Policy is the page's Content-Security-Policy: its own style and script, by their hashes, and nothing else, so that a name from a
+	// hostile tree could run nothing even if it were not escaped.
+	Policy  string
+	Graph   *drawing
+	Groups  []*pageGroup
+	Rules   []pageRule
+	Skipped []*notEvaluated
+	// Suppressed are shown on demand.
+	Shown, Suppressed int
+	DocsURL           string
+}
+
+// pageGroup are the findings of one Kustomization.
+type pageGroup struct {
+	Title, Anchor string
+	Items         []*pageFinding
+	Deny, Warn    int
+}
+
+// pageFinding is one finding, with those that say the same.
+type pageFinding struct {
+	*Finding
+	Rest []*Finding
+}
+
+// pageRule is a rule that has findings, or was evaluated.
+type pageRule struct {
+	*validators.Meta
+	Count int
+}
+
+// WriteHTML writes the report as one page that needs nothing else.
+func WriteHTML(w io.Writer, r *Report, o Options) error {
+	t, err := template.New("page").Funcs(template.FuncMap{"count": count, "lower": lower, "printable": printable}).Parse(pageTemplate)
+	if err != nil {
+		return err
+	}
+	d := &pageData{
+		Report: r, Style: template.CSS(pageStyle), Script: template.JS(pageScript),
+		Policy:  fmt.Sprintf("default-src 'none'; style-src '%s'; script-src '%s'; base-uri 'none'; form-action 'none'", hashSource(pageStyle), hashSource(pageScript)),
+		Skipped: slices.DeleteFunc(foldSkipped(r.Skipped), func(s *notEvaluated) bool { return !s.Unknown }),
+		DocsURL: o.DocsURL, Suppressed: r.Summary.Suppressed,
+	}
+	anchors := d.groups(r)
+	d.Graph = draw(r.Graph, anchors)
+	d.rules(r)
+	return t.Execute(w, d)
+}
+
+func lower(a validators.Action) string { return strings.ToLower(string(a)) }
+
+// Times is how often the same was skipped.
+func (n *notEvaluated) Times() int { return n.count }
+
+func hashSource(s string) string {
+	sum := sha256.Sum256([]byte(s))
+	return "sha256-" + base64.StdEncoding.EncodeToString(sum[:])
+}
+
+// groups fills in the findings by Kustomization, those with the worst first, and returns the anchors of the Kustomizations that have any.
+func (d *pageData) groups(r *Report) map[string]string {
+	byName := map[string]*pageGroup{}
+	anchors := map[string]string{}
+	for _, counts := range []bool{true, false} {
+		// A suppressed finding does not stand for one that counts.
+		for _, g := range fold(r.Findings, func(f *Finding) bool { return f.Counts() == counts }, func(f *Finding) string { return f.Kustomization }) {
+			name := g.first.Kustomization
+			group := byName[name]
+			if group == nil {
+				group = &pageGroup{Title: name}
+				byName[name] = group
+				d.Groups = append(d.Groups, group)
+			}
+			group.Items = append(group.Items, &pageFinding{Finding: g.first, Rest: g.rest})
+			d.Shown++
+			if counts && g.first.Action == validators.ActionDeny {
+				group.Deny++
+			} else if counts && g.first.Action == validators.ActionWarn {
+				group.Warn++
+			}
+		}
+	}
+	slices.SortStableFunc(d.Groups, func(a, b *pageGroup) int {
+		return cmp.Or(boolInt(b.Deny > 0)-boolInt(a.Deny > 0), boolInt(b.Warn > 0)-boolInt(a.Warn > 0), boolInt(a.Title == "")-boolInt(b.Title == ""), cmp.Compare(a.Title, b.Title))
+	})
+	for i, g := range d.Groups {
+		slices.SortStableFunc(g.Items, func(a, b *pageFinding) int { return cmp.Compare(rank(a.Finding), rank(b.Finding)) })
+		g.Anchor = fmt.Sprintf("group-%d", i+1)
+		anchors[g.Title] = g.Anchor
+		if g.Title == "" {
+			g.Title = "Applied by no Kustomization"
+		}
+	}
+	return anchors
+}
+
+// rank puts what is refused first and what is suppressed last.
+func rank(f *Finding) int {
+	switch {
+	case !f.Counts():
+		return 3
+	case f.Action == validators.ActionDeny:
+		return 0
+	case f.Action == validators.ActionWarn:
+		return 1
+	}
+	return 2
+}
+
+func (d *pageData) rules(r *Report) {
+	counts := map[string]int{}
+	known := map[string]bool{}
+	for i := range r.Findings {
+		if r.Findings[i].Counts() {
+			counts[r.Findings[i].Rule]++
+		}
+	}
+	for _, m := range r.Rules {
+		known[m.Name] = true
+		if counts[m.Name] > 0 {
+			d.Rules = append(d.Rules, pageRule{m, counts[m.Name]})
+		}
+	}
+	for i := range r.Findings {
+		if f := &r.Findings[i]; !known[f.Rule] && f.Counts() {
+			known[f.Rule] = true
+			d.Rules = append(d.Rules, pageRule{&validators.Meta{ID: f.ID, Name: f.Rule}, counts[f.Rule]})
+		}
+	}
+	slices.SortStableFunc(d.Rules, func(a, b pageRule) int { return cmp.Compare(a.ID, b.ID) })
+}
+
+// drawing is the graph as it stands on the page.
+type drawing struct {
+	Width, Height float64
+	Nodes         []drawnNode
+	Edges         []drawnEdge
+	// States are those that nodes have, for the legend.
+	States []NodeState
+	Broken bool
+}
+
+// drawnNode is a node with its name on one line and its namespace, where it has one, on a second.
+type drawnNode struct {
+	X, Y, W, H          float64
+	MarkX, TextX        float64
+	MiddleY, NameY      float64
+	NamespaceY          float64
+	Name, Namespace     string
+	Title, Mark, Anchor string
+	State               NodeState
+}
+
+type drawnEdge struct {
+	Path   string
+	Broken bool
+	Title  string
+}
+
+// The picture's measures, in CSS pixels at its natural size.
+const (
+	nodeWidth, nodeHeight = 236, 40
+	margin                = 12
+	// labelLength is how many characters fit into a node.
+	labelLength = 25
+)
+
+// draw lays out the graph; nil when there is none.
+func draw(g Graph, anchors map[string]string) *drawing {
+	if len(g.Nodes) == 0 {
+		return nil
+	}
+	index := map[string]int{}
+	for i, n := range g.Nodes {
+		index[n.ID] = i
+	}
+	var edges []layout.Edge
+	var drawn []Edge
+	for _, e := range g.Edges {
+		from, okFrom := index[e.From]
+		to, okTo := index[e.To]
+		if okFrom && okTo {
+			edges = append(edges, layout.Edge{From: from, To: to})
+			drawn = append(drawn, e)
+		}
+	}
+	pic := layout.Place(len(g.Nodes), edges, layout.Size{Width: nodeWidth, Height: nodeHeight, GapX: 64, GapY: 14, Columns: 5})
+	d := &drawing{Width: pic.Width + 2*margin, Height: pic.Height + 2*margin}
+	states := map[NodeState]bool{}
+	for i, n := range g.Nodes {
+		x, y := pic.Nodes[i].X+margin, pic.Nodes[i].Y+margin
+		label := cmp.Or(n.Label, n.ID)
+		node := drawnNode{
+			X: x, Y: y, W: nodeWidth, H: nodeHeight, Title: printable(label), State: n.State, Mark: mark(n.State), Anchor: anchors[n.ID],
+			MarkX: x + 17, TextX: x + 33, MiddleY: y + nodeHeight/2, NameY: y + nodeHeight/2, NamespaceY: y + nodeHeight - 12,
+		}
+		label = printable(label)
+		node.Name = label
+		if namespace, name, ok := strings.Cut(label, "/"); ok {
+			node.Name, node.Namespace, node.NameY = name, shorten(namespace, labelLength), y+14
+		}
+		node.Name = shorten(node.Name, labelLength)
+		if n.Detail != "" {
+			node.Title += ": " + printable(n.Detail)
+		}
+		states[n.State] = true
+		d.Nodes = append(d.Nodes, node)
+	}
+	for i, e := range drawn {
+		if pic.Routes[i] == nil {
+			continue
+		}
+		d.Broken = d.Broken || e.Broken
+		d.Edges = append(d.Edges, drawnEdge{Path: curve(pic.Routes[i]), Broken: e.Broken, Title: printable(e.From + " waits for " + e.To)})
+	}
+	// Broken edges are drawn last, over the others.
+	slices.SortStableFunc(d.Edges, func(a, b drawnEdge) int { return boolInt(a.Broken) - boolInt(b.Broken) })
+	for _, s := range []NodeState{NodeFailing, NodeMissing, NodeWarned, NodeUnknown, NodeOK} {
+		if states[s] {
+			d.States = append(d.States, s)
+		}
+	}
+	return d
+}
+
+// mark says the state without colour.
+func mark(s NodeState) string {
+	switch s {
+	case NodeFailing:
+		return "✕"
+	case NodeMissing:
+		return "?"
+	case NodeWarned:
+		return "!"
+	case NodeUnknown:
+		return "–"
+	case NodeOK:
+		return "✓"
+	}
+	return ""
+}
+
+// shorten cuts a name in the middle: its end often tells more than its middle.
+func shorten(s string, n int) string {
+	if utf8.RuneCountInString(s) <= n {
+		return s
+	}
+	r := []rune(s)
+	head := (n - 1) / 2
+	return string(r[:head]) + "…" + string(r[len(r)-(n-1-head):])
+}
+
+// curve returns the route as an SVG path: a curve between two layers, a line across one.
+func curve(points []layout.Point) string {
+	var b strings.Builder
+	at := func(p layout.Point) string { return fmt.Sprintf("%.1f %.1f", p.X+margin, p.Y+margin) }
+	fmt.Fprintf(&b, "M%s", at(points[0]))
+	for i := 1; i < len(points); i++ {
+		p, q := points[i-1], points[i]
+		if i%2 == 0 || p.Y == q.Y {
+			fmt.Fprintf(&b, "L%s", at(q))
+			continue
+		}
+		middle := (p.X + q.X) / 2
+		fmt.Fprintf(&b, "C%s %s %s", at(layout.Point{X: middle, Y: p.Y}), at(layout.Point{X: middle, Y: q.Y}), at(q))
+	}
+	return b.String()
+}

@@ -1,0 +1,123 @@
+package report
+
+import (
+	"encoding/xml"
+	"fmt"
+	"io"
+	"strings"
+)
+
+// The elements of JUnit's report, as CI systems read them. It has no specification of its own; this is the part that all of them take.
+type (
+	junitSuites struct {
+		XMLName  xml.Name     `xml:"testsuites"`
+		Name     string       `xml:"name,attr"`
+		Tests    int          `xml:"tests,attr"`
+		Failures int          `xml:"failures,attr"`
+		Errors   int          `xml:"errors,attr"`
+		Skipped  int          `xml:"skipped,attr"`
+		Suites   []junitSuite `xml:"testsuite"`
+	}
+	junitSuite struct {
+		Name     string      `xml:"name,attr"`
+		Tests    int         `xml:"tests,attr"`
+		Failures int         `xml:"failures,attr"`
+		Errors   int         `xml:"errors,attr"`
+		Skipped  int         `xml:"skipped,attr"`
+		Cases    []junitCase `xml:"testcase"`
+	}
+	junitCase struct {
+		Name      string       `xml:"name,attr"`
+		Class     string       `xml:"classname,attr"`
+		File      string       `xml:"file,attr,omitempty"`
+		Line      int          `xml:"line,attr,omitempty"`
+		Failure   *junitDetail `xml:"failure"`
+		Error     *junitDetail `xml:"error"`
+		Skipped   *junitDetail `xml:"skipped"`
+		SystemOut string       `xml:"system-out,omitempty"`
+	}
+	junitDetail struct {
+		Message string `xml:"message,attr"`
+		Type    string `xml:"type,attr,omitempty"`
+		Text    string `xml:",chardata"`
+	}
+)
+
+// WriteJUnit writes the report as a JUnit report: a suite for each file, a failing case for each finding that is refused or warned about, a
+// skipped one for each that is suppressed. A finding that is only recorded passes and says so. A report without findings has one case, that passes.
+func WriteJUnit(w io.Writer, r *Report) error {
+	all := junitSuites{Name: r.Tool.Name}
+	suite := func(name string) *junitSuite {
+		if n := len(all.Suites); n == 0 || all.Suites[n-1].Name != name {
+			all.Suites = append(all.Suites, junitSuite{Name: name})
+		}
+		return &all.Suites[len(all.Suites)-1]
+	}
+	for i := range r.Findings {
+		f := &r.Findings[i]
+		name := f.File
+		if name == "" {
+			name = "no file"
+		}
+		suite(name).add(junitFinding(f))
+	}
+	for _, e := range r.Errors {
+		where := e.Place().String()
+		suite("errors").add(junitCase{
+			Name: strings.TrimSpace(where + " " + e.Rule), Class: e.Rule, File: e.File, Line: e.Line, Error: &junitDetail{Message: e.Message, Type: e.ID, Text: e.Message},
+		})
+	}
+	if len(all.Suites) == 0 {
+		suite("check").add(junitCase{Name: "no findings", Class: r.Tool.Name})
+	}
+	for _, s := range all.Suites {
+		all.Tests += s.Tests
+		all.Failures += s.Failures
+		all.Errors += s.Errors
+		all.Skipped += s.Skipped
+	}
+	if _, err := io.WriteString(w, xml.Header); err != nil {
+		return err
+	}
+	enc := xml.NewEncoder(w)
+	enc.Indent("", "  ")
+	if err := enc.Encode(all); err != nil {
+		return err
+	}
+	_, err := io.WriteString(w, "\n")
+	return err
+}
+
+func junitFinding(f *Finding) junitCase {
+	c := junitCase{Name: strings.TrimSpace(f.Object.String() + " " + f.Path), Class: f.Rule, File: f.File, Line: f.Line}
+	var text strings.Builder
+	fmt.Fprintf(&text, "%s\n%s: %s\n", f.Message, f.ID, f.Place())
+	for _, p := range f.Also {
+		fmt.Fprintf(&text, "%s: %s\n", p.Note, p)
+	}
+	if f.Fix != "" {
+		fmt.Fprintf(&text, "Fix: %s\n", f.Fix)
+	}
+	switch {
+	case !f.Counts():
+		c.Skipped = &junitDetail{Message: "suppressed by " + string(f.Suppressed.By) + ": " + f.Message}
+	case f.Action == "Audit" || f.Action == "Off":
+		c.SystemOut = text.String()
+	default:
+		c.Failure = &junitDetail{Message: f.Message, Type: f.ID, Text: text.String()}
+	}
+	return c
+}
+
+func (s *junitSuite) add(c junitCase) {
+	s.Cases = append(s.Cases, c)
+	s.Tests++
+	switch {
+	case c.Failure != nil:
+		s.Failures++
+	case c.Error != nil:
+		s.Errors++
+	case c.Skipped != nil:
+		s.Skipped++
+	}
+}

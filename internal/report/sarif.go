@@ -1,0 +1,238 @@
+package report
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/url"
+	"strings"
+
+	"github.com/flux-admission/flux-admission/validators"
+)
+
+// The part of SARIF 2.1.0 that is written (https://docs.oasis-open.org/sarif/sarif/v2.1.0/sarif-v2.1.0.html). Libraries for it write
+// every optional property with its zero value, and 0 is a meaning of its own there: a region at byte 0, the artifact with index 0.
+type (
+	sarifLog struct {
+		Schema  string     `json:"$schema"`
+		Version string     `json:"version"`
+		Runs    []sarifRun `json:"runs"`
+	}
+	sarifRun struct {
+		Tool        sarifTool         `json:"tool"`
+		Invocations []sarifInvocation `json:"invocations"`
+		ColumnKind  string            `json:"columnKind"`
+		Results     []sarifResult     `json:"results"`
+	}
+	sarifTool struct {
+		Driver sarifDriver `json:"driver"`
+	}
+	sarifDriver struct {
+		Name           string      `json:"name"`
+		Version        string      `json:"version,omitempty"`
+		InformationURI string      `json:"informationUri,omitempty"`
+		Rules          []sarifRule `json:"rules"`
+	}
+	sarifRule struct {
+		ID                   string           `json:"id"`
+		Name                 string           `json:"name"`
+		ShortDescription     sarifText        `json:"shortDescription"`
+		FullDescription      sarifText        `json:"fullDescription"`
+		Help                 sarifText        `json:"help"`
+		HelpURI              string           `json:"helpUri,omitempty"`
+		DefaultConfiguration sarifRuleConfig  `json:"defaultConfiguration"`
+		Properties           sarifRuleDetails `json:"properties"`
+	}
+	sarifRuleConfig struct {
+		Level string `json:"level"`
+	}
+	sarifRuleDetails struct {
+		Tags []string `json:"tags"`
+		// Severity is what GitHub's code scanning sorts by.
+		Severity string `json:"problem.severity"`
+	}
+	sarifText struct {
+		Text     string `json:"text"`
+		Markdown string `json:"markdown,omitempty"`
+	}
+	sarifResult struct {
+		RuleID              string             `json:"ruleId"`
+		RuleIndex           *int               `json:"ruleIndex,omitempty"`
+		Level               string             `json:"level"`
+		Message             sarifText          `json:"message"`
+		Locations           []sarifLocation    `json:"locations"`
+		RelatedLocations    []sarifLocation    `json:"relatedLocations,omitempty"`
+		PartialFingerprints map[string]string  `json:"partialFingerprints"`
+		Suppressions        []sarifSuppression `json:"suppressions,omitempty"`
+		Properties          sarifDetails       `json:"properties"`
+	}
+	sarifDetails struct {
+		Action string `json:"action"`
+		Object Object `json:"object"`
+		Path   string `json:"path"`
+		Fix    string `json:"fix,omitempty"`
+	}
+	sarifLocation struct {
+		ID               int            `json:"id,omitempty"`
+		Message          *sarifText     `json:"message,omitempty"`
+		PhysicalLocation *sarifPhysical `json:"physicalLocation,omitempty"`
+		LogicalLocations []sarifLogical `json:"logicalLocations,omitempty"`
+	}
+	sarifPhysical struct {
+		ArtifactLocation sarifArtifact `json:"artifactLocation"`
+		Region           *sarifRegion  `json:"region,omitempty"`
+	}
+	sarifArtifact struct {
+		URI string `json:"uri"`
+	}
+	sarifRegion struct {
+		StartLine   int `json:"startLine"`
+		StartColumn int `json:"startColumn,omitempty"`
+	}
+	sarifLogical struct {
+		FullyQualifiedName string `json:"fullyQualifiedName"`
+		Kind               string `json:"kind"`
+	}
+	sarifSuppression struct {
+		Kind          string `json:"kind"`
+		Justification string `json:"justification,omitempty"`
+	}
+	sarifInvocation struct {
+		ExecutionSuccessful        bool                `json:"executionSuccessful"`
+		ToolExecutionNotifications []sarifNotification `json:"toolExecutionNotifications,omitempty"`
+	}
+	sarifNotification struct {
+		Level     string          `json:"level"`
+		Message   sarifText       `json:"message"`
+		Locations []sarifLocation `json:"locations,omitempty"`
+	}
+)
+
+const sarifSchema = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
+
+// WriteSARIF writes the report as a SARIF 2.1.0 log with one run. Files are relative to the root of the repository: Options.PathPrefix is
+// put before them.
+func WriteSARIF(w io.Writer, r *Report, o Options) error {
+	run := sarifRun{
+		Tool:        sarifTool{Driver: sarifDriver{Name: r.Tool.Name, Version: r.Tool.Version, InformationURI: o.DocsURL, Rules: []sarifRule{}}},
+		Invocations: []sarifInvocation{{ExecutionSuccessful: len(r.Errors) == 0}},
+		ColumnKind:  "unicodeCodePoints",
+		Results:     []sarifResult{},
+	}
+	index := map[string]int{}
+	for i, m := range r.Rules {
+		index[m.ID] = i
+		run.Tool.Driver.Rules = append(run.Tool.Driver.Rules, sarifRuleOf(m, o))
+	}
+	for i := range r.Findings {
+		f := &r.Findings[i]
+		res := sarifResultOf(f, o)
+		if n, ok := index[f.ID]; ok {
+			res.RuleIndex = &n
+		}
+		run.Results = append(run.Results, res)
+	}
+	for _, e := range r.Errors {
+		n := sarifNotification{Level: "error", Message: sarifText{Text: e.Message}}
+		if e.File != "" {
+			n.Locations = []sarifLocation{{PhysicalLocation: sarifPhysicalOf(e.Place(), o)}}
+		}
+		run.Invocations[0].ToolExecutionNotifications = append(run.Invocations[0].ToolExecutionNotifications, n)
+	}
+	enc := json.NewEncoder(w)
+	enc.SetIndent("", "  ")
+	enc.SetEscapeHTML(false)
+	return enc.Encode(sarifLog{Schema: sarifSchema, Version: "2.1.0", Runs: []sarifRun{run}})
+}
+
+func sarifRuleOf(m *validators.Meta, o Options) sarifRule {
+	r := sarifRule{
+		ID:               m.ID,
+		Name:             m.Name,
+		ShortDescription: sarifText{Text: m.Doc.Title + "."},
+		FullDescription:  sarifText{Text: m.Doc.Why},
+		Help: sarifText{
+			Text:     m.Doc.Why + "\n\nFix: " + m.Doc.Fix,
+			Markdown: "# " + m.Doc.Title + "\n\n" + m.Doc.Why + "\n\n**Fix:** " + m.Doc.Fix + "\n",
+		},
+		DefaultConfiguration: sarifRuleConfig{Level: sarifLevel(m.DefaultAction())},
+		Properties:           sarifRuleDetails{Tags: []string{"flux", "kubernetes"}, Severity: problemSeverity(m.Severity)},
+	}
+	if o.DocsURL != "" {
+		r.HelpURI = o.DocsURL + url.PathEscape(m.Name)
+	}
+	return r
+}
+
+func problemSeverity(s validators.Severity) string {
+	switch s {
+	case validators.SeverityError:
+		return "error"
+	case validators.SeverityWarning:
+		return "warning"
+	case validators.SeverityInfo:
+		return "recommendation"
+	}
+	return "recommendation"
+}
+
+func sarifLevel(a validators.Action) string {
+	switch a {
+	case validators.ActionDeny:
+		return "error"
+	case validators.ActionWarn:
+		return "warning"
+	case validators.ActionAudit, validators.ActionOff:
+		return "note"
+	}
+	return "note"
+}
+
+func sarifResultOf(f *Finding, o Options) sarifResult {
+	text := f.Message
+	if f.Fix != "" {
+		text += ". " + f.Fix
+	}
+	res := sarifResult{
+		RuleID: f.ID, Level: sarifLevel(f.Action), Message: sarifText{Text: text},
+		Locations:           []sarifLocation{},
+		PartialFingerprints: map[string]string{"fluxAdmissionIdentity/v1": f.Fingerprint},
+		Properties:          sarifDetails{Action: string(f.Action), Object: f.Object, Path: f.Path, Fix: f.Fix},
+	}
+	loc := sarifLocation{LogicalLocations: []sarifLogical{{FullyQualifiedName: strings.TrimSpace(f.Object.String() + " " + f.Path), Kind: "object"}}}
+	if f.File != "" {
+		loc.PhysicalLocation = sarifPhysicalOf(f.Place(), o)
+	}
+	res.Locations = append(res.Locations, loc)
+	for i, p := range f.Also {
+		also := sarifLocation{ID: i + 1, PhysicalLocation: sarifPhysicalOf(p, o)}
+		if p.Note != "" {
+			also.Message = &sarifText{Text: p.Note}
+		}
+		res.RelatedLocations = append(res.RelatedLocations, also)
+	}
+	if s := f.Suppressed; s != nil {
+		reason := "in the baseline"
+		if s.By == ByException {
+			reason = "excepted by the policy"
+		}
+		if s.Reason != "" {
+			reason = fmt.Sprintf("%s: %s", reason, s.Reason)
+		}
+		res.Suppressions = []sarifSuppression{{Kind: "external", Justification: reason}}
+	}
+	return res
+}
+
+func sarifPhysicalOf(p Place, o Options) *sarifPhysical {
+	// A file's name may hold anything; a URI may not, and "a:b" must not be taken for a scheme.
+	uri := (&url.URL{Path: o.PathPrefix + p.File}).EscapedPath()
+	if first, _, _ := strings.Cut(uri, "/"); strings.Contains(first, ":") {
+		uri = "./" + uri
+	}
+	out := &sarifPhysical{ArtifactLocation: sarifArtifact{URI: uri}}
+	if p.Line > 0 {
+		out.Region = &sarifRegion{StartLine: p.Line, StartColumn: p.Column}
+	}
+	return out
+}

@@ -1,0 +1,276 @@
+package report
+
+import (
+	"bufio"
+	"cmp"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"unicode"
+
+	"golang.org/x/term"
+
+	"github.com/flux-admission/flux-admission/validators"
+)
+
+// ColorWanted tells whether text to the file should be coloured: it is a terminal, and the environment does not say otherwise
+// (NO_COLOR, https://no-color.org, or TERM=dumb).
+func ColorWanted(f *os.File, getenv func(string) string) bool {
+	return getenv("NO_COLOR") == "" && getenv("TERM") != "dumb" && term.IsTerminal(int(f.Fd()))
+}
+
+// maxPlaces is how many places of a folded finding are listed.
+const maxPlaces = 3
+
+// textWriter keeps the first error of many writes.
+type textWriter struct {
+	w     *bufio.Writer
+	color bool
+}
+
+// The colours, as the parameters of an ANSI SGR sequence.
+const (
+	bold   = "1"
+	dim    = "2"
+	red    = "1;31"
+	yellow = "33"
+	cyan   = "36"
+	green  = "32"
+)
+
+func (t *textWriter) paint(sgr, text string) string {
+	if !t.color || text == "" {
+		return text
+	}
+	return "\x1b[" + sgr + "m" + text + "\x1b[0m"
+}
+
+func (t *textWriter) line(format string, args ...any) {
+	// A bufio.Writer remembers its first error; Flush returns it.
+	_, _ = fmt.Fprintf(t.w, format+"\n", args...)
+}
+
+// printable makes a text from a tree safe for a terminal: control characters, which could move the cursor or write over other lines, and
+// characters that reverse the order of the text are shown as escapes.
+func printable(s string) string {
+	if !strings.ContainsFunc(s, hidden) {
+		return s
+	}
+	var b strings.Builder
+	for _, r := range s {
+		if hidden(r) {
+			fmt.Fprintf(&b, "\\u%04x", r)
+		} else {
+			b.WriteRune(r)
+		}
+	}
+	return b.String()
+}
+
+func hidden(r rune) bool {
+	return unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r) || r == '\u2028' || r == '\u2029'
+}
+
+// WriteText writes the report for a person.
+func WriteText(w io.Writer, r *Report, o Options) error {
+	t := &textWriter{w: bufio.NewWriter(w), color: o.Color}
+	t.findings(r, o)
+	t.errors(r.Errors)
+	t.skipped(r.Skipped)
+	t.line("%s", t.summary(r.Summary))
+	return t.w.Flush()
+}
+
+func (t *textWriter) findings(r *Report, o Options) {
+	type group struct {
+		title string
+		items []*folded
+	}
+	var groups []*group
+	byTitle := map[string]*group{}
+	for _, g := range fold(r.Findings, (*Finding).Counts, nil) {
+		title := g.first.File
+		if o.ByKustomization {
+			title = g.first.Kustomization
+		}
+		if byTitle[title] == nil {
+			byTitle[title] = &group{title: title}
+			groups = append(groups, byTitle[title])
+		}
+		byTitle[title].items = append(byTitle[title].items, g)
+	}
+	if o.ByKustomization {
+		// What no Kustomization applies comes last.
+		slices.SortStableFunc(groups, func(a, b *group) int {
+			return cmp.Or(boolInt(a.title == "")-boolInt(b.title == ""), cmp.Compare(a.title, b.title))
+		})
+	}
+	for _, g := range groups {
+		title := g.title
+		switch {
+		case title == "" && o.ByKustomization:
+			title = "applied by no Kustomization"
+		case title == "":
+			title = "in no file"
+		case o.ByKustomization:
+			title = "Kustomization " + title
+		}
+		t.line("%s", t.paint(bold, printable(title)))
+		for _, item := range g.items {
+			t.finding(item, o)
+		}
+		t.line("")
+	}
+}
+
+func boolInt(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+func (t *textWriter) finding(g *folded, o Options) {
+	f := g.first
+	at := ""
+	if f.Line > 0 {
+		at = fmt.Sprintf("%d:%d", f.Line, f.Column)
+	}
+	if o.ByKustomization {
+		at = f.Place().String()
+	}
+	head := strings.Join(slices.DeleteFunc([]string{
+		t.paint(dim, printable(at)), t.action(f.Action), t.paint(bold, printable(f.Object.String())), t.paint(dim, f.ID+" "+f.Rule),
+	}, func(s string) bool { return s == "" }), "  ")
+	t.line("  %s", head)
+	t.line("      %s", printable(f.Message))
+	for _, p := range f.Also {
+		note := p.Note
+		if note == "" {
+			note = "see also"
+		}
+		t.line("      %s %s", t.paint(dim, printable(note)+":"), printable(p.String()))
+	}
+	if f.Fix != "" {
+		t.line("      %s %s", t.paint(green, "fix:"), printable(f.Fix))
+	}
+	if n := len(g.rest); n > 0 {
+		var places []string
+		for _, other := range g.rest[:min(n, maxPlaces)] {
+			place := other.Object.String()
+			if other.File != "" {
+				place = other.Place().String()
+			}
+			places = append(places, printable(place))
+		}
+		list := strings.Join(places, ", ")
+		if n > maxPlaces {
+			list += ", …"
+		}
+		t.line("      %s", t.paint(cyan, fmt.Sprintf("and %s: %s", count(n, "more like it", "more like it"), list)))
+	}
+}
+
+func (t *textWriter) action(a validators.Action) string {
+	switch a {
+	case validators.ActionDeny:
+		return t.paint(red, "deny")
+	case validators.ActionWarn:
+		return t.paint(yellow, "warn")
+	case validators.ActionAudit, validators.ActionOff:
+		return t.paint(dim, "audit")
+	}
+	return ""
+}
+
+func (t *textWriter) errors(list []Error) {
+	if len(list) == 0 {
+		return
+	}
+	t.line("%s", t.paint(red, "Could not be done"))
+	for _, e := range list {
+		where := e.Place().String()
+		if where == "" && e.Object != nil {
+			where = e.Object.String()
+		}
+		if where != "" {
+			where += ": "
+		}
+		if e.Rule != "" {
+			where += e.Rule + ": "
+		}
+		t.line("  %s", printable(where+e.Message))
+	}
+	t.line("")
+}
+
+func (t *textWriter) skipped(list []Skipped) {
+	groups := slices.DeleteFunc(foldSkipped(list), func(g *notEvaluated) bool { return !g.Unknown })
+	if len(groups) == 0 {
+		return
+	}
+	t.line("%s", t.paint(bold, "Not evaluated"))
+	for _, g := range groups {
+		text := g.Reason
+		if g.Rule != "" {
+			text = g.Rule + ": " + text
+		}
+		if g.count > 1 {
+			text += fmt.Sprintf(" (%d times)", g.count)
+		} else if g.Object != nil {
+			text += " (" + g.Object.String() + ")"
+		}
+		t.line("  %s", printable(text))
+	}
+	t.line("")
+}
+
+func (t *textWriter) summary(s Summary) string {
+	var parts []string
+	if s.Findings == 0 {
+		parts = append(parts, t.paint(green, "No findings"))
+	} else {
+		var by []string
+		for _, c := range []struct {
+			n    int
+			sgr  string
+			name string
+		}{{s.Deny, red, "deny"}, {s.Warn, yellow, "warn"}, {s.Audit, dim, "audit"}} {
+			if c.n > 0 {
+				by = append(by, t.paint(c.sgr, fmt.Sprintf("%d %s", c.n, c.name)))
+			}
+		}
+		text := fmt.Sprintf("%s (%s)", count(s.Findings, "finding", "findings"), strings.Join(by, ", "))
+		if s.Fixable > 0 {
+			text += fmt.Sprintf(", %d fixable", s.Fixable)
+		}
+		parts = append(parts, text)
+	}
+	looked := count(s.Objects, "object", "objects")
+	if s.Kustomizations > 0 {
+		looked += " of " + count(s.Kustomizations, "Kustomization", "Kustomizations")
+	}
+	parts = append(parts, "in "+looked)
+	text := strings.Join(parts, " ")
+	for _, c := range []struct {
+		n         int
+		one, many string
+	}{
+		{s.Suppressed, "finding suppressed", "findings suppressed"}, {s.StaleBaseline, "stale entry in the baseline", "stale entries in the baseline"},
+		{s.Skipped, "evaluation skipped", "evaluations skipped"}, {s.Errors, "error", "errors"},
+	} {
+		if c.n > 0 {
+			text += "; " + count(c.n, c.one, c.many)
+		}
+	}
+	return text
+}
+
+func count(n int, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %s", n, many)
+}
