@@ -33,7 +33,7 @@ func TestAShutdownDropsNoRequest(t *testing.T) {
 	start := func() (*webhook.Server, *http.Server, string) {
 		counts := metrics.New(prometheus.NewRegistry())
 		slow := func() webhook.Gate {
-			return &gate{review: func(context.Context, validators.Request) { time.Sleep(2 * time.Millisecond) }}
+			return &gate{review: func(context.Context, validators.Request) { <-time.After(2 * time.Millisecond) }}
 		}
 		s := webhook.NewServer(
 			&webhook.Validator{Policy: slow, Lookup: lookup.NewMemory(), Metrics: counts, Log: logr.Discard()},
@@ -86,7 +86,7 @@ func TestAShutdownDropsNoRequest(t *testing.T) {
 		}
 		reach := func(n int64) {
 			for from := answered.Load(); answered.Load() < from+n; {
-				time.Sleep(time.Millisecond)
+				<-time.After(time.Millisecond)
 			}
 		}
 		reach(500)

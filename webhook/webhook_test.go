@@ -370,7 +370,7 @@ func TestWhatCannotBeEvaluatedIsAllowedAndSaidSo(t *testing.T) {
 	}{
 		"a panic":              {&gate{review: func(context.Context, validators.Request) { panic("secret-value") }}, create.body(t), "", "u-1", "failed", "internal error"},
 		"no policy yet":        {nil, create.body(t), "", "u-1", "failed", "no policy is loaded yet"},
-		"no verdict in time":   {&gate{decision: deny, review: func(ctx context.Context, _ validators.Request) { <-ctx.Done(); time.Sleep(50 * time.Millisecond) }}, create.body(t), "?timeout=20ms", "u-1", "timeout", "no verdict in time"},
+		"no verdict in time":   {&gate{decision: deny, review: func(ctx context.Context, _ validators.Request) { <-ctx.Done(); <-time.After(50 * time.Millisecond) }}, create.body(t), "?timeout=20ms", "u-1", "timeout", "no verdict in time"},
 		"an empty body":        {&gate{decision: deny}, "", "", "", "failed", "the request is not an AdmissionReview"},
 		"garbage":              {&gate{decision: deny}, "\x00\xff{]", "", "", "failed", "the request is not an AdmissionReview"},
 		"another kind of JSON": {&gate{decision: deny}, `{"kind":"Pod"}`, "", "", "failed", "the request is not an AdmissionReview of admission.k8s.io/v1"},

@@ -33,8 +33,7 @@ func run(args []string) int {
 		return 0
 	}
 	fmt.Fprintln(os.Stderr, "flux-admission: "+oneLine(err))
-	var failed runError
-	if errors.As(err, &failed) {
+	if _, ok := errors.AsType[runError](err); ok {
 		return exitFailed
 	}
 	return exitUsage

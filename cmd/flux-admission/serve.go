@@ -137,19 +137,19 @@ func serve(ctx context.Context, o serveOptions) error {
 	}
 
 	// The ports, taken before anything else starts.
-	webhookListener, err := listen("--webhook-host and --webhook-port", net.JoinHostPort(o.webhookHost, strconv.Itoa(o.webhookPort)))
+	webhookListener, err := listen(ctx, "--webhook-host and --webhook-port", net.JoinHostPort(o.webhookHost, strconv.Itoa(o.webhookPort)))
 	if err != nil {
 		return err
 	}
 	defer func() { _ = webhookListener.Close() }()
-	healthListener, err := listen("--health-probe-bind-address", o.healthAddress)
+	healthListener, err := listen(ctx, "--health-probe-bind-address", o.healthAddress)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = healthListener.Close() }()
 	var metricsListener net.Listener
 	if o.metricsAddress != "0" {
-		if metricsListener, err = listen("--metrics-bind-address", o.metricsAddress); err != nil {
+		if metricsListener, err = listen(ctx, "--metrics-bind-address", o.metricsAddress); err != nil {
 			return err
 		}
 		defer func() { _ = metricsListener.Close() }()
@@ -337,8 +337,9 @@ func restConfig(ctx context.Context, kubeconfig string) (*rest.Config, error) {
 	return config, nil
 }
 
-func listen(flags, address string) (net.Listener, error) {
-	l, err := net.Listen("tcp", address)
+func listen(ctx context.Context, flags, address string) (net.Listener, error) {
+	var config net.ListenConfig
+	l, err := config.Listen(ctx, "tcp", address)
 	if err != nil {
 		return nil, fmt.Errorf("cannot listen on %s, choose another address with %s: %w", address, flags, err)
 	}

@@ -31,11 +31,10 @@ func versionString() string {
 	if !ok {
 		return "unknown"
 	}
-	text := info.Main.Version
 	for _, s := range info.Settings {
 		if s.Key == "vcs.revision" {
-			text += " " + s.Value
+			return info.Main.Version + " " + s.Value
 		}
 	}
-	return text
+	return info.Main.Version
 }

@@ -86,7 +86,7 @@ func (b *balancer) probe() {
 			x.ready = ready
 			b.mu.Unlock()
 		}
-		time.Sleep(100 * time.Millisecond)
+		<-time.After(100 * time.Millisecond)
 	}
 }
 

@@ -19,6 +19,16 @@ import (
 
 func always() bool { return true }
 
+// pause lets the load go on for a while.
+func pause(t *testing.T, d time.Duration) {
+	t.Helper()
+	select {
+	case <-time.After(d):
+	case <-t.Context().Done():
+		t.Fatal("the test ended early")
+	}
+}
+
 // TestACertificateIsRenewedUnderLoad runs for 30 seconds, in which the certificates of both gates are renewed several times and the CA is rotated once
 // by age and once by force, and demands that no admission fails.
 func TestACertificateIsRenewedUnderLoad(t *testing.T) {
@@ -34,7 +44,7 @@ func TestACertificateIsRenewedUnderLoad(t *testing.T) {
 	renewals, last := 0, expiry()
 	forced := false
 	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); {
-		time.Sleep(250 * time.Millisecond)
+		pause(t, 250*time.Millisecond)
 		if now := expiry(); now != last {
 			renewals, last = renewals+1, now
 		}
@@ -85,7 +95,7 @@ func TestAPolicyIsReloadedUnderLoad(t *testing.T) {
 		took = until(t, func(err error) bool { return err != nil && strings.Contains(err.Error(), "KS001") })
 		t.Logf("it is refused again after %s", took)
 		changing.Store(false)
-		time.Sleep(500 * time.Millisecond)
+		pause(t, 500*time.Millisecond)
 	}
 	l.end(t, 300)
 	p := &unstructured.Unstructured{Object: map[string]any{"apiVersion": "flux-admission.dev/v1alpha1", "kind": "AdmissionPolicy", "metadata": map[string]any{"name": "default"}}}
@@ -132,7 +142,7 @@ func until(t *testing.T, want func(error) bool) time.Duration {
 func TestAServerIsRestartedBehindTwoReplicas(t *testing.T) {
 	l := startLoad(t, always)
 	for i := range env.gates {
-		time.Sleep(time.Second)
+		pause(t, time.Second)
 		if err := env.gates[i].Stop(); err != nil {
 			t.Fatal(err)
 		}
@@ -146,7 +156,7 @@ func TestAServerIsRestartedBehindTwoReplicas(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	time.Sleep(time.Second)
+	pause(t, time.Second)
 	l.end(t, 500)
 }
 
