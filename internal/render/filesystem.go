@@ -34,7 +34,11 @@ func rel(p string) string {
 
 // clone tells whether the path is in a directory that kustomize has cloned a remote base into.
 func (o *overlay) clone(p string) bool {
-	return o.clones != nil && strings.HasPrefix(p, filepath.Join(os.TempDir(), "kustomize-"))
+	if o.clones == nil {
+		return false
+	}
+	tmp, err := filepath.EvalSymlinks(os.TempDir())
+	return err == nil && strings.HasPrefix(p, filepath.Join(tmp, "kustomize-"))
 }
 
 // Create implements filesys.FileSystem.

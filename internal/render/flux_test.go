@@ -280,3 +280,48 @@ func TestReplayTreesRenderAsFluxRendersThem(t *testing.T) {
 		t.Error("nothing was compared")
 	}
 }
+
+// TestReplayMistakes: what rendering says of mistakes that the author of the replay trees repaired, before the repair and after it.
+func TestReplayMistakes(t *testing.T) {
+	repo, _ := replay(t)
+	for name, tc := range map[string]struct{ before, after, want string }{
+		"R008": {"t-1951f73", "t-d6651c3", "kubernetes/apps/tailscale/kustomization.yaml:8:5: the build fails: kustomization.yaml lists ./tailscale-operator/ks.yaml, but kubernetes/apps/tailscale/tailscale-operator/ks.yaml is not in the tree"},
+		"R027": {"t-c6c9b1f", "t-e9298f6", "kubernetes/apps/database/kustomization.yaml:6:5: the build fails: Secret default/cluster-secrets is there twice, in kubernetes/components/common/cluster-secrets.sops.yaml"},
+		"R066": {"t-567904c", "t-21fe90e", "kubernetes/apps/airflow/airflow/app/kustomization.yaml:10:5: the build fails: kustomization.yaml lists ./airflow-health-service-account.yaml, but kubernetes/apps/airflow/airflow/app/airflow-health-service-account.yaml is not in the tree"},
+		"R083": {"t-a8a58c1", "t-b2383ef", "data-platform/nessie: targetNamespace kubernetes/apps/data-platform/ks.yaml:7:3; field kubernetes/apps/data-platform/nessie/ks.yaml:7:3"},
+		"R084": {"t-24a5c6c", "t-3be5f29", "kubernetes/apps/airflow/airflow/ks.yaml:22:3: the build fails: the key \"targetNamespace\" is already defined at line 7"},
+		"R093": {"t-cc2f76e", "t-fdd274d", "kubernetes/apps/data-platform/kustomization.yaml:22:5: the build fails: kustomization.yaml lists ./spark-applications/ks.yaml, but kubernetes/apps/data-platform/spark-applications/ks.yaml is not in the tree"},
+		"R094": {"t-8dcfc29", "t-a599d7b", "orphan kubernetes/apps/spark-applications/ks.yaml:1:1"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if said := mistakes(t, repo, tc.before); !slices.Contains(said, tc.want) {
+				t.Errorf("not said before the repair: %s\nsaid: %s", tc.want, strings.Join(said, "\n"))
+			}
+			if said := mistakes(t, repo, tc.after); slices.Contains(said, tc.want) {
+				t.Errorf("still said after the repair: %s", tc.want)
+			}
+		})
+	}
+}
+
+func mistakes(t *testing.T, repo, tag string) []string {
+	t.Helper()
+	git(t, repo, "checkout", "-q", tag)
+	res, err := Tree(t.Context(), Options{Root: repo})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out []string
+	for _, o := range res.Orphans {
+		out = append(out, "orphan "+o.Place.String())
+	}
+	for _, k := range res.Clusters[0].Kustomizations {
+		for _, p := range k.Problems {
+			out = append(out, p.String())
+		}
+		if d := k.Object.DeclaredNamespace(); d != "" && d != k.Key.Namespace {
+			out = append(out, k.Key.String()+": "+at(k.Object.Locate(validators.NewPath("metadata", "namespace"))))
+		}
+	}
+	return out
+}

@@ -187,6 +187,19 @@ func (k *Kustomization) Failed() bool { return slices.ContainsFunc(k.Problems, (
 // Elsewhere tells whether its objects are applied to another cluster than its own.
 func (k *Kustomization) Elsewhere() bool { return k.Spec.KubeConfig != nil }
 
+// Files returns the files that its build read, sorted, in the form of Place.File. A change of none of them changes none of its objects, but
+// for the values of variables.
+func (k *Kustomization) Files() []string {
+	if k.out == nil {
+		return nil
+	}
+	out := sortedKeys(k.out.read)
+	for i := range out {
+		out[i] = k.view.tree.label + out[i]
+	}
+	return out
+}
+
 // DependsOn returns spec.dependsOn with namespaces filled in, in its order.
 func (k *Kustomization) DependsOn() []types.NamespacedName {
 	out := make([]types.NamespacedName, 0, len(k.Spec.DependsOn))

@@ -2,6 +2,7 @@ package render
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"path/filepath"
 	"strings"
@@ -245,6 +246,37 @@ func TestManifests(t *testing.T) {
 	}
 	if _, err := Manifests(t.Context(), filepath.Join(root, "nope.yaml"), Limits{}); err == nil || !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("error %v, want one that names the file", err)
+	}
+}
+
+func TestRemoteBasesWhenAllowed(t *testing.T) {
+	repo := t.TempDir()
+	write(t, repo, "deploy/kustomization.yaml", "resources: [a.yaml]\n")
+	write(t, repo, "deploy/a.yaml", configMap("remote"))
+	git(t, repo, "init", "-q", "-b", "main")
+	git(t, repo, "add", ".")
+	git(t, repo, "-c", "user.name=t", "-c", "user.email=t@example.com", "commit", "-qm", "a")
+	root := app(t, "")
+	write(t, root, "app/kustomization.yaml", "resources:\n- local.yaml\n- file://"+repo+"//deploy?ref=main\n")
+	write(t, root, "app/local.yaml", configMap("local"))
+	for name, allowed := range map[string]bool{"allowed": true, "not allowed": false} {
+		t.Run(name, func(t *testing.T) {
+			res, err := Tree(t.Context(), Options{Root: root, AllowRemoteBases: allowed})
+			if err != nil {
+				t.Fatal(err)
+			}
+			k := res.Clusters[0].Kustomizations[1]
+			want := map[bool]string{true: "built 2", false: "partial 1"}[allowed]
+			if got := fmt.Sprint(k.State, " ", len(k.Objects)); got != want {
+				t.Fatalf("%s, want %s; %v", got, want, k.Problems)
+			}
+			if got := k.Objects[0].Locate(nil).Place.String(); got != "app/local.yaml:1:1" {
+				t.Errorf("the local object is at %s", got)
+			}
+			if got, want := strings.Join(k.Files(), " "), "app/kustomization.yaml app/local.yaml"; got != want {
+				t.Errorf("files %s, want %s", got, want)
+			}
+		})
 	}
 }
 
