@@ -109,14 +109,17 @@ func (c *Chart) Validate(ctx context.Context, v validators.Values) (validators.V
 	if err != nil {
 		return validators.ValuesVerdict{}, err
 	}
-	layers, missing, err := c.chart.Compose(release)
+	verdict, err := c.judgeAll(ctx, release)
 	if err != nil {
 		return validators.ValuesVerdict{}, err
 	}
-	verdict := validators.ValuesVerdict{Missing: append(release.Missing, missing...), HasSchema: len(missing) > 0 && len(c.schemas) > 0}
-	for _, layer := range layers {
-		if err := c.judge(ctx, layer, &verdict); err != nil {
-			return validators.ValuesVerdict{}, err
+	if literal, ok := release.Literal(); ok {
+		// When the placeholders, taken as text, change nothing, then the verdict is whole.
+		as, err := c.judgeAll(ctx, literal)
+		if err == nil && len(as.Violations) == len(verdict.Violations) {
+			verdict = as
+		} else {
+			verdict.Missing = append(verdict.Missing, "values with placeholders that are filled in later")
 		}
 	}
 	for i := range verdict.Violations {
@@ -127,6 +130,24 @@ func (c *Chart) Validate(ctx context.Context, v validators.Values) (validators.V
 	})
 	slices.Sort(verdict.Missing)
 	verdict.Missing = slices.Compact(verdict.Missing)
+	return verdict, nil
+}
+
+// judgeAll composes a release's values and puts them to the schemas of the chart and its enabled subcharts.
+func (c *Chart) judgeAll(ctx context.Context, release *values.Release) (validators.ValuesVerdict, error) {
+	layers, missing, err := c.chart.Compose(release)
+	if err != nil {
+		return validators.ValuesVerdict{}, err
+	}
+	verdict := validators.ValuesVerdict{
+		Missing:   append(slices.Clone(release.Missing), missing...),
+		HasSchema: len(missing) > 0 && len(c.schemas) > 0,
+	}
+	for _, layer := range layers {
+		if err := c.judge(ctx, layer, &verdict); err != nil {
+			return validators.ValuesVerdict{}, err
+		}
+	}
 	return verdict, nil
 }
 

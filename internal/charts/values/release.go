@@ -76,10 +76,20 @@ func FromRelease(ctx context.Context, v validators.Values) (*Release, error) {
 		return nil, fmt.Errorf("the composed values are nested deeper than %d", maxNested)
 	}
 	collect(r.Values, r.placeholders)
-	if len(r.placeholders) > 0 && !slices.ContainsFunc(r.sources, func(s source) bool { return !s.known }) {
-		r.Missing = append(r.Missing, "values with placeholders that are filled in later")
-	}
 	return r, nil
+}
+
+// Literal returns the release with its placeholders taken for what is written; false when there are none. In a cluster they were filled in
+// before, and what looks like one is a text; in a Git tree it is not known which.
+func (r *Release) Literal() (*Release, bool) {
+	literal := *r
+	literal.placeholders = map[string]bool{}
+	for p := range r.placeholders {
+		if strings.HasPrefix(p, sentinel) {
+			literal.placeholders[p] = true
+		}
+	}
+	return &literal, len(literal.placeholders) < len(r.placeholders)
 }
 
 // read takes one entry of valuesFrom.
