@@ -11,6 +11,9 @@ import (
 type Kind struct {
 	// Origin says where the knowledge comes from, in words for a person: a file with a CustomResourceDefinition, "CloudNativePG 1.27.0".
 	Origin string
+	// Installed says that this is the definition that the API server has. Otherwise it is one that is known from elsewhere: the cluster's
+	// may be of another release, with other versions and fields.
+	Installed bool
 	// Served are the versions that the API server serves, the preferred one first.
 	Served []string
 	// Retired says of versions that were served once since when they are not: "since Kubernetes 1.25". It may be nil.

@@ -37,10 +37,15 @@ type definition struct {
 }
 
 func newCRD(def *apiextensionsv1.CustomResourceDefinition, origin string) *crd {
-	return newLazyCRD(func() (*apiextensionsv1.CustomResourceDefinition, string, error) { return def, origin, nil })
+	return &crd{load: sync.OnceValues(func() (*definition, error) {
+		d := define(def, origin)
+		d.kind.Installed = true
+		return d, nil
+	})}
 }
 
-func newLazyCRD(read func() (*apiextensionsv1.CustomResourceDefinition, string, error)) *crd {
+// newKnown returns a definition that is not installed as it is, read when it is first asked for.
+func newKnown(read func() (*apiextensionsv1.CustomResourceDefinition, string, error)) *crd {
 	return &crd{load: sync.OnceValues(func() (*definition, error) {
 		def, origin, err := read()
 		if err != nil {

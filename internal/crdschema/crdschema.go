@@ -67,7 +67,7 @@ func NewSet(o Options) (*Set, error) {
 		return s, nil
 	}
 	for _, gk := range o.Fallback.Kinds() {
-		s.known[gk] = newLazyCRD(func() (*apiextensionsv1.CustomResourceDefinition, string, error) { return o.Fallback.CRD(gk) })
+		s.known[gk] = newKnown(func() (*apiextensionsv1.CustomResourceDefinition, string, error) { return o.Fallback.CRD(gk) })
 	}
 	return s, nil
 }
@@ -108,7 +108,7 @@ func declares(o *unstructured.Unstructured) (schema.GroupKind, error) {
 }
 
 // Assume says that the kinds of an API group are installed by something that is not seen: Flux itself, or an operator. Those that the
-// fallback knows are then Present, the others Unknown.
+// fallback knows are then Present, the others Unknown. Of which release they are stays open: Kind.Installed is false.
 func (s *Set) Assume(group string) { s.assumed[group] = true }
 
 // Kind tells what is known of a kind, with the contract of validators.Lookup.

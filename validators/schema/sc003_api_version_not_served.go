@@ -42,7 +42,7 @@ func checkAPIVersion(ctx context.Context, p *validators.Pass) error {
 	if slices.Contains(kind.Served, gvk.Version) {
 		return nil
 	}
-	if presence != validators.Present {
+	if !kind.Installed {
 		p.Unknown("the versions of %s (%s) are not known: %s does not serve %s, another release may", gvk.Kind, gvk.Group, kind.Origin, gvk.Version)
 		return nil
 	}

@@ -29,7 +29,7 @@ func encrypted(o *unstructured.Unstructured) bool {
 // judged is a schema with the words for where it comes from.
 type judged struct {
 	validators.Schema
-	// by is empty where the cluster itself serves the schema, else ", as CloudNativePG 1.27.0 has it".
+	// by is empty where it is the schema that is installed, else ", as CloudNativePG 1.27.0 has it".
 	by string
 }
 
@@ -48,7 +48,7 @@ func schemaOf(ctx context.Context, p *validators.Pass) (judged, bool) {
 		}
 		return judged{}, false
 	case !slices.Contains(kind.Served, gvk.Version):
-		if presence != validators.Present { // otherwise api-version-not-served reports it
+		if !kind.Installed { // otherwise api-version-not-served reports it
 			p.Unknown("the schema of %s is not known: %s has no such version", kindName(gvk), kind.Origin)
 		}
 		return judged{}, false
@@ -59,7 +59,7 @@ func schemaOf(ctx context.Context, p *validators.Pass) (judged, bool) {
 		return judged{}, false
 	}
 	j := judged{Schema: s}
-	if presence != validators.Present {
+	if !kind.Installed {
 		j.by = ", as " + kind.Origin + " has it"
 	}
 	return j, true

@@ -1,0 +1,22 @@
+package lookup
+
+import (
+	"context"
+
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"github.com/flux-admission/flux-admission/validators"
+)
+
+// WithKinds returns a Lookup that answers about kinds from the kinds given, and otherwise as l does.
+func WithKinds(l validators.Lookup, kinds Kinds) validators.Lookup { return withKinds{l, kinds} }
+
+type withKinds struct {
+	validators.Lookup
+	kinds Kinds
+}
+
+// Kind implements validators.Lookup.
+func (w withKinds) Kind(ctx context.Context, gk schema.GroupKind) (*validators.Kind, validators.Presence, error) {
+	return w.kinds.Kind(ctx, gk)
+}
