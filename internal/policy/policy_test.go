@@ -277,7 +277,7 @@ func TestAuditOnlyIsAProperty(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	pick := func(words ...string) string { return words[random.IntN(len(words))] }
 	rules := allvalidators.Rules()
-	for range 2000 {
+	for range 300 {
 		spec := "  mode: AuditOnly\n  onError: " + pick("Allow", "Warn", "Deny") + "\n  ratchet: " + pick("Enabled", "Disabled") + "\n  rules:\n"
 		for _, r := range rules {
 			spec += fmt.Sprintf("    %s: {action: %s, onUnknown: %s}\n", r.Name, pick("Audit", "Warn", "Deny"), pick("Allow", "Warn", "Deny"))

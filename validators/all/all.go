@@ -14,6 +14,9 @@ func Rules() []*validators.Rule {
 		kustomization.Namespace,
 		kustomization.TargetNamespace,
 		helmrelease.ValuesSchema,
+		helmrelease.ChartNotFound,
+		helmrelease.ValuesReferenceMissing,
+		helmrelease.ReleaseMove,
 		cnpg.MonitoringEnabled,
 	}
 }

@@ -21,3 +21,9 @@ func resolver(t *testing.T, dir string) lookup.Charts {
 }
 
 func TestValuesSchema(t *testing.T) { ruletest.Run(t, helmrelease.ValuesSchema, resolver) }
+
+func TestChartNotFound(t *testing.T) { ruletest.Run(t, helmrelease.ChartNotFound, resolver) }
+
+func TestValuesReferenceMissing(t *testing.T) { ruletest.Run(t, helmrelease.ValuesReferenceMissing, nil) }
+
+func TestReleaseMove(t *testing.T) { ruletest.Run(t, helmrelease.ReleaseMove, nil) }

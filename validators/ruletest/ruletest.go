@@ -10,7 +10,7 @@
 //	spec: {...}  # was KS001 "regexp"       a finding that the stored object has already (only with old.yaml)
 //	-- old.yaml --           the stored object; makes the case an UPDATE
 //	-- lookup/NAME.yaml --   objects that a lookup finds; all others are absent
-//	-- lookup/hidden --      "Kind namespace/name: reason" a line: objects that are there and cannot be read
+//	-- lookup/hidden --      "Kind namespace/name: reason" or "Kind.group ..." a line: objects that are there and cannot be read
 //	-- lookup/crds/NAME.yaml -- CustomResourceDefinitions that are installed; other kinds are Kubernetes' own, or absent. A line
 //	                         "Kind group/Name: reason" in lookup/hidden makes a kind unknown
 //	-- lookup/charts/... --  chart directories, for lookups of charts
@@ -261,7 +261,7 @@ func (c *Case) Lookup(t *testing.T, charts ChartsFunc) *lookup.Memory {
 	t.Helper()
 	m := lookup.NewMemory(c.Objects...)
 	for key, reason := range c.Hidden {
-		m.Hide(schema.GroupKind{Kind: key.Kind}, key.NamespacedName, errors.New(reason))
+		m.Hide(schema.ParseGroupKind(key.Kind), key.NamespacedName, errors.New(reason))
 	}
 	if charts != nil {
 		m.Charts = charts(t, c.WriteCharts(t))

@@ -1,0 +1,86 @@
+package helmrelease
+
+import (
+	"context"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/flux-admission/flux-admission/validators"
+	"github.com/flux-admission/flux-admission/validators/flux"
+)
+
+// ChartNotFound is the rule helm-chart-not-found.
+//
+// It speaks only where something is certainly missing: the source object, the chart in a repository that was read, or a version of it. What
+// cannot be reached is unknown, and said as that. It warns by default, because a release and its source may come in the same apply.
+var ChartNotFound = &validators.Rule{
+	Meta: validators.Meta{
+		ID:       "HR003",
+		Name:     "helm-chart-not-found",
+		Kinds:    []schema.GroupKind{flux.HelmRelease},
+		Severity: validators.SeverityWarning,
+		Doc: validators.Doc{
+			Title: "HelmRelease whose chart does not exist",
+			Why: "source-controller cannot make the HelmChart when the source, the chart or a version that fits does not exist: the HelmRelease waits for it " +
+				"without an end. A source without a namespace is looked for in the release's own.",
+			Fix:   "Correct the name, the namespace or the version, or create the source.",
+			Since: "v0.1.0",
+		},
+		Reads: []schema.GroupKind{flux.HelmRepository, flux.HelmChart, flux.OCIRepository, flux.GitRepository, flux.Bucket},
+	},
+	Check: checkChartNotFound,
+}
+
+func checkChartNotFound(ctx context.Context, p *validators.Pass) error {
+	ref, ok := chartRef(p.Object)
+	if !ok {
+		return nil // the CRD refuses that
+	}
+	_, presence, err := p.Lookup.Chart(ctx, ref)
+	switch presence {
+	case validators.Present:
+		return nil
+	case validators.Unknown:
+		p.Unknown("whether the chart exists is not known: %v", err)
+		return nil
+	case validators.Absent:
+	}
+	gk := schema.GroupKind{Group: ref.Source.Group, Kind: ref.Source.Kind}
+	_, presence, err = p.Lookup.Get(ctx, gk, types.NamespacedName{Namespace: ref.Source.Namespace, Name: ref.Source.Name})
+	at := validators.NewPath("spec", "chart", "spec")
+	source := at.Child("sourceRef", "name")
+	if ref.Chart == "" {
+		source = validators.NewPath("spec", "chartRef", "name")
+	}
+	switch presence {
+	case validators.Unknown:
+		p.Unknown("whether the chart's source exists is not known: %v", err)
+	case validators.Absent:
+		f := p.Report(source, ref.Source.Name, "%s %s/%s does not exist", ref.Source.Kind, ref.Source.Namespace, ref.Source.Name)
+		if elsewhere := namespacesOf(ctx, p.Lookup, gk, ref.Source.Name); len(elsewhere) > 0 {
+			f.Message += "; one of that name is in namespace " + strings.Join(elsewhere, ", ")
+			f.Fix = "Set the reference's namespace to the one that the source is in."
+		}
+	case validators.Present:
+		where := at.Child("chart")
+		if ref.Version != "" {
+			where = at.Child("version")
+		}
+		p.Report(where, where.Lookup(p.Object.Object), "%s does not exist", described(ref))
+	}
+	return nil
+}
+
+// namespacesOf returns the namespaces that have an object of the kind and name.
+func namespacesOf(ctx context.Context, look validators.Lookup, gk schema.GroupKind, name string) []string {
+	list, _, _ := look.List(ctx, gk, "")
+	var out []string
+	for _, o := range list {
+		if o.GetName() == name {
+			out = append(out, o.GetNamespace())
+		}
+	}
+	return out
+}

@@ -1,0 +1,76 @@
+package helmrelease
+
+import (
+	"context"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"github.com/flux-admission/flux-admission/validators"
+	"github.com/flux-admission/flux-admission/validators/flux"
+)
+
+// defaultValuesKey is the key that valuesFrom reads when valuesKey is not set; see the HelmRelease API.
+const defaultValuesKey = "values.yaml"
+
+// ValuesReferenceMissing is the rule helm-values-reference-missing.
+//
+// It warns by default: an operator may be about to create the Secret, and one apply may bring both.
+var ValuesReferenceMissing = &validators.Rule{
+	Meta: validators.Meta{
+		ID:       "HR004",
+		Name:     "helm-values-reference-missing",
+		Kinds:    []schema.GroupKind{flux.HelmRelease},
+		Severity: validators.SeverityWarning,
+		Doc: validators.Doc{
+			Title: "HelmRelease values from a ConfigMap, a Secret or a key that does not exist",
+			Why: "helm-controller cannot compose the values when an object or a key that spec.valuesFrom names is missing and not optional: " +
+				"the release is not applied.",
+			Fix:   "Create the object with that key in the release's namespace, correct the reference, or set optional: true.",
+			Since: "v0.1.0",
+		},
+		Reads: []schema.GroupKind{{Kind: "ConfigMap"}, {Kind: "Secret"}},
+	},
+	Check: checkValuesReferences,
+}
+
+func checkValuesReferences(ctx context.Context, p *validators.Pass) error {
+	for i, s := range releaseValues(ctx, p.Object, p.Lookup).From {
+		at := validators.NewPath("spec", "valuesFrom").Index(i)
+		switch {
+		case s.Optional:
+		case s.Presence == validators.Absent:
+			p.Report(at.Child("name"), s.Name, "%s %s/%s does not exist", s.Kind, p.Object.GetNamespace(), s.Name)
+		case s.Presence == validators.Present && !hasKey(s.Object, key(s)):
+			where := at.Child("valuesKey")
+			p.Report(where, where.Lookup(p.Object.Object), "%s %s/%s has no key %s", s.Kind, p.Object.GetNamespace(), s.Name, key(s))
+		case s.Presence == validators.Unknown:
+			p.Unknown("whether %s %s/%s exists is not known", s.Kind, p.Object.GetNamespace(), s.Name)
+		}
+	}
+	return nil
+}
+
+func key(s validators.ValuesSource) string {
+	if s.Key == "" {
+		return defaultValuesKey
+	}
+	return s.Key
+}
+
+// hasKey tells whether a ConfigMap or Secret has a key that Flux reads. Binary data of a ConfigMap does not count.
+func hasKey(o *unstructured.Unstructured, key string) bool {
+	fields := []string{"data"}
+	if o.GetKind() == "Secret" {
+		// In Git a Secret may have its values in plain.
+		fields = append(fields, "stringData")
+	}
+	for _, f := range fields {
+		if m, _ := o.Object[f].(map[string]any); m != nil {
+			if _, ok := m[key]; ok {
+				return true
+			}
+		}
+	}
+	return false
+}
