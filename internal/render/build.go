@@ -121,7 +121,9 @@ func (out *output) collect(m resmap.ResMap) error {
 			return fmt.Errorf("an object has no apiVersion, kind or name")
 		}
 		o := made{doc: -1, item: -1}
-		o.object, o.err = toObject(res.YNode())
+		if o.object, o.err = toObject(res.YNode()); o.err != nil {
+			o.object = map[string]any{"kind": res.GetKind(), "metadata": map[string]any{"name": res.GetName()}}
+		}
 		out.objects = append(out.objects, o)
 	}
 	return nil

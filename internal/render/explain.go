@@ -18,7 +18,7 @@ var (
 
 // explain says in plain words why kustomize refused to build, and which file is at fault.
 func explain(r *reach, err error) *Problem {
-	text := strings.ReplaceAll(strings.TrimSpace(err.Error()), "\n", " ")
+	text := redact(strings.ReplaceAll(strings.TrimSpace(err.Error()), "\n", " "))
 	p := &Problem{Kind: BuildFailed, Detail: text, Place: r.fault(text)}
 	switch {
 	case duplicateID.MatchString(text):
@@ -64,6 +64,28 @@ func explain(r *reach, err error) *Problem {
 		p.Message = "the build fails: " + plain(text)
 	}
 	return p
+}
+
+// quotations are where kustomize and the YAML parsers quote what they were given, which may be a Secret's value.
+var quotations = []struct {
+	pattern *regexp.Regexp
+	instead string
+}{
+	{regexp.MustCompile("with config: `[^`]*`"), "with its configuration"},
+	{regexp.MustCompile(`\[patch: "(?:\\.|[^"\\])*"\]`), "an inline patch"},
+	{regexp.MustCompile(`literal sources \[.*?\]: `), ""},
+	{regexp.MustCompile(`invalid map key: .*`), "a key that is not text"},
+	{regexp.MustCompile(`literal source .*?,? expected`), "literal source, expected"},
+	{regexp.MustCompile("(!!\\w+) `[^`]*`"), "$1"},
+	{regexp.MustCompile(`(?:from|failed to decode): \{.*`), "an object"},
+}
+
+// redact leaves out of a tool's message what it quotes of its input.
+func redact(text string) string {
+	for _, q := range quotations {
+		text = q.pattern.ReplaceAllString(text, q.instead)
+	}
+	return text
 }
 
 // plain leaves out of a message of kustomize's what only says how it got there.

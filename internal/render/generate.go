@@ -182,7 +182,7 @@ func (f *file) scanned() error {
 
 // parseFailure is the problem of a build that stops at a file which cannot be read as what it should be.
 func (v *view) parseFailure(p string, err error) *Problem {
-	out := &Problem{Kind: BuildFailed, Place: v.tree.place(p, 0, 0), Detail: err.Error()}
+	out := &Problem{Kind: BuildFailed, Place: v.tree.place(p, 0, 0), Detail: redact(err.Error())}
 	if d := v.files[p].document(); d.broken || d.refused != nil {
 		first := d.problems[len(d.problems)-1]
 		out.Place, out.Message = first.Place, "the build fails: "+first.Message
@@ -199,6 +199,6 @@ func (v *view) parseFailure(p string, err error) *Problem {
 	line, text := yamlError(err)
 	out.Place.Line = line
 	text = strings.TrimPrefix(text, "error converting YAML to JSON: yaml: ")
-	out.Message = fmt.Sprintf("the build fails at %s: %s", path.Base(p), plain(text))
+	out.Message = fmt.Sprintf("the build fails at %s: %s", path.Base(p), plain(redact(text)))
 	return out
 }

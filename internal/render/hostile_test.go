@@ -244,6 +244,39 @@ func TestManyFilesInOneFolder(t *testing.T) {
 	}
 }
 
+func TestNoMessageQuotesASecret(t *testing.T) {
+	const secret = "hunter2"
+	for name, files := range map[string]map[string]string{
+		"a literal without a key": {"app/kustomization.yaml": "secretGenerator: [{name: s, literals: [" + secret + "]}]\n"},
+		"a generator that fails":  {"app/kustomization.yaml": "secretGenerator: [{name: s, literals: [a=" + secret + "], files: [nowhere]}]\n"},
+		"an inline patch that is none": {"app/kustomization.yaml": "resources: [a.yaml]\npatches:\n- patch: '{\"x\": \"" + secret + "\"'\n",
+			"app/a.yaml": configMap("a")},
+		"a Secret that is no object": {"app/kustomization.yaml": "resources: [a.yaml]\n", "app/a.yaml": "kind: Secret\ndata: " + secret + "\n"},
+		"a Secret with a key that is no text": {"app/kustomization.yaml": "resources: [a.yaml]\n",
+			"app/a.yaml": "apiVersion: v1\nkind: Secret\nmetadata: {name: s}\ndata: {? {a: " + secret + "} : b}\n"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			root := app(t, "")
+			for f, text := range files {
+				write(t, root, f, text)
+			}
+			res, err := Tree(t.Context(), Options{Root: root})
+			if err != nil {
+				t.Fatal(err)
+			}
+			problems := res.Clusters[0].Kustomizations[1].Problems
+			if len(problems) == 0 {
+				t.Fatal("no problem")
+			}
+			for _, p := range problems {
+				if said := p.String() + p.Detail; strings.Contains(said, secret) {
+					t.Errorf("quoted: %s", said)
+				}
+			}
+		})
+	}
+}
+
 func TestContextEndsRendering(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()

@@ -147,7 +147,7 @@ func descend(doc *yaml.Node, rendered any, p validators.Path) (Place, *yaml.Node
 			if s.Index < len(list) {
 				item = list[s.Index]
 			}
-			next = item0(node, s.Index, item)
+			next = itemOf(node, s.Index, item)
 			pos, rendered = next, item
 		} else {
 			pos, next = entry(node, s.Key)
@@ -199,8 +199,8 @@ func entry(n *yaml.Node, key string) (k, v *yaml.Node) {
 // mergeKeys are what tells the items of a list apart, most telling first.
 var mergeKeys = []string{"name", "key", "id", "mountPath", "containerPort", "port", "host", "kind"}
 
-// item0 returns the item of a sequence that became the rendered item at the index; nil when it has none.
-func item0(n *yaml.Node, index int, item any) *yaml.Node {
+// itemOf returns the item of a sequence that became the rendered item at the index; nil when it has none.
+func itemOf(n *yaml.Node, index int, item any) *yaml.Node {
 	if n.Kind != yaml.SequenceNode {
 		return nil
 	}
@@ -535,7 +535,7 @@ func jsonPatchWrites(ops *yaml.Node, p validators.Path, rendered map[string]any)
 
 func sameItem(n *yaml.Node, item any) bool {
 	seq := &yaml.Node{Kind: yaml.SequenceNode, Content: []*yaml.Node{n}}
-	return item != nil && item0(seq, 0, item) != nil
+	return item != nil && itemOf(seq, 0, item) != nil
 }
 
 // locateGenerated maps a field of a generated object to the generator and the file that the value is taken from.

@@ -294,7 +294,7 @@ func (w *world) render(k *Kustomization) {
 	k.renders++
 	k.Objects, k.Problems, k.MissingVariables, k.State, k.out, k.vars = nil, nil, nil, Unseen, nil, nil
 	if err := k.readSpec(); err != nil {
-		k.report(&Problem{Kind: SpecInvalid, Path: validators.NewPath("spec"), Message: "the spec of the Kustomization cannot be read", Detail: err.Error()})
+		k.report(&Problem{Kind: SpecInvalid, Path: validators.NewPath("spec"), Message: "the spec of the Kustomization cannot be read", Detail: redact(err.Error())})
 		return
 	}
 	k.view = w.source(k)
@@ -357,7 +357,7 @@ func (w *world) build(k *Kustomization) *output {
 	s := k.Spec
 	spec, err := json.Marshal([]any{s.TargetNamespace, s.NamePrefix, s.NameSuffix, s.Patches, s.Components, s.IgnoreMissingComponents, s.Images, s.BuildMetadata})
 	if err != nil {
-		k.report(&Problem{Kind: SpecInvalid, Path: validators.NewPath("spec"), Message: "the spec of the Kustomization cannot be read", Detail: err.Error()})
+		k.report(&Problem{Kind: SpecInvalid, Path: validators.NewPath("spec"), Message: "the spec of the Kustomization cannot be read", Detail: redact(err.Error())})
 		return nil
 	}
 	key := outputKey{k.view, k.Path, string(spec)}
@@ -401,7 +401,7 @@ func (w *world) objectsOf(k *Kustomization) {
 			o.within = validators.NewPath("items").Index(m.item)
 		}
 		if m.err != nil {
-			k.report(&Problem{Kind: BuildFailed, Place: k.view.tree.place(m.file, 0, 0), Detail: m.err.Error(), Message: "an object cannot be written as JSON: " + m.err.Error()})
+			k.report(&Problem{Kind: BuildFailed, Place: o.Locate(nil).Place, Message: "an object cannot be written as JSON: " + redact(m.err.Error())})
 			continue
 		}
 		w.substitute(k, o, unset)
