@@ -325,3 +325,37 @@ func mistakes(t *testing.T, repo, tag string) []string {
 	}
 	return out
 }
+
+// TestReplayPlaces: every field of every object of a real tree is found on a line that holds its key, in its file or in the patch that wrote it.
+func TestReplayPlaces(t *testing.T) {
+	repo, _ := replay(t)
+	git(t, repo, "checkout", "-q", "t-28185b2")
+	res, err := Tree(t.Context(), Options{Root: repo})
+	if err != nil {
+		t.Fatal(err)
+	}
+	fields := 0
+	for _, o := range res.Clusters[0].Objects {
+		eachPath(o.Object, nil, func(p validators.Path) {
+			l := o.Locate(p)
+			if len(p) == 0 || p[len(p)-1].IsIndex() || (l.Role != RoleField && l.Role != RolePatch) {
+				return
+			}
+			if _, whole := p.Lookup(map[string]any(o.Object)).(map[string]any); whole {
+				return // a map that a patch or a label made stands where its nearest parent stands
+			}
+			fields++
+			data, err := os.ReadFile(filepath.Join(repo, l.File))
+			if err != nil || l.Line == 0 {
+				t.Errorf("%s %s is said to be at %s: %v", o, p, l.Place, err)
+				return
+			}
+			if line := strings.Split(string(data), "\n")[l.Line-1]; !strings.Contains(line, p[len(p)-1].Key) {
+				t.Errorf("%s %s is said to be at %s: %s", o, p, l.Place, line)
+			}
+		})
+	}
+	if fields < 3000 {
+		t.Errorf("only %d fields were looked at", fields)
+	}
+}

@@ -147,7 +147,7 @@ func descend(doc *yaml.Node, rendered any, p validators.Path) (Place, *yaml.Node
 			if s.Index < len(list) {
 				item = list[s.Index]
 			}
-			next = itemOf(node, s.Index, item)
+			next = itemOf(node, list, s.Index)
 			pos, rendered = next, item
 		} else {
 			pos, next = entry(node, s.Key)
@@ -199,36 +199,45 @@ func entry(n *yaml.Node, key string) (k, v *yaml.Node) {
 // mergeKeys are what tells the items of a list apart, most telling first.
 var mergeKeys = []string{"name", "key", "id", "mountPath", "containerPort", "port", "host", "kind"}
 
-// itemOf returns the item of a sequence that became the rendered item at the index; nil when it has none.
-func itemOf(n *yaml.Node, index int, item any) *yaml.Node {
+// itemOf returns the item of a sequence that became the item at the index of the rendered list; nil when it has none.
+func itemOf(n *yaml.Node, list []any, index int) *yaml.Node {
 	if n.Kind != yaml.SequenceNode {
 		return nil
 	}
-	matches := func(c *yaml.Node) bool {
-		c = resolve(c)
-		m, isMap := item.(map[string]any)
-		if !isMap {
-			return item == nil || c.Kind != yaml.ScalarNode || c.Value == fmt.Sprint(item) || strings.Contains(c.Value, "$")
-		}
-		for _, key := range mergeKeys {
-			if v, ok := m[key]; ok {
-				has := scalar(c, key)
-				return has == fmt.Sprint(v) || strings.Contains(has, "$")
-			}
-		}
-		return true
+	var item any
+	if index < len(list) {
+		item = list[index]
 	}
-	if index < len(n.Content) && matches(n.Content[index]) {
+	if index < len(n.Content) && sameItem(n.Content[index], item) {
 		return n.Content[index]
 	}
 	if item != nil {
 		for _, c := range n.Content {
-			if matches(c) {
+			if sameItem(c, item) {
 				return c
 			}
 		}
 	}
+	if len(list) == len(n.Content) && index < len(list) {
+		return n.Content[index] // nothing was added or deleted; a name in it has changed
+	}
 	return nil
+}
+
+// sameItem tells whether the rendered item of a list may have been made from the node, by what tells items apart. Nil may be any.
+func sameItem(n *yaml.Node, item any) bool {
+	n = resolve(n)
+	m, isMap := item.(map[string]any)
+	if !isMap {
+		return item == nil || n.Kind != yaml.ScalarNode || n.Value == fmt.Sprint(item) || strings.Contains(n.Value, "$")
+	}
+	for _, key := range mergeKeys {
+		if v, ok := m[key]; ok {
+			has := scalar(n, key)
+			return has == fmt.Sprint(v) || strings.Contains(has, "$")
+		}
+	}
+	return true
 }
 
 // writers returns the settings and patches outside of the object's file that write the field, last first.
@@ -510,7 +519,7 @@ func jsonPatchWrites(ops *yaml.Node, p validators.Path, rendered map[string]any)
 				continue
 			}
 			depth := strings.Count(list, "/") + 1
-			if depth > len(p) || value == nil || !sameItem(value, p[:depth].Lookup(rendered)) {
+			if depth > len(p) || value == nil || p[:depth].Lookup(rendered) == nil || !sameItem(value, p[:depth].Lookup(rendered)) {
 				continue
 			}
 			at = list + "/" + index
@@ -531,11 +540,6 @@ func jsonPatchWrites(ops *yaml.Node, p validators.Path, rendered map[string]any)
 		return place, true
 	}
 	return Place{}, false
-}
-
-func sameItem(n *yaml.Node, item any) bool {
-	seq := &yaml.Node{Kind: yaml.SequenceNode, Content: []*yaml.Node{n}}
-	return item != nil && itemOf(seq, 0, item) != nil
 }
 
 // locateGenerated maps a field of a generated object to the generator and the file that the value is taken from.
