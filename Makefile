@@ -4,7 +4,7 @@ BENCH      := go run ./test/controlplane/cmd/bench
 TIMEOUT    ?= 30m
 FUZZTIME   ?= 10s
 BENCHTIME  ?= 1s
-BENCHPKGS  ?= ./webhook/... ./internal/... ./test/bench/...
+BENCHPKGS  ?= ./webhook/... ./internal/... ./test/webhook/...
 IMG        ?= flux-admission:dev
 VERSION    ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 TOOLS      := internal/tools
@@ -45,7 +45,7 @@ fuzz: ## every fuzz target for FUZZTIME each
 	@set -e; for pkg in $$(go list ./...); do \
 		for target in $$(go test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
 			echo "$$pkg $$target"; \
-			go test -timeout $(TIMEOUT) -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$pkg; \
+			go test -timeout $(TIMEOUT) -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 5x $$pkg; \
 		done; \
 	done
 

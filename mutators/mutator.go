@@ -8,7 +8,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime/debug"
 	"slices"
 
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -121,7 +120,7 @@ func (s *Set) run(ctx context.Context, m *Mutator, r validators.Request, l valid
 	err := func() (err error) {
 		defer func() {
 			if v := recover(); v != nil {
-				err = fmt.Errorf("panic: %v\n%s", v, debug.Stack())
+				err = validators.Panicked(v)
 			}
 		}()
 		return m.Mutate(ctx, &Pass{Request: r, Lookup: l, Settings: s.settings[m.Name], res: &own})

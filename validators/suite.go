@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"runtime/debug"
 	"slices"
 	"sort"
@@ -159,7 +160,7 @@ func (s *Suite) run(ctx context.Context, rule *Rule, r Request, l Lookup) (findi
 		if v := recover(); v != nil {
 			// What was reported before the panic is not to be trusted.
 			findings, skipped = nil, nil
-			err = fmt.Errorf("panic: %v\n%s", v, debug.Stack())
+			err = Panicked(v)
 		}
 	}()
 	if err := rule.Check(ctx, p); err != nil {
@@ -171,4 +172,13 @@ func (s *Suite) run(ctx context.Context, rule *Rule, r Request, l Lookup) (findi
 		}
 	}
 	return p.findings, p.skipped, nil
+}
+
+// Panicked makes an error of a recovered panic, with the stack. The value is printed only where the Go runtime made it: any other may quote a secret.
+func Panicked(v any) error {
+	text := fmt.Sprintf("a value of type %T", v)
+	if e, ok := v.(runtime.Error); ok {
+		text = e.Error()
+	}
+	return fmt.Errorf("panic: %s\n%s", text, debug.Stack())
 }
