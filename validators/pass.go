@@ -27,6 +27,8 @@ type Request struct {
 	// Admission says that the object comes from the API server, which has put it to its schema itself and dropped what is not in it.
 	// Rules for any kind are not asked then: they could find nothing, or only what the API server refuses next.
 	Admission bool
+	// Opaque are the fields of Object whose value cannot be known here: it is encrypted, or comes from a variable that is not in Git.
+	Opaque []Path
 }
 
 // Pass is a rule's only window on the world, for one object.

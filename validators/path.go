@@ -1,6 +1,7 @@
 package validators
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -82,6 +83,11 @@ func (p Path) Pointer() string {
 		}
 	}
 	return b.String()
+}
+
+// HasPrefix tells whether the path is the other one or below it.
+func (p Path) HasPrefix(other Path) bool {
+	return len(p) >= len(other) && slices.Equal(p[:len(other)], other)
 }
 
 // Lookup returns what stands at the path in a decoded object (maps, slices and scalars as JSON decodes them); nil when nothing does.

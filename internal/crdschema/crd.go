@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -281,8 +282,13 @@ func (s *versionSchema) InvalidValues(ctx context.Context, o *unstructured.Unstr
 		errs = append(errs, celErrs...)
 	}
 	meant := s.meant(o, errs)
+	var composed []validators.InvalidValue
 	for _, e := range errs {
 		p := pathIn(obj, e.Field)
+		if at, text, ok := compositeError(e); ok {
+			composed = append(composed, validators.InvalidValue{Path: pathIn(obj, at), Message: text})
+			continue
+		}
 		if len(p) > 0 && p[0].Key == "metadata" && e.Type == field.ErrorTypeTypeInvalid {
 			continue // the walk over the metadata says it with the exact place
 		}
@@ -290,6 +296,12 @@ func (s *versionSchema) InvalidValues(ctx context.Context, o *unstructured.Unstr
 			continue // set under a misspelt name
 		}
 		out = append(out, validators.InvalidValue{Path: p, Message: message(e, p.Lookup(obj))})
+	}
+	for _, c := range composed {
+		// What fails inside says more than that none of the alternatives fits.
+		if !slices.ContainsFunc(out, func(v validators.InvalidValue) bool { return v.Path.HasPrefix(c.Path) }) {
+			out = append(out, c)
+		}
 	}
 	sortByPath(out, func(v validators.InvalidValue) validators.Path { return v.Path })
 	return slices.CompactFunc(out, func(a, b validators.InvalidValue) bool {
@@ -319,6 +331,28 @@ func blocksCEL(e *field.Error) bool {
 	}
 }
 
+// composite is what the library says of allOf, anyOf, oneOf and not: the field stands in the sentence.
+var composite = regexp.MustCompile(`^"(.*)" must (?:not )?validate .*\((allOf|anyOf|oneOf|not)\)(?:\. (.*))?$`)
+
+// compositeError returns the field and the message of an error about alternatives.
+func compositeError(e *field.Error) (at, text string, ok bool) {
+	m := composite.FindStringSubmatch(e.Detail)
+	if m == nil {
+		return "", "", false
+	}
+	switch {
+	case m[2] == "not":
+		text = "has a form that its schema rules out"
+	case m[2] == "allOf":
+		text = "does not have all the forms that its schema demands"
+	case m[2] == "oneOf" && m[3] != "" && m[3] != "Found none valid":
+		text = "has more than one of the forms of which its schema allows one"
+	default:
+		text = "has none of the forms that its schema allows"
+	}
+	return m[1], text, true
+}
+
 // message says what is wrong, to be read after the field's name, without the value.
 func message(e *field.Error, value any) string {
 	switch e.Type {
@@ -338,6 +372,7 @@ func message(e *field.Error, value any) string {
 		}
 	case field.ErrorTypeTooLong, field.ErrorTypeTooMany:
 		return e.Detail
+	default:
 	}
 	detail := e.Detail
 	// The library puts the field's name before its sentence.
@@ -370,9 +405,9 @@ func mustBe(want string, value any) string {
 	case "integer,string", "string,integer":
 		want = "an integer or a string"
 	default:
-		want = "a " + want
+		want = format(want)
 		if have == "a string" {
-			return "must be " + want // a format of strings: that the value is a string says nothing
+			return "must be " + want // that the value is a string says nothing
 		}
 	}
 	text := "must be " + want + ", is " + have
@@ -380,6 +415,29 @@ func mustBe(want string, value any) string {
 		text += " (put it in quotes)"
 	}
 	return text
+}
+
+// format names a format of strings for a person.
+func format(name string) string {
+	switch name {
+	case "byte":
+		return "base64"
+	case "date":
+		return "a date such as 2006-01-02"
+	case "date-time", "datetime":
+		return "a time such as 2006-01-02T15:04:05Z"
+	case "duration":
+		return "a duration such as 1h30m"
+	case "ipv4":
+		return "an IPv4 address"
+	case "ipv6":
+		return "an IPv6 address"
+	case "uri":
+		return "a URI"
+	case "email":
+		return "an e-mail address"
+	}
+	return "in the format " + name
 }
 
 func typeName(v any) string {

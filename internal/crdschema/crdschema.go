@@ -8,8 +8,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
-	"strings"
 
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -171,12 +171,7 @@ func (s *Set) near(gk schema.GroupKind) []schema.GroupKind {
 		consider(k)
 	}
 	slices.SortFunc(out, func(a, b schema.GroupKind) int { return cmp.Compare(a.Group, b.Group) })
-	list := make([]string, 0, len(names))
-	for n := range names {
-		list = append(list, n)
-	}
-	slices.Sort(list)
-	if n := didyoumean.Nearest(gk.Kind, list); n != "" {
+	if n := didyoumean.Nearest(gk.Kind, slices.Sorted(maps.Keys(names))); n != "" {
 		out = append([]schema.GroupKind{{Group: gk.Group, Kind: n}}, out...)
 	}
 	return out
@@ -191,11 +186,3 @@ func describe(gk schema.GroupKind) string {
 
 // versionOrder sorts versions as the API server prefers them: v2, v1, v1beta1, v1alpha1.
 func versionOrder(a, b string) int { return -version.CompareKubeAwareVersionStrings(a, b) }
-
-func quotedList(values []string) string {
-	quoted := make([]string, len(values))
-	for i, v := range values {
-		quoted[i] = fmt.Sprintf("%q", v)
-	}
-	return strings.Join(quoted, ", ")
-}

@@ -251,3 +251,79 @@ func parsed(data []byte) *unstructured.Unstructured {
 	}
 	return u
 }
+
+// No message quotes a value: it may come from a Secret.
+func TestMessagesQuoteNoValue(t *testing.T) {
+	const secret = "s3cret"
+	crd := object(t, `
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: vaults.example.com}
+spec:
+  group: example.com
+  names: {kind: Vault}
+  versions:
+    - name: v1
+      served: true
+      schema:
+        openAPIV3Schema:
+          type: object
+          properties:
+            spec:
+              type: object
+              properties:
+                integer: {type: integer}
+                boolean: {type: boolean}
+                list: {type: array, items: {type: integer}}
+                map: {type: object, additionalProperties: {type: boolean}}
+                enum: {type: string, enum: [a, b]}
+                pattern: {type: string, pattern: '^x$'}
+                short: {type: string, maxLength: 2}
+                long: {type: string, minLength: 20}
+                date: {type: string, format: date}
+                time: {type: string, format: date-time}
+                duration: {type: string, format: duration}
+                byte: {type: string, format: byte}
+                ip: {type: string, format: ipv4}
+                uuid: {type: string, format: uuid}
+                not: {type: string, not: {enum: [s3cret]}}
+                any: {type: string, anyOf: [{pattern: '^x$'}, {pattern: '^y$'}]}
+                one: {type: string, oneOf: [{pattern: '^x$'}, {pattern: '^y$'}]}
+                all: {type: string, allOf: [{pattern: '^x$'}]}
+                intOrString: {x-kubernetes-int-or-string: true, pattern: '^x$'}
+                set: {type: array, x-kubernetes-list-type: set, items: {type: string}}
+                keyed: {type: array, x-kubernetes-list-type: map, x-kubernetes-list-map-keys: [name], items: {type: object, required: [name], properties: {name: {type: string}}}}
+`)
+	s := set(t, crdschema.Options{})
+	if err := s.Add("f.yaml", crd); err != nil {
+		t.Fatal(err)
+	}
+	kind, _, err := s.Kind(t.Context(), schema.GroupKind{Group: "example.com", Kind: "Vault"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	sch, err := kind.Schemas.Schema("v1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	spec := map[string]any{
+		"list": []any{secret}, "map": map[string]any{"a": secret}, "set": []any{secret, secret},
+		"keyed": []any{map[string]any{"name": secret}, map[string]any{"name": secret}},
+	}
+	for _, name := range []string{"integer", "boolean", "enum", "pattern", "short", "long", "date", "time", "duration", "byte", "ip", "uuid", "not", "any", "one", "all", "intOrString"} {
+		spec[name] = secret
+	}
+	found := map[string]bool{}
+	for _, v := range sch.InvalidValues(t.Context(), &unstructured.Unstructured{Object: map[string]any{"apiVersion": "example.com/v1", "kind": "Vault", "spec": spec}}) {
+		found[v.Path[1].Key] = true
+		if strings.Contains(v.Message, secret) || strings.Contains(v.Path.String(), secret) {
+			t.Errorf("%s: %s", v.Path, v.Message)
+		}
+		t.Logf("%s %s", v.Path, v.Message)
+	}
+	for name := range spec {
+		if !found[name] {
+			t.Errorf("nothing is said of spec.%s", name)
+		}
+	}
+}

@@ -5,6 +5,8 @@ import (
 	"strconv"
 	"strings"
 
+	"k8s.io/apimachinery/pkg/util/validation/field"
+
 	"github.com/flux-admission/flux-admission/validators"
 )
 
@@ -12,6 +14,9 @@ import (
 // "a.b"), against the object it is about: the object says where a key with a dot or a bracket in it ends. What the object does not have
 // is read literally.
 func pathIn(root any, text string) validators.Path {
+	if text == (*field.Path)(nil).String() {
+		return nil // the object itself
+	}
 	var path validators.Path
 	for text = strings.TrimPrefix(text, "."); text != ""; text = strings.TrimPrefix(text, ".") {
 		step, rest := nextStep(root, text)

@@ -179,6 +179,7 @@ func (g *goType) decodes(v any) bool {
 		return ok
 	case reflect.Interface:
 		return true
+	default:
 	}
 	data, err := json.Marshal(v)
 	return err == nil && kjson.UnmarshalCaseSensitivePreserveInts(data, reflect.New(g.t).Interface()) == nil
@@ -215,6 +216,7 @@ func (g *goType) demand(v any) string {
 			return "must be in base64"
 		}
 		return mustBe("string", v)
+	default:
 	}
 	return "is not what a " + g.t.Name() + " is written like"
 }

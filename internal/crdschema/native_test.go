@@ -34,6 +34,7 @@ func TestPathIn(t *testing.T) {
 		"an entry named by its key":             {`.spec.ports[n=2,name="b"].x`, spec.Child("ports").Index(1).Child("x")},
 		"an index that is not there is literal": {"spec.list[7]", spec.Child("list", "7")},
 		"nothing":                               {"", nil},
+		"the object itself":                     {"<nil>", nil},
 		"a lone bracket":                        {"[", validators.NewPath("[")},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -88,8 +89,7 @@ func FuzzWalkAgreesWithTheDecoder(f *testing.F) {
 		}
 		var want, got []string
 		for _, e := range strict {
-			var fe kjson.FieldError
-			if errors.As(e, &fe) {
+			if fe, ok := errors.AsType[kjson.FieldError](e); ok {
 				want = append(want, fe.FieldPath())
 			}
 		}

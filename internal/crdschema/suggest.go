@@ -1,6 +1,7 @@
 package crdschema
 
 import (
+	"maps"
 	"slices"
 	"strings"
 
@@ -24,12 +25,7 @@ func (n structuralNode) fields() []string {
 	if n.s == nil {
 		return nil
 	}
-	out := make([]string, 0, len(n.s.Properties))
-	for k := range n.s.Properties {
-		out = append(out, k)
-	}
-	slices.Sort(out)
-	return out
+	return slices.Sorted(maps.Keys(n.s.Properties))
 }
 
 func (n structuralNode) field(name string) node {

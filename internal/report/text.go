@@ -253,7 +253,7 @@ func (t *textWriter) summary(s Summary) string {
 		looked += " of " + count(s.Kustomizations, "Kustomization", "Kustomizations")
 	}
 	parts = append(parts, "in "+looked)
-	text := strings.Join(parts, " ")
+	sentences := []string{strings.Join(parts, " ")}
 	for _, c := range []struct {
 		n         int
 		one, many string
@@ -262,10 +262,10 @@ func (t *textWriter) summary(s Summary) string {
 		{s.Skipped, "evaluation skipped", "evaluations skipped"}, {s.Errors, "error", "errors"},
 	} {
 		if c.n > 0 {
-			text += "; " + count(c.n, c.one, c.many)
+			sentences = append(sentences, count(c.n, c.one, c.many))
 		}
 	}
-	return text
+	return strings.Join(sentences, "; ")
 }
 
 func count(n int, one, many string) string {

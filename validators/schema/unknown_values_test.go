@@ -1,0 +1,34 @@
+package schema
+
+import (
+	"testing"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
+	"github.com/flux-admission/flux-admission/internal/crdschema"
+	"github.com/flux-admission/flux-admission/internal/lookup"
+	"github.com/flux-admission/flux-admission/validators"
+)
+
+// A value that is not known is not judged; the one beside it is.
+func TestValuesThatAreNotKnown(t *testing.T) {
+	kinds, err := crdschema.NewSet(crdschema.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	suite, err := validators.NewSuite(InvalidValue)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := &unstructured.Unstructured{Object: map[string]any{
+		"apiVersion": "apps/v1", "kind": "Deployment", "spec": map[string]any{"replicas": "${REPLICAS}", "minReadySeconds": "ten"},
+	}}
+	res := suite.Evaluate(t.Context(), validators.Request{Object: o, Opaque: []validators.Path{validators.NewPath("spec", "replicas")}},
+		lookup.WithKinds(lookup.NewMemory(), kinds))
+	if len(res.Findings) != 1 || res.Findings[0].Message != "spec.minReadySeconds must be an integer, is a string" {
+		t.Errorf("findings %v, want the one on spec.minReadySeconds", res.Findings)
+	}
+	if len(res.Skipped) != 1 || !res.Skipped[0].Unknown {
+		t.Errorf("skipped %v, want one that is unknown", res.Skipped)
+	}
+}
