@@ -123,6 +123,9 @@ func compile(v *apiextensionsv1.CustomResourceDefinitionVersion, preserve bool) 
 	if errs := structuralschema.ValidateStructural(nil, ss); len(errs) > 0 {
 		return nil, fmt.Errorf("the schema is not structural: %w", errs.ToAggregate())
 	}
+	if err := bounded(ss); err != nil {
+		return nil, err
+	}
 	// The registry drops defaults that pruning would remove, so that defaulting never adds an unknown field.
 	if err := defaulting.PruneDefaults(ss); err != nil {
 		return nil, fmt.Errorf("the schema's defaults: %w", err)
@@ -135,6 +138,30 @@ func compile(v *apiextensionsv1.CustomResourceDefinitionVersion, preserve bool) 
 		structural: ss, preserve: preserve, status: v.Subresources != nil && v.Subresources.Status != nil, metadata: objectMetaType(), openAPI: openAPI,
 		cel: sync.OnceValue(func() *cel.Validator { return cel.NewValidator(ss, true, celconfig.PerCallLimit) }),
 	}, nil
+}
+
+// What one version's schema may hold: twenty times what the largest of the stock does. The API server bounds a definition by its size and
+// by the estimated cost of its rules; here it comes from a tree, and compiling a rule takes one or two milliseconds.
+const (
+	maxNodes = 100_000
+	maxRules = 1_000
+)
+
+func bounded(s *structuralschema.Structural) error {
+	nodes, rules := 0, 0
+	v := structuralschema.Visitor{Structural: func(s *structuralschema.Structural) bool {
+		nodes++
+		rules += len(s.XValidations)
+		return false
+	}}
+	v.Visit(s)
+	switch {
+	case nodes > maxNodes:
+		return fmt.Errorf("the schema has %d fields, more than the %d that are read", nodes, maxNodes)
+	case rules > maxRules:
+		return fmt.Errorf("the schema has %d CEL rules, more than the %d that are compiled", rules, maxRules)
+	}
+	return nil
 }
 
 // UnknownFields implements validators.Schema.

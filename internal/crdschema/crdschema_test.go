@@ -1,6 +1,7 @@
 package crdschema_test
 
 import (
+	"fmt"
 	"reflect"
 	"slices"
 	"strings"
@@ -171,6 +172,48 @@ func TestASchemaThatIsNotStructuralIsSaid(t *testing.T) {
 	}
 	if _, err := kind.Schemas.Schema("v2"); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestASchemaThatIsTooLargeIsSaid(t *testing.T) {
+	fields, rules := map[string]any{}, []any{}
+	for i := range 100_000 {
+		fields[fmt.Sprint("f", i)] = map[string]any{"type": "string"}
+	}
+	for i := range 1001 {
+		rules = append(rules, map[string]any{"rule": fmt.Sprintf("true || %d > 1", i)})
+	}
+	for name, tc := range map[string]struct {
+		schema map[string]any
+		want   string
+	}{
+		"too many fields": {
+			map[string]any{"type": "object", "properties": fields}, "f.yaml: version v2: the schema has 100001 fields, more than the 100000 that are read",
+		},
+		"too many rules": {
+			map[string]any{"type": "object", "x-kubernetes-validations": rules}, "f.yaml: version v2: the schema has 1001 CEL rules, more than the 1000 that are compiled",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			o := object(t, widget)
+			versions, _, err := unstructured.NestedSlice(o.Object, "spec", "versions")
+			if err != nil {
+				t.Fatal(err)
+			}
+			versions[1].(map[string]any)["schema"] = map[string]any{"openAPIV3Schema": tc.schema}
+			o.Object["spec"].(map[string]any)["versions"] = versions
+			s := set(t, crdschema.Options{})
+			if err := s.Add("f.yaml", o); err != nil {
+				t.Fatal(err)
+			}
+			kind, _, err := s.Kind(t.Context(), widgetKind)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := kind.Schemas.Schema("v2"); err == nil || err.Error() != tc.want {
+				t.Errorf("error %v, want %s", err, tc.want)
+			}
+		})
 	}
 }
 
