@@ -61,6 +61,8 @@ type ChartRef struct {
 	Source ObjectRef
 	// ReleaseNamespace is the namespace of the HelmRelease object, for Flux's rules on cross-namespace references.
 	ReleaseNamespace string
+	// ReleaseName is the name of the HelmRelease object. Flux keeps a HelmChart for it, whose artifact is the very chart it installs.
+	ReleaseName string
 	// Chart is the chart's name in a HelmRepository, or its path in a GitRepository or Bucket; empty with spec.chartRef.
 	Chart string
 	// Version is the semver range of spec.chart.spec.version; empty means the latest.

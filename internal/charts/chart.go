@@ -36,6 +36,8 @@ type Chart struct {
 	// by Helm for every composition, their documents are not.
 	schemas map[*byte]*compiled
 	bytes   int64
+	// elsewhere are dependencies whose charts are not known.
+	elsewhere []string
 	// cacheKey is where the chart is kept in the cache; empty for a chart that is not.
 	cacheKey string
 }
@@ -142,6 +144,9 @@ func (c *Chart) judgeAll(ctx context.Context, release *values.Release) (validato
 	verdict := validators.ValuesVerdict{
 		Missing:   append(slices.Clone(release.Missing), missing...),
 		HasSchema: len(missing) > 0 && len(c.schemas) > 0,
+	}
+	for _, name := range c.elsewhere {
+		verdict.Missing = append(verdict.Missing, "subchart "+name+", which is fetched when the chart is packaged")
 	}
 	for _, layer := range layers {
 		if err := c.judge(ctx, layer, &verdict); err != nil {

@@ -34,23 +34,20 @@ func newHelmRepository(ctx context.Context, objects validators.Lookup, obj *unst
 		return nil, errNoURL
 	}
 	if kind, _, _ := unstructured.NestedString(obj.Object, "spec", "type"); kind == "oci" || strings.HasPrefix(url, "oci://") {
-		return nil, errors.New("repositories of type oci are not read yet")
+		return newHelmRepositoryOCI(ctx, objects, obj, ref, url)
 	}
-	c, fingerprint, err := credentials(ctx, objects, obj)
+	c, fingerprint, err := credentials(ctx, objects, obj, url)
 	if err != nil {
 		return nil, err
 	}
 	return &helmRepository{ref: ref, url: url, credentials: c, fingerprint: fingerprint}, nil
 }
 
-func (h *helmRepository) kind() string { return "HelmRepository" }
+func (h *helmRepository) kind() string     { return "HelmRepository" }
+func (h *helmRepository) revision() string { return "" }
 
 func (h *helmRepository) String() string {
-	version := h.ref.Version
-	if version == "" {
-		version = "*"
-	}
-	return fmt.Sprintf("chart %s %s of HelmRepository %s/%s", h.ref.Chart, version, h.ref.Source.Namespace, h.ref.Source.Name)
+	return fmt.Sprintf("chart %s %s of HelmRepository %s/%s", h.ref.Chart, anyVersion(h.ref.Version), h.ref.Source.Namespace, h.ref.Source.Name)
 }
 
 // repositoryKey identifies the repository as this source sees it.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"sync"
 	"time"
 
@@ -32,6 +31,8 @@ type Options struct {
 	FetchTimeout time.Duration
 	// Fetches is the number of charts that are read at the same time; 8 by default.
 	Fetches int
+	// NoCrossNamespace blocks sources of other namespaces than the release's, as Flux's controllers do with --no-cross-namespace-refs.
+	NoCrossNamespace bool
 	// AllowLocal lets sources send requests on to loopback and link-local addresses.
 	AllowLocal bool
 	// Limits bound the charts; archive.DefaultLimits by default.
@@ -98,13 +99,16 @@ type Resolver struct {
 	closed  bool
 	entries map[string]*entry
 	flights map[string]*flight
+	outages map[string]time.Time
 	indexes indexCache
 }
 
 // entry is what is known of one reference.
 type entry struct {
-	result  result
-	expires time.Time
+	result result
+	// revision is the source's when it was read.
+	revision string
+	expires  time.Time
 }
 
 // result is the answer to one reference.
@@ -150,7 +154,7 @@ func New(opts Options) (*Resolver, error) {
 	}
 	r := &Resolver{
 		opts: opts, cache: newCache(opts.CacheBytes), slots: make(chan struct{}, opts.Fetches),
-		entries: map[string]*entry{}, flights: map[string]*flight{}, indexes: indexCache{items: map[string]*indexEntry{}},
+		entries: map[string]*entry{}, flights: map[string]*flight{}, outages: map[string]time.Time{}, indexes: indexCache{items: map[string]*indexEntry{}},
 	}
 	var err error
 	if r.local, err = readLocal(opts.Dirs, opts.Limits); err != nil {
@@ -234,7 +238,7 @@ func (r *Resolver) find(ctx context.Context, src source) (result, Outcome) {
 	key := src.key()
 	now := r.opts.Clock()
 	r.mu.Lock()
-	known, fresh := r.recall(key, now)
+	known, fresh := r.recall(key, src.revision(), now)
 	if known != nil && fresh {
 		r.mu.Unlock()
 		return *known, OutcomeHit
@@ -271,7 +275,7 @@ func (r *Resolver) find(ctx context.Context, src source) (result, Outcome) {
 
 // recall returns what is remembered of a reference, and whether it need not be asked for again; nil when nothing is, or when the chart has
 // gone from the cache. The mutex is held.
-func (r *Resolver) recall(key string, now time.Time) (*result, bool) {
+func (r *Resolver) recall(key, revision string, now time.Time) (*result, bool) {
 	e := r.entries[key]
 	if e == nil {
 		return nil, false
@@ -282,7 +286,7 @@ func (r *Resolver) recall(key string, now time.Time) (*result, bool) {
 			return nil, false
 		}
 	}
-	return &res, now.Before(e.expires)
+	return &res, now.Before(e.expires) && (e.revision == revision || res.presence == validators.Unknown)
 }
 
 // fly returns the reading of a chart that is under way, or starts it. The mutex is held.
@@ -327,9 +331,9 @@ func (r *Resolver) read(key string, src source, f *flight) {
 	r.mu.Lock()
 	if old := r.entries[key]; res.presence == validators.Unknown && old != nil && old.result.presence == validators.Present {
 		// A source that fails does not take away the chart that was read from it.
-		old.expires = r.opts.Clock().Add(lifetime)
+		old.revision, old.expires = src.revision(), r.opts.Clock().Add(lifetime)
 	} else {
-		r.remember(key, res, lifetime)
+		r.remember(key, src.revision(), res, lifetime)
 	}
 	delete(r.flights, key)
 	r.mu.Unlock()
@@ -370,7 +374,7 @@ func (r *Resolver) load(ctx context.Context, src source) (res result) {
 }
 
 // remember keeps an answer, and makes room for it. The mutex is held.
-func (r *Resolver) remember(key string, res result, lifetime time.Duration) {
+func (r *Resolver) remember(key, revision string, res result, lifetime time.Duration) {
 	now := r.opts.Clock()
 	if len(r.entries) >= maxEntries {
 		oldest := ""
@@ -388,21 +392,5 @@ func (r *Resolver) remember(key string, res result, lifetime time.Duration) {
 		}
 	}
 	res.chart = nil
-	r.entries[key] = &entry{result: res, expires: now.Add(lifetime)}
+	r.entries[key] = &entry{result: res, revision: revision, expires: now.Add(lifetime)}
 }
-
-// errAbsent is the error of a source that was read and does not have the chart.
-var errAbsent = errors.New("the chart does not exist")
-
-// source is where one chart is read from, with all that is needed to read it.
-type source interface {
-	fmt.Stringer
-	// kind is the kind of the Flux source.
-	kind() string
-	// key identifies the source, its credentials and what is asked of it.
-	key() string
-	// load reads the chart. The error wraps errAbsent when the source certainly does not have it.
-	load(ctx context.Context, r *Resolver) (*Chart, error)
-}
-
-func join(parts ...string) string { return strings.Join(parts, "\x00") }

@@ -332,7 +332,7 @@ func TestHelmRepository(t *testing.T) {
 		},
 		"a source of a kind that is not read says so": {
 			ref:    validators.ChartRef{Source: validators.ObjectRef{Group: "source.toolkit.fluxcd.io", Kind: "Widget", Namespace: "apps", Name: "repo"}, Chart: "app"},
-			reason: "sources of kind Widget are not read yet",
+			reason: "sources of kind Widget are not read",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -24,6 +24,8 @@ func TestValuesSchema(t *testing.T) { ruletest.Run(t, helmrelease.ValuesSchema, 
 
 func TestChartNotFound(t *testing.T) { ruletest.Run(t, helmrelease.ChartNotFound, resolver) }
 
-func TestValuesReferenceMissing(t *testing.T) { ruletest.Run(t, helmrelease.ValuesReferenceMissing, nil) }
+func TestValuesReferenceMissing(t *testing.T) {
+	ruletest.Run(t, helmrelease.ValuesReferenceMissing, nil)
+}
 
 func TestReleaseMove(t *testing.T) { ruletest.Run(t, helmrelease.ReleaseMove, nil) }

@@ -14,7 +14,7 @@ import (
 
 // chartRef returns the chart that a release refers to; false when it refers to none, which the CRD refuses.
 func chartRef(o *unstructured.Unstructured) (validators.ChartRef, bool) {
-	ref := validators.ChartRef{ReleaseNamespace: o.GetNamespace()}
+	ref := validators.ChartRef{ReleaseNamespace: o.GetNamespace(), ReleaseName: o.GetName()}
 	from := func(fields ...string) bool {
 		m, ok, _ := unstructured.NestedMap(o.Object, fields...)
 		if !ok {

@@ -46,6 +46,13 @@ type budget struct {
 	bytes, kept int64
 }
 
+// SourceLimits returns the limits for the archive of a whole source, of which a chart is a part.
+func SourceLimits() Limits {
+	l := DefaultLimits()
+	l.Entries, l.Bytes = 500_000, 1<<30
+	return l
+}
+
 func (l Limits) budget() *budget {
 	return &budget{Limits: l, entries: l.Entries, bytes: l.Bytes, kept: l.Kept}
 }
@@ -73,6 +80,102 @@ func Read(r io.Reader, limits Limits, extra ...string) (*chart.Chart, error) {
 		return nil, fmt.Errorf("reading the chart archive: %w", err)
 	}
 	return load(files)
+}
+
+// ReadArtifact reads a chart out of the archive of a whole source (.tar.gz, as source-controller serves Git repositories and buckets): the
+// directory, or packaged chart, at the path. It returns beside the chart the files that extra names, by their path in the archive.
+func ReadArtifact(r io.Reader, dir string, limits Limits, extra ...string) (*chart.Chart, map[string][]byte, error) {
+	dir = path.Clean("/" + dir)[1:]
+	b := limits.budget()
+	files, others, err := b.pick(r, dir, extra)
+	if err != nil {
+		return nil, nil, fmt.Errorf("reading the source's archive: %w", err)
+	}
+	if packaged, ok := others[dir]; ok && path.Ext(dir) == ".tgz" {
+		if files, err = b.unpack(bytes.NewReader(packaged), "", nil, 1); err != nil {
+			return nil, nil, fmt.Errorf("reading %s: %w", shown(dir), err)
+		}
+	}
+	if len(files) == 0 {
+		return nil, nil, fmt.Errorf("%w at %s of the source", ErrNoChart, shown(dir))
+	}
+	c, err := load(files)
+	return c, others, err
+}
+
+// ErrNoChart is the error of a source that has no chart at the path.
+var ErrNoChart = errors.New("there is no chart")
+
+// pick reads the chart's files, and the others that extra names, of a source's archive.
+func (b *budget) pick(r io.Reader, dir string, extra []string) ([]*helmarchive.BufferedFile, map[string][]byte, error) {
+	tr, err := b.open(r)
+	if err != nil {
+		return nil, nil, err
+	}
+	wanted := map[string]bool{dir: path.Ext(dir) == ".tgz"}
+	for _, e := range extra {
+		wanted[path.Clean("/" + e)[1:]] = true
+	}
+	prefix := dir + "/"
+	if dir == "" {
+		prefix = ""
+	}
+	var files []*helmarchive.BufferedFile
+	others := map[string][]byte{}
+	for {
+		h, err := tr.Next()
+		if errors.Is(err, io.EOF) {
+			return files, others, nil
+		}
+		if err != nil {
+			return nil, nil, fmt.Errorf("it is not a tar file: %w", err)
+		}
+		if err := b.entry(); err != nil {
+			return nil, nil, err
+		}
+		name := path.Clean(h.Name)
+		below, inChart := strings.CutPrefix(name, prefix)
+		if h.Typeflag == tar.TypeDir || !wanted[name] && !(inChart && kept(below, nil)) {
+			continue // links elsewhere in a repository are none of the chart's business
+		}
+		if !fs.ValidPath(name) || h.Typeflag != tar.TypeReg && h.Typeflag != tar.TypeGNUSparse {
+			return nil, nil, fmt.Errorf("%s is a link, a device or outside of the source", shown(h.Name))
+		}
+		data, err := b.content(tr, h)
+		if err != nil {
+			return nil, nil, err
+		}
+		if wanted[name] {
+			others[name] = data
+		}
+		if inChart && kept(below, nil) {
+			if files, err = b.addFile(files, "", below, data, 0); err != nil {
+				return nil, nil, err
+			}
+		}
+	}
+}
+
+// content reads an entry, which may not be larger than what is left to be kept.
+func (b *budget) content(tr *tar.Reader, h *tar.Header) ([]byte, error) {
+	if h.Size > b.kept {
+		return nil, fmt.Errorf("%s claims %d bytes, more than the %d that are left of the limit", shown(h.Name), h.Size, b.kept)
+	}
+	data, err := io.ReadAll(tr)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", shown(h.Name), err)
+	}
+	return data, nil
+}
+
+// open opens a compressed archive, whose reading is bounded.
+func (b *budget) open(r io.Reader) (*tar.Reader, error) {
+	in := &countingReader{r: r}
+	gz, err := gzip.NewReader(in)
+	if err != nil {
+		return nil, fmt.Errorf("it is not a gzip file: %w", err)
+	}
+	return tar.NewReader(&boundedReader{r: gz, in: in, b: b}), nil
 }
 
 // ReadFS reads a chart from the directory dir of a file system, as Read does. Files that .helmignore names are passed over, as Helm does.
@@ -169,12 +272,10 @@ func (b *budget) unpack(r io.Reader, prefix string, extra []string, depth int) (
 	if depth > b.Depth {
 		return nil, fmt.Errorf("subcharts are nested deeper than %d", b.Depth)
 	}
-	in := &countingReader{r: r}
-	gz, err := gzip.NewReader(in)
+	tr, err := b.open(r)
 	if err != nil {
-		return nil, fmt.Errorf("it is not a gzip file: %w", err)
+		return nil, err
 	}
-	tr := tar.NewReader(&boundedReader{r: gz, in: in, b: b})
 	var files []*helmarchive.BufferedFile
 	for {
 		h, err := tr.Next()
@@ -194,12 +295,9 @@ func (b *budget) unpack(r io.Reader, prefix string, extra []string, depth int) (
 		if name == "" || !kept(name, extra) {
 			continue
 		}
-		if h.Size > b.kept {
-			return nil, fmt.Errorf("%s claims %d bytes, more than the %d that are left of the limit", shown(h.Name), h.Size, b.kept)
-		}
-		data, err := io.ReadAll(tr)
+		data, err := b.content(tr, h)
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", shown(h.Name), err)
+			return nil, err
 		}
 		if files, err = b.addFile(files, prefix, name, data, depth); err != nil {
 			return nil, err

@@ -179,6 +179,40 @@ func (c *Client) Get(ctx context.Context, raw string, limit int64) ([]byte, erro
 	return nil, fmt.Errorf("%s redirects more than %d times", Shown(u), maxRedirects)
 }
 
+// HTTP returns a client for a library that speaks a protocol of its own over HTTP: with the same limits on where requests may lead, and without
+// the credentials, which the library sends where they belong.
+func (c *Client) HTTP() *http.Client {
+	return &http.Client{
+		Transport: chooser{c},
+		CheckRedirect: func(req *http.Request, via []*http.Request) error {
+			if len(via) > maxRedirects {
+				return fmt.Errorf("redirected more than %d times", maxRedirects)
+			}
+			if via[len(via)-1].URL.Scheme == "https" && req.URL.Scheme == "http" {
+				return fmt.Errorf("%w: redirected from https to http", ErrRefused)
+			}
+			return nil
+		},
+	}
+}
+
+// chooser sends each request by the transport that fits where it leads.
+type chooser struct{ c *Client }
+
+// RoundTrip implements http.RoundTripper.
+func (t chooser) RoundTrip(req *http.Request) (*http.Response, error) {
+	if req.URL.Scheme != "http" && req.URL.Scheme != "https" {
+		return nil, fmt.Errorf("%w: %s is no http or https URL", ErrRefused, Shown(req.URL))
+	}
+	if t.c.own(req.URL) {
+		return t.c.direct.RoundTrip(req)
+	}
+	return t.c.foreign.RoundTrip(req)
+}
+
+// own tells whether a URL is of the source's own host.
+func (c *Client) own(u *url.URL) bool { return u.Scheme == c.source.Scheme && u.Host == c.source.Host }
+
 func (c *Client) once(ctx context.Context, u *url.URL, limit int64) (body []byte, next *url.URL, err error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
 	if err != nil {
@@ -186,7 +220,7 @@ func (c *Client) once(ctx context.Context, u *url.URL, limit int64) (body []byte
 	}
 	req.Header.Set("User-Agent", "flux-admission")
 	t := c.foreign
-	own := u.Scheme == c.source.Scheme && u.Host == c.source.Host
+	own := c.own(u)
 	if own {
 		t = c.direct
 	}
