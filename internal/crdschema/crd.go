@@ -120,11 +120,11 @@ func compile(v *apiextensionsv1.CustomResourceDefinitionVersion, preserve bool) 
 	if err != nil {
 		return nil, fmt.Errorf("the schema is not structural: %w", err)
 	}
-	if errs := structuralschema.ValidateStructural(nil, ss); len(errs) > 0 {
-		return nil, fmt.Errorf("the schema is not structural: %w", errs.ToAggregate())
-	}
 	if err := bounded(ss); err != nil {
 		return nil, err
+	}
+	if errs := structuralschema.ValidateStructural(nil, ss); len(errs) > 0 {
+		return nil, fmt.Errorf("the schema is not structural: %w", errs.ToAggregate())
 	}
 	// The registry drops defaults that pruning would remove, so that defaulting never adds an unknown field.
 	if err := defaulting.PruneDefaults(ss); err != nil {
@@ -143,7 +143,7 @@ func compile(v *apiextensionsv1.CustomResourceDefinitionVersion, preserve bool) 
 // What one version's schema may hold: twenty times what the largest of the stock does. The API server bounds a definition by its size and
 // by the estimated cost of its rules; here it comes from a tree, and compiling a rule takes one or two milliseconds.
 const (
-	maxNodes = 100_000
+	maxNodes = 50_000
 	maxRules = 1_000
 )
 
