@@ -83,6 +83,9 @@ func auditOnly(t *testing.T, rule *validators.Rule, params []byte) *policy.Polic
 // a lookup that sees nothing.
 func TestAuditOnlyRefusesNothingAndRecordsEverything(t *testing.T) {
 	for _, rule := range allvalidators.Rules() {
+		if rule.AnyKind {
+			continue // not asked at admission
+		}
 		dirs, err := filepath.Glob(filepath.Join("..", "validators", "*", "testdata", strings.ToLower(rule.ID)))
 		if err != nil || len(dirs) != 1 {
 			t.Fatalf("the cases of rule %s: %v, %v", rule.ID, dirs, err)

@@ -87,7 +87,7 @@ func (r *request) evaluation() (e validators.Request, ok bool, err error) {
 			return e, false, nil
 		}
 	}
-	e.User = r.UserInfo.Username
+	e.User, e.Admission = r.UserInfo.Username, true
 	return e, true, nil
 }
 

@@ -155,19 +155,6 @@ func serve(ctx context.Context, o serveOptions) error {
 		defer func() { _ = metricsListener.Close() }()
 	}
 
-	// The cluster.
-	config, err := restConfig(ctx, o.kubeconfig)
-	if err != nil {
-		return err
-	}
-	if policies == nil {
-		objects, err := dynamic.NewForConfig(config)
-		if err != nil {
-			return fmt.Errorf("making a client for the AdmissionPolicy: %w", err)
-		}
-		policies = source.NewCluster(objects, compile, counts.PolicyReload, log)
-	}
-
 	// The charts.
 	chartCache, err := resource.ParseQuantity(o.chartCache)
 	if err != nil || chartCache.Value() <= 0 {
@@ -180,6 +167,19 @@ func serve(ctx context.Context, o serveOptions) error {
 		return fmt.Errorf("--charts: %w", err)
 	}
 	defer resolver.Close()
+
+	// The cluster.
+	config, err := restConfig(ctx, o.kubeconfig)
+	if err != nil {
+		return err
+	}
+	if policies == nil {
+		objects, err := dynamic.NewForConfig(config)
+		if err != nil {
+			return fmt.Errorf("making a client for the AdmissionPolicy: %w", err)
+		}
+		policies = source.NewCluster(objects, compile, counts.PolicyReload, log)
+	}
 
 	// The certificate.
 	certificate, err := certificateSource(o, config, counts)

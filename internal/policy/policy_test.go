@@ -201,7 +201,7 @@ func TestReview(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := compile(t, tc.spec)
-			r := validators.Request{Operation: validators.Create, Object: kustomization(tc.ns, map[string]any{"legacy": "yes"})}
+			r := validators.Request{Admission: true, Operation: validators.Create, Object: kustomization(tc.ns, map[string]any{"legacy": "yes"})}
 			if tc.update {
 				r.Operation, r.Old = validators.Update, kustomization(tc.ns, nil)
 			}
@@ -261,7 +261,7 @@ func TestUnknownAndErrors(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			d := p.Review(t.Context(), validators.Request{Operation: validators.Create, Object: kustomization("prod", nil)}, lookup.NewMemory())
+			d := p.Review(t.Context(), validators.Request{Admission: true, Operation: validators.Create, Object: kustomization("prod", nil)}, lookup.NewMemory())
 			if len(d.Unknown) != 1 || d.Unknown[0].Action != tc.unknown || len(d.Errors) != 1 || d.Errors[0].Action != tc.failed {
 				t.Errorf("unknown %+v, errors %+v; want %s and %s", d.Unknown, d.Errors, tc.unknown, tc.failed)
 			}
@@ -308,7 +308,7 @@ func TestAuditOnlyIsAProperty(t *testing.T) {
 func TestMutate(t *testing.T) {
 	const mutation = "  mutations: {target-namespace: [{match: {path: '^\\./apps/(?P<ns>[^/]+)/'}, targetNamespace: '{ns}'}]}\n"
 	world := lookup.NewMemory(namespace("airflow", nil))
-	request := validators.Request{Operation: validators.Create, Object: kustomization("flux-system", nil)}
+	request := validators.Request{Admission: true, Operation: validators.Create, Object: kustomization("flux-system", nil)}
 	if res := compile(t, mutation).Mutate(t.Context(), request, world); len(res.Edits) != 1 {
 		t.Errorf("edits %v, want one", res.Edits)
 	}

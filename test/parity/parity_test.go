@@ -33,6 +33,9 @@ import (
 
 func TestSuiteAndAdmissionReviewFindTheSame(t *testing.T) {
 	for _, rule := range allvalidators.Rules() {
+		if rule.AnyKind {
+			continue // not asked at admission: the API server has put the object to its schema itself
+		}
 		for _, c := range cases(t, rule) {
 			t.Run(rule.Name+"/"+c.Name, func(t *testing.T) {
 				look := c.Lookup(t, resolver)

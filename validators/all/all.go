@@ -6,6 +6,7 @@ import (
 	"github.com/flux-admission/flux-admission/validators/cnpg"
 	"github.com/flux-admission/flux-admission/validators/helmrelease"
 	"github.com/flux-admission/flux-admission/validators/kustomization"
+	"github.com/flux-admission/flux-admission/validators/schema"
 )
 
 // Rules returns every rule, in the order of the documentation.
@@ -18,5 +19,9 @@ func Rules() []*validators.Rule {
 		helmrelease.ValuesReferenceMissing,
 		helmrelease.ReleaseMove,
 		cnpg.MonitoringEnabled,
+		schema.UnknownField,
+		schema.InvalidValue,
+		schema.APIVersionNotServed,
+		schema.CRDMissing,
 	}
 }

@@ -33,7 +33,7 @@ func TestRulesAreDeclaredWholly(t *testing.T) {
 // Cases of a rule that is not in the list would never run through the other front ends.
 func TestNoCasesWithoutARule(t *testing.T) {
 	// The schema rules join the list with the front end that knows kinds.
-	known := map[string]bool{"sc001": true, "sc002": true, "sc003": true, "sc004": true}
+	known := map[string]bool{}
 	for _, r := range all.Rules() {
 		known[strings.ToLower(r.ID)] = true
 	}

@@ -191,6 +191,9 @@ func TestWhatIsNotAskedAboutHasNoNewFinding(t *testing.T) {
 	}
 	unasked := 0
 	for _, rule := range allvalidators.Rules() {
+		if rule.AnyKind {
+			continue // not asked at admission
+		}
 		dirs, err := filepath.Glob(filepath.Join("..", "..", "validators", "*", "testdata", strings.ToLower(rule.ID)))
 		if err != nil || len(dirs) != 1 {
 			t.Fatalf("the cases of rule %s: %v, %v", rule.ID, dirs, err)
