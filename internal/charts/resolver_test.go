@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	utiljson "k8s.io/apimachinery/pkg/util/json"
 	"sigs.k8s.io/yaml"
 
 	"github.com/flux-admission/flux-admission/internal/charts"
@@ -150,10 +151,10 @@ func (r *repo) publish(t testing.TB, name, version string, files map[string]stri
 	data := chartArchive(t, name, version, files)
 	file := name + "-" + version + ".tgz"
 	r.set("/"+file, data)
-	r.index(name, indexed{version, file, digest(data)})
+	r.index(name, indexed{version, file, sha256Of(data)})
 }
 
-func digest(data []byte) string {
+func sha256Of(data []byte) string {
 	sum := sha256.Sum256(data)
 	return hex.EncodeToString(sum[:])
 }
@@ -161,7 +162,11 @@ func digest(data []byte) string {
 func object(t testing.TB, text string) *unstructured.Unstructured {
 	t.Helper()
 	o := &unstructured.Unstructured{}
-	if err := yaml.Unmarshal([]byte(text), &o.Object); err != nil {
+	data, err := yaml.YAMLToJSON([]byte(text))
+	if err == nil {
+		err = utiljson.Unmarshal(data, &o.Object) // whole numbers as the API server's client has them
+	}
+	if err != nil {
 		t.Fatal(err)
 	}
 	return o
@@ -279,9 +284,9 @@ func TestHelmRepository(t *testing.T) {
 			setup: func(t *testing.T, r *repo) {
 				r.publish(t, "app", "1.2.3", good)
 				r.set("/app-1.2.3.tgz", []byte("other"))
-				r.index("app", indexed{"1.2.3", "app-1.2.3.tgz", digest([]byte("one"))})
+				r.index("app", indexed{"1.2.3", "app-1.2.3.tgz", sha256Of([]byte("one"))})
 			},
-			ref: ref("app", ""), reason: `chart app * of HelmRepository apps/repo: the archive's digest is sha256:` + digest([]byte("other")) + `, and sha256:` + digest([]byte("one")) + ` was promised`,
+			ref: ref("app", ""), reason: `chart app * of HelmRepository apps/repo: the archive's digest is sha256:` + sha256Of([]byte("other")) + `, and sha256:` + sha256Of([]byte("one")) + ` was promised`,
 		},
 		"an archive that is none is not known": {
 			setup: func(_ *testing.T, r *repo) {

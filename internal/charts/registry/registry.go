@@ -193,6 +193,8 @@ func explain(doing string, err error) error {
 	}
 	var response *errcode.ErrorResponse
 	switch {
+	case errors.Is(err, auth.ErrBasicCredentialNotFound):
+		return fmt.Errorf("%s: the registry asks for a login: the source's credentials are missing or not accepted", doing)
 	case errors.Is(err, errdef.ErrNotFound):
 		return fmt.Errorf("%s: %w", doing, ErrNotFound)
 	case errors.As(err, &response):
