@@ -117,10 +117,26 @@ workers: {replicas: 3, resources: {}}
 	out := []size{{"small", read("../../test/demo/charts/airflow"), values}}
 	dir := filepath.Join(shared, "charts", "airflow-1.16.0")
 	if _, err := os.Stat(dir); err == nil {
-		return append(out, size{"airflow", read(dir), values})
+		out = append(out, size{"airflow", read(dir), values})
+		return append(out, size{"umbrella", umbrella(read(dir)), map[string]any{"one": values}})
 	}
 	b.Logf("%s is not there: a schema of its size is generated", dir)
-	return append(out, size{"generated", generated(b), values})
+	out = append(out, size{"generated", generated(b), values})
+	return append(out, size{"umbrella", umbrella(generated(b)), map[string]any{"one": values}})
+}
+
+// umbrella is a chart with three subcharts of the size of another.
+func umbrella(of func() *chart.Chart) func() *chart.Chart {
+	return func() *chart.Chart {
+		root := &chart.Chart{Metadata: &chart.Metadata{Name: "umbrella", Version: "1.0.0"}, Values: map[string]any{"global": map[string]any{}}}
+		for _, name := range []string{"one", "two", "three"} {
+			sub := of()
+			sub.Metadata.Name, sub.Metadata.Dependencies = name, nil
+			root.Metadata.Dependencies = append(root.Metadata.Dependencies, &chart.Dependency{Name: name, Version: ">=0.0.0-0", Condition: name + ".enabled"})
+			root.AddDependency(sub)
+		}
+		return root
+	}
 }
 
 // generated makes a chart with 118 definitions of some 30 properties each, used over and over: about 600 KB, as Airflow's schema.
@@ -200,12 +216,12 @@ func BenchmarkVerdict(b *testing.B) {
 		b.Run(s.name+"/cold", func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				verdict(b, newChart(b, s.chart()), s.values)
+				verdict(b, charts.NewChart(s.chart()), s.values)
 			}
 		})
 		b.Run(s.name+"/warm", func(b *testing.B) {
 			b.ReportAllocs()
-			c := newChart(b, s.chart())
+			c := charts.NewChart(s.chart())
 			for b.Loop() {
 				verdict(b, c, s.values)
 			}

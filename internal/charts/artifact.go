@@ -130,10 +130,7 @@ func (t *tree) load(ctx context.Context, r *Resolver) (*Chart, error) {
 	if err := replaceValues(ch, files, t.ref); err != nil {
 		return nil, err
 	}
-	c, err := NewChart(ch)
-	if err != nil {
-		return nil, err
-	}
+	c := NewChart(ch)
 	c.elsewhere = notVendored(ch)
 	c.cacheKey = key
 	r.cache.put(key, c)

@@ -44,14 +44,10 @@ type Chart struct {
 
 // NewChart prepares a chart, which must not be changed any more. It compiles the schemas of the chart and of all subcharts: off the request path.
 // A schema that cannot be compiled is no error; it makes verdicts unknown.
-func NewChart(c *chart.Chart) (*Chart, error) {
-	composer, err := values.NewChart(c)
-	if err != nil {
-		return nil, err
-	}
-	out := &Chart{name: c.Name(), version: c.Metadata.Version, chart: composer, schemas: map[*byte]*compiled{}}
+func NewChart(c *chart.Chart) *Chart {
+	out := &Chart{name: c.Name(), version: c.Metadata.Version, chart: values.NewChart(c), schemas: map[*byte]*compiled{}}
 	out.add(c, map[[sha256.Size]byte]*compiled{})
-	return out, nil
+	return out
 }
 
 func (c *Chart) add(ch *chart.Chart, known map[[sha256.Size]byte]*compiled) {

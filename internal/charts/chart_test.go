@@ -9,7 +9,6 @@ import (
 	"strings"
 	"testing"
 
-	chart "helm.sh/helm/v4/pkg/chart/v2"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"github.com/flux-admission/flux-admission/internal/charts"
@@ -24,16 +23,7 @@ func prepared(t testing.TB, data []byte) *charts.Chart {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return newChart(t, ch)
-}
-
-func newChart(t testing.TB, ch *chart.Chart) *charts.Chart {
-	t.Helper()
-	c, err := charts.NewChart(ch)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return c
+	return charts.NewChart(ch)
 }
 
 func from(kind, name, targetPath, content string) validators.ValuesSource {

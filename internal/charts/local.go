@@ -22,8 +22,8 @@ type localChart struct {
 	path          string
 	name, version string
 	limits        archive.Limits
-	// get prepares the chart without values files, once.
-	get func() (*Chart, error)
+	// plain is the chart without values files.
+	plain *Chart
 	// with keeps the chart with values files, by their list.
 	with *sync.Map
 }
@@ -41,11 +41,7 @@ func readLocal(paths []string, limits archive.Limits) ([]localChart, error) {
 			if err != nil {
 				return nil, fmt.Errorf("--charts %s: %s: %w", p, c, err)
 			}
-			prepared, err := NewChart(ch)
-			out = append(out, localChart{
-				path: c, name: ch.Name(), version: ch.Metadata.Version, limits: limits,
-				get: func() (*Chart, error) { return prepared, err }, with: &sync.Map{},
-			})
+			out = append(out, localChart{path: c, name: ch.Name(), version: ch.Metadata.Version, limits: limits, plain: NewChart(ch), with: &sync.Map{}})
 		}
 	}
 	return out, nil
@@ -112,7 +108,7 @@ func (r *Resolver) fromLocal(ref validators.ChartRef) (*Chart, error) {
 // chart returns the chart with the values files that a reference asks for.
 func (l localChart) chart(ref validators.ChartRef) (*Chart, error) {
 	if len(ref.ValuesFiles) == 0 {
-		return l.get()
+		return l.plain, nil
 	}
 	key := join(append(slices.Clone(ref.ValuesFiles), fmt.Sprint(ref.IgnoreMissingValuesFiles))...)
 	if c, ok := l.with.Load(key); ok {
@@ -136,5 +132,5 @@ func prepare(ch *chart.Chart, valuesFiles []string, ignoreMissing bool) (*Chart,
 		return nil, err
 	}
 	ch.Files = nil
-	return NewChart(ch)
+	return NewChart(ch), nil
 }

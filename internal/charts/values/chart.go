@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 
 	"helm.sh/helm/v4/pkg/chart/common"
 	"helm.sh/helm/v4/pkg/chart/common/util"
@@ -17,13 +18,28 @@ import (
 	"github.com/flux-admission/flux-admission/validators"
 )
 
-// Chart is a chart prepared for composing values many times. It is immutable and safe for concurrent use.
+// Chart is a chart prepared for composing values many times. It is safe for concurrent use; what it was made of is never changed.
 type Chart struct {
 	chart *chart.Chart
-	// defaults are what Helm makes of the chart's values when a release sets none. Only for charts whose top-level keys do not
-	// depend on one another: those without subcharts.
+	// skeleton has of the chart what decides which subcharts are enabled; nil when the chart has neither subcharts nor imports.
+	skeleton *chart.Chart
+	// decisive are the top-level keys, of any chart in the tree, that the skeleton keeps.
+	decisive map[string]bool
+
+	mu sync.Mutex
+	// variants are the chart with different subcharts enabled, by their names.
+	variants map[string]*variant
+}
+
+// variant is a chart after Helm has processed its dependencies.
+type variant struct {
+	tree *chart.Chart
+	// defaults are the values of the tree when a release sets none; nil when Helm cannot compose them without the release's.
 	defaults map[string]any
 }
+
+// maxVariants bounds the variants of one chart that are kept: releases enable few combinations of subcharts.
+const maxVariants = 8
 
 // Layer is what one chart's schema is put to.
 type Layer struct {
@@ -35,25 +51,119 @@ type Layer struct {
 	Values any
 }
 
-// NewChart prepares a chart, which must not be changed any more. The error quotes nothing of the chart's values.
-func NewChart(c *chart.Chart) (*Chart, error) {
-	out := &Chart{chart: c}
+// NewChart prepares a chart, which must not be changed any more.
+func NewChart(c *chart.Chart) *Chart {
+	out := &Chart{chart: c, variants: map[string]*variant{}}
 	if !simple(c) {
-		return out, nil
+		out.decisive = map[string]bool{GlobalKey: true, "tags": true}
+		decisive(c, out.decisive)
+		out.skeleton = skeleton(c, out.decisive)
+		return out
 	}
-	defaults, err := util.CoalesceValues(c, map[string]any{})
-	if err != nil {
-		return nil, errors.New("Helm cannot compose the chart's own values") //nolint:staticcheck // Helm is a name
-	}
-	out.defaults = defaults
-	return out, nil
+	out.variants[""] = newVariant(c)
+	return out
 }
 
-// simple tells whether a chart's values are composed key by key: without subcharts, and with nothing imported.
+// simple tells whether Helm's processing of dependencies leaves a chart as it is: it has no subcharts, and imports nothing.
 func simple(c *chart.Chart) bool {
 	return len(c.Dependencies()) == 0 && !slices.ContainsFunc(c.Metadata.Dependencies, func(d *chart.Dependency) bool {
 		return d == nil || len(d.ImportValues) > 0
 	})
+}
+
+// decisive gathers the keys that conditions pass through: the segments of their paths and the names of subcharts.
+func decisive(c *chart.Chart, keys map[string]bool) {
+	for _, d := range c.Metadata.Dependencies {
+		if d == nil {
+			continue
+		}
+		keys[d.Name], keys[d.Alias] = true, true
+		for k := range strings.FieldsFuncSeq(d.Condition, func(r rune) bool { return r == ',' || r == '.' || r == ' ' }) {
+			keys[k] = true
+		}
+	}
+	for _, d := range c.Dependencies() {
+		keys[d.Name()] = true
+		decisive(d, keys)
+	}
+}
+
+// skeleton copies a chart with only the values below the decisive keys. Which subcharts Helm enables depends on nothing else, because it
+// merges top-level keys independently of one another.
+func skeleton(c *chart.Chart, keys map[string]bool) *chart.Chart {
+	out := *c
+	out.Values, out.Schema, out.Files = pick(c.Values, keys), nil, nil
+	deps := make([]*chart.Chart, 0, len(c.Dependencies()))
+	for _, d := range c.Dependencies() {
+		deps = append(deps, skeleton(d, keys))
+	}
+	out.SetDependencies(deps...)
+	return &out
+}
+
+func pick(values map[string]any, keys map[string]bool) map[string]any {
+	out := map[string]any{}
+	for k, v := range values {
+		if keys[k] {
+			out[k] = v
+		}
+	}
+	return out
+}
+
+func newVariant(tree *chart.Chart) *variant {
+	v := &variant{tree: tree}
+	if defaults, err := coalesce(tree, map[string]any{}); err == nil {
+		v.defaults = defaults
+	}
+	return v
+}
+
+// variant returns the chart with the subcharts enabled that the values enable. Importing values does not depend on the release's, so
+// that the names of the enabled subcharts say all.
+func (c *Chart) variant(values map[string]any) (*variant, error) {
+	key := ""
+	if c.skeleton != nil {
+		tree := clone(c.skeleton)
+		if err := process(tree, pick(values, c.decisive)); err != nil {
+			return nil, err
+		}
+		key = enabled(tree)
+	}
+	c.mu.Lock()
+	v := c.variants[key]
+	c.mu.Unlock()
+	if v != nil {
+		return v, nil
+	}
+	tree := clone(c.chart)
+	if err := process(tree, values); err != nil {
+		return nil, err
+	}
+	v = newVariant(tree)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.variants) >= maxVariants {
+		clear(c.variants)
+	}
+	c.variants[key] = v
+	return v, nil
+}
+
+func process(tree *chart.Chart, values map[string]any) error {
+	if err := chartutil.ProcessDependencies(tree, values); err != nil {
+		return errors.New("Helm cannot resolve the chart's dependencies with these values") //nolint:staticcheck // Helm is a name
+	}
+	return nil
+}
+
+// enabled names the subcharts of a tree.
+func enabled(c *chart.Chart) string {
+	var b strings.Builder
+	for _, d := range c.Dependencies() {
+		fmt.Fprintf(&b, "%q(%s)", d.Name(), enabled(d))
+	}
+	return b.String()
 }
 
 // Compose puts a release's values over the chart's and returns the chart and its enabled subcharts, each with its values, parents first.
@@ -66,33 +176,73 @@ func (c *Chart) Compose(r *Release) ([]Layer, []string, error) {
 		}
 		return []Layer{{Chart: c.chart, Values: open(r.Values, r.placeholders)}}, missing, nil
 	}
-	if c.defaults != nil {
-		merged, err := c.mergeSimple(r.Values)
-		if err != nil {
-			return nil, nil, err
-		}
-		return []Layer{{Chart: c.chart, Values: mark(merged, r.placeholders, c.chart.Values)}}, nil, nil
+	// What is no table where a subchart's values belong, Helm cannot merge; it is reported instead.
+	if layers := misfits(c.chart, r.Values, nil); len(layers) > 0 {
+		return layers, nil, nil
 	}
-	return c.composeTree(r)
+	v, err := c.variant(r.Values)
+	if err != nil {
+		return nil, nil, err
+	}
+	merged, err := v.merge(r.Values)
+	if err != nil {
+		return nil, nil, err
+	}
+	defaults := c.chart.Values
+	if c.skeleton != nil {
+		defaults = nil // they may come from subcharts as well
+	}
+	root := mark(merged, r.placeholders, defaults)
+	w := walker{root: root}
+	w.visit(v.tree, nil, root, "")
+	return w.layers, w.missing, nil
 }
 
-// mergeSimple has Helm merge only the keys that the release sets; all others are the chart's, as Helm would leave them.
-// Copying the defaults of a large chart costs more than everything else that is done for a review.
-func (c *Chart) mergeSimple(values map[string]any) (map[string]any, error) {
+// merge has Helm merge only the keys that the release sets; all others are the chart's, as Helm would leave them.
+// Copying the values of a large chart costs more than everything else that is done for a review.
+//
+// A subchart's values depend on two keys of its parent: its name and global. One that neither is set for is left alone as well.
+func (v *variant) merge(values map[string]any) (map[string]any, error) {
+	if v.defaults == nil {
+		return coalesce(v.tree, values)
+	}
 	touched := make(map[string]any, len(values))
 	for k := range values {
-		if d, ok := c.chart.Values[k]; ok {
+		if d, ok := v.tree.Values[k]; ok {
 			touched[k] = d
 		}
 	}
-	merged, err := coalesce(&chart.Chart{Metadata: c.chart.Metadata, Values: touched}, values)
+	_, global := values[GlobalKey]
+	part := &chart.Chart{Metadata: v.tree.Metadata, Values: touched}
+	var subcharts []*chart.Chart
+	var left []string
+	for _, d := range v.tree.Dependencies() {
+		if _, set := values[d.Name()]; !set && !global {
+			left = append(left, d.Name())
+			continue
+		}
+		copied := *d // being added to a chart changes it
+		subcharts = append(subcharts, &copied)
+		for _, k := range []string{d.Name(), GlobalKey} {
+			if def, ok := v.tree.Values[k]; ok {
+				touched[k] = def
+			}
+		}
+	}
+	part.AddDependency(subcharts...)
+	merged, err := coalesce(part, values)
 	if err != nil {
 		return nil, err
 	}
-	for k, d := range c.defaults {
-		if _, ok := values[k]; !ok {
-			merged[k] = d
+	for k, d := range v.defaults {
+		if _, done := merged[k]; !done {
+			if _, set := values[k]; !set {
+				merged[k] = d
+			}
 		}
+	}
+	for _, name := range left {
+		merged[name] = v.defaults[name]
 	}
 	return merged, nil
 }
@@ -104,26 +254,6 @@ func coalesce(c *chart.Chart, values map[string]any) (map[string]any, error) {
 		return nil, errors.New("Helm cannot merge the release's values into the chart's") //nolint:staticcheck // Helm is a name
 	}
 	return merged, nil
-}
-
-// composeTree composes the values of a chart with subcharts.
-func (c *Chart) composeTree(r *Release) ([]Layer, []string, error) {
-	tree := clone(c.chart)
-	// What is no table where a subchart's values belong, Helm cannot merge; it is reported instead.
-	if layers := misfits(tree, r.Values, nil); len(layers) > 0 {
-		return layers, nil, nil
-	}
-	if err := chartutil.ProcessDependencies(tree, r.Values); err != nil {
-		return nil, nil, errors.New("Helm cannot resolve the chart's dependencies with these values") //nolint:staticcheck // Helm is a name
-	}
-	merged, err := coalesce(tree, r.Values)
-	if err != nil {
-		return nil, nil, err
-	}
-	root := mark(merged, r.placeholders, nil)
-	w := walker{root: root}
-	w.visit(tree, nil, root, "")
-	return w.layers, w.missing, nil
 }
 
 // misfits returns a layer for every subchart whose values are set to something else than a map.

@@ -102,10 +102,7 @@ func TestPrecedence(t *testing.T) {
 		"an empty document changes nothing":       {"a: 1", "", []validators.ValuesSource{from("ConfigMap", "x", "", "", "")}, "a: 1"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			c, err := values.NewChart(&chart.Chart{Metadata: &chart.Metadata{Name: "app"}, Values: decode(t, tc.defaults)})
-			if err != nil {
-				t.Fatal(err)
-			}
+			c := values.NewChart(&chart.Chart{Metadata: &chart.Metadata{Name: "app"}, Values: decode(t, tc.defaults)})
 			var inline map[string]any
 			if tc.inline != "" {
 				inline = decode(t, tc.inline)
@@ -192,10 +189,7 @@ func TestWhatIsNotKnown(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			c, err := values.NewChart(&chart.Chart{Metadata: &chart.Metadata{Name: "app"}, Values: decode(t, tc.defaults)})
-			if err != nil {
-				t.Fatal(err)
-			}
+			c := values.NewChart(&chart.Chart{Metadata: &chart.Metadata{Name: "app"}, Values: decode(t, tc.defaults)})
 			r := release(t, decode(t, tc.inline), tc.from...)
 			layers, _, err := c.Compose(r)
 			if err != nil {
@@ -381,10 +375,7 @@ func TestGeneratedChartsAgainstHelm(t *testing.T) {
 		g := generator{rand.New(rand.NewPCG(seed, 2))}
 		here, helm := g.chart(t, seed%2 == 0)
 		before := copyChart(here)
-		c, err := values.NewChart(here)
-		if err != nil {
-			t.Fatal(err)
-		}
+		c := values.NewChart(here)
 		for range 3 {
 			inline := g.table(3)
 			if g.IntN(3) == 0 {
@@ -455,10 +446,7 @@ func FuzzValues(f *testing.F) {
 		}
 		before := canonical(t, in)
 		defaults := map[string]any{"a": map[string]any{"b": 1.0, "c": nil}, "d": []any{1.0}}
-		c, err := values.NewChart(&chart.Chart{Metadata: &chart.Metadata{Name: "app"}, Values: maps.Clone(defaults)})
-		if err != nil {
-			t.Fatal(err)
-		}
+		c := values.NewChart(&chart.Chart{Metadata: &chart.Metadata{Name: "app"}, Values: maps.Clone(defaults)})
 		for _, sources := range [][]validators.ValuesSource{
 			{from("ConfigMap", "x", "", "", string(doc)), from("Secret", "y", "p", path, value)},
 			{from("ConfigMap", "x", "", "", string(doc)), {Kind: "Secret", Name: "z"}, from("Secret", "y", "p", path, value)},
