@@ -116,8 +116,24 @@ type ValuesVerdict struct {
 	HasSchema bool
 	// Violations are all that could be found, in the order of their paths. With Missing parts, only those that no missing part can repair.
 	Violations []Violation
+	// UnknownKeys are keys of the release's own values that nothing in the chart speaks of, in the order of their paths. Those that a
+	// schema refuses are violations instead.
+	UnknownKeys []UnknownKey
 	// Missing says which parts of values or schema could not be taken into account, a phrase each; empty when the verdict is whole.
 	Missing []string
+}
+
+// UnknownKey is a key that a chart does not know: Helm ignores it.
+type UnknownKey struct {
+	// Chart is the name of the chart or subchart.
+	Chart string
+	// Path is the key's place in the release's values.
+	Path Path
+	// Suggestion is the nearest key that the chart has in its place; empty when there is none near.
+	Suggestion string
+	// Inline and From tell where the key was set, as for a Violation.
+	Inline bool
+	From   int
 }
 
 // Violation is one way in which values fail a schema.

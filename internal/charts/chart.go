@@ -16,6 +16,7 @@ import (
 
 	"github.com/flux-admission/flux-admission/internal/charts/schema"
 	"github.com/flux-admission/flux-admission/internal/charts/values"
+	"github.com/flux-admission/flux-admission/internal/charts/vocabulary"
 	"github.com/flux-admission/flux-admission/validators"
 )
 
@@ -35,26 +36,28 @@ type Chart struct {
 	// schemas are the compiled schemas of the chart and its subcharts, by the first byte of the document: subcharts are copied
 	// by Helm for every composition, their documents are not.
 	schemas map[*byte]*compiled
-	bytes   int64
+	// byName are the schemas of the charts by the charts' names.
+	byName map[string]*compiled
+	words  *vocabulary.Chart
+	bytes  int64
 	// elsewhere are dependencies whose charts are not known.
 	elsewhere []string
 	// cacheKey is where the chart is kept in the cache; empty for a chart that is not.
 	cacheKey string
 }
 
-// NewChart prepares a chart, which must not be changed any more. It compiles the schemas of the chart and of all subcharts: off the request path.
+// NewChart prepares a chart, which is the Chart's from then on: its templates and raw texts are dropped. It compiles the schemas of the chart and of all subcharts: off the request path.
 // A schema that cannot be compiled is no error; it makes verdicts unknown.
 func NewChart(c *chart.Chart) *Chart {
-	out := &Chart{name: c.Name(), version: c.Metadata.Version, chart: values.NewChart(c), schemas: map[*byte]*compiled{}}
+	out := &Chart{name: c.Name(), version: c.Metadata.Version, chart: values.NewChart(c), words: vocabulary.New(c), schemas: map[*byte]*compiled{}, byName: map[string]*compiled{}}
 	out.add(c, map[[sha256.Size]byte]*compiled{})
 	return out
 }
 
 func (c *Chart) add(ch *chart.Chart, known map[[sha256.Size]byte]*compiled) {
-	c.bytes += sizeOf(ch.Values) + int64(len(ch.Schema))
-	for _, f := range ch.Files {
-		c.bytes += int64(len(f.Data))
-	}
+	ch.Raw, ch.Templates, ch.Files = nil, nil, nil
+	// With subcharts Helm's merged defaults are kept beside the charts' own.
+	c.bytes += 3*sizeOf(ch.Values) + int64(len(ch.Schema))
 	if len(ch.Schema) > 0 {
 		sum := sha256.Sum256(ch.Schema)
 		s := known[sum]
@@ -65,7 +68,7 @@ func (c *Chart) add(ch *chart.Chart, known map[[sha256.Size]byte]*compiled) {
 			}
 			known[sum] = s
 		}
-		c.schemas[&ch.Schema[0]] = s
+		c.schemas[&ch.Schema[0]], c.byName[ch.Name()] = s, s
 	}
 	for _, d := range ch.Dependencies() {
 		c.add(d, known)
@@ -121,7 +124,19 @@ func (c *Chart) Validate(ctx context.Context, v validators.Values) (validators.V
 		}
 	}
 	for i := range verdict.Violations {
-		locate(&verdict.Violations[i], v, release)
+		f := &verdict.Violations[i]
+		path := f.Path
+		if f.Keyword == "required" || f.Keyword == "dependentRequired" {
+			path = path[:len(path)-1] // the object that lacks it
+		}
+		var moved int
+		f.Inline, f.From, moved = locate(path, v, release)
+		f.Path = slices.Clone(f.Path[moved:])
+	}
+	for _, k := range c.words.Unknown(release.Values, c.knows) {
+		u := validators.UnknownKey{Chart: k.Chart, Path: k.Path, Suggestion: k.Suggestion}
+		u.Inline, u.From, _ = locate(k.Path, v, release)
+		verdict.UnknownKeys = append(verdict.UnknownKeys, u)
 	}
 	slices.SortStableFunc(verdict.Violations, func(a, b validators.Violation) int {
 		return cmp.Or(cmp.Compare(a.Path.Pointer(), b.Path.Pointer()), cmp.Compare(a.Message, b.Message))
@@ -196,25 +211,25 @@ func (c *Chart) judge(ctx context.Context, layer values.Layer, verdict *validato
 	return nil
 }
 
-// locate says where the offending value was set.
-func locate(f *validators.Violation, v validators.Values, release *values.Release) {
-	path := f.Path
-	if f.Keyword == "required" || f.Keyword == "dependentRequired" {
-		path = path[:len(path)-1] // the object that lacks it
-	}
+// knows tells whether the schema of a chart, named, has anything to say of the name of a field.
+func (c *Chart) knows(name string, path validators.Path) bool {
+	s := c.byName[name]
+	return s != nil && (s.err != nil || s.schema.Knows(path))
+}
+
+// locate says where a value was set: inline, or in an entry of valuesFrom, counted from 1. A subchart's global values may be the release's own; then the
+// path is theirs without its first steps, as many as moved.
+func locate(path validators.Path, v validators.Values, release *values.Release) (inline bool, from, moved int) {
 	if values.Has(v.Inline, path) && (len(path) > 0 || len(v.Inline) > 0) {
-		f.Inline = true
-		return
+		return true, 0, 0
 	}
-	// A subchart's global values may be the release's own.
 	for i, step := range path {
 		if step.Key == values.GlobalKey && i > 0 {
-			if g := path[i:]; values.Has(v.Inline, g) {
-				f.Path, f.Inline = slices.Clone(f.Path[i:]), true
-				return
+			if values.Has(v.Inline, path[i:]) {
+				return true, 0, i
 			}
 			break
 		}
 	}
-	f.From = release.Origin(path)
+	return false, release.Origin(path), 0
 }

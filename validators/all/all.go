@@ -15,6 +15,7 @@ func Rules() []*validators.Rule {
 		kustomization.Namespace,
 		kustomization.TargetNamespace,
 		helmrelease.ValuesSchema,
+		helmrelease.UnknownKey,
 		helmrelease.ChartNotFound,
 		helmrelease.ValuesReferenceMissing,
 		helmrelease.ReleaseMove,

@@ -22,6 +22,8 @@ func resolver(t *testing.T, dir string) lookup.Charts {
 
 func TestValuesSchema(t *testing.T) { ruletest.Run(t, helmrelease.ValuesSchema, resolver) }
 
+func TestUnknownKey(t *testing.T) { ruletest.Run(t, helmrelease.UnknownKey, resolver) }
+
 func TestChartNotFound(t *testing.T) { ruletest.Run(t, helmrelease.ChartNotFound, resolver) }
 
 func TestValuesReferenceMissing(t *testing.T) {

@@ -1,5 +1,5 @@
 // Package archive reads Helm charts from archives and directories that strangers wrote: bounded in entries, bytes and compression
-// ratio, and confined to their own tree. It reads what values and schemas need; templates are passed over.
+// ratio, and confined to their own tree. It reads what values, schemas and the names of values need.
 package archive
 
 import (
@@ -12,8 +12,10 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"slices"
 	"strings"
 
+	"helm.sh/helm/v4/pkg/chart/common"
 	helmarchive "helm.sh/helm/v4/pkg/chart/loader/archive"
 	chart "helm.sh/helm/v4/pkg/chart/v2"
 	"helm.sh/helm/v4/pkg/chart/v2/loader"
@@ -233,9 +235,10 @@ func load(files []*helmarchive.BufferedFile) (c *chart.Chart, err error) {
 	return c, nil
 }
 
-// strip drops what the loader kept of a chart that values and schemas do not need.
+// strip drops what the loader kept of a chart twice, or that nobody reads.
 func strip(c *chart.Chart) {
-	c.Raw, c.Templates, c.Lock = nil, nil, nil
+	c.Raw = slices.DeleteFunc(c.Raw, func(f *common.File) bool { return f.Name != "values.yaml" })
+	c.Lock = nil
 	for _, d := range c.Dependencies() {
 		strip(d)
 	}
@@ -247,6 +250,9 @@ func kept(name string, extra []string) bool {
 	for {
 		switch rest {
 		case "Chart.yaml", "values.yaml", "values.schema.json", "requirements.yaml", ".helmignore":
+			return true
+		}
+		if template(rest) {
 			return true
 		}
 		sub, ok := strings.CutPrefix(rest, "charts/")
@@ -263,6 +269,18 @@ func kept(name string, extra []string) bool {
 		if name == path.Clean(e) {
 			return true
 		}
+	}
+	return false
+}
+
+// template tells whether a file of a chart is one of its templates.
+func template(name string) bool {
+	if !strings.HasPrefix(name, "templates/") {
+		return false
+	}
+	switch path.Ext(name) {
+	case ".yaml", ".yml", ".tpl", ".txt":
+		return true
 	}
 	return false
 }

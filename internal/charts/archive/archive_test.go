@@ -76,7 +76,7 @@ func TestRead(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c.Name() != "app" || c.Values["a"] != 1.0 || string(c.Schema) != `{"type": "object"}` || len(c.Templates) != 0 {
+	if c.Name() != "app" || c.Values["a"] != 1.0 || string(c.Schema) != `{"type": "object"}` || len(c.Templates) != 1 {
 		t.Errorf("read %+v", c)
 	}
 	if len(c.Files) != 1 || c.Files[0].Name != "ci/other.yaml" {
@@ -99,7 +99,7 @@ func TestHostileArchives(t *testing.T) {
 	}
 	var many []member
 	for i := range 20_001 {
-		many = append(many, member{name: fmt.Sprintf("app/templates/%d", i)})
+		many = append(many, member{name: fmt.Sprintf("app/docs/%d", i)})
 	}
 	for name, tc := range map[string]struct {
 		data []byte

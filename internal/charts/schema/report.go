@@ -219,3 +219,62 @@ func enumMessage(allowed []any) string {
 	}
 	return b.String()
 }
+
+// Knows tells whether the schema names the field at a path, or refuses it by itself: whether it has anything to say of the name.
+func (s *Schema) Knows(path validators.Path) bool {
+	level := expand([]*node{s.root})
+	for _, step := range path {
+		var next []*node
+		for _, n := range level {
+			if step.IsIndex() {
+				return true // lists hold what they are given
+			}
+			if p, ok := n.properties[step.Key]; ok {
+				next = append(next, p)
+				continue
+			}
+			matched := false
+			for _, p := range n.patterns {
+				if p.re.MatchString(step.Key) {
+					next, matched = append(next, p.node), true
+				}
+			}
+			switch {
+			case matched:
+			case n.additionalFalse, n.permissive != "", n.unevaluatedProperties != nil:
+				return true
+			case n.additional != nil && !n.additional.always:
+				next = append(next, n.additional)
+			}
+		}
+		if len(next) == 0 {
+			return false
+		}
+		level = expand(next)
+	}
+	return true
+}
+
+// expand adds the schemas that apply to the same value.
+func expand(nodes []*node) []*node {
+	visited := map[*node]bool{}
+	var out []*node
+	for len(nodes) > 0 && len(out) < 1000 {
+		n := nodes[0]
+		nodes = nodes[1:]
+		if n == nil || visited[n] {
+			continue
+		}
+		visited[n] = true
+		out = append(out, n)
+		nodes = append(nodes, n.refs...)
+		nodes = append(nodes, n.allOf...)
+		nodes = append(nodes, n.anyOf...)
+		nodes = append(nodes, n.oneOf...)
+		nodes = append(nodes, n.then, n.other)
+		for _, d := range n.dependencies {
+			nodes = append(nodes, d.node)
+		}
+	}
+	return out
+}

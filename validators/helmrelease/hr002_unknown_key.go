@@ -1,0 +1,87 @@
+package helmrelease
+
+import (
+	"context"
+
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"github.com/flux-admission/flux-admission/validators"
+	"github.com/flux-admission/flux-admission/validators/flux"
+)
+
+// UnknownKey is the rule helm-values-unknown-key.
+//
+// It speaks where a schema is silent: the chart has none, or one that takes further keys. It knows a key by the chart's values.yaml, by the
+// comments in it and by what the templates ask for, and says nothing where a chart passes on whatever it is given.
+var UnknownKey = &validators.Rule{
+	Meta: validators.Meta{
+		ID:       "HR002",
+		Name:     "helm-values-unknown-key",
+		Kinds:    []schema.GroupKind{flux.HelmRelease},
+		Severity: validators.SeverityWarning,
+		Doc: validators.Doc{
+			Title: "HelmRelease values that nothing in the chart reads",
+			Why: "Helm takes every key that the chart's schema does not refuse, and ignores what no template reads: the release installs, and the setting " +
+				"has no effect. It is a misspelt name, a name of an earlier version of the chart, or one in the wrong place.",
+			Fix:   "Correct the name, move it to where the chart reads it, or remove it.",
+			Since: "v0.1.0",
+		},
+		Reads: ValuesSchema.Reads,
+	},
+	Check: checkUnknownKey,
+}
+
+func checkUnknownKey(ctx context.Context, p *validators.Pass) error {
+	ref, ok := chartRef(p.Object)
+	if !ok {
+		return nil // the CRD refuses that
+	}
+	chart, presence, err := p.Lookup.Chart(ctx, ref)
+	switch presence {
+	case validators.Present:
+	case validators.Absent:
+		p.Unknown("the chart does not exist: %s", described(ref))
+		return nil
+	case validators.Unknown:
+		p.Unknown("the chart is not known: %v", err)
+		return nil
+	}
+	verdict, err := chart.Validate(ctx, releaseValues(ctx, p.Object, p.Lookup))
+	if err != nil {
+		p.Unknown("the values for chart %s %s are not known: %v", chart.Name(), chart.Version(), err)
+		return nil
+	}
+	for i, k := range verdict.UnknownKeys {
+		if i == maxViolations {
+			f := p.Report(validators.NewPath("spec", "values"), nil, "and %d more keys that chart %s %s does not know", len(verdict.UnknownKeys)-i, chart.Name(), chart.Version())
+			f.Key = "more"
+			break
+		}
+		reportUnknownKey(p, chart, k)
+	}
+	return nil
+}
+
+func reportUnknownKey(p *validators.Pass, chart validators.Chart, k validators.UnknownKey) {
+	path := validators.NewPath("spec", "values")
+	switch {
+	case k.Inline:
+		path = append(path, k.Path...)
+	case k.From > 0:
+		path = validators.NewPath("spec", "valuesFrom").Index(k.From - 1)
+	}
+	message := "nothing in chart " + chart.Name() + " " + chart.Version() + " reads " + k.Path.String()
+	if k.Chart != chart.Name() {
+		message = "nothing in subchart " + k.Chart + " of chart " + chart.Name() + " " + chart.Version() + " reads " + k.Path.String()
+	}
+	if k.Suggestion != "" {
+		message += ", did you mean '" + k.Suggestion + "'?"
+	}
+	f := p.Report(path, nil, "%s", message)
+	// The same key under another version of the chart is the same mistake.
+	f.Key = k.Chart + " " + k.Path.Pointer()
+	as := validators.Violation{Path: k.Path, Keyword: "additionalProperties", Suggestion: k.Suggestion, Inline: k.Inline}
+	if edit, ok := edit(p, path, as); ok {
+		f.Edits = []validators.Edit{edit}
+	}
+}
