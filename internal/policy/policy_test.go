@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -75,6 +76,26 @@ func TestTheShippedPolicyIsGood(t *testing.T) {
 	}
 	if notes := p.Notes(); len(notes) > 0 {
 		t.Errorf("the shipped policy has notes for its author: %q", notes)
+	}
+}
+
+// The policy that the README shows is one that can be applied.
+func TestTheREADMEsPolicyIsGood(t *testing.T) {
+	text, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, after, ok := strings.Cut(string(text), "```yaml\napiVersion: flux-admission.dev/v1alpha1\n")
+	block, _, closed := strings.Cut(after, "```")
+	if !ok || !closed {
+		t.Fatal("README.md shows no AdmissionPolicy")
+	}
+	parsed, err := policy.Parse("README.md", []byte("apiVersion: flux-admission.dev/v1alpha1\n"+block))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := policy.Compile(parsed, suite(t), set(t), nil); err != nil {
+		t.Fatal(err)
 	}
 }
 
