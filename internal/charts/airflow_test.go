@@ -8,8 +8,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
+	"time"
 
 	"helm.sh/helm/v4/pkg/chart/common/util"
 	chart "helm.sh/helm/v4/pkg/chart/v2"
@@ -229,9 +231,71 @@ func BenchmarkVerdict(b *testing.B) {
 	}
 }
 
-func verdict(b *testing.B, c *charts.Chart, values map[string]any) {
+func verdict(b *testing.B, c validators.Chart, values map[string]any) {
 	v, err := c.Validate(b.Context(), validators.Values{Namespace: "apps", Inline: values})
 	if err != nil || len(v.Violations) > 0 || !v.HasSchema {
 		b.Fatalf("verdict %+v, %v", v, err)
+	}
+}
+
+func heap() int64 {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
+}
+
+// The memory that Airflow's chart takes, as the cache counts it and as it is.
+func BenchmarkChartMemory(b *testing.B) {
+	for _, s := range sizes(b) {
+		b.Run(s.name, func(b *testing.B) {
+			for b.Loop() {
+				before := heap()
+				c := charts.NewChart(s.chart())
+				verdict(b, c, s.values)
+				b.ReportMetric(float64(heap()-before), "heap-B")
+				b.ReportMetric(float64(c.Bytes()), "estimated-B")
+				runtime.KeepAlive(c)
+			}
+		})
+	}
+}
+
+// The cost of one review does not grow with the number of charts that are known.
+func BenchmarkCachedCharts(b *testing.B) {
+	for _, n := range []int{1, 10, 100, 500} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			server := newRepo(b)
+			var index strings.Builder
+			index.WriteString("apiVersion: v1\nentries:\n")
+			for i := range n {
+				name := fmt.Sprintf("app%d", i)
+				server.set("/"+name+".tgz", chartArchive(b, name, "1.0.0", map[string]string{"values.yaml": "port: 1\n", "values.schema.json": strictSchema}))
+				fmt.Fprintf(&index, "  %s:\n  - {apiVersion: v2, name: %s, version: 1.0.0, urls: [%s.tgz]}\n", name, name, name)
+			}
+			server.set("/index.yaml", []byte(index.String()))
+			seen := &observer{}
+			r := resolver(b, charts.Options{Wait: time.Minute, Observer: seen})
+			m := lookup.NewMemory(helmRepository(b, server.URL, ""))
+			review := func(i int) {
+				c, presence, err := r.Resolve(b.Context(), m, ref(fmt.Sprintf("app%d", i), "1.x"))
+				if presence != validators.Present {
+					b.Fatal(presence, err)
+				}
+				verdict(b, c, map[string]any{"port": int64(1)})
+			}
+			before := heap()
+			for i := range n {
+				review(i)
+			}
+			held := heap() - before
+			i := 0
+			for b.Loop() {
+				review(i % n)
+				i++
+			}
+			b.ReportMetric(float64(seen.bytes.Load())/float64(n), "estimated-B/chart")
+			b.ReportMetric(float64(held)/float64(n), "heap-B/chart")
+		})
 	}
 }

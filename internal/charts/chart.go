@@ -33,8 +33,8 @@ type compiled struct {
 type Chart struct {
 	name, version string
 	chart         *values.Chart
-	// schemas are the compiled schemas of the chart and its subcharts, by the first byte of the document: subcharts are copied
-	// by Helm for every composition, their documents are not.
+	// schemas are the compiled schemas of the chart and its subcharts, by the first byte of what stands for the document: subcharts
+	// are copied by Helm for every composition, their documents are not.
 	schemas map[*byte]*compiled
 	// byName are the schemas of the charts by the charts' names.
 	byName map[string]*compiled
@@ -57,7 +57,7 @@ func NewChart(c *chart.Chart) *Chart {
 func (c *Chart) add(ch *chart.Chart, known map[[sha256.Size]byte]*compiled) {
 	ch.Raw, ch.Templates, ch.Files = nil, nil, nil
 	// With subcharts Helm's merged defaults are kept beside the charts' own.
-	c.bytes += 3*sizeOf(ch.Values) + int64(len(ch.Schema))
+	c.bytes += 4096 + 3*sizeOf(ch.Values)
 	if len(ch.Schema) > 0 {
 		sum := sha256.Sum256(ch.Schema)
 		s := known[sum]
@@ -68,6 +68,8 @@ func (c *Chart) add(ch *chart.Chart, known map[[sha256.Size]byte]*compiled) {
 			}
 			known[sum] = s
 		}
+		// The document is not needed any more; one byte of its own stands for it.
+		ch.Schema = []byte{' '}
 		c.schemas[&ch.Schema[0]], c.byName[ch.Name()] = s, s
 	}
 	for _, d := range ch.Dependencies() {

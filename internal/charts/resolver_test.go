@@ -9,6 +9,7 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -33,13 +34,11 @@ const strictSchema = `{"type": "object", "additionalProperties": false, "propert
 func chartArchive(t testing.TB, name, version string, files map[string]string) []byte {
 	t.Helper()
 	all := map[string]string{"Chart.yaml": fmt.Sprintf("apiVersion: v2\nname: %s\nversion: %s\n", name, version)}
-	for k, v := range files {
-		all[k] = v
-	}
+	maps.Copy(all, files)
 	var buf bytes.Buffer
 	gz := gzip.NewWriter(&buf)
 	tw := tar.NewWriter(gz)
-	for _, k := range slices.Sorted(mapsKeys(all)) {
+	for _, k := range slices.Sorted(maps.Keys(all)) {
 		h := &tar.Header{Name: name + "/" + k, Mode: 0o644, Size: int64(len(all[k])), Typeflag: tar.TypeReg}
 		if err := tw.WriteHeader(h); err != nil {
 			t.Fatal(err)
@@ -55,16 +54,6 @@ func chartArchive(t testing.TB, name, version string, files map[string]string) [
 		t.Fatal(err)
 	}
 	return buf.Bytes()
-}
-
-func mapsKeys(m map[string]string) func(func(string) bool) {
-	return func(yield func(string) bool) {
-		for k := range m {
-			if !yield(k) {
-				return
-			}
-		}
-	}
 }
 
 // repo is a Helm repository over HTTP that misbehaves when told.
@@ -465,6 +454,7 @@ type observer struct {
 	fetched chan charts.Outcome
 	mu      sync.Mutex
 	lookups []charts.Outcome
+	bytes   atomic.Int64
 }
 
 func (o *observer) Resolved(_ string, outcome charts.Outcome) {
@@ -479,7 +469,7 @@ func (o *observer) Fetched(_ string, outcome charts.Outcome, _ time.Duration) {
 	}
 }
 
-func (o *observer) Cached(int, int64) {}
+func (o *observer) Cached(_ int, bytes int64) { o.bytes.Store(bytes) }
 
 func TestStaleChartsJudgeUntilTheNewOneIsThere(t *testing.T) {
 	server := newRepo(t)

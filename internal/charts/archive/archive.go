@@ -232,7 +232,7 @@ func load(files []*helmarchive.BufferedFile) (c *chart.Chart, err error) {
 		return nil, fmt.Errorf("reading the chart: %w", err)
 	}
 	strip(c)
-	return c, nil
+	return c, checkTree(c)
 }
 
 // strip drops what the loader kept of a chart twice, or that nobody reads.

@@ -208,8 +208,7 @@ func explain(doing string, err error) error {
 		}
 		return fmt.Errorf("%s: %w", doing, status)
 	}
-	var failed *url.Error
-	if errors.As(err, &failed) {
+	if failed, ok := errors.AsType[*url.Error](err); ok {
 		return fmt.Errorf("%s: %w", doing, failed.Err)
 	}
 	return fmt.Errorf("%s: %w", doing, err)

@@ -17,7 +17,7 @@ import (
 
 // The budget of one evaluation. A schema can be built so that its cost doubles with every level of the values.
 const (
-	maxSteps    = 5_000_000
+	maxSteps    = 2_000_000
 	maxNesting  = 2_000
 	maxProblems = 10_000
 	// patience is how many steps pass between two looks at the context.
@@ -818,9 +818,14 @@ func (e *evaluator) equal(a, b any) state {
 	if typeOf(b) != typeNumber {
 		return invalid
 	}
-	if x, ok := a.(int64); ok {
+	switch x := a.(type) {
+	case int64:
 		if y, ok := b.(int64); ok {
 			return boolState(x == y)
+		}
+	case float64:
+		if y, ok := b.(float64); ok {
+			return boolState(x == y) // a float and its shortest decimal stand for one another
 		}
 	}
 	x, y := rat(a), rat(b)

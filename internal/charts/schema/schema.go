@@ -168,8 +168,7 @@ func Compile(doc []byte) (s *Schema, err error) {
 func firstCause(err error) error {
 	var ve *jsonschema.ValidationError
 	if !errors.As(err, &ve) {
-		var se *jsonschema.SchemaError
-		if errors.As(err, &se) {
+		if se, ok := errors.AsType[*jsonschema.SchemaError](err); ok {
 			return se.Err
 		}
 		return err
