@@ -63,6 +63,16 @@ func valuesKey(ref validators.ChartRef) string {
 	return join(append(slices.Clone(ref.ValuesFiles), fmt.Sprint(ref.IgnoreMissingValuesFiles))...)
 }
 
+// parseCacheKey takes apart the key of a chart made of an archive: the archive's digest and the values files.
+func parseCacheKey(key string) (digest string, ref validators.ChartRef, ok bool) {
+	parts := strings.Split(key, "\x00")
+	if len(parts) < 2 || len(parts[0]) != hex.EncodedLen(sha256.Size) {
+		return "", ref, false
+	}
+	ref.ValuesFiles, ref.IgnoreMissingValuesFiles = parts[1:len(parts)-1], parts[len(parts)-1] == "true"
+	return parts[0], ref, true
+}
+
 func (h *helmRepository) load(ctx context.Context, r *Resolver) (*Chart, error) {
 	client, err := fetch.NewClient(h.url, h.credentials, r.opts.AllowLocal)
 	if err != nil {
@@ -128,6 +138,11 @@ func (r *Resolver) fromArchive(data []byte, digest string, ref validators.ChartR
 	}
 	c.cacheKey = key
 	r.cache.put(key, c)
+	if r.disk != nil {
+		if _, err := r.disk.Put(data); err != nil {
+			r.opts.Log.Error(err, "keeping a chart in the cache directory")
+		}
+	}
 	return c, nil
 }
 

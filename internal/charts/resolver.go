@@ -10,6 +10,7 @@ import (
 	"github.com/go-logr/logr"
 
 	"github.com/flux-admission/flux-admission/internal/charts/archive"
+	"github.com/flux-admission/flux-admission/internal/charts/disk"
 	"github.com/flux-admission/flux-admission/validators"
 )
 
@@ -22,6 +23,10 @@ type Options struct {
 	Wait time.Duration
 	// CacheBytes bounds the memory that charts take; 256 MiB by default.
 	CacheBytes int64
+	// CacheDir keeps chart archives across restarts; empty for none.
+	CacheDir string
+	// CacheDirBytes bounds it; 1 GiB by default.
+	CacheDirBytes int64
 	// Fresh is how long a chart found at a source is used without asking again; 5 minutes by default. After it the chart is
 	// used while it is asked again.
 	Fresh time.Duration
@@ -63,6 +68,7 @@ const (
 	OutcomeHit     Outcome = "hit"     // known
 	OutcomeStale   Outcome = "stale"   // known, and asked for again
 	OutcomeFetched Outcome = "fetched" // read while the review waited
+	OutcomeKept    Outcome = "kept"    // found in the cache directory, from before a restart
 	OutcomeAbsent  Outcome = "absent"  // does not exist
 	OutcomeTimeout Outcome = "timeout" // not there within the wait
 	OutcomeError   Outcome = "error"   // the source could not be read
@@ -89,6 +95,7 @@ type Resolver struct {
 	opts  Options
 	local []localChart
 	cache *cache
+	disk  *disk.Store // nil without a directory
 
 	ctx    context.Context // of everything in the background
 	cancel context.CancelFunc
@@ -131,6 +138,9 @@ func New(opts Options) (*Resolver, error) {
 	if opts.CacheBytes <= 0 {
 		opts.CacheBytes = 256 << 20
 	}
+	if opts.CacheDirBytes <= 0 {
+		opts.CacheDirBytes = 1 << 30
+	}
 	if opts.Fresh <= 0 {
 		opts.Fresh = 5 * time.Minute
 	}
@@ -160,6 +170,11 @@ func New(opts Options) (*Resolver, error) {
 	if r.local, err = readLocal(opts.Dirs, opts.Limits); err != nil {
 		return nil, err
 	}
+	if opts.CacheDir != "" {
+		if r.disk, err = disk.Open(opts.CacheDir, opts.CacheDirBytes); err != nil {
+			return nil, err
+		}
+	}
 	// What is read outlives the review that asked for it, and ends with the Resolver.
 	r.ctx, r.cancel = context.WithCancel(context.Background())
 	return r, nil
@@ -175,10 +190,16 @@ func (r *Resolver) Run(ctx context.Context) error {
 // Close ends what is read in the background and waits for it. Lookups after it find only what is known. It may be called more than once.
 func (r *Resolver) Close() {
 	r.mu.Lock()
+	first := !r.closed
 	r.closed = true
 	r.mu.Unlock()
 	r.cancel()
 	r.tasks.Wait()
+	if first && r.disk != nil {
+		if err := r.disk.Close(); err != nil {
+			r.opts.Log.Error(err, "closing the cache directory")
+		}
+	}
 }
 
 type budgetKey struct{}
@@ -312,9 +333,12 @@ func (r *Resolver) read(key string, src source, f *flight) {
 	defer cancel()
 	start := time.Now()
 	var res result
+	kept := false
 	select {
 	case r.slots <- struct{}{}:
-		res = r.load(ctx, src)
+		if res, kept = r.fromDisk(key, src); !kept {
+			res = r.load(ctx, src)
+		}
 		<-r.slots
 	case <-ctx.Done():
 		res.err = fmt.Errorf("%s: too many charts are being read: %w", src, ctx.Err())
@@ -323,6 +347,11 @@ func (r *Resolver) read(key string, src source, f *flight) {
 	switch res.presence {
 	case validators.Present:
 		lifetime, outcome = r.opts.Fresh, OutcomeFetched
+		if kept {
+			lifetime, outcome = 0, OutcomeKept // the source is asked by the next review
+		} else {
+			r.toDisk(key, res.digest)
+		}
 	case validators.Absent:
 		outcome = OutcomeAbsent
 	case validators.Unknown:
@@ -353,6 +382,52 @@ func reason(err error) string {
 		return "it does not exist"
 	}
 	return err.Error()
+}
+
+// fromDisk returns the chart that a reference had before a restart; false when none is known, or when one is known already and to be asked for again.
+func (r *Resolver) fromDisk(key string, src source) (res result, ok bool) {
+	if r.disk == nil {
+		return result{}, false
+	}
+	r.mu.Lock()
+	known := r.entries[key] != nil
+	r.mu.Unlock()
+	if known {
+		return result{}, false
+	}
+	note, err := r.disk.Noted(key)
+	if err != nil {
+		return result{}, false
+	}
+	digest, ref, ok := parseCacheKey(note)
+	if !ok {
+		return result{}, false
+	}
+	c := r.cache.get(note)
+	if c == nil {
+		data, err := r.disk.Get(digest)
+		if err == nil {
+			c, err = r.fromArchive(data, digest, ref)
+		}
+		if err != nil {
+			r.opts.Log.V(1).Info("a chart of the cache directory is of no use", "source", src.String(), "reason", err.Error())
+			return result{}, false
+		}
+	}
+	return result{presence: validators.Present, chart: c, digest: c.cacheKey}, true
+}
+
+// toDisk notes which archive a reference stands for.
+func (r *Resolver) toDisk(key, cacheKey string) {
+	if r.disk == nil {
+		return
+	}
+	if _, _, ok := parseCacheKey(cacheKey); !ok {
+		return // not an archive of its own
+	}
+	if err := r.disk.Note(key, cacheKey); err != nil {
+		r.opts.Log.Error(err, "noting a chart in the cache directory")
+	}
 }
 
 // load reads a chart; a panic in one of the libraries that read it is an error like any other.

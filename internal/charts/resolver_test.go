@@ -277,6 +277,13 @@ func TestHelmRepository(t *testing.T) {
 			},
 			ref: ref("app", ""), reason: `chart app * of HelmRepository apps/repo: the archive's digest is sha256:` + sha256Of([]byte("other")) + `, and sha256:` + sha256Of([]byte("one")) + ` was promised`,
 		},
+		"a chart that is too large is not read": {
+			setup: func(_ *testing.T, r *repo) {
+				r.set("/app.tgz", make([]byte, 10<<20+1))
+				r.index("app", indexed{"1.0.0", "app.tgz", ""})
+			},
+			ref: ref("app", ""), reason: "chart app * of HelmRepository apps/repo: URL/app.tgz has more than 10485760 bytes",
+		},
 		"an archive that is none is not known": {
 			setup: func(_ *testing.T, r *repo) {
 				r.set("/app.tgz", []byte("other"))
@@ -550,6 +557,41 @@ func TestChartsThatLeaveTheCacheAreReadAgain(t *testing.T) {
 	if n := server.requests.Load(); n != 4 {
 		t.Errorf("the chart was read %d times, want 4", n)
 	}
+}
+
+func TestChartsSurviveARestart(t *testing.T) {
+	server := newRepo(t)
+	server.publish(t, "app", "1.0.0", map[string]string{"values.schema.json": strictSchema, "x.yaml": "port: wrong"})
+	m := lookup.NewMemory(helmRepository(t, server.URL, ""))
+	dir := t.TempDir()
+	before := resolver(t, charts.Options{Wait: 10 * time.Second, CacheDir: dir})
+	if _, got, err := before.Resolve(t.Context(), m, withFiles(ref("app", "1.x"), true, "x.yaml")); got != validators.Present {
+		t.Fatal(got, err)
+	}
+	before.Close()
+	server.auth("nobody:nothing")
+	seen := &observer{fetched: make(chan charts.Outcome, 1)}
+	after := resolver(t, charts.Options{Wait: 10 * time.Second, CacheDir: dir, Observer: seen})
+	c, got, err := after.Resolve(t.Context(), m, withFiles(ref("app", "1.x"), true, "x.yaml"))
+	if got != validators.Present || <-seen.fetched != charts.OutcomeKept {
+		t.Fatal(got, err)
+	}
+	if got := strings.Join(messages(t, c, nil), "; "); got != "at '/port': got string, want integer" {
+		t.Errorf("violations %q", got)
+	}
+	// The next review has the source asked again, and the chart stays when that fails.
+	for range 2 {
+		if _, got, err := after.Resolve(t.Context(), m, withFiles(ref("app", "1.x"), true, "x.yaml")); got != validators.Present {
+			t.Fatal(got, err)
+		}
+	}
+	if outcome := <-seen.fetched; outcome != charts.OutcomeError {
+		t.Errorf("the source was read with %s", outcome)
+	}
+	if _, got, _ := after.Resolve(t.Context(), m, ref("app", "1.x")); got != validators.Unknown {
+		t.Errorf("a reference that was not known before is %v", got)
+	}
+	<-seen.fetched
 }
 
 func TestClosedResolver(t *testing.T) {
