@@ -35,8 +35,7 @@ func (f *file) document() *document {
 		data, err := f.read()
 		if err != nil {
 			f.doc = &document{}
-			var refused *refusedError
-			if errors.As(err, &refused) {
+			if refused, ok := errors.AsType[*refusedError](err); ok {
 				f.doc.refused = refused
 			}
 			f.doc.problems = []*Problem{{Kind: FileRefused, Place: f.tree.place(f.path, 0, 0), Message: fmt.Sprintf("the file was not read: %v", err)}}

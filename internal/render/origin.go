@@ -1,6 +1,7 @@
 package render
 
 import (
+	"maps"
 	"path"
 	"slices"
 	"strings"
@@ -153,9 +154,9 @@ func (out *output) annotate(dir string, g *generated) {
 		k.BuildMetadata = append(slices.Clone(k.BuildMetadata), kustypes.OriginAnnotations)
 	}
 	annotated := *out.reach
-	annotated.written = map[string][]byte{}
-	for p, data := range out.reach.written {
-		annotated.written[p] = data
+	annotated.written = maps.Clone(out.reach.written)
+	if annotated.written == nil {
+		annotated.written = map[string][]byte{}
 	}
 	annotated.write(g.file, &k)
 	m, err := out.run(dir, annotated.written)

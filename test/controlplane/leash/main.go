@@ -83,10 +83,10 @@ func run(args []string) (int, error) {
 func abandon(process *os.Process, ended <-chan error, remove string) (int, error) {
 	err := process.Signal(syscall.SIGTERM)
 	select {
-	case <-ended:
+	case <-ended: //nolint:errcheck // how it ended is nobody's business any more
 	case <-time.After(stopGrace):
 		err = errors.Join(err, process.Kill())
-		<-ended
+		<-ended //nolint:errcheck // see above
 	}
 	if remove != "" {
 		err = errors.Join(err, os.RemoveAll(remove))
