@@ -218,12 +218,12 @@ func BenchmarkVerdict(b *testing.B) {
 		b.Run(s.name+"/cold", func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				verdict(b, charts.NewChart(s.chart()), s.values)
+				verdict(b, charts.NewChart(s.chart(), nil), s.values)
 			}
 		})
 		b.Run(s.name+"/warm", func(b *testing.B) {
 			b.ReportAllocs()
-			c := charts.NewChart(s.chart())
+			c := charts.NewChart(s.chart(), nil)
 			for b.Loop() {
 				verdict(b, c, s.values)
 			}
@@ -251,7 +251,7 @@ func BenchmarkChartMemory(b *testing.B) {
 		b.Run(s.name, func(b *testing.B) {
 			for b.Loop() {
 				before := heap()
-				c := charts.NewChart(s.chart())
+				c := charts.NewChart(s.chart(), nil)
 				verdict(b, c, s.values)
 				b.ReportMetric(float64(heap()-before), "heap-B")
 				b.ReportMetric(float64(c.Bytes()), "estimated-B")

@@ -82,7 +82,7 @@ func (p *packagedChart) load(ctx context.Context, r *Resolver) (*Chart, error) {
 	if err != nil {
 		return nil, err
 	}
-	return r.fromArchive(data, "", validators.ChartRef{})
+	return r.fromArchive(ctx, data, "", validators.ChartRef{})
 }
 
 // tree is a chart in the artifact of a GitRepository, a Bucket or an ExternalArtifact.
@@ -130,7 +130,7 @@ func (t *tree) load(ctx context.Context, r *Resolver) (*Chart, error) {
 	if err := replaceValues(ch, files, t.ref); err != nil {
 		return nil, err
 	}
-	c := NewChart(ch)
+	c := NewChart(ch, r.schemaLoader(ctx))
 	c.elsewhere = notVendored(ch)
 	c.cacheKey = key
 	r.cache.put(key, c)

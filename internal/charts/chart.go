@@ -47,14 +47,14 @@ type Chart struct {
 }
 
 // NewChart prepares a chart, which is the Chart's from then on: its templates and raw texts are dropped. It compiles the schemas of the chart and of all subcharts: off the request path.
-// A schema that cannot be compiled is no error; it makes verdicts unknown.
-func NewChart(c *chart.Chart) *Chart {
+// Load reads what schemas refer to; nil reads nothing. A schema that cannot be compiled is no error; it makes verdicts unknown.
+func NewChart(c *chart.Chart, load schema.Load) *Chart {
 	out := &Chart{name: c.Name(), version: c.Metadata.Version, chart: values.NewChart(c), words: vocabulary.New(c), schemas: map[*byte]*compiled{}, byName: map[string]*compiled{}}
-	out.add(c, map[[sha256.Size]byte]*compiled{})
+	out.add(c, load, map[[sha256.Size]byte]*compiled{})
 	return out
 }
 
-func (c *Chart) add(ch *chart.Chart, known map[[sha256.Size]byte]*compiled) {
+func (c *Chart) add(ch *chart.Chart, load schema.Load, known map[[sha256.Size]byte]*compiled) {
 	ch.Raw, ch.Templates, ch.Files = nil, nil, nil
 	// With subcharts Helm's merged defaults are kept beside the charts' own.
 	c.bytes += 4096 + 3*sizeOf(ch.Values)
@@ -63,7 +63,7 @@ func (c *Chart) add(ch *chart.Chart, known map[[sha256.Size]byte]*compiled) {
 		s := known[sum]
 		if s == nil {
 			s = &compiled{}
-			if s.schema, s.err = schema.Compile(ch.Schema); s.err == nil {
+			if s.schema, s.err = schema.Compile(ch.Schema, load); s.err == nil {
 				c.bytes += s.schema.Cost()
 			}
 			known[sum] = s
@@ -73,7 +73,7 @@ func (c *Chart) add(ch *chart.Chart, known map[[sha256.Size]byte]*compiled) {
 		c.schemas[&ch.Schema[0]], c.byName[ch.Name()] = s, s
 	}
 	for _, d := range ch.Dependencies() {
-		c.add(d, known)
+		c.add(d, load, known)
 	}
 }
 

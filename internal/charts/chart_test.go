@@ -23,7 +23,7 @@ func prepared(t testing.TB, data []byte) *charts.Chart {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return charts.NewChart(ch)
+	return charts.NewChart(ch, nil)
 }
 
 func from(kind, name, targetPath, content string) validators.ValuesSource {
@@ -140,10 +140,10 @@ func TestChartsOfDirectories(t *testing.T) {
 		})
 	}
 	for name, tc := range map[string]struct{ dir, want string }{
-		"a directory that does not exist": {at("nope"), "--charts " + at("nope") + ": it cannot be read; give a directory or an archive that exists"},
-		"a directory without a chart":     {at("notes"), "--charts " + at("notes") + ": there is no chart in it; give a directory that holds chart directories or .tgz archives"},
-		"a directory with a broken chart": {at("broken"), "--charts " + at("broken") + ": " + at("broken/app") + ": reading the chart: validation: chart.metadata.name is required"},
-		"a file that is no chart archive": {at("notes/readme.txt"), "--charts " + at("notes/readme.txt") + ": " + at("notes/readme.txt") + ": reading the chart archive: it is not a gzip file: gzip: invalid header"},
+		"a directory that does not exist": {at("nope"), "charts at " + at("nope") + ": it cannot be read; give a directory or an archive that exists"},
+		"a directory without a chart":     {at("notes"), "charts at " + at("notes") + ": there is no chart in it; give a directory that holds chart directories or .tgz archives"},
+		"a directory with a broken chart": {at("broken"), "charts at " + at("broken") + ": " + at("broken/app") + ": reading the chart: validation: chart.metadata.name is required"},
+		"a file that is no chart archive": {at("notes/readme.txt"), "charts at " + at("notes/readme.txt") + ": " + at("notes/readme.txt") + ": reading the chart archive: it is not a gzip file: gzip: invalid header"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if _, err := charts.New(charts.Options{Dirs: []string{tc.dir}}); err == nil || err.Error() != tc.want {

@@ -114,11 +114,11 @@ func (h *helmRepository) load(ctx context.Context, r *Resolver) (*Chart, error) 
 	if err != nil {
 		return nil, err
 	}
-	return r.fromArchive(data, version.Digest, h.ref)
+	return r.fromArchive(ctx, data, version.Digest, h.ref)
 }
 
 // fromArchive makes a chart of an archive, checked against the digest that was promised (SHA-256 in hex, "" for none), and caches it.
-func (r *Resolver) fromArchive(data []byte, digest string, ref validators.ChartRef) (*Chart, error) {
+func (r *Resolver) fromArchive(ctx context.Context, data []byte, digest string, ref validators.ChartRef) (*Chart, error) {
 	sum := sha256.Sum256(data)
 	actual := hex.EncodeToString(sum[:])
 	if digest != "" && digest != actual {
@@ -132,7 +132,7 @@ func (r *Resolver) fromArchive(data []byte, digest string, ref validators.ChartR
 	if err != nil {
 		return nil, err
 	}
-	c, err := prepare(ch, ref.ValuesFiles, ref.IgnoreMissingValuesFiles)
+	c, err := prepare(ch, ref.ValuesFiles, ref.IgnoreMissingValuesFiles, r.schemaLoader(ctx))
 	if err != nil {
 		return nil, err
 	}

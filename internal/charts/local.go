@@ -14,6 +14,7 @@ import (
 
 	"github.com/flux-admission/flux-admission/internal/charts/archive"
 	"github.com/flux-admission/flux-admission/internal/charts/repository"
+	"github.com/flux-admission/flux-admission/internal/charts/schema"
 	"github.com/flux-admission/flux-admission/validators"
 )
 
@@ -24,24 +25,25 @@ type localChart struct {
 	limits        archive.Limits
 	// plain is the chart without values files.
 	plain *Chart
+	load  schema.Load
 	// with keeps the chart with values files, by their list.
 	with *sync.Map
 }
 
 // readLocal reads the charts at the paths: a chart's directory, an archive, or a directory that holds such.
-func readLocal(paths []string, limits archive.Limits) ([]localChart, error) {
+func readLocal(paths []string, limits archive.Limits, load schema.Load) ([]localChart, error) {
 	var out []localChart
 	for _, p := range paths {
 		candidates, err := candidates(p)
 		if err != nil {
-			return nil, fmt.Errorf("--charts %s: %w", p, err)
+			return nil, fmt.Errorf("charts at %s: %w", p, err)
 		}
 		for _, c := range candidates {
 			ch, err := archive.ReadPath(c, limits)
 			if err != nil {
-				return nil, fmt.Errorf("--charts %s: %s: %w", p, c, err)
+				return nil, fmt.Errorf("charts at %s: %s: %w", p, c, err)
 			}
-			out = append(out, localChart{path: c, name: ch.Name(), version: ch.Metadata.Version, limits: limits, plain: NewChart(ch), with: &sync.Map{}})
+			out = append(out, localChart{path: c, name: ch.Name(), version: ch.Metadata.Version, limits: limits, plain: NewChart(ch, load), load: load, with: &sync.Map{}})
 		}
 	}
 	return out, nil
@@ -118,7 +120,7 @@ func (l localChart) chart(ref validators.ChartRef) (*Chart, error) {
 	if err != nil {
 		return nil, err
 	}
-	c, err := prepare(ch, ref.ValuesFiles, ref.IgnoreMissingValuesFiles)
+	c, err := prepare(ch, ref.ValuesFiles, ref.IgnoreMissingValuesFiles, l.load)
 	if err != nil {
 		return nil, fmt.Errorf("chart %s: %w", l.path, err)
 	}
@@ -127,10 +129,10 @@ func (l localChart) chart(ref validators.ChartRef) (*Chart, error) {
 }
 
 // prepare merges values files over one another in place of the chart's values, as source-controller does, and compiles the schemas.
-func prepare(ch *chart.Chart, valuesFiles []string, ignoreMissing bool) (*Chart, error) {
+func prepare(ch *chart.Chart, valuesFiles []string, ignoreMissing bool, load schema.Load) (*Chart, error) {
 	if err := mergeValuesFiles(ch, valuesFiles, ignoreMissing); err != nil {
 		return nil, err
 	}
 	ch.Files = nil
-	return NewChart(ch), nil
+	return NewChart(ch, load), nil
 }

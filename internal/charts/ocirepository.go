@@ -64,7 +64,7 @@ func (o *ociChart) load(ctx context.Context, r *Resolver) (*Chart, error) {
 	if err != nil {
 		return nil, err
 	}
-	return r.fromArchive(data, layer.Digest, o.ref)
+	return r.fromArchive(ctx, data, layer.Digest, o.ref)
 }
 
 func absentIfNotFound(err error) error {

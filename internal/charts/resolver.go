@@ -38,6 +38,9 @@ type Options struct {
 	Fetches int
 	// NoCrossNamespace blocks sources of other namespaces than the release's, as Flux's controllers do with --no-cross-namespace-refs.
 	NoCrossNamespace bool
+	// SchemaHosts are the hosts, with a port where it is not the usual one, that schemas may refer to: "json.schemastore.org". None by default; what a
+	// schema refers to elsewhere is left open in verdicts.
+	SchemaHosts []string
 	// AllowLocal lets sources send requests on to loopback and link-local addresses.
 	AllowLocal bool
 	// Limits bound the charts; archive.DefaultLimits by default.
@@ -107,6 +110,7 @@ type Resolver struct {
 	entries map[string]*entry
 	flights map[string]*flight
 	outages map[string]time.Time
+	remote  map[string]remoteSchema
 	indexes indexCache
 }
 
@@ -164,19 +168,21 @@ func New(opts Options) (*Resolver, error) {
 	}
 	r := &Resolver{
 		opts: opts, cache: newCache(opts.CacheBytes), slots: make(chan struct{}, opts.Fetches),
-		entries: map[string]*entry{}, flights: map[string]*flight{}, outages: map[string]time.Time{}, indexes: indexCache{items: map[string]*indexEntry{}},
+		entries: map[string]*entry{}, flights: map[string]*flight{}, outages: map[string]time.Time{}, remote: map[string]remoteSchema{}, indexes: indexCache{items: map[string]*indexEntry{}},
 	}
+	// What is read outlives the review that asked for it, and ends with the Resolver.
+	r.ctx, r.cancel = context.WithCancel(context.Background())
 	var err error
-	if r.local, err = readLocal(opts.Dirs, opts.Limits); err != nil {
+	if r.local, err = readLocal(opts.Dirs, opts.Limits, r.schemaLoader(r.ctx)); err != nil {
+		r.cancel()
 		return nil, err
 	}
 	if opts.CacheDir != "" {
 		if r.disk, err = disk.Open(opts.CacheDir, opts.CacheDirBytes); err != nil {
+			r.cancel()
 			return nil, err
 		}
 	}
-	// What is read outlives the review that asked for it, and ends with the Resolver.
-	r.ctx, r.cancel = context.WithCancel(context.Background())
 	return r, nil
 }
 
@@ -336,7 +342,7 @@ func (r *Resolver) read(key string, src source, f *flight) {
 	kept := false
 	select {
 	case r.slots <- struct{}{}:
-		if res, kept = r.fromDisk(key, src); !kept {
+		if res, kept = r.fromDisk(ctx, key, src); !kept {
 			res = r.load(ctx, src)
 		}
 		<-r.slots
@@ -385,7 +391,7 @@ func reason(err error) string {
 }
 
 // fromDisk returns the chart that a reference had before a restart; false when none is known, or when one is known already and to be asked for again.
-func (r *Resolver) fromDisk(key string, src source) (res result, ok bool) {
+func (r *Resolver) fromDisk(ctx context.Context, key string, src source) (res result, ok bool) {
 	if r.disk == nil {
 		return result{}, false
 	}
@@ -407,7 +413,7 @@ func (r *Resolver) fromDisk(key string, src source) (res result, ok bool) {
 	if c == nil {
 		data, err := r.disk.Get(digest)
 		if err == nil {
-			c, err = r.fromArchive(data, digest, ref)
+			c, err = r.fromArchive(ctx, data, digest, ref)
 		}
 		if err != nil {
 			r.opts.Log.V(1).Info("a chart of the cache directory is of no use", "source", src.String(), "reason", err.Error())

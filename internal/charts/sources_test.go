@@ -360,3 +360,48 @@ func TestANewArtifactIsReadBehindReviews(t *testing.T) {
 	}
 	resolve("1.1.0")
 }
+
+// Schemas may refer to the hosts that were allowed, and to no others.
+func TestRemoteSchemas(t *testing.T) {
+	server := newRepo(t)
+	host := strings.TrimPrefix(server.URL, "http://")
+	server.set("/definitions.json", []byte(`{"definitions": {"port": {"$ref": "more.json#/port"}, "self": {"$ref": "#/definitions/port"}}}`))
+	server.set("/more.json", []byte(`{"port": {"type": "integer"}, "else": {"$ref": "https://example.com/x"}}`))
+	server.set("/deep.json", []byte(strings.Repeat(`{"not":`, 300)+"{}"+strings.Repeat("}", 300)))
+	for name, tc := range map[string]struct {
+		hosts  []string
+		schema string
+		want   string
+	}{
+		"a host that is allowed is read, and what it refers to": {[]string{host}, `{"properties": {"a": {"$ref": "URL/definitions.json#/definitions/self"}}}`, "at '/a': got string, want integer"},
+		"another host that it refers to is not":                 {[]string{host}, `{"properties": {"a": {"$ref": "URL/more.json#/else"}}}`, "missing the schema at https://example.com/x, which chart app refers to and which is not loaded"},
+		"a host that is not allowed is not read":                {[]string{"example.com"}, `{"properties": {"a": {"$ref": "URL/more.json#/port"}}}`, "missing the schema at URL/more.json, which chart app refers to and which is not loaded"},
+		"a document that is not there leaves it open":           {[]string{host}, `{"properties": {"a": {"$ref": "URL/nope.json#/port"}}}`, "missing the schema at URL/nope.json, which chart app refers to and which is not loaded"},
+		"a document beyond the limits leaves it open":           {[]string{host}, `{"properties": {"a": {"$ref": "URL/deep.json"}}}`, "missing the schema at URL/deep.json, which chart app refers to and which is not loaded"},
+		"a file is no host":                                     {[]string{host, ""}, `{"properties": {"a": {"$ref": "file:///etc/passwd"}}}`, "missing the schema at file:///etc/passwd, which chart app refers to and which is not loaded"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			doc := strings.ReplaceAll(tc.schema, "URL", server.URL)
+			server.publish(t, "app", "1.0.0", map[string]string{"values.yaml": "a: x\n# " + name, "values.schema.json": doc})
+			r := resolver(t, charts.Options{Wait: 10 * time.Second, SchemaHosts: tc.hosts})
+			c, presence, err := r.Resolve(t.Context(), lookup.NewMemory(helmRepository(t, server.URL, "")), ref("app", ""))
+			if presence != validators.Present {
+				t.Fatal(err)
+			}
+			verdict, err := c.Validate(t.Context(), validators.Values{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			var said []string
+			for _, v := range verdict.Violations {
+				said = append(said, "at '"+v.Pointer+"': "+v.Message)
+			}
+			for _, m := range verdict.Missing {
+				said = append(said, "missing "+m)
+			}
+			if got := strings.ReplaceAll(strings.Join(said, "; "), server.URL, "URL"); got != tc.want {
+				t.Errorf("said %q, want %q", got, tc.want)
+			}
+		})
+	}
+}

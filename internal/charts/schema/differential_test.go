@@ -239,7 +239,7 @@ func TestGeneratedSchemasAgainstHelm(t *testing.T) {
 	for seed := range uint64(3_000) {
 		g := generator{rand.New(rand.NewPCG(seed, 1))}
 		doc := g.document(t, true)
-		s, err := schema.Compile(doc)
+		s, err := schema.Compile(doc, nil)
 		if err != nil {
 			t.Fatalf("%s: %v", doc, err)
 		}
@@ -321,7 +321,7 @@ func TestRealSchemasAgainstHelm(t *testing.T) {
 			if err := yaml.Unmarshal(text, &values); err != nil {
 				t.Fatal(err)
 			}
-			s, err := schema.Compile(doc)
+			s, err := schema.Compile(doc, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -430,7 +430,7 @@ func TestNoCompletionRepairsAProblem(t *testing.T) {
 			for seed := range uint64(4_000) {
 				g := generator{rand.New(rand.NewPCG(seed, 3))}
 				doc := g.document(t, combined)
-				s, err := schema.Compile(doc)
+				s, err := schema.Compile(doc, nil)
 				if err != nil {
 					t.Fatalf("%s: %v", doc, err)
 				}

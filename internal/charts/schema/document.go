@@ -44,43 +44,129 @@ var data = []string{"enum", "const", "default", "examples"}
 // inPlace are the keywords whose schemas apply to the same value as the schema that has them.
 var inPlace = []string{"allOf", "anyOf", "oneOf", "not", "if", "then", "else"}
 
-// document is a schema's JSON on its way to the compiler.
+// document is a schema's JSON, and that of the schemas it refers to, on their way to the compiler.
 type document struct {
-	root any
-	// ids are the URLs of the schemas in the document, without a fragment.
+	// resources are the documents, the schema itself first.
+	resources []*resource
+	// ids are the URLs of all schemas in the documents, without a fragment.
 	ids map[string]bool
-	// permissive maps the JSON Pointer of a schema that was made permissive to the URL it refers to.
+	// permissive maps a schema that was made permissive, by the URL of its document and its JSON Pointer in it, to the URL it refers to.
 	permissive map[string]string
+	size       int
 	schemas    int
 	odd        int
-	dynamic    bool
 }
 
-// parse reads a schema document within the limits and takes out the references that lead outside of it.
-func parse(doc []byte) (*document, error) {
-	if len(doc) > MaxBytes {
-		return nil, fmt.Errorf("it has %d bytes, more than %d", len(doc), MaxBytes)
+// resource is one document.
+type resource struct {
+	url  *url.URL // where it was read from
+	id   string   // the URL it gives itself, else the one it was read from
+	root any
+}
+
+// Load reads a document that a schema refers to, by its URL without a fragment. Nil loads none.
+type Load func(url string) ([]byte, error)
+
+// parse reads a schema document and what it refers to within the limits, and takes out the references that lead elsewhere.
+func parse(doc []byte, load Load) (*document, error) {
+	d := &document{ids: map[string]bool{}, permissive: map[string]string{}}
+	if err := d.add(mustParse(rootURL), doc); err != nil {
+		return nil, err
+	}
+	if load != nil {
+		d.loadAll(load)
+	}
+	for _, r := range d.resources {
+		d.cut(r)
+	}
+	for _, r := range d.resources {
+		if err := checkChains(r.root); err != nil {
+			return nil, err
+		}
+	}
+	return d, nil
+}
+
+// add reads one document.
+func (d *document) add(u *url.URL, doc []byte) error {
+	if d.size += len(doc); d.size > MaxBytes {
+		return fmt.Errorf("it has %d bytes, more than %d", d.size, MaxBytes)
 	}
 	doc = bytes.TrimPrefix(doc, []byte("\xef\xbb\xbf"))
 	if err := measure(doc); err != nil {
-		return nil, err
+		return err
 	}
 	dec := json.NewDecoder(bytes.NewReader(doc))
 	dec.UseNumber()
-	d := &document{ids: map[string]bool{rootURL: true}, permissive: map[string]string{}}
-	if err := dec.Decode(&d.root); err != nil {
-		return nil, fmt.Errorf("it is not JSON: %w", err)
+	r := &resource{url: u, id: withoutFragment(u)}
+	if err := dec.Decode(&r.root); err != nil {
+		return fmt.Errorf("it is not JSON: %w", err)
 	}
-	base := mustParse(rootURL)
-	d.collect(d.root, base)
+	if m, ok := r.root.(map[string]any); ok {
+		if id, err := u.Parse(identifier(m)); err == nil {
+			r.id = withoutFragment(id)
+		}
+	}
+	ids := map[string]bool{withoutFragment(u): true}
+	d.collect(r.root, u, ids)
 	switch {
 	case d.schemas > MaxSchemas:
-		return nil, fmt.Errorf("it has %d objects, more than %d", d.schemas, MaxSchemas)
+		return fmt.Errorf("it has %d objects, more than %d", d.schemas, MaxSchemas)
 	case d.odd > maxOddRefs:
-		return nil, fmt.Errorf("it has %d embedded identifiers, anchors and references outside definitions, more than %d", d.odd, maxOddRefs)
+		return fmt.Errorf("it has %d embedded identifiers, anchors and references outside definitions, more than %d", d.odd, maxOddRefs)
 	}
-	d.cut(d.root, base, "")
-	return d, d.checkChains()
+	d.resources = append(d.resources, r)
+	for id := range ids {
+		d.ids[id] = true
+	}
+	return nil
+}
+
+// at returns the schema at a place; nil when there is no object.
+func (d *document) at(resource, pointer string, ok bool) map[string]any {
+	if !ok {
+		return nil
+	}
+	for _, r := range d.resources {
+		if r.id == resource {
+			m, _ := resolve(r.root, pointer).(map[string]any)
+			return m
+		}
+	}
+	return nil
+}
+
+// maxResources bounds the documents that one schema is made of.
+const maxResources = 32
+
+// loadAll reads what the documents refer to, and what that refers to. What cannot be read, or is not accepted, is left out.
+func (d *document) loadAll(load Load) {
+	tried := map[string]bool{}
+	for i := 0; i < len(d.resources); i++ {
+		walk(d.resources[i].root, d.resources[i].url, "", func(m map[string]any, base *url.URL, _ string) {
+			ref, ok := m["$ref"].(string)
+			if !ok {
+				return
+			}
+			target, err := base.Parse(ref)
+			if err != nil || metaSchema(target) {
+				return
+			}
+			u := withoutFragment(target)
+			if d.ids[u] || tried[u] || len(tried) >= maxResources || target.Scheme != "http" && target.Scheme != "https" {
+				return
+			}
+			tried[u] = true
+			data, err := load(u)
+			if err != nil {
+				return
+			}
+			before := *d
+			if at, err := url.Parse(u); err != nil || d.add(at, data) != nil {
+				d.size, d.schemas, d.odd = before.size, before.schemas, before.odd
+			}
+		})
+	}
 }
 
 // measure reads the document's tokens once, keeping nothing, and counts.
@@ -129,15 +215,15 @@ func hugeExponent(n string) bool {
 	return err != nil || e > 400 || e < -400
 }
 
-// collect gathers the URLs of all schemas in the document and counts what makes compiling costly.
-func (d *document) collect(v any, base *url.URL) {
+// collect gathers the URLs of all schemas in a document and counts what makes compiling costly.
+func (d *document) collect(v any, base *url.URL, ids map[string]bool) {
 	walk(v, base, "", func(m map[string]any, base *url.URL, _ string) {
 		d.schemas++
 		if id := identifier(m); id != "" {
 			if base.String() != rootURL {
 				d.odd++
 			}
-			d.ids[withoutFragment(base)] = true
+			ids[withoutFragment(base)] = true
 		}
 		for _, k := range []string{"$anchor", "$dynamicAnchor"} {
 			if _, ok := m[k].(string); ok {
@@ -146,11 +232,6 @@ func (d *document) collect(v any, base *url.URL) {
 		}
 		if ref, ok := m["$ref"].(string); ok && odd(ref) {
 			d.odd++
-		}
-		for _, k := range []string{"$dynamicRef", "$recursiveRef"} {
-			if _, ok := m[k].(string); ok {
-				d.dynamic = true
-			}
 		}
 	})
 }
@@ -165,9 +246,9 @@ func odd(ref string) bool {
 	return first != "definitions" && first != "$defs" && first != "properties"
 }
 
-// cut makes every schema permissive whose reference leads outside the document. The drafts' own meta-schemas are known to the compiler.
-func (d *document) cut(v any, base *url.URL, pointer string) {
-	walk(v, base, pointer, func(m map[string]any, base *url.URL, pointer string) {
+// cut makes every schema of a document permissive whose reference leads outside the documents. The drafts' own meta-schemas are known to the compiler.
+func (d *document) cut(r *resource) {
+	walk(r.root, r.url, "", func(m map[string]any, base *url.URL, pointer string) {
 		for _, k := range []string{"$ref", "$dynamicRef", "$recursiveRef"} {
 			ref, ok := m[k].(string)
 			if !ok {
@@ -187,7 +268,7 @@ func (d *document) cut(v any, base *url.URL, pointer string) {
 				name = shown.String()
 			}
 			clear(m)
-			d.permissive[pointer] = name
+			d.permissive[r.id+"#"+pointer] = name
 			return
 		}
 	})
@@ -199,7 +280,7 @@ func metaSchema(u *url.URL) bool {
 }
 
 // checkChains fails when too many schemas in a row apply to the same value. A chain that closes on itself is found by the evaluator.
-func (d *document) checkChains() error {
+func checkChains(root any) error {
 	depth := map[string]int{} // by pointer; -1 while being measured
 	var measure func(pointer string, left int) (int, error)
 	measure = func(pointer string, left int) (int, error) {
@@ -210,7 +291,7 @@ func (d *document) checkChains() error {
 			return 0, fmt.Errorf("more than %d schemas in a row apply to the same value, at #%s", MaxChain, pointer)
 		}
 		depth[pointer] = -1
-		m, _ := resolve(d.root, pointer).(map[string]any)
+		m, _ := resolve(root, pointer).(map[string]any)
 		longest := 0
 		visit := func(p string) error {
 			n, err := measure(p, left-1)
@@ -229,7 +310,7 @@ func (d *document) checkChains() error {
 		return longest, nil
 	}
 	var firstErr error
-	walk(d.root, mustParse(rootURL), "", func(m map[string]any, _ *url.URL, pointer string) {
+	walk(root, mustParse(rootURL), "", func(m map[string]any, _ *url.URL, pointer string) {
 		if firstErr == nil && len(inPlaceTargets(m, pointer)) > 0 {
 			_, firstErr = measure(pointer, 8*MaxChain)
 		}

@@ -21,7 +21,7 @@ func FuzzSchema(f *testing.F) {
 		f.Add([]byte(seed[0]), []byte(seed[1]))
 	}
 	f.Fuzz(func(t *testing.T, doc, values []byte) {
-		s, err := schema.Compile(doc)
+		s, err := schema.Compile(doc, nil)
 		if err != nil {
 			return
 		}

@@ -125,30 +125,31 @@ type node struct {
 }
 
 // Compile compiles a schema document. It is costly, up to seconds for a schema at the limits: it belongs off the request path, once a chart.
-// The error says what is wrong with the document.
-func Compile(doc []byte) (s *Schema, err error) {
+// Load may be nil: nothing that the document refers to is read then. What is not read makes its subschema one that may or may not be satisfied. The error says
+// what is wrong with the document.
+func Compile(doc []byte, load Load) (s *Schema, err error) {
 	defer func() {
 		if r := recover(); r != nil {
 			// A malformed schema that the compiler does not expect; the stack is ours to read, not the chart author's.
 			s, err = nil, fmt.Errorf("the schema makes its compiler panic: %v\n%s", r, debug.Stack())
 		}
 	}()
-	d, err := parse(doc)
+	d, err := parse(doc, load)
 	if err != nil {
 		return nil, fmt.Errorf("the schema is not accepted: %w", err)
-	}
-	// The library reads bytes; what was cut has to be written again.
-	if len(d.permissive) > 0 {
-		if doc, err = json.Marshal(d.root); err != nil {
-			return nil, fmt.Errorf("writing the schema without its remote references: %w", err)
-		}
 	}
 	c := jsonschema.NewCompiler()
 	c.LoadURL = func(u string) (io.ReadCloser, error) {
 		return nil, fmt.Errorf("%q is not loaded: a schema may only refer to itself", u)
 	}
-	if err := c.AddResource(rootURL, bytes.NewReader(bytes.TrimPrefix(doc, []byte("\xef\xbb\xbf")))); err != nil {
-		return nil, fmt.Errorf("reading the schema: %w", err)
+	for _, r := range d.resources {
+		// The library reads bytes, and what was cut has to be written again.
+		if doc, err = json.Marshal(r.root); err != nil {
+			return nil, fmt.Errorf("writing the schema without its remote references: %w", err)
+		}
+		if err := c.AddResource(withoutFragment(r.url), bytes.NewReader(doc)); err != nil {
+			return nil, fmt.Errorf("reading the schema: %w", err)
+		}
 	}
 	compiled, err := c.Compile(rootURL)
 	if err != nil {
@@ -161,7 +162,7 @@ func Compile(doc []byte) (s *Schema, err error) {
 		b.queue = b.queue[1:]
 		b.fill(next, b.nodes[next])
 	}
-	return &Schema{root: root, size: len(doc), nodes: len(b.nodes)}, nil
+	return &Schema{root: root, size: d.size, nodes: len(b.nodes)}, nil
 }
 
 // firstCause shortens the compiler's report, which can be as long as the schema, to its first leaf.
@@ -186,14 +187,14 @@ type builder struct {
 	document *document
 }
 
-// pointer returns where a schema stands in the document; false for one of the drafts' own.
-func (b *builder) pointer(s *jsonschema.Schema) (string, bool) {
+// place returns the document a schema stands in, by its URL, and the JSON Pointer in it; false for one of the drafts' own.
+func (b *builder) place(s *jsonschema.Schema) (resource, pointer string, ok bool) {
 	resource, fragment, _ := strings.Cut(s.Location, "#")
 	if !b.document.ids[resource] {
-		return "", false
+		return "", "", false
 	}
 	p, err := url.PathUnescape(fragment)
-	return p, err == nil
+	return resource, p, err == nil
 }
 
 func (b *builder) node(s *jsonschema.Schema) *node {
@@ -219,8 +220,8 @@ func (b *builder) list(ss []*jsonschema.Schema) []*node {
 
 func (b *builder) fill(s *jsonschema.Schema, n *node) {
 	if len(b.document.permissive) > 0 {
-		if p, ok := b.pointer(s); ok {
-			n.permissive = b.document.permissive[p]
+		if u, p, ok := b.place(s); ok {
+			n.permissive = b.document.permissive[u+"#"+p]
 		}
 		if n.permissive != "" {
 			return
@@ -242,11 +243,8 @@ func (b *builder) fill(s *jsonschema.Schema, n *node) {
 	}
 	if s.Ref != nil && (s.Draft == jsonschema.Draft6 || s.Draft == jsonschema.Draft7) {
 		// Before draft 2019-09 nothing beside a $ref counts. Helm's validator counts const all the same.
-		if p, ok := b.pointer(s); ok {
-			m, _ := resolve(b.document.root, p).(map[string]any)
-			if c, ok := m["const"]; ok {
-				n.constant = &c
-			}
+		if c, ok := b.document.at(b.place(s))["const"]; ok {
+			n.constant = &c
 		}
 	}
 	n.enum = s.Enum

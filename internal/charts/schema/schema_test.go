@@ -14,7 +14,7 @@ import (
 
 func compile(t testing.TB, doc string) *schema.Schema {
 	t.Helper()
-	s, err := schema.Compile([]byte(doc))
+	s, err := schema.Compile([]byte(doc), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -242,7 +242,7 @@ func TestHostileSchemas(t *testing.T) {
 		"many anchors to search for":         {`{"allOf": [` + strings.Repeat(`{"$ref": "#a"},`, 1001) + `{"$anchor": "a"}]}`, "the schema is not accepted: it has 1002 embedded identifiers, anchors and references outside definitions, more than 1000"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, err := schema.Compile([]byte(tc.schema))
+			_, err := schema.Compile([]byte(tc.schema), nil)
 			if err == nil || !strings.HasPrefix(err.Error(), tc.want) {
 				t.Errorf("Compile: %.300v, want %s", err, tc.want)
 			}

@@ -136,7 +136,7 @@ func TestRealCharts(t *testing.T) {
 			if err := yaml.Unmarshal(doc, &raw); err != nil {
 				t.Fatal(err)
 			}
-			if _, err := schema.Compile(doc); err == nil {
+			if _, err := schema.Compile(doc, nil); err == nil {
 				allowed := map[string]any{}
 				fill(raw, ch.Values, allowed)
 				w += len(c.Unknown(allowed, nothing))
