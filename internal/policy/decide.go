@@ -8,6 +8,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/labels"
 
+	"github.com/flux-admission/flux-admission/internal/lookup"
 	"github.com/flux-admission/flux-admission/mutators"
 	"github.com/flux-admission/flux-admission/validators"
 )
@@ -43,6 +44,7 @@ func (d Decision) Allowed() bool {
 
 // Review evaluates one object and decides.
 func (p *Policy) Review(ctx context.Context, r validators.Request, l validators.Lookup) Decision {
+	l = lookup.NewMemo(l) // several rules ask for the same chart and the same objects
 	result := p.suite.Evaluate(ctx, r, l)
 	if len(p.overrides) == 0 || len(result.Findings)+len(result.Skipped)+len(result.Errors) == 0 {
 		return p.Decide(result, nil)

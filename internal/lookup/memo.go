@@ -1,0 +1,79 @@
+package lookup
+
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/flux-admission/flux-admission/validators"
+)
+
+// Memo is a Lookup that asks another one for each object and each chart only once. It serves one review: several rules ask for the same chart and
+// the same Secrets, and an update has every rule asked twice. It is safe for concurrent use; questions that come at the same time may be asked twice.
+type Memo struct {
+	validators.Lookup
+
+	mu      sync.Mutex
+	objects map[objectKey]objectAnswer
+	charts  map[string]chartAnswer
+}
+
+type objectKey struct {
+	gk  schema.GroupKind
+	key types.NamespacedName
+}
+
+type objectAnswer struct {
+	object   *unstructured.Unstructured
+	presence validators.Presence
+	err      error
+}
+
+type chartAnswer struct {
+	chart    validators.Chart
+	presence validators.Presence
+	err      error
+}
+
+// NewMemo returns a Memo over a Lookup.
+func NewMemo(l validators.Lookup) *Memo { return &Memo{Lookup: l} }
+
+// Get implements validators.Lookup.
+func (m *Memo) Get(ctx context.Context, gk schema.GroupKind, key types.NamespacedName) (*unstructured.Unstructured, validators.Presence, error) {
+	k := objectKey{gk, key}
+	m.mu.Lock()
+	a, ok := m.objects[k]
+	m.mu.Unlock()
+	if !ok {
+		a.object, a.presence, a.err = m.Lookup.Get(ctx, gk, key)
+		m.mu.Lock()
+		if m.objects == nil {
+			m.objects = map[objectKey]objectAnswer{}
+		}
+		m.objects[k] = a
+		m.mu.Unlock()
+	}
+	return a.object, a.presence, a.err
+}
+
+// Chart implements validators.Lookup.
+func (m *Memo) Chart(ctx context.Context, ref validators.ChartRef) (validators.Chart, validators.Presence, error) {
+	k := fmt.Sprintf("%#v", ref)
+	m.mu.Lock()
+	a, ok := m.charts[k]
+	m.mu.Unlock()
+	if !ok {
+		a.chart, a.presence, a.err = m.Lookup.Chart(ctx, ref)
+		m.mu.Lock()
+		if m.charts == nil {
+			m.charts = map[string]chartAnswer{}
+		}
+		m.charts[k] = a
+		m.mu.Unlock()
+	}
+	return a.chart, a.presence, a.err
+}
