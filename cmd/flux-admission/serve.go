@@ -55,7 +55,9 @@ type serveOptions struct {
 	charts                        []string
 	chartWait                     time.Duration
 	chartCache                    string
+	chartCacheDir                 string
 	chartsAllowLocal              bool
+	noCrossNamespaceRefs          bool
 	webhookHost                   string
 	webhookPort                   int
 	metricsAddress, healthAddress string
@@ -81,6 +83,8 @@ func newServe() *cobra.Command {
 	f.StringArrayVar(&o.charts, "charts", nil, "directory with Helm charts and chart archives, matched by name and version whatever their repository; may be repeated")
 	f.DurationVar(&o.chartWait, "chart-wait", 2*time.Second, "how long a review may wait for a chart to be fetched; 0 never waits")
 	f.StringVar(&o.chartCache, "chart-cache", "96Mi", "memory for charts and their compiled schemas")
+	f.StringVar(&o.chartCacheDir, "chart-cache-dir", "", "directory that keeps charts across restarts (default: none)")
+	f.BoolVar(&o.noCrossNamespaceRefs, "no-cross-namespace-refs", false, "take sources of other namespaces for blocked, as Flux's controllers do with the flag of this name")
 	f.BoolVar(&o.chartsAllowLocal, "charts-allow-local", false, "let a chart repository redirect to loopback and link-local addresses")
 	f.StringVar(&o.kubeconfig, "kubeconfig", "", "kubeconfig file (default: the Pod's service account, or $KUBECONFIG)")
 	f.StringVar(&o.namespace, "namespace", "", "namespace that the gate runs in (default: $POD_NAMESPACE, or "+registration.Namespace+")")
@@ -161,10 +165,11 @@ func serve(ctx context.Context, o serveOptions) error {
 		return fmt.Errorf("--chart-cache %s: give a size in bytes such as 256Mi", o.chartCache)
 	}
 	resolver, err := charts.New(charts.Options{
-		Dirs: o.charts, Wait: o.chartWait, CacheBytes: chartCache.Value(), AllowLocal: o.chartsAllowLocal, Observer: newChartMetrics(registry), Log: log.WithName("charts"),
+		Dirs: o.charts, Wait: o.chartWait, CacheBytes: chartCache.Value(), CacheDir: o.chartCacheDir,
+		NoCrossNamespace: o.noCrossNamespaceRefs, AllowLocal: o.chartsAllowLocal, Observer: newChartMetrics(registry), Log: log.WithName("charts"),
 	})
 	if err != nil {
-		return fmt.Errorf("--charts: %w", err)
+		return fmt.Errorf("--charts, --chart-cache-dir: %w", err)
 	}
 	defer resolver.Close()
 
