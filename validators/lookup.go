@@ -150,6 +150,8 @@ type Violation struct {
 	Message string
 	// Suggestion is the nearest name the schema knows where a name is wrong; empty when there is none near.
 	Suggestion string
+	// Allowed are the names that the schema allows in place of a wrong one, when they are few; sorted.
+	Allowed []string
 	// Inline tells that the offending field, or for a missing one the object that lacks it, stands in the release's own spec.values.
 	Inline bool
 	// From is the entry of Values.From, counted from 1, that the offending field comes from; 0 when it is none of them, so that

@@ -208,6 +208,7 @@ func (c *Chart) judge(ctx context.Context, layer values.Layer, verdict *validato
 			Keyword:    p.Keyword,
 			Message:    p.Message,
 			Suggestion: p.Suggestion,
+			Allowed:    p.Allowed,
 		})
 	}
 	return nil

@@ -127,6 +127,9 @@ func report(p *validators.Pass, chart validators.Chart, v validators.Violation, 
 	f := p.Report(path, nil, "%s", b.String())
 	// The same mistake under another chart version, or with a schema that words it otherwise, is the same mistake.
 	f.Key = strings.Join([]string{v.Chart, v.Path.Pointer(), v.Keyword}, " ")
+	if len(v.Allowed) > 0 {
+		f.Fix = "Allowed there: " + strings.Join(v.Allowed, ", ") + ". " + f.Fix
+	}
 	if !v.Inline && v.From == 0 && len(v.Path) > 0 {
 		f.Fix = "Set spec.values." + v.Path.String() + ". " + f.Fix
 	}

@@ -84,16 +84,6 @@ func (x *Index) Find(name, rng string) (Version, error) {
 	return versions[i], nil
 }
 
-// Names returns the names of the charts, sorted.
-func (x *Index) Names() []string {
-	out := make([]string, 0, len(x.entries))
-	for name := range x.entries {
-		out = append(out, name)
-	}
-	slices.Sort(out)
-	return out
-}
-
 // Select returns the index of the version that a range selects, as source-controller does: one that equals the range, else the highest within
 // it. older breaks ties between versions that differ by their build only; it may be nil. The error is ErrNotFound when none fits.
 func Select(versions []string, rng string, older func(i, j int) bool) (int, error) {

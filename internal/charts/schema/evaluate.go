@@ -36,6 +36,8 @@ type Problem struct {
 	Message string
 	// Suggestion is the nearest name that the schema allows in place of a wrong one; empty when there is none.
 	Suggestion string
+	// Allowed are the names that the schema allows in place of a wrong one, when they are few; sorted.
+	Allowed []string
 }
 
 // Result is what a schema says of values.

@@ -64,10 +64,12 @@ func (e *evaluator) unknownName(report bool, n *node, keyword, message, name str
 	if !report {
 		return
 	}
-	e.add(Problem{
-		Path: e.path.Child(name), Pointer: e.path.Pointer(), Keyword: keyword, Message: message,
-		Suggestion: didyoumean.Nearest(name, allowedNames(n)),
-	})
+	allowed := allowedNames(n)
+	p := Problem{Path: e.path.Child(name), Pointer: e.path.Pointer(), Keyword: keyword, Message: message, Suggestion: didyoumean.Nearest(name, allowed)}
+	if len(allowed) <= maxListed && len(strings.Join(allowed, ", ")) <= maxListedBytes {
+		p.Allowed = allowed
+	}
+	e.add(p)
 }
 
 // allowedNames returns the names of properties that a schema knows, its $refs' and allOfs' included; sorted.
