@@ -32,6 +32,9 @@ func run(args []string) int {
 	if err == nil {
 		return 0
 	}
+	if errors.Is(err, errFindings) {
+		return exitFailed
+	}
 	fmt.Fprintln(os.Stderr, "flux-admission: "+oneLine(err))
 	if _, ok := errors.AsType[runError](err); ok {
 		return exitFailed
@@ -86,6 +89,6 @@ func newRoot() *cobra.Command {
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return fmt.Errorf("%w; see `%s --help`", err, c.CommandPath())
 	})
-	root.AddCommand(newServe(), newVersion())
+	root.AddCommand(newServe(), newCheck(), newVersion())
 	return root
 }

@@ -363,3 +363,6 @@ func (p *Policy) Notes() []string {
 	}
 	return notes
 }
+
+// Evaluated returns the declarations of the rules that run, in the order of the suite.
+func (p *Policy) Evaluated() []*validators.Meta { return p.suite.Rules() }

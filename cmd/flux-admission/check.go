@@ -1,0 +1,219 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/flux-admission/flux-admission/internal/charts"
+	"github.com/flux-admission/flux-admission/internal/check"
+	"github.com/flux-admission/flux-admission/internal/lookup"
+	"github.com/flux-admission/flux-admission/internal/policy"
+	"github.com/flux-admission/flux-admission/internal/policy/v1alpha1"
+	"github.com/flux-admission/flux-admission/internal/render"
+	"github.com/flux-admission/flux-admission/internal/report"
+	"github.com/flux-admission/flux-admission/mutators"
+	allmutators "github.com/flux-admission/flux-admission/mutators/all"
+	"github.com/flux-admission/flux-admission/validators"
+	allvalidators "github.com/flux-admission/flux-admission/validators/all"
+)
+
+// maxStdin bounds what is read from standard input, in bytes.
+const maxStdin = 256 << 20
+
+type checkOptions struct {
+	entryPoints, charts, vars, sources []string
+	policy, output, failOn             string
+	allowRemoteBases                   bool
+}
+
+// errFindings ends the program with exit code 1: what it says has been said.
+var errFindings = errors.New("findings")
+
+func newCheck() *cobra.Command {
+	var o checkOptions
+	c := &cobra.Command{
+		Use:   "check [PATH]",
+		Short: "Check a Git tree as the gate would",
+		Long: "Render a Git tree as Flux would and put every object to the gate's rules and policy. PATH is the root of the tree (default: .), a directory or\n" +
+			"file of plain manifests, or - for manifests on standard input. Nothing is written.\n\n" +
+			"Exit code 0: nothing to refuse. 1: findings at or above --fail-on, or a tree that Flux could not apply. 2: the check could not run.",
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			path := "."
+			if len(args) == 1 {
+				path = args[0]
+			}
+			return runCheck(c.Context(), o, path, c.InOrStdin(), c.OutOrStdout())
+		},
+	}
+	f := c.Flags()
+	f.StringArrayVar(&o.entryPoints, "entrypoint", nil, "directory of a Flux entry point, relative to PATH; may be repeated (default: found)")
+	f.StringArrayVar(&o.charts, "charts", nil, "directory with Helm charts and chart archives; may be repeated")
+	f.StringArrayVar(&o.vars, "var", nil, "NAME=VALUE of a variable that is not in Git; may be repeated")
+	f.StringArrayVar(&o.sources, "source", nil, "NAME=DIR: the directory that stands for another source; may be repeated")
+	f.StringVar(&o.policy, "policy", "", "file with the AdmissionPolicy (default: the one in the tree, or the one that ships)")
+	f.StringVarP(&o.output, "output", "o", "text", "text, json, sarif, junit, github or html")
+	f.StringVar(&o.failOn, "fail-on", "deny", "deny, warn or never: from which action on findings make the exit code 1")
+	f.BoolVar(&o.allowRemoteBases, "allow-remote-bases", false, "let kustomizations fetch remote resources")
+	return c
+}
+
+func runCheck(ctx context.Context, o checkOptions, path string, stdin io.Reader, stdout io.Writer) error {
+	format := report.Format(o.output)
+	known := false
+	for _, f := range report.Formats() {
+		known = known || f == format
+	}
+	if !known {
+		return fmt.Errorf("--output %q is not a format: use text, json, sarif, junit, github or html", o.output)
+	}
+	if o.failOn != "deny" && o.failOn != "warn" && o.failOn != "never" {
+		return fmt.Errorf("--fail-on %q: use deny, warn or never", o.failOn)
+	}
+	rendered, err := renderTree(ctx, o, path, stdin)
+	if err != nil {
+		return err
+	}
+	bound, fold, err := checkPolicy(o.policy, rendered)
+	if err != nil {
+		return err
+	}
+	var resolver lookup.Charts
+	if len(o.charts) > 0 {
+		r, err := charts.New(charts.Options{Dirs: o.charts})
+		if err != nil {
+			return fmt.Errorf("--charts: %w", err)
+		}
+		defer r.Close()
+		resolver = localCharts{r}
+	}
+	result, err := check.Run(ctx, rendered, check.Options{Policy: bound, Charts: resolver, FoldRule: fold})
+	if err != nil {
+		return err
+	}
+	result.Tool = report.Tool{Name: "flux-admission", Version: versionString()}
+	opts := report.Options{}
+	if f, ok := stdout.(*os.File); ok {
+		opts.Color = report.ColorWanted(f, os.Getenv)
+	}
+	if err := report.Write(stdout, format, result, opts); err != nil {
+		return fmt.Errorf("writing the report: %w", err)
+	}
+	s := result.Summary
+	if o.failOn != "never" && (s.Deny > 0 || s.Errors > 0) || o.failOn == "warn" && s.Warn > 0 {
+		return runError{errFindings}
+	}
+	return nil
+}
+
+func renderTree(ctx context.Context, o checkOptions, path string, stdin io.Reader) (*render.Result, error) {
+	vars, err := pairs("--var", o.vars)
+	if err != nil {
+		return nil, err
+	}
+	sources, err := pairs("--source", o.sources)
+	if err != nil {
+		return nil, err
+	}
+	if path == "-" {
+		data, err := io.ReadAll(io.LimitReader(stdin, maxStdin+1))
+		if err != nil {
+			return nil, fmt.Errorf("reading standard input: %w", err)
+		}
+		if len(data) > maxStdin {
+			return nil, fmt.Errorf("standard input is larger than %d bytes", maxStdin)
+		}
+		return render.Stream(data, "stdin", render.Limits{}), nil
+	}
+	result, err := render.Tree(ctx, render.Options{
+		Root: path, EntryPoints: o.entryPoints, Vars: vars, Sources: sources, AllowRemoteBases: o.allowRemoteBases,
+	})
+	if errors.Is(err, render.ErrNoEntryPoint) {
+		return render.Manifests(ctx, path, render.Limits{})
+	}
+	return result, err
+}
+
+func pairs(flag string, list []string) (map[string]string, error) {
+	out := map[string]string{}
+	for _, p := range list {
+		name, value, ok := strings.Cut(p, "=")
+		if !ok || name == "" {
+			return nil, fmt.Errorf("%s %q: want NAME=VALUE", flag, p)
+		}
+		out[name] = value
+	}
+	return out, nil
+}
+
+// checkPolicy binds the policy to check by: the file's, the tree's own, or the one that ships. By the last, the rule on namespaces only warns, folded into
+// one finding: most repositories are laid out otherwise on purpose.
+func checkPolicy(path string, rendered *render.Result) (bound *policy.Policy, fold string, err error) {
+	rules, err := validators.NewSuite(allvalidators.Rules()...)
+	if err != nil {
+		return nil, "", fmt.Errorf("building the suite of rules: %w", err)
+	}
+	mutations, err := mutators.NewSet(allmutators.Mutators()...)
+	if err != nil {
+		return nil, "", fmt.Errorf("building the set of mutators: %w", err)
+	}
+	var parsed *v1alpha1.AdmissionPolicy
+	switch own := policyIn(rendered); {
+	case path != "":
+		data, err := os.ReadFile(path)
+		if err != nil {
+			return nil, "", fmt.Errorf("--policy: %w", err)
+		}
+		if parsed, err = policy.Parse(path, data); err != nil {
+			return nil, "", err
+		}
+	case own != nil:
+		data, err := own.MarshalJSON()
+		if err != nil {
+			return nil, "", fmt.Errorf("reading the tree's AdmissionPolicy: %w", err)
+		}
+		if parsed, err = policy.ParseObject(data); err != nil {
+			return nil, "", fmt.Errorf("%s: %w", own.Origin.File, err)
+		}
+	default:
+		if parsed, err = policy.Shipped(); err != nil {
+			return nil, "", err
+		}
+		fold = "kustomization-namespace"
+		setting := parsed.Spec.Rules[fold]
+		setting.Raw = []byte(`{"action": "Warn"}`)
+		parsed.Spec.Rules[fold] = setting
+	}
+	bound, err = policy.Compile(parsed, rules, mutations, nil)
+	return bound, fold, err
+}
+
+// policyIn returns the AdmissionPolicy that the tree applies; nil when it applies none.
+func policyIn(rendered *render.Result) *render.Object {
+	for _, c := range rendered.Clusters {
+		for _, o := range c.Objects {
+			if gvk := o.GroupVersionKind(); gvk.Group == v1alpha1.GroupVersion.Group && gvk.Kind == v1alpha1.Kind && o.GetName() == v1alpha1.Name {
+				return o
+			}
+		}
+	}
+	return nil
+}
+
+// localCharts finds charts in directories only: a check does not go to the network.
+type localCharts struct{ *charts.Resolver }
+
+// Resolve implements lookup.Charts.
+func (l localCharts) Resolve(ctx context.Context, _ validators.Lookup, ref validators.ChartRef) (validators.Chart, validators.Presence, error) {
+	chart, presence, _ := l.Resolver.Resolve(ctx, &lookup.Memory{}, ref)
+	if presence != validators.Present {
+		return nil, validators.Unknown, fmt.Errorf("chart %s %s is in none of the --charts directories", ref.Chart, ref.Version)
+	}
+	return chart, presence, nil
+}
