@@ -174,7 +174,9 @@ func (c *Chart) Compose(r *Release) ([]Layer, []string, error) {
 		if len(c.chart.Dependencies()) > 0 {
 			missing = []string{"subcharts, which the missing values may disable"}
 		}
-		return []Layer{{Chart: c.chart, Values: open(r.Values, r.placeholders)}}, missing, nil
+		opened := open(r.Values, r.placeholders)
+		forgetGlobals(c.chart, opened)
+		return []Layer{{Chart: c.chart, Values: opened}}, missing, nil
 	}
 	// What is no table where a subchart's values belong, Helm cannot merge; it is reported instead.
 	if layers := misfits(c.chart, r.Values, nil); len(layers) > 0 {
@@ -256,23 +258,46 @@ func coalesce(c *chart.Chart, values map[string]any) (map[string]any, error) {
 	return merged, nil
 }
 
-// misfits returns a layer for every subchart whose values are set to something else than a map.
-func misfits(c *chart.Chart, values map[string]any, path validators.Path) []Layer {
-	var out []Layer
-	names := map[string]*chart.Chart{}
+// forgetGlobals makes the global values that are set for subcharts unknown: those of the parent go before them.
+func forgetGlobals(c *chart.Chart, values any) {
+	m, ok := values.(schema.Open)
+	if !ok {
+		return
+	}
+	for name, d := range subcharts(c) {
+		sub, ok := m[name].(schema.Open)
+		if !ok {
+			continue
+		}
+		if _, ok := sub[GlobalKey]; ok {
+			sub[GlobalKey] = schema.Unknown{}
+		}
+		forgetGlobals(d, sub)
+	}
+}
+
+// subcharts returns the subcharts of a chart by the names they have in its values.
+func subcharts(c *chart.Chart) map[string]*chart.Chart {
+	out := map[string]*chart.Chart{}
 	for _, d := range c.Dependencies() {
 		listed := false
 		for _, m := range c.Metadata.Dependencies {
-			if m == nil || m.Name != d.Name() {
-				continue
+			if m != nil && m.Name == d.Name() {
+				listed = true
+				out[cmp.Or(m.Alias, m.Name)] = d
 			}
-			listed = true
-			names[cmp.Or(m.Alias, m.Name)] = d
 		}
 		if !listed {
-			names[d.Name()] = d
+			out[d.Name()] = d
 		}
 	}
+	return out
+}
+
+// misfits returns a layer for every subchart whose values are set to something else than a map.
+func misfits(c *chart.Chart, values map[string]any, path validators.Path) []Layer {
+	var out []Layer
+	names := subcharts(c)
 	for _, name := range slices.Sorted(maps.Keys(names)) {
 		switch v := values[name].(type) {
 		case nil:
@@ -388,17 +413,18 @@ func mark(v any, placeholders map[string]bool, defaults map[string]any) any {
 		return v
 	}
 	m := marker{placeholders: placeholders}
-	out, _ := m.mark(v, defaults, defaults == nil)
+	out, _ := m.mark(v, defaults, false, defaults == nil)
 	return out
 }
 
 type marker struct{ placeholders map[string]bool }
 
-func (m marker) mark(v any, defaults any, vanish bool) (any, bool) {
+// mark marks one value; has tells that the chart has a default in its place, be it null.
+func (m marker) mark(v any, defaults any, has, vanish bool) (any, bool) {
 	switch v := v.(type) {
 	case string:
 		if m.placeholders[v] {
-			return schema.Unknown{MayVanish: vanish || defaults != nil}, true
+			return schema.Unknown{MayVanish: vanish || has}, true
 		}
 	case map[string]any:
 		d, _ := defaults.(map[string]any)
@@ -408,7 +434,8 @@ func (m marker) mark(v any, defaults any, vanish bool) (any, bool) {
 			if m.placeholders[k] {
 				isOpen = true
 			}
-			marked, changed := m.mark(c, d[k], vanish)
+			def, has := d[k]
+			marked, changed := m.mark(c, def, has, vanish)
 			if !changed && !m.placeholders[k] {
 				continue
 			}
@@ -430,7 +457,7 @@ func (m marker) mark(v any, defaults any, vanish bool) (any, bool) {
 		var out []any
 		for i, c := range v {
 			// An item of a list is there, whatever it is.
-			marked, changed := m.mark(c, nil, false)
+			marked, changed := m.mark(c, nil, false, false)
 			if !changed {
 				continue
 			}

@@ -194,11 +194,11 @@ func (r *Release) compose(ctx context.Context, inline map[string]any) error {
 	reader := documents{}
 	var refs []meta.ValuesReference
 	for i, s := range r.sources {
-		if s.ref.TargetPath == "" && i <= last {
+		if r.Open && (i <= last || s.ref.TargetPath != "") {
 			continue
 		}
 		text := s.content
-		if !s.known || r.Open && s.ref.TargetPath != "" {
+		if !s.known {
 			text = sentinel
 		}
 		name := strconv.Itoa(i)
@@ -212,6 +212,7 @@ func (r *Release) compose(ctx context.Context, inline map[string]any) error {
 	}
 	r.Values = composed
 	if r.Open {
+		// A path leads through maps that the missing document may hold something else in place of.
 		for _, s := range r.sources {
 			if s.ref.TargetPath != "" {
 				forget(r.Values, s.ref.TargetPath)
