@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 
 	"github.com/flux-admission/flux-admission/internal/charts"
 	"github.com/flux-admission/flux-admission/internal/check"
@@ -186,9 +187,9 @@ func checkPolicy(path string, rendered *render.Result) (bound *policy.Policy, fo
 			return nil, "", err
 		}
 		fold = "kustomization-namespace"
-		setting := parsed.Spec.Rules[fold]
-		setting.Raw = []byte(`{"action": "Warn"}`)
-		parsed.Spec.Rules[fold] = setting
+		parsed.Spec.Rules[fold] = apiextensionsv1.JSON{Raw: []byte(`{"action": "Warn"}`)}
+		// At the door this only warns, because of the order of an apply; in a tree everything is there at once.
+		parsed.Spec.Rules["kustomization-dependency-missing"] = apiextensionsv1.JSON{Raw: []byte(`{"action": "Deny"}`)}
 	}
 	bound, err = policy.Compile(parsed, rules, mutations, nil)
 	return bound, fold, err

@@ -14,6 +14,7 @@ func Rules() []*validators.Rule {
 	return []*validators.Rule{
 		kustomization.Namespace,
 		kustomization.TargetNamespace,
+		kustomization.DependencyMissing,
 		helmrelease.ValuesSchema,
 		helmrelease.UnknownKey,
 		helmrelease.ChartNotFound,
