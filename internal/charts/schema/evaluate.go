@@ -659,14 +659,14 @@ func (e *evaluator) gather(n *node, v any, seen *evaluated, sure state, top bool
 			for _, p := range n.patterns {
 				ok = ok || p.re.MatchString(name)
 			}
-			if ok || n.additionalFalse || n.additional != nil || !top && n.unevaluatedProperties != nil {
+			if ok || n.additionalFalse || n.additionalTrue || n.additional != nil || !top && n.unevaluatedProperties != nil {
 				seen.name(name, sure)
 			}
 		}
 	}
 	if list, ok := v.([]any); ok {
 		for i, item := range list {
-			if i < len(n.prefix) || n.items != nil || n.additionalItemsFalse || !top && n.unevaluatedItems != nil {
+			if i < len(n.prefix) || n.items != nil || n.additionalItemsFalse || n.additionalItemsTrue || !top && n.unevaluatedItems != nil {
 				seen.item(i, sure)
 			} else if n.contains != nil && n.containsEvaluates {
 				if s := e.child(n.contains, index(i), item, false); s != invalid {

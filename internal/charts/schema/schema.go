@@ -102,6 +102,7 @@ type node struct {
 	patterns                     []pattern
 	propertyNames                *node
 	additionalFalse              bool
+	additionalTrue               bool // says nothing of further properties but that they have been looked at
 	additional                   *node
 	dependencies                 []dependency
 	unevaluatedProperties        *node
@@ -111,6 +112,7 @@ type node struct {
 	items                    *node   // for all items after prefix
 	prefix                   []*node // the first items
 	additionalItemsFalse     bool
+	additionalItemsTrue      bool
 	contains                 *node
 	minContains, maxContains int
 	containsEvaluates        bool
@@ -281,7 +283,7 @@ func (b *builder) fillObject(s *jsonschema.Schema, n *node) {
 	n.propertyNames = b.node(s.PropertyNames)
 	switch a := s.AdditionalProperties.(type) {
 	case bool:
-		n.additionalFalse = !a
+		n.additionalFalse, n.additionalTrue = !a, a
 	case *jsonschema.Schema:
 		n.additional = b.node(a)
 	}
@@ -314,7 +316,7 @@ func (b *builder) fillArray(s *jsonschema.Schema, n *node) {
 		n.prefix = b.list(items)
 		switch a := s.AdditionalItems.(type) {
 		case bool:
-			n.additionalItemsFalse = !a
+			n.additionalItemsFalse, n.additionalItemsTrue = !a, a
 		case *jsonschema.Schema:
 			n.items = b.node(a)
 		}
