@@ -189,7 +189,9 @@ func checkPolicy(path string, rendered *render.Result) (bound *policy.Policy, fo
 		fold = "kustomization-namespace"
 		parsed.Spec.Rules[fold] = apiextensionsv1.JSON{Raw: []byte(`{"action": "Warn"}`)}
 		// At the door this only warns, because of the order of an apply; in a tree everything is there at once.
-		parsed.Spec.Rules["kustomization-dependency-missing"] = apiextensionsv1.JSON{Raw: []byte(`{"action": "Deny"}`)}
+		for _, rule := range []string{"kustomization-dependency-missing", "source-missing"} {
+			parsed.Spec.Rules[rule] = apiextensionsv1.JSON{Raw: []byte(`{"action": "Deny"}`)}
+		}
 	}
 	bound, err = policy.Compile(parsed, rules, mutations, nil)
 	return bound, fold, err

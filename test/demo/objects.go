@@ -76,6 +76,17 @@ spec:
     name: flux-system
 `
 
+// gitRepository takes a namespace. Nothing fetches it: no Flux controller runs here.
+const gitRepository = `apiVersion: source.toolkit.fluxcd.io/v1
+kind: GitRepository
+metadata:
+  name: flux-system
+  namespace: %s
+spec:
+  interval: 1h
+  url: https://git.example.com/cluster
+`
+
 // helmRepository takes the URL of the demo's own repository.
 const helmRepository = `apiVersion: source.toolkit.fluxcd.io/v1
 kind: HelmRepository

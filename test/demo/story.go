@@ -61,6 +61,9 @@ func (s *story) tell(ctx context.Context) (wrong int, err error) {
 		if err := s.client.Create(ctx, u); err != nil && !apierrors.IsAlreadyExists(err) {
 			return 0, fmt.Errorf("creating namespace %s: %w", ns, err)
 		}
+		if a := kubectlApply.Write(ctx, s.cp, fmt.Sprintf(gitRepository, ns)); a.Err != nil {
+			return 0, fmt.Errorf("creating the GitRepository: %w", a.Err)
+		}
 	}
 	if err := s.setMode(ctx, "Enforce"); err != nil {
 		return 0, err

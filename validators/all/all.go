@@ -7,6 +7,7 @@ import (
 	"github.com/flux-admission/flux-admission/validators/helmrelease"
 	"github.com/flux-admission/flux-admission/validators/kustomization"
 	"github.com/flux-admission/flux-admission/validators/schema"
+	"github.com/flux-admission/flux-admission/validators/source"
 )
 
 // Rules returns every rule, in the order of the documentation.
@@ -15,6 +16,7 @@ func Rules() []*validators.Rule {
 		kustomization.Namespace,
 		kustomization.TargetNamespace,
 		kustomization.DependencyMissing,
+		source.Missing,
 		helmrelease.ValuesSchema,
 		helmrelease.UnknownKey,
 		helmrelease.ChartNotFound,
