@@ -171,8 +171,7 @@ func (e *evaluator) eval(n *node, v any, report bool) state {
 		return invalid
 	}
 	st := e.evalConstants(n, v, t, report)
-	if st == invalid {
-		// As Helm's validator: one reason is enough when the value as a whole is not one of those allowed.
+	if st == invalid && !report {
 		return invalid
 	}
 	for _, ref := range n.refs {
@@ -201,7 +200,6 @@ func (e *evaluator) evalConstants(n *node, v any, t types, report bool) state {
 		s := e.equal(v, *n.constant)
 		if s == invalid {
 			e.report(report, "const", constMessage(*n.constant))
-			return invalid
 		}
 		st = and(st, s)
 	}
@@ -217,7 +215,6 @@ func (e *evaluator) evalConstants(n *node, v any, t types, report bool) state {
 		}
 		if s == invalid {
 			e.reportSuggesting(report, "enum", enumMessage(n.enum), v, n.enum)
-			return invalid
 		}
 		st = and(st, s)
 	}
