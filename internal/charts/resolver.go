@@ -79,7 +79,7 @@ const (
 
 // Observer is told what happens to charts. Its methods return soon and are safe for concurrent use.
 type Observer interface {
-	// Resolved is called once for every lookup of a chart. Kind is the source's.
+	// Resolved is called once for every lookup of a chart. Kind is the source's, "other" for one that Flux has not.
 	Resolved(kind string, outcome Outcome)
 	// Fetched is called when reading a chart from a source has ended, in the background or not.
 	Fetched(kind string, outcome Outcome, took time.Duration)
@@ -253,11 +253,20 @@ func (r *Resolver) answer(ref validators.ChartRef, outcome Outcome, res result) 
 	} else if res.presence == validators.Unknown && outcome != OutcomeTimeout {
 		outcome = OutcomeError
 	}
-	r.opts.Observer.Resolved(ref.Source.Kind, outcome)
+	r.opts.Observer.Resolved(known(ref.Source.Kind), outcome)
 	if res.presence == validators.Present {
 		return res.chart, validators.Present, nil
 	}
 	return nil, res.presence, res.err
+}
+
+// known returns the kind of a source, or "other" for a kind that Flux has not: what a user writes is no metric label.
+func known(kind string) string {
+	switch kind {
+	case "HelmRepository", "HelmChart", "OCIRepository", "GitRepository", "Bucket", "ExternalArtifact":
+		return kind
+	}
+	return "other"
 }
 
 // find returns what is known of a chart, or has it read and waits for it.
@@ -373,7 +382,7 @@ func (r *Resolver) read(key string, src source, f *flight) {
 	delete(r.flights, key)
 	r.mu.Unlock()
 	close(f.done)
-	r.opts.Observer.Fetched(src.kind(), outcome, time.Since(start))
+	r.opts.Observer.Fetched(known(src.kind()), outcome, time.Since(start))
 	charts, bytes := r.cache.size()
 	r.opts.Observer.Cached(charts, bytes)
 	if res.presence == validators.Present {
