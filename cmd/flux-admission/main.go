@@ -5,6 +5,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"log"
+	"log/slog"
 	"os"
 	"os/signal"
 	"strings"
@@ -24,6 +27,7 @@ func main() {
 }
 
 func run(args []string) int {
+	silenceLibraries()
 	ctx, stop := terminated()
 	defer stop()
 	root := newRoot()
@@ -40,6 +44,13 @@ func run(args []string) int {
 		return exitFailed
 	}
 	return exitUsage
+}
+
+// silenceLibraries keeps the standard loggers quiet: Helm's merging of values prints them there, and they may come from a Secret. The program's own
+// log goes through zap.
+func silenceLibraries() {
+	log.SetOutput(io.Discard)
+	slog.SetDefault(slog.New(slog.DiscardHandler))
 }
 
 // terminated returns a context that ends at the first SIGINT or SIGTERM. The second one ends the process at once.

@@ -58,6 +58,7 @@ type serveOptions struct {
 	chartCacheDir                 string
 	chartsAllowLocal              bool
 	noCrossNamespaceRefs          bool
+	schemaHosts                   []string
 	webhookHost                   string
 	webhookPort                   int
 	metricsAddress, healthAddress string
@@ -84,6 +85,7 @@ func newServe() *cobra.Command {
 	f.DurationVar(&o.chartWait, "chart-wait", 2*time.Second, "how long a review may wait for a chart to be fetched; 0 never waits")
 	f.StringVar(&o.chartCache, "chart-cache", "96Mi", "memory for charts and their compiled schemas")
 	f.StringVar(&o.chartCacheDir, "chart-cache-dir", "", "directory that keeps charts across restarts (default: none)")
+	f.StringArrayVar(&o.schemaHosts, "schema-host", nil, "host that a $ref of a chart's schema may lead to; may be repeated (default: none)")
 	f.BoolVar(&o.noCrossNamespaceRefs, "no-cross-namespace-refs", false, "take sources of other namespaces for blocked, as Flux's controllers do with the flag of this name")
 	f.BoolVar(&o.chartsAllowLocal, "charts-allow-local", false, "let a chart repository redirect to loopback and link-local addresses")
 	f.StringVar(&o.kubeconfig, "kubeconfig", "", "kubeconfig file (default: the Pod's service account, or $KUBECONFIG)")
@@ -166,7 +168,7 @@ func serve(ctx context.Context, o serveOptions) error {
 	}
 	resolver, err := charts.New(charts.Options{
 		Dirs: o.charts, Wait: o.chartWait, CacheBytes: chartCache.Value(), CacheDir: o.chartCacheDir,
-		NoCrossNamespace: o.noCrossNamespaceRefs, AllowLocal: o.chartsAllowLocal, Observer: newChartMetrics(registry), Log: log.WithName("charts"),
+		NoCrossNamespace: o.noCrossNamespaceRefs, SchemaHosts: o.schemaHosts, AllowLocal: o.chartsAllowLocal, Observer: newChartMetrics(registry), Log: log.WithName("charts"),
 	})
 	if err != nil {
 		return fmt.Errorf("--charts, --chart-cache-dir: %w", err)
