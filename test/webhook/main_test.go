@@ -70,6 +70,9 @@ func setUp(cp *controlplane.ControlPlane) error {
 	if err := env.client.Create(ctx, flux); err != nil && !apierrors.IsAlreadyExists(err) {
 		return err
 	}
+	if err := env.client.Create(ctx, gitRepository("flux-system", "x")); err != nil {
+		return fmt.Errorf("creating the source of the Kustomizations: %w", err)
+	}
 	return env.balancer.wait(ctx, 2)
 }
 
@@ -95,6 +98,15 @@ func failClosed(ctx context.Context) error {
 		return err
 	}
 	return env.client.Update(ctx, &m)
+}
+
+// gitRepository is the source that every Kustomization here refers to.
+func gitRepository(namespace, name string) *unstructured.Unstructured {
+	return &unstructured.Unstructured{Object: map[string]any{
+		"apiVersion": "source.toolkit.fluxcd.io/v1", "kind": "GitRepository",
+		"metadata": map[string]any{"namespace": namespace, "name": name},
+		"spec":     map[string]any{"interval": "10m", "url": "https://git.example.com/x.git"},
+	}}
 }
 
 // kustomization is a Flux Kustomization that no rule complains about in flux-system, and one in any other namespace.
