@@ -48,6 +48,10 @@ type Lookup interface {
 	// Kind returns what is known of a kind. Present says that the API server serves it, Absent that nothing makes it serve it. The Kind
 	// may be there all the same, from what is known of it elsewhere: then its schema can be judged by, and its versions only guessed by.
 	Kind(ctx context.Context, gk schema.GroupKind) (*Kind, Presence, error)
+	// Build returns what a Flux Kustomization builds. Absent says that there is no such Kustomization; in a cluster it is Unknown.
+	Build(ctx context.Context, key types.NamespacedName) (*Build, Presence, error)
+	// Appliers returns the Flux Kustomizations that apply an object, sorted; Present with none means that none does. It is never Absent.
+	Appliers(ctx context.Context, gk schema.GroupKind, key types.NamespacedName) ([]types.NamespacedName, Presence, error)
 }
 
 // ObjectRef names another object. Namespace is filled in by whoever builds the reference, never left to a default.
@@ -82,6 +86,54 @@ type Chart interface {
 	// Validate composes the values as Flux and Helm do and puts them to the schema of the chart and of each enabled subchart.
 	// An error means that no verdict could be had; its text carries no value of a Secret.
 	Validate(ctx context.Context, v Values) (ValuesVerdict, error)
+	// Render composes the values likewise and renders the chart as Helm does for an installation, without asking a cluster. Present comes
+	// with the rendering; Unknown says why none can be had: a part of the values cannot be read, the chart's templates are not there.
+	// It is never Absent.
+	Render(ctx context.Context, r Release) (*Rendering, Presence, error)
+	// CRDs returns the names of the CustomResourceDefinitions ("widgets.example.com") that the chart's crds/ directory holds, subcharts
+	// included, sorted.
+	CRDs() []string
+}
+
+// Release is what a chart is rendered with.
+type Release struct {
+	// Name and Namespace are the Helm release's, not those of the HelmRelease object.
+	Name, Namespace string
+	Values          Values
+	// SkipCRDs leaves out what is in crds/.
+	SkipCRDs bool
+}
+
+// Rendering is what a chart renders to, or why Helm refuses to.
+type Rendering struct {
+	// Objects are what Helm would create, crds/ and hooks included, before any post-renderer.
+	Objects []RenderedObject
+	// Failure is nil when the chart renders.
+	Failure *RenderFailure
+	// DeadKeys are keys of the release's own values whose removal changes nothing in what is rendered and that the chart's own values do not
+	// have, in the order of their paths. Nil unless the chart could be rendered without each.
+	DeadKeys []UnknownKey
+}
+
+// RenderedObject is an object that a chart renders.
+type RenderedObject struct {
+	Object *unstructured.Unstructured
+	// Template is the file it comes from, with the chart's name: "app/templates/deployment.yaml".
+	Template string
+	// Line is where in the rendered text of the template the object begins, from 1.
+	Line int
+}
+
+// RenderFailure is why a chart does not render.
+type RenderFailure struct {
+	// Template is the file at fault, with the chart's name; may be empty.
+	Template string
+	// Line and Column are those of the template, from 1; 0 when not known.
+	Line, Column int
+	// Values is the value at fault as the template names it, a path in the release's values; empty when the message names none.
+	Values Path
+	// Message is what is wrong in plain words, one line without a period, with no value that may come from a Secret.
+	Message string
 }
 
 // Values are the parts that a HelmRelease's values are composed of, lowest precedence first: From in order, then Inline.

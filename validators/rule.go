@@ -46,6 +46,12 @@ type Meta struct {
 	// AnyKind says that Check is called for every object, whatever its kind; Kinds is empty then. Such a rule is not asked about what
 	// comes out of admission (Request.Admission), and no webhook is registered for it.
 	AnyKind bool
+	// Files says that Check is called for the objects that stand for files of a Git tree (FileKind); Kinds is empty then.
+	Files bool
+	// Orphans says that Check is called for Flux objects that no Kustomization applies (Provenance.Orphaned), and for no other; Kinds is empty then.
+	Orphans bool
+	// Offline says that Check needs a rendered Git tree: it is not asked about what comes out of admission. So it is with AnyKind, Files and Orphans.
+	Offline bool
 	// Severity is the author's opinion; the operator's action is separate.
 	Severity Severity
 	// Doc is the text for people.
@@ -79,8 +85,13 @@ func (m *Meta) Validate() error {
 	}
 	bad(!idPattern.MatchString(m.ID), "ID must be two capital letters and three digits")
 	bad(!namePattern.MatchString(m.Name), "Name must be lower-case words joined by hyphens")
-	bad(len(m.Kinds) == 0 && !m.AnyKind, "Kinds is empty")
-	bad(len(m.Kinds) > 0 && m.AnyKind, "Kinds must be empty with AnyKind")
+	subjects := 0
+	for _, is := range []bool{len(m.Kinds) > 0, m.AnyKind, m.Files, m.Orphans} {
+		if is {
+			subjects++
+		}
+	}
+	bad(subjects != 1, "one of Kinds, AnyKind, Files and Orphans must be set, and only one")
 	bad(m.Severity != SeverityError && m.Severity != SeverityWarning && m.Severity != SeverityInfo, "Severity must be error, warning or info")
 	bad(m.Doc.Title == "" || strings.HasSuffix(m.Doc.Title, "."), "Doc.Title must be set and not end with a period")
 	bad(!strings.HasSuffix(m.Doc.Why, "."), "Doc.Why must end with a period")
@@ -91,6 +102,9 @@ func (m *Meta) Validate() error {
 	}
 	return nil
 }
+
+// AtAdmission tells whether the rule is asked about objects that come out of admission. No webhook is registered for the others.
+func (m *Meta) AtAdmission() bool { return len(m.Kinds) > 0 && !m.Offline }
 
 // Compiler is implemented by parameters and settings that are checked and prepared once, when a policy is read. After Compile
 // they are shared between requests and do not change. The error names the field, relative to the parameters: "requiredFor[0].path: ...".

@@ -19,6 +19,9 @@ type Suite struct {
 	params map[string]any               // by rule name
 	byKind map[schema.GroupKind][]*Rule // those for any kind included
 	any    []*Rule                      // for the kinds that are not in byKind
+	// admitted are those of byKind that are asked at admission; files and orphans are asked about nothing else.
+	admitted       map[schema.GroupKind][]*Rule
+	files, orphans []*Rule
 }
 
 // Result is what a suite found out about one object. The order is stable: rules in the suite's order, findings by path.
@@ -57,36 +60,48 @@ func NewSuite(rules ...*Rule) (*Suite, error) {
 }
 
 func (s *Suite) index() {
-	s.byKind = map[schema.GroupKind][]*Rule{}
+	s.byKind, s.admitted = map[schema.GroupKind][]*Rule{}, map[schema.GroupKind][]*Rule{}
 	for _, r := range s.rules {
 		for _, gk := range r.Kinds {
 			s.byKind[gk] = nil
 		}
 	}
 	for _, r := range s.rules {
-		if r.AnyKind {
+		switch {
+		case r.AnyKind:
 			s.any = append(s.any, r)
 			for gk := range s.byKind {
 				s.byKind[gk] = append(s.byKind[gk], r)
 			}
-			continue
+		case r.Files:
+			s.files = append(s.files, r)
+		case r.Orphans:
+			s.orphans = append(s.orphans, r)
 		}
 		for _, gk := range r.Kinds {
 			s.byKind[gk] = append(s.byKind[gk], r)
+			if r.AtAdmission() {
+				s.admitted[gk] = append(s.admitted[gk], r)
+			}
 		}
 	}
 }
 
 // rulesFor returns the rules that are asked about the object, in the suite's order.
 func (s *Suite) rulesFor(r Request) []*Rule {
-	rules, ok := s.byKind[r.Object.GroupVersionKind().GroupKind()]
-	if !ok {
-		rules = s.any
+	gvk := r.Object.GroupVersionKind()
+	switch {
+	case r.Provenance != nil && r.Provenance.Orphaned:
+		return s.orphans
+	case gvk == FileKind:
+		return s.files
+	case r.Admission:
+		return s.admitted[gvk.GroupKind()]
 	}
-	if !r.Admission {
+	if rules, ok := s.byKind[gvk.GroupKind()]; ok {
 		return rules
 	}
-	return slices.DeleteFunc(slices.Clone(rules), func(r *Rule) bool { return r.AnyKind })
+	return s.any
 }
 
 // Bind returns a suite of those rules that keep accepts, with the given typed parameters by rule name. Rules without an entry
@@ -117,8 +132,8 @@ func (s *Suite) Rules() []*Meta {
 	return out
 }
 
-// Handles tells whether any rule of the suite looks at the kind in particular: rules for any kind do not count.
-func (s *Suite) Handles(gk schema.GroupKind) bool { return len(s.byKind[gk]) > 0 }
+// Handles tells whether any rule of the suite is asked about the kind at admission.
+func (s *Suite) Handles(gk schema.GroupKind) bool { return len(s.admitted[gk]) > 0 }
 
 // Evaluate runs every rule for the object's kind. A rule that fails or panics is recorded in Errors and the others still run.
 //

@@ -43,7 +43,7 @@ func TestNewSuiteRefusesBrokenDeclarations(t *testing.T) {
 	}{
 		"a rule that is malformed in every field names them all": {
 			[]*validators.Rule{broken},
-			[]string{"ID must", "Name must", "Kinds is empty", "Severity must", "Title must", "Why must", "Fix must", "Since must"},
+			[]string{"ID must", "Name must", "one of Kinds", "Severity must", "Title must", "Why must", "Fix must", "Since must"},
 		},
 		"a rule without a check":    {[]*validators.Rule{rule("XX001", "x", nil)}, []string{"Check is nil"}},
 		"an ID that is used twice":  {[]*validators.Rule{rule("XX001", "x", ok), rule("XX001", "y", ok)}, []string{"used twice"}},

@@ -357,7 +357,9 @@ func listen(ctx context.Context, flags, address string) (net.Listener, error) {
 func kinds() []schema.GroupKind {
 	var out []schema.GroupKind
 	for _, r := range allvalidators.Rules() {
-		out = append(out, r.Kinds...)
+		if r.AtAdmission() {
+			out = append(out, r.Kinds...)
+		}
 	}
 	for _, m := range allmutators.Mutators() {
 		out = append(out, m.Kinds...)

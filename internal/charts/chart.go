@@ -8,6 +8,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -147,6 +148,16 @@ func (c *Chart) Validate(ctx context.Context, v validators.Values) (validators.V
 	verdict.Missing = slices.Compact(verdict.Missing)
 	return verdict, nil
 }
+
+// Render implements validators.Chart.
+func (c *Chart) Render(context.Context, validators.Release) (*validators.Rendering, validators.Presence, error) {
+	return nil, validators.Unknown, errNoTemplates
+}
+
+// CRDs implements validators.Chart.
+func (c *Chart) CRDs() []string { return nil }
+
+var errNoTemplates = errors.New("the chart's templates are not read here")
 
 // judgeAll composes a release's values and puts them to the schemas of the chart and its enabled subcharts.
 func (c *Chart) judgeAll(ctx context.Context, release *values.Release) (validators.ValuesVerdict, error) {

@@ -102,6 +102,16 @@ func (c *Cluster) Kind(ctx context.Context, gk schema.GroupKind) (*validators.Ki
 	return c.Kinds.Kind(ctx, gk)
 }
 
+// Build implements validators.Lookup: a cluster holds what was built last, not what will be.
+func (c *Cluster) Build(context.Context, types.NamespacedName) (*validators.Build, validators.Presence, error) {
+	return nil, validators.Unknown, errNoBuilds
+}
+
+// Appliers implements validators.Lookup.
+func (c *Cluster) Appliers(context.Context, schema.GroupKind, types.NamespacedName) ([]types.NamespacedName, validators.Presence, error) {
+	return nil, validators.Unknown, errNoBuilds
+}
+
 func (c *Cluster) version(gk schema.GroupKind) (schema.GroupVersionKind, error) {
 	m, err := c.mapper.RESTMapping(gk)
 	if err != nil {

@@ -25,6 +25,15 @@ type Kinds interface {
 	Kind(ctx context.Context, gk schema.GroupKind) (*validators.Kind, validators.Presence, error)
 }
 
+// Builds tells what Flux Kustomizations build; internal/render implements it. The contract is that of validators.Lookup.
+type Builds interface {
+	Build(ctx context.Context, key types.NamespacedName) (*validators.Build, validators.Presence, error)
+	Appliers(ctx context.Context, gk schema.GroupKind, key types.NamespacedName) ([]types.NamespacedName, validators.Presence, error)
+}
+
+// errNoBuilds explains an Unknown where no Builds are given.
+var errNoBuilds = errors.New("what Kustomizations build is not seen here")
+
 // errNoKinds explains an Unknown where no Kinds are given.
 var errNoKinds = errors.New("schemas are not read here")
 
@@ -39,6 +48,8 @@ type Memory struct {
 	Charts Charts
 	// Kinds knows kinds and their schemas; nil makes every kind Unknown.
 	Kinds Kinds
+	// Builds knows what Kustomizations build; nil makes that Unknown.
+	Builds Builds
 
 	objects map[schema.GroupKind]map[types.NamespacedName]*unstructured.Unstructured
 	hidden  map[schema.GroupKind]map[types.NamespacedName]error
@@ -126,4 +137,20 @@ func (m *Memory) Kind(ctx context.Context, gk schema.GroupKind) (*validators.Kin
 		return nil, validators.Unknown, errNoKinds
 	}
 	return m.Kinds.Kind(ctx, gk)
+}
+
+// Build implements validators.Lookup.
+func (m *Memory) Build(ctx context.Context, key types.NamespacedName) (*validators.Build, validators.Presence, error) {
+	if m.Builds == nil {
+		return nil, validators.Unknown, errNoBuilds
+	}
+	return m.Builds.Build(ctx, key)
+}
+
+// Appliers implements validators.Lookup.
+func (m *Memory) Appliers(ctx context.Context, gk schema.GroupKind, key types.NamespacedName) ([]types.NamespacedName, validators.Presence, error) {
+	if m.Builds == nil {
+		return nil, validators.Unknown, errNoBuilds
+	}
+	return m.Builds.Appliers(ctx, gk, key)
 }

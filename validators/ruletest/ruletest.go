@@ -14,6 +14,9 @@
 //	-- lookup/crds/NAME.yaml -- CustomResourceDefinitions that are installed; other kinds are Kubernetes' own, or absent. A line
 //	                         "Kind group/Name: reason" in lookup/hidden makes a kind unknown
 //	-- lookup/charts/... --  chart directories, for lookups of charts
+//	-- lookup/builds.yaml -- what Flux Kustomizations build, a list; the Kustomizations themselves are objects of lookup/:
+//	                         {kustomization: ns/name, applies: ["Kind.group ns/name", ...], complete: true, problems: [{kind, path, message, ...}]}
+//	-- provenance.yaml --    {declaredNamespace, kustomization: ns/name, orphaned, lister} of the object
 //	-- policy.yaml --        the rule's parameters
 //	-- fixed.yaml --         the object after the findings' edits; it must pass
 package ruletest
@@ -62,6 +65,8 @@ type Case struct {
 	Hidden map[ObjectKey]string
 	// CRDs are the CustomResourceDefinitions of lookup/crds/.
 	CRDs []*unstructured.Unstructured
+	// Builds are what the Kustomizations of lookup/builds.yaml build.
+	Builds map[types.NamespacedName]*validators.Build
 	// Charts are the files below lookup/charts/, by their path below it.
 	Charts map[string][]byte
 	// Params is policy.yaml; nil when there is none.
@@ -119,6 +124,10 @@ func Parse(name string, data []byte) (*Case, error) {
 			c.Params = f.Data
 		case f.Name == "fixed.yaml":
 			c.Fixed, err = object(f.Data)
+		case f.Name == "provenance.yaml":
+			c.Request.Provenance, err = provenance(f.Data)
+		case f.Name == "lookup/builds.yaml":
+			c.Builds, err = builds(f.Data)
 		case f.Name == "lookup/hidden":
 			err = c.hidden(string(f.Data))
 		case strings.HasPrefix(f.Name, "lookup/charts/"):
@@ -267,6 +276,9 @@ func (c *Case) Lookup(t *testing.T, charts ChartsFunc) *lookup.Memory {
 		m.Charts = charts(t, c.WriteCharts(t))
 	}
 	m.Kinds = &kinds{c: c}
+	if c.Builds != nil {
+		m.Builds = built(c.Builds)
+	}
 	return m
 }
 

@@ -86,7 +86,9 @@ func MutateConditions() []admissionv1.MatchCondition {
 func Validating(rules []*validators.Rule) *admissionv1.ValidatingWebhookConfiguration {
 	var kinds []schema.GroupKind
 	for _, r := range rules {
-		kinds = append(kinds, r.Kinds...)
+		if r.AtAdmission() {
+			kinds = append(kinds, r.Kinds...)
+		}
 	}
 	fail, equivalent, none, timeout := admissionv1.Ignore, admissionv1.Equivalent, admissionv1.SideEffectClassNone, int32(TimeoutSeconds)
 	return &admissionv1.ValidatingWebhookConfiguration{

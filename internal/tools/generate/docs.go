@@ -56,7 +56,7 @@ func generateDocs(out files) error {
 func rulePage(s *schemas, r *validators.Rule) ([]byte, error) {
 	var b bytes.Buffer
 	fmt.Fprintf(&b, "# %s (%s)\n\n%s.\n\n**Why.** %s\n\n**Fix.** %s\n\n", r.Name, r.ID, r.Doc.Title, r.Doc.Why, r.Doc.Fix)
-	fmt.Fprintf(&b, "Severity %s, default action %s, since %s. Looks at %s.", r.Severity, r.DefaultAction(), r.Doc.Since, kinds(r.Kinds))
+	fmt.Fprintf(&b, "Severity %s, default action %s, since %s. Looks at %s.", r.Severity, r.DefaultAction(), r.Doc.Since, subjects(r))
 	if len(r.Reads) > 0 {
 		fmt.Fprintf(&b, " Reads %s.", kinds(r.Reads))
 	}
@@ -132,6 +132,22 @@ func annotate(object string) string {
 		b.WriteString(line)
 	}
 	return b.String()
+}
+
+// subjects says what a rule looks at, and where it is asked.
+func subjects(r *validators.Rule) string {
+	before := "; asked before the cluster, by check"
+	switch {
+	case r.AnyKind:
+		return "objects of any kind" + before
+	case r.Files:
+		return "the files of a Git tree" + before
+	case r.Orphans:
+		return "Flux objects that nothing applies" + before
+	case r.Offline:
+		return kinds(r.Kinds) + before
+	}
+	return kinds(r.Kinds)
 }
 
 func kinds(list []schema.GroupKind) string {

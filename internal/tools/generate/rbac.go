@@ -19,6 +19,9 @@ const rbacFile = "manifests/base/rbac-generated.yaml"
 func generateRBAC(out files) error {
 	reads := map[schema.GroupKind]bool{{Kind: "Namespace"}: true} // overrides select namespaces
 	for _, r := range allvalidators.Rules() {
+		if !r.AtAdmission() {
+			continue
+		}
 		for _, gk := range r.Reads {
 			reads[gk] = true
 		}

@@ -1,0 +1,98 @@
+package ruletest
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+	sigsyaml "sigs.k8s.io/yaml"
+
+	"github.com/flux-admission/flux-admission/validators"
+)
+
+// built implements lookup.Builds on what a case says.
+type built map[types.NamespacedName]*validators.Build
+
+// Build implements lookup.Builds.
+func (b built) Build(_ context.Context, key types.NamespacedName) (*validators.Build, validators.Presence, error) {
+	if build, ok := b[key]; ok {
+		return build, validators.Present, nil
+	}
+	return nil, validators.Absent, nil
+}
+
+// Appliers implements lookup.Builds.
+func (b built) Appliers(_ context.Context, gk schema.GroupKind, key types.NamespacedName) ([]types.NamespacedName, validators.Presence, error) {
+	var out []types.NamespacedName
+	for k, build := range b {
+		if slices.Contains(build.Applies, validators.ObjectRef{Group: gk.Group, Kind: gk.Kind, Namespace: key.Namespace, Name: key.Name}) {
+			out = append(out, k)
+		}
+	}
+	slices.SortFunc(out, func(a, b types.NamespacedName) int { return strings.Compare(a.String(), b.String()) })
+	return out, validators.Present, nil
+}
+
+func key(text string) types.NamespacedName {
+	namespace, name, ok := strings.Cut(text, "/")
+	if !ok {
+		return types.NamespacedName{Name: text}
+	}
+	return types.NamespacedName{Namespace: namespace, Name: name}
+}
+
+func builds(data []byte) (map[types.NamespacedName]*validators.Build, error) {
+	var list []struct {
+		Kustomization string   `json:"kustomization"`
+		Applies       []string `json:"applies"`
+		Complete      bool     `json:"complete"`
+		Problems      []struct {
+			validators.BuildProblem
+			Path string `json:"path"`
+		} `json:"problems"`
+	}
+	if err := sigsyaml.UnmarshalStrict(data, &list); err != nil {
+		return nil, err
+	}
+	out := map[types.NamespacedName]*validators.Build{}
+	for _, item := range list {
+		b := &validators.Build{Complete: item.Complete}
+		for _, text := range item.Applies {
+			kind, name, ok := strings.Cut(text, " ")
+			if !ok {
+				return nil, fmt.Errorf("applies: %q: want \"Kind.group namespace/name\"", text)
+			}
+			gk, k := schema.ParseGroupKind(kind), key(name)
+			b.Applies = append(b.Applies, validators.ObjectRef{Group: gk.Group, Kind: gk.Kind, Namespace: k.Namespace, Name: k.Name})
+		}
+		for _, p := range item.Problems {
+			problem := p.BuildProblem
+			for step := range strings.SplitSeq(p.Path, ".") {
+				if step != "" {
+					problem.Path = problem.Path.Child(step)
+				}
+			}
+			b.Problems = append(b.Problems, problem)
+		}
+		out[key(item.Kustomization)] = b
+	}
+	return out, nil
+}
+
+func provenance(data []byte) (*validators.Provenance, error) {
+	var from struct {
+		DeclaredNamespace string `json:"declaredNamespace"`
+		Kustomization     string `json:"kustomization"`
+		Orphaned          bool   `json:"orphaned"`
+		Lister            string `json:"lister"`
+	}
+	if err := sigsyaml.UnmarshalStrict(data, &from); err != nil {
+		return nil, err
+	}
+	return &validators.Provenance{
+		DeclaredNamespace: from.DeclaredNamespace, Kustomization: key(from.Kustomization), Orphaned: from.Orphaned, Lister: from.Lister,
+	}, nil
+}
