@@ -37,6 +37,9 @@ type Build struct {
 	Applies []ObjectRef
 	// Complete says that Applies are all. They are not when the build fails, or takes in something that is not in the tree.
 	Complete bool
+	// Precedes are the Kustomizations that cannot be applied before this one has been, itself included: those that depend on it, those that only
+	// it applies, and so on.
+	Precedes map[types.NamespacedName]bool
 	// Problems are what is wrong with the build, by place.
 	Problems []BuildProblem
 }
@@ -46,7 +49,7 @@ type ProblemKind string
 
 // The kinds of problems of a build.
 const (
-	// ProblemPath: spec.path is not in the source. Near is a path that is, if one resembles it.
+	// ProblemPath: spec.path is not in the source. Name is the path as it is written, Near is a path that is, if one resembles it.
 	ProblemPath ProblemKind = "path-missing"
 	// ProblemBuild: kustomize refuses to build.
 	ProblemBuild ProblemKind = "build-failed"

@@ -5,14 +5,19 @@ package check
 import (
 	"context"
 	"fmt"
+	"runtime"
+	"slices"
+	"sync"
+	"sync/atomic"
 
-	"github.com/flux-admission/flux-admission/internal/crdschema"
-	"github.com/flux-admission/flux-admission/internal/crdschema/builtin"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
 	"github.com/flux-admission/flux-admission/internal/lookup"
 	"github.com/flux-admission/flux-admission/internal/policy"
 	"github.com/flux-admission/flux-admission/internal/render"
 	"github.com/flux-admission/flux-admission/internal/report"
 	"github.com/flux-admission/flux-admission/validators"
+	"github.com/flux-admission/flux-admission/validators/flux"
 )
 
 // Options say what is checked by what.
@@ -21,138 +26,297 @@ type Options struct {
 	Policy *policy.Policy
 	// Charts resolves charts; nil makes every chart unknown.
 	Charts lookup.Charts
+	// CRDs are CustomResourceDefinitions that are installed although the tree does not apply them, with where they come from.
+	CRDs []Definition
 	// FoldRule is the name of a rule whose findings are folded into one for people; empty for none.
 	FoldRule string
+	// Workers is how many objects are evaluated at a time; default: the number of processors.
+	Workers int
+	// Progress is called as objects are evaluated, from several goroutines: of all objects, done are. Nil for nobody.
+	Progress func(done, all int)
+	// Found is called for every finding on a rendered object, in no order but one at a time. Nil for nobody.
+	Found func(*render.Object, *validators.Finding)
+}
+
+// Definition is a CustomResourceDefinition and where it comes from, for people.
+type Definition struct {
+	Origin string
+	Object *unstructured.Unstructured
 }
 
 // Run evaluates what was rendered. Findings are in the report; an error means that nothing could be evaluated.
 func Run(ctx context.Context, rendered *render.Result, o Options) (*report.Report, error) {
 	r := &report.Report{Rules: o.Policy.Evaluated()}
 	r.Summary.Files = rendered.Files
-	said := map[string]bool{}
+	e := &evaluation{report: r, options: o, said: map[string]bool{}}
+	var all []task
 	for _, p := range rendered.Problems {
-		addProblem(r, p, said)
+		e.problem(p)
+	}
+	files, err := fileTasks(rendered)
+	if err != nil {
+		return nil, err
+	}
+	all = append(all, files...)
+	for _, orphan := range rendered.Orphans {
+		if orphan.Under == nil {
+			all = append(all, orphanTask(orphan))
+		}
 	}
 	for _, c := range rendered.Clusters {
-		if err := cluster(ctx, r, c, o, said); err != nil {
+		tasks, err := clusterTasks(ctx, c, o)
+		if err != nil {
 			return nil, err
 		}
+		all = append(all, tasks...)
+		r.Summary.Kustomizations += len(c.Kustomizations)
+		r.Summary.Objects += len(tasks)
+		for _, k := range c.Kustomizations {
+			for _, p := range k.Problems {
+				e.problem(p)
+			}
+		}
+	}
+	if err := e.run(ctx, all); err != nil {
+		return nil, err
+	}
+	for _, c := range rendered.Clusters {
+		draw(&r.Graph, c, r.Findings)
 	}
 	r.Normalize()
 	return r, nil
 }
 
-func cluster(ctx context.Context, r *report.Report, c *render.Cluster, o Options, said map[string]bool) error {
-	kinds, err := knownKinds(c)
+// task is one object to put to the policy, and what the report says of it.
+type task struct {
+	subject
+	request validators.Request
+	look    validators.Lookup
+}
+
+// subject is what findings are about: a rendered object, a file, or an object that nothing applies.
+type subject struct {
+	name          report.Object
+	kustomization string
+	file          string
+	// rendered is nil for what was not rendered.
+	rendered *render.Object
+	// place is where it is, for what was not rendered.
+	place render.Place
+}
+
+// clusterTasks are the objects of a cluster.
+func clusterTasks(ctx context.Context, c *render.Cluster, o Options) ([]task, error) {
+	look := c.Lookup(o.Charts)
+	kinds, err := knownKinds(ctx, c, look, o)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	look := lookup.WithKinds(c.Lookup(o.Charts), kinds)
-	r.Summary.Kustomizations += len(c.Kustomizations)
-	for _, k := range c.Kustomizations {
-		for _, p := range k.Problems {
-			addProblem(r, p, said)
-		}
-	}
+	look = lookup.WithKinds(look, kinds)
+	var out []task
 	for _, object := range c.Objects {
-		if err := ctx.Err(); err != nil {
-			return fmt.Errorf("checking %s: %w", object, err)
-		}
-		// What check itself implies has no place in Git, and what another cluster gets is that cluster's.
-		if object.Origin.Implied || object.Kustomization != nil && object.Kustomization.Elsewhere() {
+		// What another cluster gets is that cluster's. What the entry point implies has no place in Git, but a Kustomization's build has.
+		if object.Kustomization != nil && object.Kustomization.Elsewhere() || object.Origin.Implied && object.GroupVersionKind().GroupKind() != flux.Kustomization {
 			continue
 		}
-		r.Summary.Objects++
-		request := validators.Request{Operation: validators.Create, Object: object.Unstructured, Opaque: object.Unknown}
-		add(r, object, o.Policy.Review(ctx, request, look), o.FoldRule, said)
+		s := subject{name: named(object.Unstructured), file: object.Origin.File, rendered: object}
+		from := &validators.Provenance{DeclaredNamespace: object.DeclaredNamespace()}
+		if object.Kustomization != nil {
+			from.Kustomization = object.Kustomization.Key
+			s.kustomization = object.Kustomization.Key.String()
+		}
+		out = append(out, task{s, validators.Request{
+			Operation: validators.Create, Object: object.Unstructured, Opaque: object.Unknown, Provenance: from,
+		}, look})
+	}
+	return out, nil
+}
+
+// fileTasks are the files that have problems.
+func fileTasks(rendered *render.Result) ([]task, error) {
+	var names []string
+	byFile := map[string][]validators.BuildProblem{}
+	for _, p := range rendered.Problems {
+		if problem, ok := p.ForRules(); ok {
+			if byFile[p.Place.File] == nil {
+				names = append(names, p.Place.File)
+			}
+			byFile[p.Place.File] = append(byFile[p.Place.File], problem)
+		}
+	}
+	var out []task
+	for _, name := range names {
+		for _, problem := range byFile[name] {
+			o, err := validators.NewFile(name, []validators.BuildProblem{problem})
+			if err != nil {
+				return nil, err
+			}
+			s := subject{name: named(o), file: name, place: render.Place(problem.Place)}
+			if object := objectAt(rendered, s.place); object != nil {
+				s.name = named(object.Unstructured)
+				if object.Kustomization != nil {
+					s.kustomization = object.Kustomization.Key.String()
+				}
+			}
+			out = append(out, task{s, validators.Request{Operation: validators.Create, Object: o}, &lookup.Memory{}})
+		}
+	}
+	return out, nil
+}
+
+// objectAt returns the rendered object that is written at a place; nil when there is none.
+func objectAt(rendered *render.Result, place render.Place) *render.Object {
+	var best *render.Object
+	line := -1
+	for _, c := range rendered.Clusters {
+		for _, o := range c.Objects {
+			if o.Origin.File != place.File || o.Origin.Generated {
+				continue
+			}
+			if own := o.Locate(nil).Own(); own.Line <= place.Line && own.Line > line {
+				best, line = o, own.Line
+			}
+		}
+	}
+	return best
+}
+
+func orphanTask(orphan *render.Orphan) task {
+	o := &unstructured.Unstructured{Object: map[string]any{
+		"apiVersion": orphan.Group + "/" + orphan.Version, "kind": orphan.Kind, "metadata": map[string]any{"name": orphan.Name},
+	}}
+	if orphan.Namespace != "" {
+		o.SetNamespace(orphan.Namespace)
+	}
+	return task{
+		subject{name: named(o), file: orphan.Place.File, place: orphan.Place},
+		validators.Request{
+			Operation: validators.Create, Object: o, Provenance: &validators.Provenance{Orphaned: true, Lister: orphan.Kustomization},
+		},
+		&lookup.Memory{},
+	}
+}
+
+// evaluation collects what the policy says of each object.
+type evaluation struct {
+	options Options
+	report  *report.Report
+	said    map[string]bool
+}
+
+// run evaluates the tasks several at a time, and reports them in their order.
+func (e *evaluation) run(ctx context.Context, all []task) error {
+	workers := e.options.Workers
+	if workers <= 0 {
+		workers = runtime.GOMAXPROCS(0)
+	}
+	decisions := make([]policy.Decision, len(all))
+	var next, done atomic.Int64
+	var running sync.WaitGroup
+	for range min(workers, len(all)) {
+		running.Go(func() {
+			for i := next.Add(1) - 1; int(i) < len(all) && ctx.Err() == nil; i = next.Add(1) - 1 {
+				decisions[i] = e.options.Policy.Review(ctx, all[i].request, all[i].look)
+				if n := done.Add(1); e.options.Progress != nil {
+					e.options.Progress(int(n), len(all))
+				}
+			}
+		})
+	}
+	running.Wait()
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("checking objects, %d of %d done: %w", done.Load(), len(all), err)
+	}
+	for i, t := range all {
+		e.add(t.subject, decisions[i])
 	}
 	return nil
 }
 
-// knownKinds are Kubernetes' own, those whose definitions the tree applies, and those that are built in.
-func knownKinds(c *render.Cluster) (*crdschema.Set, error) {
-	stock, err := builtin.New()
-	if err != nil {
-		return nil, fmt.Errorf("reading the schemas that are built in: %w", err)
-	}
-	set, err := crdschema.NewSet(crdschema.Options{Fallback: stock})
-	if err != nil {
-		return nil, fmt.Errorf("reading Kubernetes' own schemas: %w", err)
-	}
-	for _, object := range c.Objects {
-		if object.GroupVersionKind().GroupKind() != crdschema.CustomResourceDefinition {
-			continue
-		}
-		// A definition that cannot be used leaves its kind unknown.
-		_ = set.Add(object.Origin.File, object.Unstructured)
-	}
-	return set, nil
-}
-
-func add(r *report.Report, object *render.Object, d policy.Decision, fold string, said map[string]bool) {
+func (e *evaluation) add(s subject, d policy.Decision) {
+	r := e.report
+	first := len(r.Findings)
 	for _, list := range []struct {
 		action   validators.Action
 		findings []*validators.Finding
 	}{{policy.Deny, d.Deny}, {policy.Warn, d.Warn}, {policy.Audit, d.Audit}} {
 		for _, f := range list.findings {
-			r.Findings = append(r.Findings, finding(object, f, list.action, fold))
-		}
-	}
-	for _, e := range d.Excepted {
-		for i := range r.Findings {
-			if f := &r.Findings[i]; f.ID == e.Finding.Rule.ID && f.Path == e.Finding.Path.String() && f.Message == e.Finding.Message && f.Object == named(object) {
-				f.Suppressed = &report.Suppression{By: report.ByException, Reason: e.Reason}
+			r.Findings = append(r.Findings, e.finding(s, f, list.action))
+			if e.options.Found != nil && s.rendered != nil {
+				e.options.Found(s.rendered, f)
 			}
 		}
 	}
-	for _, list := range [][]policy.Judged{d.Unknown, d.Skipped} {
-		for _, j := range list {
-			// The same reason is said once, however many objects it keeps from being judged.
-			if key := j.Rule.ID + j.Reason; !said[key] {
-				said[key] = true
-				o := named(object)
-				r.Skipped = append(r.Skipped, report.Skipped{Rule: j.Rule.Name, ID: j.Rule.ID, Object: &o, Reason: j.Reason, Unknown: true})
-			}
+	for _, x := range d.Excepted {
+		i := slices.IndexFunc(r.Findings[first:], func(f report.Finding) bool {
+			return f.ID == x.Finding.Rule.ID && f.Path == x.Finding.Path.String() && f.Message == x.Finding.Message
+		})
+		if i >= 0 {
+			r.Findings[first+i].Suppressed = &report.Suppression{By: report.ByException, Reason: x.Reason}
 		}
 	}
+	e.skipped(s, d.Unknown, true)
+	e.skipped(s, d.Skipped, false)
 	for _, j := range d.Errors {
-		o := named(object)
-		r.Errors = append(r.Errors, report.Error{Rule: j.Rule.Name, ID: j.Rule.ID, Object: &o, File: object.Origin.File, Message: j.Reason})
+		r.Errors = append(r.Errors, report.Error{Rule: j.Rule.Name, ID: j.Rule.ID, Object: &s.name, File: s.file, Message: j.Reason})
 	}
 }
 
-func finding(object *render.Object, f *validators.Finding, action validators.Action, fold string) report.Finding {
-	at := object.Locate(f.Path)
+// skipped says a reason once, however many objects it keeps from being judged.
+func (e *evaluation) skipped(s subject, list []policy.Judged, unknown bool) {
+	for _, j := range list {
+		if key := j.Rule.ID + j.Reason; !e.said[key] {
+			e.said[key] = true
+			e.report.Skipped = append(e.report.Skipped, report.Skipped{Rule: j.Rule.Name, ID: j.Rule.ID, Object: &s.name, Reason: j.Reason, Unknown: unknown})
+		}
+	}
+}
+
+func (e *evaluation) finding(s subject, f *validators.Finding, action validators.Action) report.Finding {
 	out := report.Finding{
-		Rule: f.Rule.Name, ID: f.Rule.ID, Severity: f.Rule.Severity, Action: action, Object: named(object), Path: f.Path.String(),
-		File: at.Place.File, Line: at.Place.Line, Column: at.Place.Column, Message: f.Message, Fix: f.Fix, Fixable: len(f.Edits) > 0, Key: f.Key,
+		Rule: f.Rule.Name, ID: f.Rule.ID, Severity: f.Rule.Severity, Action: action, Object: s.name, Kustomization: s.kustomization,
+		Message: f.Message, Fix: f.Fix, Fixable: len(f.Edits) > 0, Key: f.Key,
 	}
-	for _, s := range at.Others {
-		out.Also = append(out.Also, report.Place{File: s.Place.File, Line: s.Place.Line, Column: s.Place.Column, Note: string(s.Role)})
+	place := s.place
+	if s.rendered != nil {
+		out.Path = f.Path.String()
+		at := s.rendered.Locate(f.Path)
+		place = at.Place
+		for _, also := range at.Others {
+			out.Also = append(out.Also, report.Place{File: also.Place.File, Line: also.Place.Line, Column: also.Place.Column, Note: string(also.Role)})
+		}
 	}
-	if object.Kustomization != nil {
-		out.Kustomization = object.Kustomization.Key.String()
+	if f.Place.File != "" {
+		if own := place; own.File != "" && own != render.Place(f.Place) && s.rendered != nil {
+			out.Also = append(out.Also, report.Place{File: own.File, Line: own.Line, Column: own.Column})
+		}
+		place = render.Place(f.Place)
 	}
-	if f.Rule.Name == fold {
-		out.Fold = fold
+	for _, also := range f.Also {
+		out.Also = append(out.Also, report.Place{File: also.File, Line: also.Line, Column: also.Column})
+	}
+	out.File, out.Line, out.Column = place.File, place.Line, place.Column
+	if f.Rule.Name == e.options.FoldRule {
+		out.Fold = e.options.FoldRule
 	}
 	return out
 }
 
-func named(object *render.Object) report.Object {
-	return report.Object{APIVersion: object.GetAPIVersion(), Kind: object.GetKind(), Namespace: object.GetNamespace(), Name: object.GetName()}
+func named(o *unstructured.Unstructured) report.Object {
+	return report.Object{APIVersion: o.GetAPIVersion(), Kind: o.GetKind(), Namespace: o.GetNamespace(), Name: o.GetName()}
 }
 
-// addProblem reports what rendering itself found: what cannot be known is skipped, everything else keeps Flux from applying the tree.
-func addProblem(r *report.Report, p *render.Problem, said map[string]bool) {
-	if said[p.String()] {
+// problem reports what rendering itself found and no rule speaks of: what cannot be known is skipped, the rest keeps the tree from being read.
+func (e *evaluation) problem(p *render.Problem) {
+	if _, ok := p.ForRules(); ok && p.Kind != render.DecryptionMissing || e.said[p.String()] {
 		return
 	}
-	said[p.String()] = true
+	e.said[p.String()] = true
 	switch p.Kind {
 	case render.RemoteBase, render.SourceUnknown, render.DecryptionMissing:
-		r.Skipped = append(r.Skipped, report.Skipped{File: p.Place.File, Line: p.Place.Line, Reason: p.Message, Unknown: true})
-	default:
-		r.Errors = append(r.Errors, report.Error{File: p.Place.File, Line: p.Place.Line, Column: p.Place.Column, Message: p.Message})
+		e.report.Skipped = append(e.report.Skipped, report.Skipped{File: p.Place.File, Line: p.Place.Line, Reason: p.Message, Unknown: true})
+	case render.PathMissing, render.BuildFailed, render.VariableUnset, render.SpecInvalid, render.DuplicateKey, render.NotYAML, render.FileRefused,
+		render.EntryPointMissing:
+		e.report.Errors = append(e.report.Errors, report.Error{File: p.Place.File, Line: p.Place.Line, Column: p.Place.Column, Message: p.Message})
 	}
 }

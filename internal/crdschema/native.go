@@ -63,7 +63,7 @@ func newNative(minor int) (*native, error) {
 		k := n.kinds[gk]
 		if k == nil {
 			k = &validators.Kind{
-				Origin: fmt.Sprintf("Kubernetes 1.%d", minor), Installed: true, Retired: map[string]string{},
+				Origin: fmt.Sprintf("Kubernetes 1.%d", minor), Installed: true, BuiltIn: true, Retired: map[string]string{},
 				Schemas: &nativeSchemas{gk: gk, byVersion: map[string]*nativeSchema{}},
 			}
 			n.kinds[gk], n.groups[gk.Group] = k, true

@@ -35,7 +35,7 @@ func (r *renderer) orphans(clusters []*Cluster) []*Orphan {
 			if !strings.HasSuffix(id.group(), fluxGroups) || id.name == "" {
 				continue
 			}
-			o := &Orphan{Place: find(r.tree.label+p, doc, nil), Group: id.group(), Kind: id.kind, Namespace: id.namespace, Name: id.name}
+			o := &Orphan{Place: find(r.tree.label+p, doc, nil), Group: id.group(), Version: path.Base(id.apiVersion), Kind: id.kind, Namespace: id.namespace, Name: id.name}
 			o.Kustomization = v.lister(p)
 			out = append(out, o)
 		}

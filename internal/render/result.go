@@ -46,7 +46,7 @@ type Cluster struct {
 // were left out, only Flux's own kinds are Absent: anything else may be among these. What is encrypted is Unknown. Objects that a Kustomization
 // applies to another cluster (spec.kubeConfig) are left out. Charts may be nil.
 func (c *Cluster) Lookup(charts lookup.Charts) validators.Lookup {
-	s := &seen{Memory: &lookup.Memory{Complete: c.Complete, Charts: charts}}
+	s := &seen{Memory: &lookup.Memory{Complete: c.Complete, Charts: charts, Builds: newBuilds(c)}}
 	for _, o := range c.Objects {
 		if o.Kustomization != nil && o.Kustomization.Elsewhere() {
 			continue
@@ -275,12 +275,14 @@ func (o *Object) String() string { return o.GetKind() + " " + slashed(o.GetNames
 // Orphan is a Flux object in a file that no Kustomization applies.
 type Orphan struct {
 	Place Place
-	Group, Kind,
+	Group, Version, Kind,
 	Namespace, Name string
 	// Kustomization is the kustomization file that would have to list the orphan's file; empty when there is none near it.
 	Kustomization string
 	// Under is the orphaned Kustomization whose path holds this object: once that one is applied, this one is too. Nil for the others.
 	Under *Orphan
 }
+
+var errNotBuilt = errors.New("not every Kustomization of the tree could be built")
 
 var errEncrypted = errors.New("encrypted with SOPS")

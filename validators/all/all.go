@@ -4,8 +4,10 @@ package all
 import (
 	"github.com/flux-admission/flux-admission/validators"
 	"github.com/flux-admission/flux-admission/validators/cnpg"
+	"github.com/flux-admission/flux-admission/validators/file"
 	"github.com/flux-admission/flux-admission/validators/helmrelease"
 	"github.com/flux-admission/flux-admission/validators/kustomization"
+	"github.com/flux-admission/flux-admission/validators/object"
 	"github.com/flux-admission/flux-admission/validators/schema"
 	"github.com/flux-admission/flux-admission/validators/source"
 )
@@ -16,6 +18,13 @@ func Rules() []*validators.Rule {
 		kustomization.Namespace,
 		kustomization.TargetNamespace,
 		kustomization.DependencyMissing,
+		kustomization.PathMissing,
+		kustomization.BuildFailed,
+		kustomization.VariableUnset,
+		kustomization.NamespaceOverridden,
+		kustomization.Orphaned,
+		kustomization.HealthCheckMissing,
+		kustomization.PruneMove,
 		source.Missing,
 		helmrelease.ValuesSchema,
 		helmrelease.UnknownKey,
@@ -27,5 +36,9 @@ func Rules() []*validators.Rule {
 		schema.InvalidValue,
 		schema.APIVersionNotServed,
 		schema.CRDMissing,
+		schema.CRDAppliedTooLate,
+		object.AppliedTwice,
+		file.DuplicateKey,
+		file.InvalidYAML,
 	}
 }

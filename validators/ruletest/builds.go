@@ -48,6 +48,7 @@ func builds(data []byte) (map[types.NamespacedName]*validators.Build, error) {
 	var list []struct {
 		Kustomization string   `json:"kustomization"`
 		Applies       []string `json:"applies"`
+		Precedes      []string `json:"precedes"`
 		Complete      bool     `json:"complete"`
 		Problems      []struct {
 			validators.BuildProblem
@@ -59,7 +60,10 @@ func builds(data []byte) (map[types.NamespacedName]*validators.Build, error) {
 	}
 	out := map[types.NamespacedName]*validators.Build{}
 	for _, item := range list {
-		b := &validators.Build{Complete: item.Complete}
+		b := &validators.Build{Complete: item.Complete, Precedes: map[types.NamespacedName]bool{key(item.Kustomization): true}}
+		for _, text := range item.Precedes {
+			b.Precedes[key(text)] = true
+		}
 		for _, text := range item.Applies {
 			kind, name, ok := strings.Cut(text, " ")
 			if !ok {

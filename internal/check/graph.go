@@ -1,0 +1,77 @@
+package check
+
+import (
+	"fmt"
+
+	"github.com/flux-admission/flux-admission/internal/render"
+	"github.com/flux-admission/flux-admission/internal/report"
+	"github.com/flux-admission/flux-admission/validators"
+)
+
+// draw adds a cluster's Kustomizations to the graph, each waiting for what it depends on and for the Kustomizations that apply it.
+func draw(g *report.Graph, c *render.Cluster, findings []report.Finding) {
+	prefix := ""
+	if len(g.Nodes) > 0 {
+		prefix = c.Name + " "
+	}
+	worst := map[string]validators.Action{}
+	about := func(f *report.Finding) []string {
+		out := []string{f.Kustomization}
+		if f.Object.Kind == "Kustomization" {
+			out = append(out, f.Object.Namespace+"/"+f.Object.Name)
+		}
+		return out
+	}
+	for i := range findings {
+		if !findings[i].Counts() {
+			continue
+		}
+		for _, id := range about(&findings[i]) {
+			if findings[i].Action == validators.ActionDeny || worst[id] == "" {
+				worst[id] = findings[i].Action
+			}
+		}
+	}
+	known := map[string]bool{}
+	for _, k := range c.Kustomizations {
+		id := k.Key.String()
+		known[id] = true
+		n := report.Node{ID: prefix + id, Label: id, Detail: fmt.Sprintf("%s, %d objects, %s", k.Path, len(k.Objects), k.State), State: report.NodeOK}
+		switch {
+		case worst[id] == validators.ActionDeny || k.Failed():
+			n.State = report.NodeFailing
+		case k.State == render.Unseen:
+			n.State = report.NodeUnknown
+		case worst[id] == validators.ActionWarn:
+			n.State = report.NodeWarned
+		}
+		g.Nodes = append(g.Nodes, n)
+	}
+	for _, k := range c.Kustomizations {
+		for _, d := range k.DependsOn() {
+			if !known[d.String()] {
+				known[d.String()] = true
+				g.Nodes = append(g.Nodes, report.Node{ID: prefix + d.String(), Label: d.String(), Detail: "does not exist", State: report.NodeMissing})
+			}
+			other := c.Kustomization(d)
+			g.Edges = append(g.Edges, report.Edge{From: prefix + k.Key.String(), To: prefix + d.String(), Broken: other == nil || reaches(c, other, k, map[*render.Kustomization]bool{})})
+		}
+	}
+}
+
+// reaches tells whether from depends on to, over any number of others.
+func reaches(c *render.Cluster, from, to *render.Kustomization, seen map[*render.Kustomization]bool) bool {
+	if from == to {
+		return true
+	}
+	if seen[from] {
+		return false
+	}
+	seen[from] = true
+	for _, d := range from.DependsOn() {
+		if next := c.Kustomization(d); next != nil && reaches(c, next, to, seen) {
+			return true
+		}
+	}
+	return false
+}

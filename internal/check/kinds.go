@@ -1,0 +1,35 @@
+package check
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/flux-admission/flux-admission/internal/crdschema"
+	"github.com/flux-admission/flux-admission/internal/crdschema/builtin"
+	"github.com/flux-admission/flux-admission/internal/render"
+	"github.com/flux-admission/flux-admission/validators"
+)
+
+// knownKinds are Kubernetes' own, those whose definitions the tree applies or the user gives, and those that are built in.
+func knownKinds(_ context.Context, c *render.Cluster, _ validators.Lookup, o Options) (*crdschema.Set, error) {
+	stock, err := builtin.New()
+	if err != nil {
+		return nil, fmt.Errorf("reading the schemas that are built in: %w", err)
+	}
+	set, err := crdschema.NewSet(crdschema.Options{Fallback: stock})
+	if err != nil {
+		return nil, fmt.Errorf("reading Kubernetes' own schemas: %w", err)
+	}
+	for _, object := range c.Objects {
+		if object.GroupVersionKind().GroupKind() == crdschema.CustomResourceDefinition {
+			// A definition that cannot be used leaves its kind unknown.
+			_ = set.Add(object.Origin.File, object.Unstructured)
+		}
+	}
+	for _, d := range o.CRDs {
+		if err := set.Add(d.Origin, d.Object); err != nil {
+			return nil, err
+		}
+	}
+	return set, nil
+}

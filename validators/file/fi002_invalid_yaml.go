@@ -1,0 +1,26 @@
+package file
+
+import (
+	"context"
+
+	"github.com/flux-admission/flux-admission/validators"
+)
+
+// InvalidYAML is the rule invalid-yaml.
+//
+// A file that breaks a limit on what is read (size, nesting, aliases) counts as one that does not parse: what is in it is not known.
+var InvalidYAML = &validators.Rule{
+	Meta: validators.Meta{
+		ID:       "FI002",
+		Name:     "invalid-yaml",
+		Files:    true,
+		Severity: validators.SeverityError,
+		Doc: validators.Doc{
+			Title: "File that is not YAML",
+			Why:   "Whatever reads the file fails; when a Kustomization builds it, nothing of that Kustomization is applied.",
+			Fix:   "Correct the text at the line that is named.",
+			Since: "v0.1.0",
+		},
+	},
+	Check: func(_ context.Context, p *validators.Pass) error { return report(p, validators.ProblemNotYAML) },
+}

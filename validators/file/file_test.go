@@ -1,0 +1,12 @@
+package file_test
+
+import (
+	"testing"
+
+	"github.com/flux-admission/flux-admission/validators/file"
+	"github.com/flux-admission/flux-admission/validators/ruletest"
+)
+
+func TestDuplicateKey(t *testing.T) { ruletest.Run(t, file.DuplicateKey, nil) }
+
+func TestInvalidYAML(t *testing.T) { ruletest.Run(t, file.InvalidYAML, nil) }

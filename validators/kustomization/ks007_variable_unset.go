@@ -1,0 +1,40 @@
+package kustomization
+
+import (
+	"context"
+	"fmt"
+
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"github.com/flux-admission/flux-admission/validators"
+	"github.com/flux-admission/flux-admission/validators/flux"
+)
+
+// VariableUnset is the rule kustomization-variable-unset.
+//
+// Flux 2.9 refuses a variable without a value; before, it took the empty string, which is worse.
+var VariableUnset = &validators.Rule{
+	Meta: validators.Meta{
+		ID:       "KS007",
+		Name:     "kustomization-variable-unset",
+		Kinds:    []schema.GroupKind{flux.Kustomization},
+		Offline:  true,
+		Severity: validators.SeverityError,
+		Doc: validators.Doc{
+			Title: "Variable of a post-build substitution that has no value",
+			Why: "kustomize-controller refuses to apply the Kustomization (StrictPostBuildSubstitutions, the default since Flux 2.9), or puts the empty " +
+				"string in the variable's place.",
+			Fix: "Give the variable a value in postBuild.substitute or in an object of substituteFrom, or a default: ${NAME:=default}. Text that is not meant as a variable is " +
+				"written $${NAME}.",
+			Since: "v0.1.0",
+		},
+	},
+	Check: func(ctx context.Context, p *validators.Pass) error {
+		reportProblems(ctx, p, validators.ProblemVariable, nil, func(f *validators.Finding, problem validators.BuildProblem) {
+			if problem.Near != "" {
+				f.Fix = fmt.Sprintf("There is a variable %s, if that is what was meant. %s", problem.Near, f.Fix)
+			}
+		})
+		return nil
+	},
+}

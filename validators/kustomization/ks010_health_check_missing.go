@@ -1,0 +1,137 @@
+package kustomization
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/flux-admission/flux-admission/validators"
+	"github.com/flux-admission/flux-admission/validators/flux"
+)
+
+// HealthCheckMissing is the rule kustomization-health-check-missing.
+//
+// A health check may well name what an operator or a HelmRelease makes of the Kustomization's objects, so it is only reported when nothing in the Kustomization
+// could make it. One that names an object that another Kustomization applies works, and is left alone.
+var HealthCheckMissing = &validators.Rule{
+	Meta: validators.Meta{
+		ID:       "KS010",
+		Name:     "kustomization-health-check-missing",
+		Kinds:    []schema.GroupKind{flux.Kustomization},
+		Offline:  true,
+		Severity: validators.SeverityError,
+		Doc: validators.Doc{
+			Title: "Health check of an object that the Kustomization does not apply",
+			Why: "kustomize-controller waits for the object until spec.timeout, reports \"NotFound\", and begins anew: the Kustomization never becomes Ready, and " +
+				"what depends on it never starts. Health checks have no default namespace.",
+			Fix:   "Correct the kind, the name or the namespace of the health check, or remove it.",
+			Since: "v0.1.0",
+		},
+		Reads: []schema.GroupKind{flux.Kustomization},
+	},
+	Check: checkHealthChecks,
+}
+
+func checkHealthChecks(ctx context.Context, p *validators.Pass) error {
+	at := validators.NewPath("spec", "healthChecks")
+	list, _ := at.Lookup(p.Object.Object).([]any)
+	if len(list) == 0 {
+		return nil
+	}
+	build, presence, err := p.Lookup.Build(ctx, types.NamespacedName{Namespace: p.Object.GetNamespace(), Name: p.Object.GetName()})
+	if presence != validators.Present || !build.Complete {
+		p.Unknown("what the Kustomization applies is not known in full: %v", orIncomplete(err))
+		return nil
+	}
+	for i, item := range list {
+		entry, _ := item.(map[string]any)
+		text := func(field string) string { s, _ := entry[field].(string); return s }
+		group, _, ok := strings.Cut(text("apiVersion"), "/")
+		if !ok {
+			group = ""
+		}
+		want := validators.ObjectRef{Group: group, Kind: text("kind"), Namespace: text("namespace"), Name: text("name")}
+		if want.Kind == "" || want.Name == "" || slices.Contains(build.Applies, want) || mayMake(build, want) {
+			continue
+		}
+		gk := schema.GroupKind{Group: want.Group, Kind: want.Kind}
+		switch _, presence, err := p.Lookup.Get(ctx, gk, types.NamespacedName{Namespace: want.Namespace, Name: want.Name}); presence {
+		case validators.Present:
+			continue
+		case validators.Unknown:
+			p.Unknown("whether %s %s exists is not known: %v", want.Kind, slashed(want), err)
+			continue
+		case validators.Absent:
+		}
+		f := p.Report(at.Index(i).Child("name"), want.Name, "the Kustomization does not apply %s %s", want.Kind, slashed(want))
+		f.Key = want.Kind + " " + slashed(want)
+		if meant, field := nearTo(build, want); field != "" {
+			f.Message += "; it applies " + meant.Kind + " " + slashed(meant)
+			to := map[string]string{"namespace": meant.Namespace, "name": meant.Name}[field]
+			where := at.Index(i).Child(field)
+			op := validators.EditReplace
+			if where.Lookup(p.Object.Object) == nil {
+				op = validators.EditAdd
+			}
+			f.Edits = []validators.Edit{{Op: op, Path: where, Value: to}}
+		}
+	}
+	return nil
+}
+
+func slashed(r validators.ObjectRef) string {
+	if r.Namespace == "" {
+		return r.Name
+	}
+	return r.Namespace + "/" + r.Name
+}
+
+// mayMake tells whether something that the Kustomization applies may create the object: a Helm release anything but Flux's own objects, a custom resource
+// whatever its operator likes.
+func mayMake(build *validators.Build, want validators.ObjectRef) bool {
+	if strings.HasSuffix(want.Group, ".toolkit.fluxcd.io") {
+		return false
+	}
+	return slices.ContainsFunc(build.Applies, func(r validators.ObjectRef) bool {
+		if strings.HasSuffix(r.Group, ".toolkit.fluxcd.io") {
+			return r.Kind == flux.HelmRelease.Kind
+		}
+		return strings.Contains(r.Group, ".") && !strings.HasSuffix(r.Group, ".k8s.io")
+	})
+}
+
+// nearTo returns the only object of the kind that differs in one field from what is wanted, and that field.
+func nearTo(build *validators.Build, want validators.ObjectRef) (meant validators.ObjectRef, field string) {
+	for _, r := range build.Applies {
+		if r.Group != want.Group || r.Kind != want.Kind {
+			continue
+		}
+		differs := ""
+		switch {
+		case r.Name == want.Name:
+			differs = "namespace"
+		case r.Namespace == want.Namespace:
+			differs = "name"
+		default:
+			continue
+		}
+		if field != "" {
+			return validators.ObjectRef{}, "" // a person has to choose
+		}
+		meant, field = r, differs
+	}
+	return meant, field
+}
+
+var errIncomplete = errors.New("its build takes in what is not in the tree, or fails")
+
+func orIncomplete(err error) error {
+	if err != nil {
+		return err
+	}
+	return errIncomplete
+}

@@ -1,0 +1,102 @@
+package kustomization
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"github.com/flux-admission/flux-admission/validators"
+	"github.com/flux-admission/flux-admission/validators/flux"
+)
+
+// PruneMove is the rule kustomization-prune-move.
+//
+// kustomize-controller knows its objects by kind, namespace and name: when a setting changes these for all of them, it creates them anew and prunes what
+// it has in its inventory (https://fluxcd.io/flux/components/kustomize/kustomizations/#prune). Without prune they stay, owned by nobody.
+var PruneMove = &validators.Rule{
+	Meta: validators.Meta{
+		ID:       "KS011",
+		Name:     "kustomization-prune-move",
+		Kinds:    []schema.GroupKind{flux.Kustomization},
+		Severity: validators.SeverityWarning,
+		Doc: validators.Doc{
+			Title: "Change that moves what a Flux Kustomization prunes",
+			Why: "With another targetNamespace, namePrefix or nameSuffix every object gets another name: Flux creates them all anew and deletes those that " +
+				"it had applied, volumes and their data among them.",
+			Fix: "To keep the old objects, set prune: false first, or move the data before. An object that carries the annotation " +
+				"kustomize.toolkit.fluxcd.io/prune: disabled is not deleted.",
+			Since: "v0.1.0",
+		},
+	},
+	Check: checkPruneMove,
+}
+
+func checkPruneMove(_ context.Context, p *validators.Pass) error {
+	if p.Old == nil {
+		return nil
+	}
+	if prune, _, _ := unstructured.NestedBool(p.Old.Object, "spec", "prune"); !prune {
+		return nil
+	}
+	if prune, _, _ := unstructured.NestedBool(p.Object.Object, "spec", "prune"); !prune {
+		return nil // turned off with the move: what was applied stays
+	}
+	entries, _, _ := unstructured.NestedSlice(p.Old.Object, "status", "inventory", "entries")
+	if len(entries) == 0 {
+		return nil // nothing is applied yet
+	}
+	for _, field := range []string{"targetNamespace", "namePrefix", "nameSuffix"} {
+		was, _, _ := unstructured.NestedString(p.Old.Object, "spec", field)
+		is, _, _ := unstructured.NestedString(p.Object.Object, "spec", field)
+		if was == is {
+			continue
+		}
+		moved := inventory(entries, field == "targetNamespace", was)
+		if len(moved) == 0 {
+			continue
+		}
+		f := p.Report(validators.NewPath("spec", field), is, "%s changes from %s to %s: Flux will delete %s", field, quoted(was), quoted(is), listed(moved))
+		f.Key = field + " " + was + " " + is
+	}
+	return nil
+}
+
+// inventory returns the applied objects, "Kind namespace/name"; those in a namespace only when a namespace moves them.
+func inventory(entries []any, namespaced bool, namespace string) []string {
+	var out []string
+	for _, e := range entries {
+		entry, _ := e.(map[string]any)
+		id, _ := entry["id"].(string)
+		// namespace_name_group_kind, with an empty namespace for what has none
+		part := strings.Split(id, "_")
+		if len(part) != 4 || namespaced && (part[0] == "" || namespace != "" && part[0] != namespace) {
+			continue
+		}
+		name := part[1]
+		if part[0] != "" {
+			name = part[0] + "/" + name
+		}
+		out = append(out, part[3]+" "+name)
+	}
+	return out
+}
+
+// maxListed is the number of objects that a message names.
+const maxListed = 3
+
+func listed(objects []string) string {
+	if len(objects) <= maxListed {
+		return strings.Join(objects, ", ")
+	}
+	return fmt.Sprintf("%s and %d more", strings.Join(objects[:maxListed], ", "), len(objects)-maxListed)
+}
+
+func quoted(value string) string {
+	if value == "" {
+		return "nothing"
+	}
+	return value
+}

@@ -1,0 +1,162 @@
+package schema
+
+import (
+	"context"
+	"path"
+	"slices"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	k8sschema "k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/flux-admission/flux-admission/validators"
+	"github.com/flux-admission/flux-admission/validators/flux"
+)
+
+var crdKind = k8sschema.GroupKind{Group: "apiextensions.k8s.io", Kind: "CustomResourceDefinition"}
+
+// CRDAppliedTooLate is the rule crd-applied-too-late.
+//
+// kustomize-controller puts all objects of a Kustomization through a dry-run before it applies the first, CustomResourceDefinitions and Namespaces excepted:
+// one object of a kind that is not there yet stops them all. In a running cluster nobody notices, a fresh one never starts. The rule only speaks when every
+// object of the tree that may install the kind (the definition itself, a HelmRelease, a build that is not known) comes after the object's own Kustomization.
+var CRDAppliedTooLate = &validators.Rule{
+	Meta: validators.Meta{
+		ID:       "SC005",
+		Name:     "crd-applied-too-late",
+		AnyKind:  true,
+		Severity: validators.SeverityWarning,
+		Doc: validators.Doc{
+			Title: "Custom resource that is applied before its kind can exist",
+			Why: "The Kustomization fails with \"no matches for kind\" until the CustomResourceDefinition is installed, and whatever installs it is only applied when that " +
+				"Kustomization has succeeded: a fresh cluster cannot start.",
+			Fix:   "Move the object to a Kustomization of its own that dependsOn the one that installs the kind.",
+			Since: since,
+		},
+		Reads: []k8sschema.GroupKind{crdKind, flux.HelmRelease, flux.Kustomization},
+	},
+	Check: checkTooLate,
+}
+
+func checkTooLate(ctx context.Context, p *validators.Pass) error {
+	if p.Provenance == nil || p.Provenance.Kustomization.Name == "" {
+		return nil
+	}
+	gk := p.Object.GroupVersionKind().GroupKind()
+	// Flux's own kinds are there before anything is applied.
+	if gk == crdKind || gk.Group == "" || strings.HasSuffix(gk.Group, ".toolkit.fluxcd.io") || strings.HasSuffix(gk.Group, ".controlplane.io") {
+		return nil
+	}
+	kind, presence, _ := p.Lookup.Kind(ctx, gk)
+	if kind != nil && kind.BuiltIn || presence == validators.Absent {
+		return nil // crd-missing speaks of what nothing installs
+	}
+	me := p.Provenance.Kustomization
+	build, presence, _ := p.Lookup.Build(ctx, me)
+	if presence != validators.Present {
+		return nil
+	}
+	installers, known := installers(ctx, p.Lookup, gk, me, build.Precedes)
+	if !known || len(installers) == 0 {
+		return nil
+	}
+	p.Report(validators.NewPath("kind"), gk.Kind, "nothing that may install the kind %s (%s) is applied before Kustomization %s, which applies this object and would have to succeed first",
+		gk.Kind, gk.Group, me)
+	return nil
+}
+
+// charts that install the kinds of an API group, of the projects that home labs and platforms build on. Where a tree has a release of one of them, it is
+// that release which installs the kind, and not any other.
+func chartsOf(group string) []string {
+	switch group {
+	case "external-secrets.io", "generators.external-secrets.io":
+		return []string{"external-secrets"}
+	case "postgresql.cnpg.io":
+		return []string{"cloudnative-pg"}
+	case "snapshot.storage.k8s.io", "groupsnapshot.storage.k8s.io":
+		return []string{"snapshot-controller", "external-snapshotter"}
+	case "cert-manager.io", "acme.cert-manager.io":
+		return []string{"cert-manager"}
+	case "monitoring.coreos.com":
+		return []string{"kube-prometheus-stack", "prometheus-operator-crds", "victoria-metrics-k8s-stack"}
+	case "ceph.rook.io", "objectbucket.io":
+		return []string{"rook-ceph"}
+	case "cilium.io":
+		return []string{"cilium"}
+	}
+	return nil
+}
+
+// likely returns the releases of charts that are known to install the group's kinds; all releases when there is none.
+func likely(releases []*unstructured.Unstructured, group string) []*unstructured.Unstructured {
+	var out []*unstructured.Unstructured
+	names := chartsOf(group)
+	for _, o := range releases {
+		chart, _, _ := unstructured.NestedString(o.Object, "spec", "chart", "spec", "chart")
+		if chart == "" {
+			chart, _, _ = unstructured.NestedString(o.Object, "spec", "chartRef", "name")
+		}
+		if slices.Contains(names, path.Base(chart)) {
+			out = append(out, o)
+		}
+	}
+	if len(out) == 0 {
+		return releases
+	}
+	return out
+}
+
+// installers returns what may install the kind, as long as all of it comes after; false when something may be there before, or is not known.
+func installers(ctx context.Context, look validators.Lookup, gk k8sschema.GroupKind, me types.NamespacedName, after map[types.NamespacedName]bool) ([]string, bool) {
+	var out []string
+	comesAfter := func(kind k8sschema.GroupKind, o *unstructured.Unstructured) bool {
+		by, presence, _ := look.Appliers(ctx, kind, types.NamespacedName{Namespace: o.GetNamespace(), Name: o.GetName()})
+		if presence != validators.Present || len(by) == 0 {
+			return false
+		}
+		for _, k := range by {
+			if !after[k] {
+				return false
+			}
+		}
+		out = append(out, o.GetKind()+" "+o.GetNamespace()+"/"+o.GetName())
+		return true
+	}
+	releases, presence, _ := look.List(ctx, flux.HelmRelease, "")
+	if presence != validators.Present {
+		return nil, false
+	}
+	for _, o := range likely(releases, gk.Group) {
+		if !comesAfter(flux.HelmRelease, o) {
+			return nil, false
+		}
+	}
+	kustomizations, presence, _ := look.List(ctx, flux.Kustomization, "")
+	if presence != validators.Present {
+		return nil, false
+	}
+	for _, o := range kustomizations {
+		key := types.NamespacedName{Namespace: o.GetNamespace(), Name: o.GetName()}
+		if build, presence, _ := look.Build(ctx, key); presence == validators.Present && build.Complete {
+			continue
+		}
+		if !after[key] {
+			return nil, false // what it builds is not known, and may be the definition
+		}
+		out = append(out, "Kustomization "+key.String())
+	}
+	definitions, _, _ := look.List(ctx, crdKind, "")
+	for _, o := range definitions {
+		group, _, _ := unstructured.NestedString(o.Object, "spec", "group")
+		name, _, _ := unstructured.NestedString(o.Object, "spec", "names", "kind")
+		if group != gk.Group || name != gk.Kind {
+			continue
+		}
+		// In the object's own Kustomization the definition is applied first.
+		if by, _, _ := look.Appliers(ctx, crdKind, types.NamespacedName{Name: o.GetName()}); slices.Contains(by, me) || !comesAfter(crdKind, o) {
+			return nil, false
+		}
+	}
+	return out, true
+}
