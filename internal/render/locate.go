@@ -285,7 +285,8 @@ func (o *Object) settings(s *step, p validators.Path) []Source {
 	ks := &o.Kustomization.Spec
 	switch {
 	case last.Key == "namespace", last.Key == "name" && len(p) == 2 && o.GetKind() == "Namespace":
-		if !spec(RoleTargetNamespace, ks.TargetNamespace, "targetNamespace") && s.k.Namespace != "" {
+		// A component is part of many kustomizations, each with a namespace of its own.
+		if !spec(RoleTargetNamespace, ks.TargetNamespace, "targetNamespace") && s.k.Namespace != "" && s.k.Namespace == p.Lookup(map[string]any(o.Object)) {
 			add(RoleNamespace, "namespace")
 		}
 	case last.Key == "name":

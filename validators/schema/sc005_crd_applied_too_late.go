@@ -44,8 +44,7 @@ func checkTooLate(ctx context.Context, p *validators.Pass) error {
 		return nil
 	}
 	gk := p.Object.GroupVersionKind().GroupKind()
-	// Flux's own kinds are there before anything is applied.
-	if gk == crdKind || gk.Group == "" || strings.HasSuffix(gk.Group, ".toolkit.fluxcd.io") || strings.HasSuffix(gk.Group, ".controlplane.io") {
+	if gk == crdKind || gk.Group == "" || bootstrapped(gk.Group) {
 		return nil
 	}
 	kind, presence, _ := p.Lookup.Kind(ctx, gk)
@@ -66,7 +65,13 @@ func checkTooLate(ctx context.Context, p *validators.Pass) error {
 	return nil
 }
 
-// charts that install the kinds of an API group, of the projects that home labs and platforms build on. Where a tree has a release of one of them, it is
+// bootstrapped tells whether the group's kinds are there before Flux applies anything: Flux's own, and those of the network that Flux itself needs.
+func bootstrapped(group string) bool {
+	return strings.HasSuffix(group, ".toolkit.fluxcd.io") || strings.HasSuffix(group, ".controlplane.io") || group == "cilium.io" ||
+		strings.HasSuffix(group, "projectcalico.org")
+}
+
+// chartsOf returns the charts that install the kinds of an API group, of the projects that home labs and platforms build on. Where a tree has a release of one of them, it is
 // that release which installs the kind, and not any other.
 func chartsOf(group string) []string {
 	switch group {
@@ -76,14 +81,10 @@ func chartsOf(group string) []string {
 		return []string{"cloudnative-pg"}
 	case "snapshot.storage.k8s.io", "groupsnapshot.storage.k8s.io":
 		return []string{"snapshot-controller", "external-snapshotter"}
-	case "cert-manager.io", "acme.cert-manager.io":
-		return []string{"cert-manager"}
 	case "monitoring.coreos.com":
 		return []string{"kube-prometheus-stack", "prometheus-operator-crds", "victoria-metrics-k8s-stack"}
 	case "ceph.rook.io", "objectbucket.io":
 		return []string{"rook-ceph"}
-	case "cilium.io":
-		return []string{"cilium"}
 	}
 	return nil
 }
@@ -146,6 +147,7 @@ func installers(ctx context.Context, look validators.Lookup, gk k8sschema.GroupK
 		}
 		out = append(out, "Kustomization "+key.String())
 	}
+	inTree := false
 	definitions, _, _ := look.List(ctx, crdKind, "")
 	for _, o := range definitions {
 		group, _, _ := unstructured.NestedString(o.Object, "spec", "group")
@@ -153,10 +155,14 @@ func installers(ctx context.Context, look validators.Lookup, gk k8sschema.GroupK
 		if group != gk.Group || name != gk.Kind {
 			continue
 		}
+		inTree = true
 		// In the object's own Kustomization the definition is applied first.
 		if by, _, _ := look.Appliers(ctx, crdKind, types.NamespacedName{Name: o.GetName()}); slices.Contains(by, me) || !comesAfter(crdKind, o) {
 			return nil, false
 		}
+	}
+	if kind, presence, _ := look.Kind(ctx, gk); presence == validators.Present && kind.Installed && !inTree {
+		return nil, false // something outside the tree installs it
 	}
 	return out, true
 }
