@@ -210,3 +210,16 @@ type Violation struct {
 	// the field stands in spec.values or in the chart's own values.
 	From int
 }
+
+// NotGiven explains an Unknown: whoever asks has to give it first, such as a chart or a definition. It is said once for all that are missing.
+type NotGiven struct {
+	// What is missing: "chart", "CustomResourceDefinition".
+	What string
+	// Name names the one that is missing.
+	Name string
+	// Text is the whole explanation.
+	Text string
+}
+
+// Error returns the whole explanation.
+func (e *NotGiven) Error() string { return e.Text }

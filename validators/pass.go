@@ -96,6 +96,8 @@ type Skipped struct {
 	Reason string
 	// Unknown tells that data was missing: the policy's onUnknown applies. Otherwise the object itself asks not to be judged.
 	Unknown bool
+	// Cause is the error that Reason quotes; nil when it quotes none.
+	Cause error
 }
 
 // RuleError is a rule that could not run: it returned an error or panicked.
@@ -117,7 +119,13 @@ func (p *Pass) Skip(format string, args ...any) {
 	p.skipped = append(p.skipped, Skipped{Rule: p.rule, Reason: fmt.Sprintf(format, args...)})
 }
 
-// Unknown says aloud that the rule cannot judge the object, or not all of it, because something could not be seen.
+// Unknown says aloud that the rule cannot judge the object, or not all of it, because something could not be seen. An error among the arguments is the cause.
 func (p *Pass) Unknown(format string, args ...any) {
-	p.skipped = append(p.skipped, Skipped{Rule: p.rule, Reason: fmt.Sprintf(format, args...), Unknown: true})
+	s := Skipped{Rule: p.rule, Reason: fmt.Sprintf(format, args...), Unknown: true}
+	for _, a := range args {
+		if err, ok := a.(error); ok {
+			s.Cause = err
+		}
+	}
+	p.skipped = append(p.skipped, s)
 }

@@ -6,14 +6,11 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"strings"
 
 	"github.com/spf13/cobra"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 
-	"github.com/flux-admission/flux-admission/internal/charts"
 	"github.com/flux-admission/flux-admission/internal/check"
-	"github.com/flux-admission/flux-admission/internal/lookup"
 	"github.com/flux-admission/flux-admission/internal/policy"
 	"github.com/flux-admission/flux-admission/internal/policy/v1alpha1"
 	"github.com/flux-admission/flux-admission/internal/render"
@@ -27,10 +24,32 @@ import (
 // maxStdin bounds what is read from standard input, in bytes.
 const maxStdin = 256 << 20
 
+// treeOptions say what is checked by what. check and fix share them.
+type treeOptions struct {
+	entryPoints, charts, crds, vars, varsFiles, sources []string
+	policy                                              string
+	allowRemoteBases, fetchCharts                       bool
+}
+
+func (o *treeOptions) addTo(c *cobra.Command) {
+	f := c.Flags()
+	f.StringArrayVar(&o.entryPoints, "entrypoint", nil, "directory of a Flux entry point, relative to PATH; may be repeated (default: found)")
+	f.StringArrayVar(&o.charts, "charts", nil, "directory with Helm charts and chart archives; may be repeated")
+	f.BoolVar(&o.fetchCharts, "fetch-charts", false, "fetch charts that are in none of the --charts directories from their repositories")
+	f.StringArrayVar(&o.crds, "crds", nil, "directory or file with CustomResourceDefinitions that the tree does not apply; may be repeated")
+	f.StringArrayVar(&o.vars, "var", nil, "NAME=VALUE of a variable that is not in Git; may be repeated, and comes before --vars-file")
+	f.StringArrayVar(&o.varsFiles, "vars-file", nil, "file with variables that are not in Git: NAME=VALUE lines, or a map in YAML; may be repeated")
+	f.StringArrayVar(&o.sources, "source", nil, "NAME=DIR: the directory that stands for another source; may be repeated")
+	f.StringVar(&o.policy, "policy", "", "file with the AdmissionPolicy (default: the one in the tree, or the one that ships)")
+	f.BoolVar(&o.allowRemoteBases, "allow-remote-bases", false, "let kustomizations fetch remote resources")
+}
+
 type checkOptions struct {
-	entryPoints, charts, vars, sources []string
-	policy, output, failOn             string
-	allowRemoteBases                   bool
+	treeOptions
+	output, failOn          string
+	baseline, writeBaseline string
+	changedSince            string
+	noProgress              bool
 }
 
 // errFindings ends the program with exit code 1: what it says has been said.
@@ -50,22 +69,22 @@ func newCheck() *cobra.Command {
 			if len(args) == 1 {
 				path = args[0]
 			}
-			return runCheck(c.Context(), o, path, c.InOrStdin(), c.OutOrStdout())
+			silenceKustomize()
+			return runCheck(c.Context(), o, path, c.InOrStdin(), c.OutOrStdout(), c.ErrOrStderr())
 		},
 	}
+	o.addTo(c)
 	f := c.Flags()
-	f.StringArrayVar(&o.entryPoints, "entrypoint", nil, "directory of a Flux entry point, relative to PATH; may be repeated (default: found)")
-	f.StringArrayVar(&o.charts, "charts", nil, "directory with Helm charts and chart archives; may be repeated")
-	f.StringArrayVar(&o.vars, "var", nil, "NAME=VALUE of a variable that is not in Git; may be repeated")
-	f.StringArrayVar(&o.sources, "source", nil, "NAME=DIR: the directory that stands for another source; may be repeated")
-	f.StringVar(&o.policy, "policy", "", "file with the AdmissionPolicy (default: the one in the tree, or the one that ships)")
 	f.StringVarP(&o.output, "output", "o", "text", "text, json, sarif, junit, github or html")
 	f.StringVar(&o.failOn, "fail-on", "deny", "deny, warn or never: from which action on findings make the exit code 1")
-	f.BoolVar(&o.allowRemoteBases, "allow-remote-bases", false, "let kustomizations fetch remote resources")
+	f.StringVar(&o.baseline, "baseline", "", "file with findings that do not count, as --write-baseline makes it")
+	f.StringVar(&o.writeBaseline, "write-baseline", "", "write the findings to this file as a baseline, keeping the reasons of the one that is there")
+	f.StringVar(&o.changedSince, "changed-since", "", "a Git revision: only findings in files that have changed since, and those that were not there then")
+	f.BoolVar(&o.noProgress, "no-progress", false, "show no progress bar on a terminal")
 	return c
 }
 
-func runCheck(ctx context.Context, o checkOptions, path string, stdin io.Reader, stdout io.Writer) error {
+func (o *checkOptions) validate() error {
 	format := report.Format(o.output)
 	known := false
 	for _, f := range report.Formats() {
@@ -77,33 +96,50 @@ func runCheck(ctx context.Context, o checkOptions, path string, stdin io.Reader,
 	if o.failOn != "deny" && o.failOn != "warn" && o.failOn != "never" {
 		return fmt.Errorf("--fail-on %q: use deny, warn or never", o.failOn)
 	}
-	rendered, err := renderTree(ctx, o, path, stdin)
+	return nil
+}
+
+func runCheck(ctx context.Context, o checkOptions, path string, stdin io.Reader, stdout, stderr io.Writer) error {
+	if err := o.validate(); err != nil {
+		return err
+	}
+	if o.changedSince != "" && path == "-" {
+		return errors.New("--changed-since needs a Git work tree, not standard input")
+	}
+	old, err := readBaseline(o.baseline)
 	if err != nil {
 		return err
 	}
-	bound, fold, err := checkPolicy(o.policy, rendered)
+	bar := newProgress(stderr, o.noProgress)
+	defer bar.end()
+	t, err := openTree(ctx, o.treeOptions, path, stdin)
 	if err != nil {
 		return err
 	}
-	var resolver lookup.Charts
-	if len(o.charts) > 0 {
-		r, err := charts.New(charts.Options{Dirs: o.charts})
-		if err != nil {
-			return fmt.Errorf("--charts: %w", err)
+	defer t.close()
+	result, err := t.check(ctx, check.Options{Progress: bar.report})
+	if err != nil {
+		return err
+	}
+	if o.changedSince != "" {
+		if err := limitToChange(ctx, o.treeOptions, path, o.changedSince, result); err != nil {
+			return fmt.Errorf("--changed-since: %w", err)
 		}
-		defer r.Close()
-		resolver = localCharts{r}
 	}
-	result, err := check.Run(ctx, rendered, check.Options{Policy: bound, Charts: resolver, FoldRule: fold})
-	if err != nil {
-		return err
+	bar.end()
+	if o.writeBaseline != "" {
+		return writeBaseline(o.writeBaseline, old, result, stderr)
+	}
+	if old != nil {
+		result.Summary.StaleBaseline = len(old.Apply(result.Findings))
+		result.Normalize()
 	}
 	result.Tool = report.Tool{Name: "flux-admission", Version: versionString()}
 	opts := report.Options{}
 	if f, ok := stdout.(*os.File); ok {
 		opts.Color = report.ColorWanted(f, os.Getenv)
 	}
-	if err := report.Write(stdout, format, result, opts); err != nil {
+	if err := report.Write(stdout, report.Format(o.output), result, opts); err != nil {
 		return fmt.Errorf("writing the report: %w", err)
 	}
 	s := result.Summary
@@ -111,46 +147,6 @@ func runCheck(ctx context.Context, o checkOptions, path string, stdin io.Reader,
 		return runError{errFindings}
 	}
 	return nil
-}
-
-func renderTree(ctx context.Context, o checkOptions, path string, stdin io.Reader) (*render.Result, error) {
-	vars, err := pairs("--var", o.vars)
-	if err != nil {
-		return nil, err
-	}
-	sources, err := pairs("--source", o.sources)
-	if err != nil {
-		return nil, err
-	}
-	if path == "-" {
-		data, err := io.ReadAll(io.LimitReader(stdin, maxStdin+1))
-		if err != nil {
-			return nil, fmt.Errorf("reading standard input: %w", err)
-		}
-		if len(data) > maxStdin {
-			return nil, fmt.Errorf("standard input is larger than %d bytes", maxStdin)
-		}
-		return render.Stream(data, "stdin", render.Limits{}), nil
-	}
-	result, err := render.Tree(ctx, render.Options{
-		Root: path, EntryPoints: o.entryPoints, Vars: vars, Sources: sources, AllowRemoteBases: o.allowRemoteBases,
-	})
-	if errors.Is(err, render.ErrNoEntryPoint) {
-		return render.Manifests(ctx, path, render.Limits{})
-	}
-	return result, err
-}
-
-func pairs(flag string, list []string) (map[string]string, error) {
-	out := map[string]string{}
-	for _, p := range list {
-		name, value, ok := strings.Cut(p, "=")
-		if !ok || name == "" {
-			return nil, fmt.Errorf("%s %q: want NAME=VALUE", flag, p)
-		}
-		out[name] = value
-	}
-	return out, nil
 }
 
 // checkPolicy binds the policy to check by: the file's, the tree's own, or the one that ships. By the last, the rule on namespaces only warns, folded into
@@ -207,16 +203,4 @@ func policyIn(rendered *render.Result) *render.Object {
 		}
 	}
 	return nil
-}
-
-// localCharts finds charts in directories only: a check does not go to the network.
-type localCharts struct{ *charts.Resolver }
-
-// Resolve implements lookup.Charts.
-func (l localCharts) Resolve(ctx context.Context, _ validators.Lookup, ref validators.ChartRef) (validators.Chart, validators.Presence, error) {
-	chart, presence, _ := l.Resolver.Resolve(ctx, &lookup.Memory{}, ref)
-	if presence != validators.Present {
-		return nil, validators.Unknown, fmt.Errorf("chart %s %s is in none of the --charts directories", ref.Chart, ref.Version)
-	}
-	return chart, presence, nil
 }

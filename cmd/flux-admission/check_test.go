@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -14,7 +15,7 @@ import (
 	"github.com/flux-admission/flux-admission/internal/report"
 )
 
-const sync = `apiVersion: source.toolkit.fluxcd.io/v1
+const gotkSync = `apiVersion: source.toolkit.fluxcd.io/v1
 kind: GitRepository
 metadata: {name: flux-system, namespace: flux-system}
 spec: {interval: 1m, url: https://git.example.com/x}
@@ -50,7 +51,7 @@ spec:
     %s: true
 `
 
-func tree(t *testing.T, files map[string]string) string {
+func gitTree(t *testing.T, files map[string]string) string {
 	t.Helper()
 	dir := t.TempDir()
 	for name, text := range files {
@@ -67,7 +68,7 @@ func tree(t *testing.T, files map[string]string) string {
 
 func repository(namespace, field string) map[string]string {
 	return map[string]string{
-		"clusters/home/flux-system/gotk-sync.yaml": sync,
+		"clusters/home/flux-system/gotk-sync.yaml": gotkSync,
 		"clusters/home/db.yaml":                    fmt.Sprintf(child, namespace),
 		"apps/db/cluster.yaml":                     fmt.Sprintf(cluster, field),
 	}
@@ -111,10 +112,10 @@ func TestCheck(t *testing.T) {
 			}
 			path := "-"
 			if tc.stdin == "" {
-				path = tree(t, tc.files)
+				path = gitTree(t, tc.files)
 			}
 			var out bytes.Buffer
-			err := runCheck(t.Context(), o, path, strings.NewReader(tc.stdin), &out)
+			err := runCheck(t.Context(), o, path, strings.NewReader(tc.stdin), &out, io.Discard)
 			if tc.fails != errors.Is(err, errFindings) || !tc.fails && err != nil {
 				t.Errorf("error %v, want findings: %t", err, tc.fails)
 			}
@@ -139,30 +140,163 @@ func TestCheckOfATreeThatCannotBeBuilt(t *testing.T) {
 	files := repository("flux-system", "enablePodMonitor")
 	files["apps/db/kustomization.yaml"] = "resources: [cluster.yaml, gone.yaml]\n"
 	var out bytes.Buffer
-	err := runCheck(t.Context(), checkOptions{output: "text", failOn: "deny"}, tree(t, files), nil, &out)
+	err := runCheck(t.Context(), checkOptions{output: "text", failOn: "deny"}, gitTree(t, files), nil, &out, io.Discard)
 	if !errors.Is(err, errFindings) || !strings.Contains(out.String(), "gone.yaml") || !strings.Contains(out.String(), "apps/db/kustomization.yaml") {
 		t.Errorf("%v\n%s", err, out.String())
 	}
 }
 
 func TestCheckWithMistakenOptions(t *testing.T) {
-	good := tree(t, repository("flux-system", "enablePodMonitor"))
+	good := gitTree(t, repository("flux-system", "enablePodMonitor"))
 	for name, tc := range map[string]struct {
 		options checkOptions
 		path    string
 		want    string
 	}{
-		"an unknown format":          {checkOptions{output: "xml", failOn: "deny"}, good, `--output "xml" is not a format: use text, json, sarif, junit, github or html`},
-		"an unknown threshold":       {checkOptions{output: "text", failOn: "always"}, good, `--fail-on "always": use deny, warn or never`},
-		"a variable without value":   {checkOptions{output: "text", failOn: "deny", vars: []string{"X"}}, good, `--var "X": want NAME=VALUE`},
-		"a policy that is not there": {checkOptions{output: "text", failOn: "deny", policy: "/nope"}, good, "--policy: open /nope: no such file or directory"},
-		"a tree that is not there":   {checkOptions{output: "text", failOn: "deny"}, "/nope", "/nope"},
+		"an unknown format":                            {checkOptions{output: "xml", failOn: "deny"}, good, `--output "xml" is not a format: use text, json, sarif, junit, github or html`},
+		"an unknown threshold":                         {checkOptions{output: "text", failOn: "always"}, good, `--fail-on "always": use deny, warn or never`},
+		"a variable without value":                     {checkOptions{output: "text", failOn: "deny", treeOptions: treeOptions{vars: []string{"X"}}}, good, `--var "X": want NAME=VALUE`},
+		"a baseline that is not there":                 {checkOptions{output: "text", failOn: "deny", baseline: "/nope"}, good, "--baseline: /nope does not exist; make it with --write-baseline /nope"},
+		"a file of variables with a line that is none": {checkOptions{output: "text", failOn: "deny", treeOptions: treeOptions{varsFiles: []string{written(t, "vars", "A=1\nsecret")}}}, good, "vars:2: want NAME=VALUE"},
+		"a file of variables with a list":              {checkOptions{output: "text", failOn: "deny", treeOptions: treeOptions{varsFiles: []string{written(t, "vars.yaml", "A: [1]")}}}, good, "A is no scalar"},
+		"definitions that are none":                    {checkOptions{output: "text", failOn: "deny", treeOptions: treeOptions{crds: []string{good}}}, good, "--crds: there is no CustomResourceDefinition in "},
+		"a revision in what is no work tree":           {checkOptions{output: "text", failOn: "deny", changedSince: "HEAD"}, good, "--changed-since: "},
+		"a revision that is an option":                 {checkOptions{output: "text", failOn: "deny", changedSince: "--help"}, good, "is no revision"},
+		"a change of standard input":                   {checkOptions{output: "text", failOn: "deny", changedSince: "HEAD"}, "-", "--changed-since needs a Git work tree"},
+		"a policy that is not there":                   {checkOptions{output: "text", failOn: "deny", treeOptions: treeOptions{policy: "/nope"}}, good, "--policy: open /nope: no such file or directory"},
+		"a tree that is not there":                     {checkOptions{output: "text", failOn: "deny"}, "/nope", "/nope"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			err := runCheck(t.Context(), tc.options, tc.path, nil, &bytes.Buffer{})
+			err := runCheck(t.Context(), tc.options, tc.path, nil, &bytes.Buffer{}, io.Discard)
 			if err == nil || errors.Is(err, errFindings) || !strings.Contains(err.Error(), tc.want) {
 				t.Errorf("error %v, want %q", err, tc.want)
 			}
 		})
+	}
+}
+
+func written(t *testing.T, name, text string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), name)
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// checked runs a check and returns its findings, "rule file:line", those that count only.
+func checked(t *testing.T, o checkOptions, dir string) []string {
+	t.Helper()
+	o.output, o.failOn = "json", "never"
+	var out bytes.Buffer
+	if err := runCheck(t.Context(), o, dir, nil, &out, io.Discard); err != nil {
+		t.Fatal(err)
+	}
+	var r report.Report
+	if err := json.Unmarshal(out.Bytes(), &r); err != nil {
+		t.Fatal(err)
+	}
+	got := []string{}
+	for _, f := range r.Findings {
+		if f.Suppressed == nil {
+			got = append(got, fmt.Sprintf("%s %s:%d", f.Rule, f.File, f.Line))
+		}
+	}
+	slices.Sort(got)
+	return got
+}
+
+func TestABaselineKeepsOldFindingsOut(t *testing.T) {
+	files := repository("flux-system", "enabled")
+	dir := gitTree(t, files)
+	file := filepath.Join(t.TempDir(), "baseline.yaml")
+	var said bytes.Buffer
+	if err := runCheck(t.Context(), checkOptions{output: "text", failOn: "deny", writeBaseline: file}, dir, nil, io.Discard, &said); err != nil || said.Len() == 0 {
+		t.Fatalf("writing the baseline: %v, said %q", err, said.String())
+	}
+	if got := checked(t, checkOptions{baseline: file}, dir); len(got) != 0 {
+		t.Errorf("with the baseline: %q", got)
+	}
+	other := strings.ReplaceAll(files["apps/db/cluster.yaml"], "name: db", "name: other")
+	if other == files["apps/db/cluster.yaml"] {
+		t.Fatal("the test's cluster has another name")
+	}
+	if err := os.WriteFile(filepath.Join(dir, "apps/db/other.yaml"), []byte(other), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got := checked(t, checkOptions{baseline: file}, dir); !slices.Equal(got, []string{"cnpg-monitoring-enabled apps/db/other.yaml:11"}) {
+		t.Errorf("a new mistake beside an old one: %q", got)
+	}
+}
+
+func TestOnlyWhatAChangeTouchesIsReported(t *testing.T) {
+	dir := gitTree(t, repository("flux-system", "enabled"))
+	run := func(args ...string) {
+		t.Helper()
+		if _, err := git(t.Context(), dir, args...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put := func(name, text string) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put("apps/db/kustomization.yaml", "resources: [cluster.yaml, extra.yaml]\n")
+	put("apps/db/extra.yaml", "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: extra, namespace: apps}\n")
+	run("init", "-q")
+	run("add", ".")
+	run("-c", "user.name=a", "-c", "user.email=a@example.com", "commit", "-qm", "one")
+	since := checkOptions{changedSince: "HEAD"}
+	if got := checked(t, since, dir); len(got) != 0 {
+		t.Errorf("nothing has changed, and reported is %q", got)
+	}
+	put("apps/db/README.md", "hello")
+	if got := checked(t, since, dir); len(got) != 0 {
+		t.Errorf("a file without findings is new, and reported is %q", got)
+	}
+	if err := os.Remove(filepath.Join(dir, "apps/db/extra.yaml")); err != nil {
+		t.Fatal(err)
+	}
+	if got := checked(t, since, dir); !slices.Equal(got, []string{"kustomization-build-failed apps/db/kustomization.yaml:1"}) {
+		t.Errorf("what the removal of a file breaks elsewhere is %q", got)
+	}
+	put("apps/db/extra.yaml", "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: extra, namespace: apps}\n")
+	text, err := os.ReadFile(filepath.Join(dir, "apps/db/cluster.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	put("apps/db/cluster.yaml", string(text)+"# touched\n")
+	if got := checked(t, since, dir); !slices.Equal(got, []string{"cnpg-monitoring-enabled apps/db/cluster.yaml:11"}) {
+		t.Errorf("an old mistake in a file that is touched: %q", got)
+	}
+}
+
+func TestVariablesAndDefinitionsFromFiles(t *testing.T) {
+	files := repository("flux-system", "enablePodMonitor")
+	files["clusters/home/db.yaml"] += "  postBuild: {substituteFrom: [{kind: Secret, name: cluster-settings}]}\n"
+	files["apps/db/widget.yaml"] = "apiVersion: example.com/v1\nkind: Widget\nmetadata: {name: w, namespace: apps}\nspec:\n  size: ${SIZE}\n  colour: ${COLOUR}\n"
+	dir := gitTree(t, files)
+	crd := written(t, "crd.yaml", `apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: widgets.example.com}
+spec:
+  group: example.com
+  scope: Namespaced
+  names: {kind: Widget, plural: widgets}
+  versions:
+    - name: v1
+      served: true
+      storage: true
+      schema: {openAPIV3Schema: {type: object, properties: {spec: {type: object, properties: {size: {type: string}, colour: {type: string, enum: [red]}}}}}}
+`)
+	o := checkOptions{treeOptions: treeOptions{crds: []string{crd}, varsFiles: []string{written(t, "vars.env", "# ours\nexport SIZE=\"big one\"\nCOLOUR=green\n")}}}
+	if got := checked(t, o, dir); !slices.Contains(got, "invalid-value apps/db/widget.yaml:6") {
+		t.Errorf("by the file of variables the colour is wrong, and found is %q", got)
+	}
+	o.vars = []string{"COLOUR=red"}
+	if got := checked(t, o, dir); slices.Contains(got, "invalid-value apps/db/widget.yaml:6") {
+		t.Errorf("--var comes first and makes the colour right, and found is %q", got)
 	}
 }

@@ -27,11 +27,13 @@ func main() {
 }
 
 func run(args []string) int {
+	stderr := os.Stderr
 	silenceLibraries()
 	ctx, stop := terminated()
 	defer stop()
 	root := newRoot()
 	root.SetArgs(args)
+	root.SetErr(stderr)
 	err := root.ExecuteContext(ctx)
 	if err == nil {
 		return 0
@@ -39,7 +41,7 @@ func run(args []string) int {
 	if errors.Is(err, errFindings) {
 		return exitFailed
 	}
-	fmt.Fprintln(os.Stderr, "flux-admission: "+oneLine(err))
+	fmt.Fprintln(stderr, "flux-admission: "+oneLine(err))
 	if _, ok := errors.AsType[runError](err); ok {
 		return exitFailed
 	}

@@ -1,6 +1,7 @@
 package charts
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -79,10 +80,14 @@ func isChart(dir string) bool {
 	return err == nil && info.Mode().IsRegular()
 }
 
-// fromLocal returns the chart of Options.Dirs that a reference selects; nil when there is none.
-func (r *Resolver) fromLocal(ref validators.ChartRef) (*Chart, error) {
+// Local returns the chart of Options.Dirs that a reference selects; nil when there is none. Objects tell the name of a chart that the reference does not name.
+func (r *Resolver) Local(ctx context.Context, objects validators.Lookup, ref validators.ChartRef) (*Chart, error) {
+	if len(r.local) == 0 {
+		return nil, nil
+	}
+	ref = named(ctx, objects, ref)
 	name := path.Base(path.Clean(ref.Chart))
-	if ref.Chart == "" || len(r.local) == 0 {
+	if ref.Chart == "" {
 		return nil, nil
 	}
 	var found []localChart

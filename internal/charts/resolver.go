@@ -227,7 +227,7 @@ func (r *Resolver) wait(ctx context.Context) time.Duration {
 
 // Resolve implements lookup.Charts. An error explains an Unknown: for a chart that is still being read, that it is.
 func (r *Resolver) Resolve(ctx context.Context, objects validators.Lookup, ref validators.ChartRef) (validators.Chart, validators.Presence, error) {
-	if c, err := r.fromLocal(ref); err != nil || c != nil {
+	if c, err := r.Local(ctx, objects, ref); err != nil || c != nil {
 		if err != nil {
 			return r.answer(ref, OutcomeError, result{err: err})
 		}

@@ -4,14 +4,18 @@ package check
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"maps"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
+	"github.com/flux-admission/flux-admission/internal/crdschema"
 	"github.com/flux-admission/flux-admission/internal/lookup"
 	"github.com/flux-admission/flux-admission/internal/policy"
 	"github.com/flux-admission/flux-admission/internal/render"
@@ -48,7 +52,7 @@ type Definition struct {
 func Run(ctx context.Context, rendered *render.Result, o Options) (*report.Report, error) {
 	r := &report.Report{Rules: o.Policy.Evaluated()}
 	r.Summary.Files = rendered.Files
-	e := &evaluation{report: r, options: o, said: map[string]bool{}}
+	e := &evaluation{report: r, options: o, said: map[string]bool{}, notGiven: map[string]map[string]bool{}}
 	var all []task
 	for _, p := range rendered.Problems {
 		e.problem(p)
@@ -80,6 +84,7 @@ func Run(ctx context.Context, rendered *render.Result, o Options) (*report.Repor
 	if err := e.run(ctx, all); err != nil {
 		return nil, err
 	}
+	e.sayNotGiven()
 	for _, c := range rendered.Clusters {
 		draw(&r.Graph, c, r.Findings)
 	}
@@ -202,6 +207,8 @@ type evaluation struct {
 	options Options
 	report  *report.Report
 	said    map[string]bool
+	// notGiven are the names of what is missing, by what it is.
+	notGiven map[string]map[string]bool
 }
 
 // run evaluates the tasks several at a time, and reports them in their order.
@@ -265,10 +272,45 @@ func (e *evaluation) add(s subject, d policy.Decision) {
 // skipped says a reason once, however many objects it keeps from being judged.
 func (e *evaluation) skipped(s subject, list []policy.Judged, unknown bool) {
 	for _, j := range list {
+		var missing *validators.NotGiven
+		if errors.As(j.Cause, &missing) {
+			if e.notGiven[missing.What] == nil {
+				e.notGiven[missing.What] = map[string]bool{}
+			}
+			e.notGiven[missing.What][missing.Name] = true
+			continue
+		}
 		if key := j.Rule.ID + j.Reason; !e.said[key] {
 			e.said[key] = true
 			e.report.Skipped = append(e.report.Skipped, report.Skipped{Rule: j.Rule.Name, ID: j.Rule.ID, Object: &s.name, Reason: j.Reason, Unknown: unknown})
 		}
+	}
+}
+
+// The texts for what is missing: what it keeps from being judged, and how to give it.
+func notGivenText(what string) (text, remedy string) {
+	switch what {
+	case ChartNotGiven:
+		return "the values of releases of charts that are not here were not checked", "give --charts DIR, or --fetch-charts"
+	case crdschema.CustomResourceDefinition.Kind:
+		return "objects of kinds that no CustomResourceDefinition of the tree declares were checked as far as their kind is known", "give --crds DIR"
+	}
+	return what + " was not given", ""
+}
+
+// ChartNotGiven is what a validators.NotGiven says of a chart that is in none of the directories that are searched.
+const ChartNotGiven = "chart"
+
+// sayNotGiven says once of each sort what is missing.
+func (e *evaluation) sayNotGiven() {
+	for _, what := range slices.Sorted(maps.Keys(e.notGiven)) {
+		text, remedy := notGivenText(what)
+		names := slices.Sorted(maps.Keys(e.notGiven[what]))
+		reason := fmt.Sprintf("%s (%d): %s", text, len(names), strings.Join(names, ", "))
+		if remedy != "" {
+			reason += "; " + remedy
+		}
+		e.report.Skipped = append(e.report.Skipped, report.Skipped{Reason: reason, Unknown: true})
 	}
 }
 

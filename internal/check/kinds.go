@@ -20,6 +20,9 @@ func knownKinds(_ context.Context, c *render.Cluster, _ validators.Lookup, o Opt
 	if err != nil {
 		return nil, fmt.Errorf("reading Kubernetes' own schemas: %w", err)
 	}
+	for _, group := range fluxGroups() {
+		set.Assume(group)
+	}
 	for _, object := range c.Objects {
 		if object.GroupVersionKind().GroupKind() == crdschema.CustomResourceDefinition {
 			// A definition that cannot be used leaves its kind unknown.
@@ -32,4 +35,12 @@ func knownKinds(_ context.Context, c *render.Cluster, _ validators.Lookup, o Opt
 		}
 	}
 	return set, nil
+}
+
+// fluxGroups are the API groups whose kinds are there before anything of the tree is applied.
+func fluxGroups() []string {
+	return []string{
+		"source.toolkit.fluxcd.io", "kustomize.toolkit.fluxcd.io", "helm.toolkit.fluxcd.io", "notification.toolkit.fluxcd.io", "image.toolkit.fluxcd.io",
+		"fluxcd.controlplane.io",
+	}
 }

@@ -20,6 +20,7 @@ import (
 	"k8s.io/apiextensions-apiserver/pkg/apiserver/validation"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	celconfig "k8s.io/apiserver/pkg/apis/cel"
 
@@ -72,13 +73,13 @@ func define(def *apiextensionsv1.CustomResourceDefinition, origin string) *defin
 	return d
 }
 
-func (c *crd) answer(p validators.Presence) (*validators.Kind, validators.Presence, error) {
+func (c *crd) answer(gk schema.GroupKind, p validators.Presence) (*validators.Kind, validators.Presence, error) {
 	d, err := c.load()
 	if err != nil {
 		return nil, validators.Unknown, err
 	}
 	if p == validators.Unknown {
-		return d.kind, p, errors.New("no CustomResourceDefinition of it was seen; it is known from " + d.kind.Origin)
+		return d.kind, p, notSeen(gk, "no CustomResourceDefinition of it was seen; it is known from "+d.kind.Origin)
 	}
 	return d.kind, p, nil
 }

@@ -114,7 +114,7 @@ func (s *Set) Assume(group string) { s.assumed[group] = true }
 // Kind tells what is known of a kind, with the contract of validators.Lookup.
 func (s *Set) Kind(_ context.Context, gk schema.GroupKind) (*validators.Kind, validators.Presence, error) {
 	if c, ok := s.crds[gk]; ok {
-		return c.answer(validators.Present)
+		return c.answer(gk, validators.Present)
 	}
 	if k := s.native.kind(gk); k != nil {
 		return k, validators.Present, nil
@@ -138,10 +138,10 @@ func (s *Set) Kind(_ context.Context, gk schema.GroupKind) (*validators.Kind, va
 		presence = validators.Unknown
 	}
 	if c, ok := s.known[gk]; ok {
-		return c.answer(presence)
+		return c.answer(gk, presence)
 	}
 	if presence == validators.Unknown {
-		return nil, presence, fmt.Errorf("no CustomResourceDefinition of %s was seen", describe(gk))
+		return nil, presence, notSeen(gk, fmt.Sprintf("no CustomResourceDefinition of %s was seen", describe(gk)))
 	}
 	return &validators.Kind{Near: s.near(gk)}, presence, nil
 }
@@ -175,6 +175,10 @@ func (s *Set) near(gk schema.GroupKind) []schema.GroupKind {
 		out = append([]schema.GroupKind{{Group: gk.Group, Kind: n}}, out...)
 	}
 	return out
+}
+
+func notSeen(gk schema.GroupKind, text string) error {
+	return &validators.NotGiven{What: CustomResourceDefinition.Kind, Name: describe(gk), Text: text}
 }
 
 func describe(gk schema.GroupKind) string {

@@ -18,6 +18,8 @@ type Judged struct {
 	Rule   *validators.Meta
 	Reason string
 	Action Action
+	// Cause is the error that Reason quotes; nil when it quotes none.
+	Cause error
 }
 
 // Excepted is a finding that an exception takes out. It is among the findings to audit as well.
@@ -56,7 +58,7 @@ func (p *Policy) Review(ctx context.Context, r validators.Request, l validators.
 			err = fmt.Errorf("namespace %s is %s", r.Object.GetNamespace(), presence)
 		}
 		for _, f := range result.Findings {
-			d.Unknown = append(d.Unknown, Judged{f.Rule, fmt.Sprintf("the labels of the namespace are not known, so the mildest action counts: %v", err), Audit})
+			d.Unknown = append(d.Unknown, Judged{f.Rule, fmt.Sprintf("the labels of the namespace are not known, so the mildest action counts: %v", err), Audit, err})
 			break
 		}
 		return d
@@ -100,18 +102,18 @@ func (p *Policy) decide(r validators.Result, namespaceLabels map[string]string, 
 			continue
 		}
 		if !s.Unknown {
-			d.Skipped = append(d.Skipped, Judged{s.Rule, s.Reason, Audit})
+			d.Skipped = append(d.Skipped, Judged{s.Rule, s.Reason, Audit, s.Cause})
 			continue
 		}
 		// A rule that only warns about what it finds does not refuse what it cannot tell.
-		d.Unknown = append(d.Unknown, Judged{s.Rule, s.Reason, p.judge(atMost(p.rules[s.Rule.Name].onUnknown, action), s.Rule.Name, r.Object)})
+		d.Unknown = append(d.Unknown, Judged{s.Rule, s.Reason, p.judge(atMost(p.rules[s.Rule.Name].onUnknown, action), s.Rule.Name, r.Object), s.Cause})
 	}
 	for _, e := range r.Errors {
 		action := p.action(e.Rule.Name, namespaceLabels, labelsKnown)
 		if action == Off {
 			continue
 		}
-		d.Errors = append(d.Errors, Judged{e.Rule, e.Err.Error(), p.judge(atMost(p.onError, action), e.Rule.Name, r.Object)})
+		d.Errors = append(d.Errors, Judged{e.Rule, e.Err.Error(), p.judge(atMost(p.onError, action), e.Rule.Name, r.Object), e.Err})
 	}
 	return d
 }

@@ -321,6 +321,9 @@ func answerAction(a v1alpha1.Answer) Action {
 // Handles tells whether any rule or mutator that the policy has switched on looks at the kind.
 func (p *Policy) Handles(gk schema.GroupKind) bool { return p.suite.Handles(gk) || p.mutated[gk] }
 
+// Mutates tells whether a mutator that the policy has settings for looks at the kind.
+func (p *Policy) Mutates(gk schema.GroupKind) bool { return p.mutated[gk] }
+
 // OnError is what to do about an object that could not be evaluated at all, by any rule.
 func (p *Policy) OnError() Action { return p.cap(p.onError) }
 

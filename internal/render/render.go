@@ -48,6 +48,9 @@ type Options struct {
 	AllowRemoteBases bool
 	// LenientVariables makes a variable without a value the empty string, as Flux before 2.9 does by default.
 	LenientVariables bool
+	// Amend returns what the cluster makes of one of Flux's objects when it is applied, or nil to leave it: a mutating webhook may fill in a field. It is
+	// given the name of the cluster and must not change the object; nil amends nothing.
+	Amend func(cluster string, o *unstructured.Unstructured) *unstructured.Unstructured
 	// Limits bound what is read.
 	Limits Limits
 	// Workers is how many Kustomizations are built at a time; default: the number of processors.
@@ -524,6 +527,11 @@ func (w *world) merge(k *Kustomization) {
 	k.Children = nil
 	for _, o := range k.Objects {
 		gvk := o.GroupVersionKind()
+		if w.opts.Amend != nil && strings.HasSuffix(gvk.Group, fluxGroups) {
+			if amended := w.opts.Amend(w.entry.Path, o.Unstructured); amended != nil {
+				o.Unstructured = amended
+			}
+		}
 		switch {
 		case gvk.Group == "" && (gvk.Kind == "ConfigMap" || gvk.Kind == "Secret"), gvk.Group == sourceGroup:
 			w.objects[refOf(o)] = o

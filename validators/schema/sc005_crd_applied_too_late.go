@@ -53,8 +53,8 @@ func checkTooLate(ctx context.Context, p *validators.Pass) error {
 	}
 	me := p.Provenance.Kustomization
 	build, presence, _ := p.Lookup.Build(ctx, me)
-	if presence != validators.Present {
-		return nil
+	if presence != validators.Present || !build.Complete {
+		return nil // it may hold the definition itself
 	}
 	installers, known := installers(ctx, p.Lookup, gk, me, build.Precedes)
 	if !known || len(installers) == 0 {
@@ -145,7 +145,6 @@ func installers(ctx context.Context, look validators.Lookup, gk k8sschema.GroupK
 		if !after[key] {
 			return nil, false // what it builds is not known, and may be the definition
 		}
-		out = append(out, "Kustomization "+key.String())
 	}
 	inTree := false
 	definitions, _, _ := look.List(ctx, crdKind, "")
