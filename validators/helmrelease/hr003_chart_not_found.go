@@ -2,7 +2,6 @@ package helmrelease
 
 import (
 	"context"
-	"strings"
 
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
@@ -48,21 +47,17 @@ func checkChartNotFound(ctx context.Context, p *validators.Pass) error {
 	case validators.Absent:
 	}
 	gk := schema.GroupKind{Group: ref.Source.Group, Kind: ref.Source.Kind}
-	_, presence, err = p.Lookup.Get(ctx, gk, types.NamespacedName{Namespace: ref.Source.Namespace, Name: ref.Source.Name})
 	at := validators.NewPath("spec", "chart", "spec")
-	source := at.Child("sourceRef", "name")
+	source := flux.Reference{At: at.Child("sourceRef"), To: gk, Key: types.NamespacedName{Namespace: ref.Source.Namespace, Name: ref.Source.Name}}
 	if ref.Chart == "" {
-		source = validators.NewPath("spec", "chartRef", "name")
+		source.At = validators.NewPath("spec", "chartRef")
 	}
+	_, presence, err = p.Lookup.Get(ctx, gk, source.Key)
 	switch presence {
 	case validators.Unknown:
 		p.Unknown("whether the chart's source exists is not known: %v", err)
 	case validators.Absent:
-		f := p.Report(source, ref.Source.Name, "%s %s/%s does not exist", ref.Source.Kind, ref.Source.Namespace, ref.Source.Name)
-		if elsewhere := namespacesOf(ctx, p.Lookup, gk, ref.Source.Name); len(elsewhere) > 0 {
-			f.Message += "; one of that name is in namespace " + strings.Join(elsewhere, ", ")
-			f.Fix = "Set the reference's namespace to the one that the source is in."
-		}
+		source.ReportMissing(ctx, p)
 	case validators.Present:
 		where := at.Child("chart")
 		if ref.Version != "" {
@@ -71,16 +66,4 @@ func checkChartNotFound(ctx context.Context, p *validators.Pass) error {
 		p.Report(where, where.Lookup(p.Object.Object), "%s does not exist", described(ref))
 	}
 	return nil
-}
-
-// namespacesOf returns the namespaces that have an object of the kind and name.
-func namespacesOf(ctx context.Context, look validators.Lookup, gk schema.GroupKind, name string) []string {
-	list, _, _ := look.List(ctx, gk, "")
-	var out []string
-	for _, o := range list {
-		if o.GetName() == name {
-			out = append(out, o.GetNamespace())
-		}
-	}
-	return out
 }

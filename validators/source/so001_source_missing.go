@@ -3,8 +3,6 @@ package source
 
 import (
 	"context"
-	"slices"
-	"strings"
 
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
@@ -48,38 +46,7 @@ func check(ctx context.Context, p *validators.Pass) error {
 	if key.Namespace == "" {
 		key.Namespace = p.Object.GetNamespace()
 	}
-	gk := schema.GroupKind{Group: flux.GitRepository.Group, Kind: kind}
-	switch _, presence, err := p.Lookup.Get(ctx, gk, key); presence {
-	case validators.Present:
-	case validators.Unknown:
-		p.Unknown("whether %s %s exists is not known: %v", kind, key, err)
-	case validators.Absent:
-		report(ctx, p, at, gk, key)
-	}
+	to := schema.GroupKind{Group: flux.GitRepository.Group, Kind: kind}
+	flux.Reference{At: at, To: to, Key: key}.Check(ctx, p)
 	return nil
-}
-
-func report(ctx context.Context, p *validators.Pass, at validators.Path, gk schema.GroupKind, key types.NamespacedName) {
-	f := p.Report(at.Child("name"), key.Name, "%s %s does not exist", gk.Kind, key)
-	f.Key = gk.Kind + " " + key.String()
-	list, _, _ := p.Lookup.List(ctx, gk, "")
-	var namespaces []string
-	for _, o := range list {
-		if o.GetName() == key.Name {
-			namespaces = append(namespaces, o.GetNamespace())
-		}
-	}
-	if len(namespaces) == 0 {
-		return
-	}
-	slices.Sort(namespaces)
-	f.Message += "; one of that name is in namespace " + strings.Join(namespaces, ", ")
-	if len(namespaces) == 1 {
-		where := at.Child("namespace")
-		op := validators.EditReplace
-		if where.Lookup(p.Object.Object) == nil {
-			op = validators.EditAdd
-		}
-		f.Edits = []validators.Edit{{Op: op, Path: where, Value: namespaces[0]}}
-	}
 }
