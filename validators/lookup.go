@@ -102,6 +102,8 @@ type Release struct {
 	Values          Values
 	// SkipCRDs leaves out what is in crds/.
 	SkipCRDs bool
+	// DeadKeys asks for the keys that change nothing, which takes several renderings.
+	DeadKeys bool
 }
 
 // Rendering is what a chart renders to, or why Helm refuses to.
@@ -111,7 +113,7 @@ type Rendering struct {
 	// Failure is nil when the chart renders.
 	Failure *RenderFailure
 	// DeadKeys are keys of the release's own values whose removal changes nothing in what is rendered and that the chart's own values do not
-	// have, in the order of their paths. Nil unless the chart could be rendered without each.
+	// have, in the order of their paths. Nil unless asked for, and the chart could be rendered without each.
 	DeadKeys []UnknownKey
 }
 

@@ -120,7 +120,9 @@ func (t *tree) load(ctx context.Context, r *Resolver) (*Chart, error) {
 	if err != nil {
 		return nil, err
 	}
-	ch, files, err := archive.ReadArtifact(bytes.NewReader(data), t.ref.Chart, archive.SourceLimits(), t.ref.ValuesFiles...)
+	limits := archive.SourceLimits()
+	limits.Whole = r.opts.Templates
+	ch, files, err := archive.ReadArtifact(bytes.NewReader(data), t.ref.Chart, limits, t.ref.ValuesFiles...)
 	if errors.Is(err, archive.ErrNoChart) {
 		return nil, fmt.Errorf("%w: %w", errAbsent, err)
 	}
@@ -130,7 +132,7 @@ func (t *tree) load(ctx context.Context, r *Resolver) (*Chart, error) {
 	if err := replaceValues(ch, files, t.ref); err != nil {
 		return nil, err
 	}
-	c := NewChart(ch, r.schemaLoader(ctx))
+	c := newChart(ch, r.schemaLoader(ctx), r.opts.Templates)
 	c.elsewhere = notVendored(ch)
 	c.cacheKey = key
 	r.cache.put(key, c)

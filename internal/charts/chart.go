@@ -8,7 +8,6 @@ import (
 	"cmp"
 	"context"
 	"crypto/sha256"
-	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -30,7 +29,7 @@ type compiled struct {
 	err    error
 }
 
-// Chart is a chart that is ready to judge values. It is immutable and safe for concurrent use. It implements validators.Chart.
+// Chart is a chart that is ready to judge values, and to render with them if it was read so. It is safe for concurrent use. It implements validators.Chart.
 type Chart struct {
 	name, version string
 	chart         *values.Chart
@@ -45,18 +44,33 @@ type Chart struct {
 	elsewhere []string
 	// cacheKey is where the chart is kept in the cache; empty for a chart that is not.
 	cacheKey string
+	// templates are what the chart renders with; nil for one that does not.
+	templates *templates
 }
 
 // NewChart prepares a chart, which is the Chart's from then on: its templates and raw texts are dropped. It compiles the schemas of the chart and of all subcharts: off the request path.
 // Load reads what schemas refer to; nil reads nothing. A schema that cannot be compiled is no error; it makes verdicts unknown.
-func NewChart(c *chart.Chart, load schema.Load) *Chart {
+func NewChart(c *chart.Chart, load schema.Load) *Chart { return newChart(c, load, false) }
+
+// NewRenderable prepares a chart as NewChart does, and keeps its templates and files, so that it can be rendered.
+func NewRenderable(c *chart.Chart, load schema.Load) *Chart { return newChart(c, load, true) }
+
+func newChart(c *chart.Chart, load schema.Load, render bool) *Chart {
 	out := &Chart{name: c.Name(), version: c.Metadata.Version, chart: values.NewChart(c), words: vocabulary.New(c), schemas: map[*byte]*compiled{}, byName: map[string]*compiled{}}
+	if render {
+		out.templates = newTemplates(c)
+	}
 	out.add(c, load, map[[sha256.Size]byte]*compiled{})
 	return out
 }
 
 func (c *Chart) add(ch *chart.Chart, load schema.Load, known map[[sha256.Size]byte]*compiled) {
-	ch.Raw, ch.Templates, ch.Files = nil, nil, nil
+	ch.Raw = nil
+	if c.templates == nil {
+		ch.Templates, ch.Files = nil, nil
+	} else {
+		c.bytes += sizeOfFiles(ch)
+	}
 	// With subcharts Helm's merged defaults are kept beside the charts' own.
 	c.bytes += 4096 + 3*sizeOf(ch.Values)
 	if len(ch.Schema) > 0 {
@@ -148,16 +162,6 @@ func (c *Chart) Validate(ctx context.Context, v validators.Values) (validators.V
 	verdict.Missing = slices.Compact(verdict.Missing)
 	return verdict, nil
 }
-
-// Render implements validators.Chart.
-func (c *Chart) Render(context.Context, validators.Release) (*validators.Rendering, validators.Presence, error) {
-	return nil, validators.Unknown, errNoTemplates
-}
-
-// CRDs implements validators.Chart.
-func (c *Chart) CRDs() []string { return nil }
-
-var errNoTemplates = errors.New("the chart's templates are not read here")
 
 // judgeAll composes a release's values and puts them to the schemas of the chart and its enabled subcharts.
 func (c *Chart) judgeAll(ctx context.Context, release *values.Release) (validators.ValuesVerdict, error) {

@@ -132,7 +132,7 @@ func (r *Resolver) fromArchive(ctx context.Context, data []byte, digest string, 
 	if err != nil {
 		return nil, err
 	}
-	c, err := prepare(ch, ref.ValuesFiles, ref.IgnoreMissingValuesFiles, r.schemaLoader(ctx))
+	c, err := prepare(ch, ref.ValuesFiles, ref.IgnoreMissingValuesFiles, r.schemaLoader(ctx), r.opts.Templates)
 	if err != nil {
 		return nil, err
 	}

@@ -27,12 +27,14 @@ type localChart struct {
 	// plain is the chart without values files.
 	plain *Chart
 	load  schema.Load
+	// render tells that the chart can be rendered.
+	render bool
 	// with keeps the chart with values files, by their list.
 	with *sync.Map
 }
 
 // readLocal reads the charts at the paths: a chart's directory, an archive, or a directory that holds such.
-func readLocal(paths []string, limits archive.Limits, load schema.Load) ([]localChart, error) {
+func readLocal(paths []string, limits archive.Limits, load schema.Load, render bool) ([]localChart, error) {
 	var out []localChart
 	for _, p := range paths {
 		candidates, err := candidates(p)
@@ -44,7 +46,7 @@ func readLocal(paths []string, limits archive.Limits, load schema.Load) ([]local
 			if err != nil {
 				return nil, fmt.Errorf("charts at %s: %s: %w", p, c, err)
 			}
-			out = append(out, localChart{path: c, name: ch.Name(), version: ch.Metadata.Version, limits: limits, plain: NewChart(ch, load), load: load, with: &sync.Map{}})
+			out = append(out, localChart{path: c, name: ch.Name(), version: ch.Metadata.Version, limits: limits, plain: newChart(ch, load, render), load: load, render: render, with: &sync.Map{}})
 		}
 	}
 	return out, nil
@@ -125,7 +127,7 @@ func (l localChart) chart(ref validators.ChartRef) (*Chart, error) {
 	if err != nil {
 		return nil, err
 	}
-	c, err := prepare(ch, ref.ValuesFiles, ref.IgnoreMissingValuesFiles, l.load)
+	c, err := prepare(ch, ref.ValuesFiles, ref.IgnoreMissingValuesFiles, l.load, l.render)
 	if err != nil {
 		return nil, fmt.Errorf("chart %s: %w", l.path, err)
 	}
@@ -134,10 +136,9 @@ func (l localChart) chart(ref validators.ChartRef) (*Chart, error) {
 }
 
 // prepare merges values files over one another in place of the chart's values, as source-controller does, and compiles the schemas.
-func prepare(ch *chart.Chart, valuesFiles []string, ignoreMissing bool, load schema.Load) (*Chart, error) {
+func prepare(ch *chart.Chart, valuesFiles []string, ignoreMissing bool, load schema.Load, render bool) (*Chart, error) {
 	if err := mergeValuesFiles(ch, valuesFiles, ignoreMissing); err != nil {
 		return nil, err
 	}
-	ch.Files = nil
-	return NewChart(ch, load), nil
+	return newChart(ch, load, render), nil
 }

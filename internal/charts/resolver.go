@@ -45,6 +45,9 @@ type Options struct {
 	AllowLocal bool
 	// Limits bound the charts; archive.DefaultLimits by default.
 	Limits archive.Limits
+	// Templates keeps what charts render with, for validators.Chart's Render. A check of a Git tree sets it. The gate does not: a Go template
+	// cannot be stopped, and a stranger's chart must not run there.
+	Templates bool
 	// Observer is told what happens; nil for nobody.
 	Observer Observer
 	// Log gets what happens behind admissions; the zero Logger is silent.
@@ -160,6 +163,7 @@ func New(opts Options) (*Resolver, error) {
 	if opts.Limits == (archive.Limits{}) {
 		opts.Limits = archive.DefaultLimits()
 	}
+	opts.Limits.Whole = opts.Templates
 	if opts.Observer == nil {
 		opts.Observer = nobody{}
 	}
@@ -173,7 +177,7 @@ func New(opts Options) (*Resolver, error) {
 	// What is read outlives the review that asked for it, and ends with the Resolver.
 	r.ctx, r.cancel = context.WithCancel(context.Background())
 	var err error
-	if r.local, err = readLocal(opts.Dirs, opts.Limits, r.schemaLoader(r.ctx)); err != nil {
+	if r.local, err = readLocal(opts.Dirs, opts.Limits, r.schemaLoader(r.ctx), opts.Templates); err != nil {
 		r.cancel()
 		return nil, err
 	}

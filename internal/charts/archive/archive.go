@@ -34,6 +34,8 @@ type Limits struct {
 	Ratio int64
 	// Depth is how many subcharts may be nested in one another, and how deep directories may be.
 	Depth int
+	// Whole keeps all files of a chart, as rendering it needs. Otherwise only what values, schemas and the names of values need is kept.
+	Whole bool
 }
 
 // DefaultLimits returns limits that every public chart known to the author keeps by a factor of ten.
@@ -68,7 +70,7 @@ func (b *budget) entry() error {
 
 func (b *budget) keep(n int64) error {
 	if b.kept -= n; b.kept < 0 {
-		return fmt.Errorf("the chart's values and schemas have more than %d bytes", b.Kept)
+		return fmt.Errorf("the files of the chart that are read have more than %d bytes", b.Kept)
 	}
 	return nil
 }
@@ -127,7 +129,8 @@ func (b *budget) pick(r io.Reader, dir string, extra []string) ([]*helmarchive.B
 	for {
 		h, err := tr.Next()
 		if errors.Is(err, io.EOF) {
-			return files, others, nil
+			files, err = withoutIgnored(files)
+			return files, others, err
 		}
 		if err != nil {
 			return nil, nil, fmt.Errorf("it is not a tar file: %w", err)
@@ -136,11 +139,12 @@ func (b *budget) pick(r io.Reader, dir string, extra []string) ([]*helmarchive.B
 			return nil, nil, err
 		}
 		name := path.Clean(h.Name)
-		below, inChart := strings.CutPrefix(name, prefix)
-		if h.Typeflag == tar.TypeDir || !wanted[name] && !(inChart && kept(below, nil)) {
+		below, inside := strings.CutPrefix(name, prefix)
+		regular := h.Typeflag == tar.TypeReg || h.Typeflag == tar.TypeGNUSparse
+		if h.Typeflag == tar.TypeDir || !wanted[name] && !(inside && (needed(below, nil) || b.Whole && regular)) {
 			continue // links elsewhere in a repository are none of the chart's business
 		}
-		if !fs.ValidPath(name) || h.Typeflag != tar.TypeReg && h.Typeflag != tar.TypeGNUSparse {
+		if !fs.ValidPath(name) || !regular {
 			return nil, nil, fmt.Errorf("%s is a link, a device or outside of the source", shown(h.Name))
 		}
 		data, err := b.content(tr, h)
@@ -150,12 +154,36 @@ func (b *budget) pick(r io.Reader, dir string, extra []string) ([]*helmarchive.B
 		if wanted[name] {
 			others[name] = data
 		}
-		if inChart && kept(below, nil) {
+		if inside && b.keeps(below, nil) {
 			if files, err = b.addFile(files, "", below, data, 0); err != nil {
 				return nil, nil, err
 			}
 		}
 	}
+}
+
+// withoutIgnored leaves out the files that the chart's .helmignore names: what is packaged does not have them.
+func withoutIgnored(files []*helmarchive.BufferedFile) ([]*helmarchive.BufferedFile, error) {
+	i := slices.IndexFunc(files, func(f *helmarchive.BufferedFile) bool { return f.Name == ignore.HelmIgnore })
+	if i < 0 {
+		return files, nil
+	}
+	rules, err := ignore.Parse(bytes.NewReader(files[i].Data))
+	if err != nil {
+		return nil, fmt.Errorf(".helmignore: %w", err)
+	}
+	rules.AddDefaults()
+	return slices.DeleteFunc(files, func(f *helmarchive.BufferedFile) bool {
+		if rules.Ignore(f.Name, (&tar.Header{Typeflag: tar.TypeReg, Name: f.Name}).FileInfo()) {
+			return true
+		}
+		for dir := path.Dir(f.Name); dir != "."; dir = path.Dir(dir) {
+			if rules.Ignore(dir, (&tar.Header{Typeflag: tar.TypeDir, Name: dir + "/"}).FileInfo()) {
+				return true
+			}
+		}
+		return false
+	}), nil
 }
 
 // content reads an entry, which may not be larger than what is left to be kept.
@@ -220,7 +248,7 @@ func load(files []*helmarchive.BufferedFile) (c *chart.Chart, err error) {
 		}
 	}()
 	for _, f := range files {
-		if base := path.Base(f.Name); base != "Chart.yaml" && base != "values.yaml" && base != "requirements.yaml" {
+		if own := inChart(f.Name); own != "Chart.yaml" && own != "values.yaml" && own != "requirements.yaml" {
 			continue
 		}
 		if err := CheckYAML(f.Data); err != nil {
@@ -244,26 +272,38 @@ func strip(c *chart.Chart) {
 	}
 }
 
-// kept tells whether a file of a chart is read, by its path in it.
-func kept(name string, extra []string) bool {
-	rest := name
+// inChart returns the path of a file in the chart or the subchart's directory that it belongs to.
+func inChart(name string) string {
 	for {
-		switch rest {
-		case "Chart.yaml", "values.yaml", "values.schema.json", "requirements.yaml", ".helmignore":
-			return true
-		}
-		if template(rest) {
-			return true
-		}
-		sub, ok := strings.CutPrefix(rest, "charts/")
+		sub, ok := strings.CutPrefix(name, "charts/")
 		if !ok {
-			break
+			return name
 		}
-		dir, file, inDir := strings.Cut(sub, "/")
+		_, file, inDir := strings.Cut(sub, "/")
 		if !inDir {
-			return path.Ext(dir) == ".tgz"
+			return name
 		}
-		rest = file
+		name = file
+	}
+}
+
+// keeps tells whether a file of a chart is read, by its path in it.
+func (b *budget) keeps(name string, extra []string) bool {
+	return b.Whole || needed(name, extra)
+}
+
+// needed tells whether values, schemas and names need a file of a chart, by its path in it.
+func needed(name string, extra []string) bool {
+	own := inChart(name)
+	switch own {
+	case "Chart.yaml", "values.yaml", "values.schema.json", "requirements.yaml", ".helmignore":
+		return true
+	}
+	if template(own) {
+		return true
+	}
+	if sub, ok := strings.CutPrefix(own, "charts/"); ok {
+		return path.Ext(sub) == ".tgz"
 	}
 	for _, e := range extra {
 		if name == path.Clean(e) {
@@ -310,7 +350,7 @@ func (b *budget) unpack(r io.Reader, prefix string, extra []string, depth int) (
 		if err != nil {
 			return nil, err
 		}
-		if name == "" || !kept(name, extra) {
+		if name == "" || !b.keeps(name, extra) {
 			continue
 		}
 		data, err := b.content(tr, h)
@@ -329,7 +369,7 @@ func (b *budget) unpack(r io.Reader, prefix string, extra []string, depth int) (
 
 // addFile adds a file; an archived subchart is unpacked in its place, out of the same budget.
 func (b *budget) addFile(files []*helmarchive.BufferedFile, prefix, name string, data []byte, depth int) ([]*helmarchive.BufferedFile, error) {
-	if dir, file := path.Split(name); path.Ext(file) == ".tgz" && path.Base(path.Clean(dir)) == "charts" {
+	if path.Ext(name) == ".tgz" && path.Dir(inChart(name)) == "charts" {
 		sub, err := b.unpack(bytes.NewReader(data), prefix+strings.TrimSuffix(name, ".tgz")+"/", nil, depth+1)
 		if err != nil {
 			return nil, fmt.Errorf("subchart %s: %w", shown(name), err)
@@ -404,8 +444,14 @@ func (b *budget) walk(fsys fs.FS, dir string, extra []string) ([]*helmarchive.Bu
 			}
 			return nil
 		}
-		if !kept(name, extra) {
+		if !b.keeps(name, extra) {
 			return nil
+		}
+		if !info.Mode().IsRegular() && !needed(name, extra) {
+			// What a link leads to inside the chart is read as Helm would.
+			if info, err = fs.Stat(fsys, p); err != nil || !info.Mode().IsRegular() {
+				return nil //nolint:nilerr // only a template could miss it
+			}
 		}
 		if !info.Mode().IsRegular() {
 			return fmt.Errorf("%s is a link or a device; only regular files are read", shown(name))

@@ -38,6 +38,15 @@ type variant struct {
 	defaults map[string]any
 }
 
+// Tree returns the chart as Helm renders it with a release's values: with the subcharts that these enable. It must not be changed.
+func (c *Chart) Tree(values map[string]any) (*chart.Chart, error) {
+	v, err := c.variant(values)
+	if err != nil {
+		return nil, err
+	}
+	return v.tree, nil
+}
+
 // maxVariants bounds the variants of one chart that are kept: releases enable few combinations of subcharts.
 const maxVariants = 8
 

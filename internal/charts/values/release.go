@@ -5,8 +5,10 @@ package values
 import (
 	"context"
 	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -90,6 +92,93 @@ func (r *Release) Literal() (*Release, bool) {
 		}
 	}
 	return &literal, len(literal.placeholders) < len(r.placeholders)
+}
+
+// Plain returns a copy of the values, as Flux hands them to Helm: numbers are floats. Placeholders stay as they are written.
+func (r *Release) Plain() (map[string]any, error) { return decoded(r.Values) }
+
+// Filled returns a copy as Plain does, with one text in place of every value that is a placeholder.
+func (r *Release) Filled(with string) (map[string]any, error) {
+	return decoded(fill(r.Values, r.placeholders, with))
+}
+
+func decoded(values any) (map[string]any, error) {
+	data, err := json.Marshal(values)
+	if err != nil {
+		return nil, errors.New("the values cannot be written as JSON")
+	}
+	var out map[string]any
+	if err := json.Unmarshal(data, &out); err != nil {
+		return nil, errors.New("the values cannot be read as JSON")
+	}
+	return out, nil
+}
+
+func fill(v any, placeholders map[string]bool, with string) any {
+	switch v := v.(type) {
+	case string:
+		if placeholders[v] {
+			return with
+		}
+	case map[string]any:
+		out := make(map[string]any, len(v))
+		for k, c := range v {
+			out[k] = fill(c, placeholders, with)
+		}
+		return out
+	case []any:
+		out := make([]any, len(v))
+		for i, c := range v {
+			out[i] = fill(c, placeholders, with)
+		}
+		return out
+	}
+	return v
+}
+
+// HasPlaceholders tells whether some values are filled in before Helm sees them.
+func (r *Release) HasPlaceholders() bool { return len(r.placeholders) > 0 }
+
+// Secrets returns the texts and numbers that come from Secrets, as they are written, none empty.
+func (r *Release) Secrets() []string {
+	found := map[string]bool{}
+	for _, s := range r.sources {
+		if !s.known || s.ref.Kind != "Secret" {
+			continue
+		}
+		found[strings.TrimSpace(s.content)] = true
+		for line := range strings.Lines(s.content) {
+			if s.ref.TargetPath != "" {
+				found[strings.TrimSpace(line)] = true
+			}
+		}
+		if doc, err := common.ReadValues([]byte(s.content)); err == nil {
+			leaves(doc.AsMap(), found)
+		}
+	}
+	delete(found, "")
+	return slices.Sorted(maps.Keys(found))
+}
+
+// leaves gathers the scalars of decoded values, and the lines of those that have more than one.
+func leaves(v any, into map[string]bool) {
+	switch v := v.(type) {
+	case nil, bool:
+	case map[string]any:
+		for _, c := range v {
+			leaves(c, into)
+		}
+	case []any:
+		for _, c := range v {
+			leaves(c, into)
+		}
+	default:
+		text := fmt.Sprint(v)
+		into[strings.TrimSpace(text)] = true
+		for line := range strings.Lines(text) {
+			into[strings.TrimSpace(line)] = true
+		}
+	}
 }
 
 // read takes one entry of valuesFrom.

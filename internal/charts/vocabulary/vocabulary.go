@@ -28,6 +28,8 @@ type Chart struct {
 	elsewhere map[string]bool
 	// words are those of the comments in values.yaml and of the templates, of the whole tree of charts.
 	words map[string]bool
+	// documented are the words of the comments alone.
+	documented map[string]bool
 	// taken are the paths, joined by dots, of what templates take as a whole: what stands below is passed on, or read elsewhere.
 	taken map[string]bool
 }
@@ -44,14 +46,15 @@ type Key struct {
 
 // New reads a chart's texts. The raw values.yaml and the templates have to be there; they are not kept.
 func New(c *chart.Chart) *Chart {
-	return build(c, map[string]bool{})
+	return build(c, map[string]bool{}, map[string]bool{})
 }
 
-func build(c *chart.Chart, words map[string]bool) *Chart {
-	out := &Chart{name: c.Name(), defaults: c.Values, subs: map[string]*Chart{}, elsewhere: map[string]bool{}, words: words, taken: map[string]bool{}}
+func build(c *chart.Chart, words, documented map[string]bool) *Chart {
+	out := &Chart{name: c.Name(), defaults: c.Values, subs: map[string]*Chart{}, elsewhere: map[string]bool{}, words: words, documented: documented, taken: map[string]bool{}}
 	for _, f := range c.Raw {
 		if f.Name == "values.yaml" {
 			comments(string(f.Data), words)
+			comments(string(f.Data), documented)
 			out.takes(string(f.Data)) // values can be templates as well
 		}
 	}
@@ -60,7 +63,7 @@ func build(c *chart.Chart, words map[string]bool) *Chart {
 		out.takes(string(f.Data))
 	}
 	for _, d := range c.Dependencies() {
-		sub := build(d, words)
+		sub := build(d, words, documented)
 		out.subs[d.Name()] = sub
 		for _, m := range c.Metadata.Dependencies {
 			if m != nil && m.Name == d.Name() {
@@ -136,7 +139,19 @@ func (c *Chart) Unknown(values map[string]any, known Known) []Key {
 	if len(c.words) > maxWords || len(c.defaults) == 0 && len(c.subs) == 0 {
 		return nil
 	}
-	f := finder{known: known}
+	return find(c, values, finder{known: known})
+}
+
+// Candidates returns the keys of a release's values that the chart may know nothing of, in the order of their paths: no default of it has them, no comment
+// mentions them, and no template asks for them by their whole path. Rendering the chart without one tells whether it is read all the same.
+func (c *Chart) Candidates(values map[string]any, known Known) []Key {
+	if len(c.words) > maxWords || len(c.taken) > maxWords {
+		return nil
+	}
+	return find(c, values, finder{known: known, rendered: true})
+}
+
+func find(c *Chart, values map[string]any, f finder) []Key {
 	f.chart(c, values, nil)
 	slices.SortFunc(f.keys, func(a, b Key) int { return cmp.Compare(a.Path.Pointer(), b.Path.Pointer()) })
 	return f.keys
@@ -144,7 +159,9 @@ func (c *Chart) Unknown(values map[string]any, known Known) []Key {
 
 type finder struct {
 	known Known
-	keys  []Key
+	// rendered tells that what is found is rendered without it.
+	rendered bool
+	keys     []Key
 }
 
 // chart looks at the values of one chart, which start at root.
@@ -161,7 +178,7 @@ func (f *finder) chart(c *Chart, values map[string]any, root validators.Path) {
 				if own, ok := c.defaults[k].(map[string]any); ok {
 					merged.defaults = merge(sub.defaults, own)
 				}
-				if len(merged.defaults) > 0 || len(merged.subs) > 0 {
+				if len(merged.defaults) > 0 || len(merged.subs) > 0 || f.rendered {
 					f.chart(&merged, m, root.Child(k))
 				}
 			}
@@ -169,7 +186,7 @@ func (f *finder) chart(c *Chart, values map[string]any, root validators.Path) {
 			plain[k] = v
 		}
 	}
-	if len(c.defaults) > 0 {
+	if len(c.defaults) > 0 || f.rendered {
 		f.table(c, plain, c.defaults, root, root)
 	}
 }
@@ -208,11 +225,34 @@ func (f *finder) table(c *Chart, values, defaults map[string]any, at, root valid
 			continue
 		}
 		near := didyoumean.Nearest(k, slices.Collect(maps.Keys(defaults)))
-		if c.words[k] || near == "" && item(v, defaults) {
+		if f.rendered {
+			if c.documented[k] || c.asks(dotted(here[len(root):])) {
+				continue
+			}
+		} else if c.words[k] || near == "" && item(v, defaults) {
 			continue
 		}
 		f.keys = append(f.keys, Key{Chart: c.name, Path: here, Suggestion: near})
 	}
+}
+
+// asks tells whether a template asks for a place, or for something in it.
+func (c *Chart) asks(place string) bool {
+	if c.taken[place] {
+		return true
+	}
+	for t := range c.taken {
+		if strings.HasPrefix(t, place+".") {
+			return true
+		}
+	}
+	// The helpers of a library chart are given the values of the charts that use it.
+	for _, sub := range c.subs {
+		if sub.asks(place) {
+			return true
+		}
+	}
+	return false
 }
 
 func dotted(path validators.Path) string {
