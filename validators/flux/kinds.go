@@ -3,7 +3,7 @@ package flux
 
 import "k8s.io/apimachinery/pkg/runtime/schema"
 
-// The Flux kinds with an object that is applied, and the kinds of their sources.
+// The Flux kinds that rules are about, and those that they refer to.
 var (
 	Kustomization  = schema.GroupKind{Group: "kustomize.toolkit.fluxcd.io", Kind: "Kustomization"}
 	HelmRelease    = schema.GroupKind{Group: "helm.toolkit.fluxcd.io", Kind: "HelmRelease"}
@@ -12,4 +12,14 @@ var (
 	GitRepository  = schema.GroupKind{Group: "source.toolkit.fluxcd.io", Kind: "GitRepository"}
 	OCIRepository  = schema.GroupKind{Group: "source.toolkit.fluxcd.io", Kind: "OCIRepository"}
 	Bucket         = schema.GroupKind{Group: "source.toolkit.fluxcd.io", Kind: "Bucket"}
+
+	ExternalArtifact = schema.GroupKind{Group: "source.toolkit.fluxcd.io", Kind: "ExternalArtifact"}
+
+	ImageRepository       = schema.GroupKind{Group: "image.toolkit.fluxcd.io", Kind: "ImageRepository"}
+	ImagePolicy           = schema.GroupKind{Group: "image.toolkit.fluxcd.io", Kind: "ImagePolicy"}
+	ImageUpdateAutomation = schema.GroupKind{Group: "image.toolkit.fluxcd.io", Kind: "ImageUpdateAutomation"}
+
+	Alert    = schema.GroupKind{Group: "notification.toolkit.fluxcd.io", Kind: "Alert"}
+	Provider = schema.GroupKind{Group: "notification.toolkit.fluxcd.io", Kind: "Provider"}
+	Receiver = schema.GroupKind{Group: "notification.toolkit.fluxcd.io", Kind: "Receiver"}
 )

@@ -57,7 +57,10 @@ func checkChartNotFound(ctx context.Context, p *validators.Pass) error {
 	case validators.Unknown:
 		p.Unknown("whether the chart's source exists is not known: %v", err)
 	case validators.Absent:
-		source.ReportMissing(ctx, p)
+		// In a Git tree a source that is missing is source-missing's, like that of any other object.
+		if p.Admission {
+			source.ReportMissing(ctx, p)
+		}
 	case validators.Present:
 		where := at.Child("chart")
 		if ref.Version != "" {

@@ -5,6 +5,7 @@
 //	A sentence that says what the case shows.
 //	unknown: "regexp"        (any number: what the rule cannot judge, and says)
 //	skipped: "regexp"        (any number: what it does not judge because the object asks for that)
+//	admission: true          (the object comes from the API server)
 //	-- object.yaml --        the object, with what is to be found on the line of the offending field:
 //	spec: {...}  # want KS001 "regexp"      a finding
 //	spec: {...}  # was KS001 "regexp"       a finding that the stored object has already (only with old.yaml)
@@ -159,6 +160,10 @@ func (c *Case) header(comment string) error {
 	for line := range strings.Lines(comment) {
 		line = strings.TrimSpace(line)
 		word, rest, _ := strings.Cut(line, ": ")
+		if line == "admission: true" {
+			c.Request.Admission = true
+			continue
+		}
 		if word != "unknown" && word != "skipped" {
 			if c.Title == "" {
 				c.Title = line

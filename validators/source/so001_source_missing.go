@@ -5,7 +5,6 @@ import (
 	"context"
 
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/flux-admission/flux-admission/validators"
 	"github.com/flux-admission/flux-admission/validators/flux"
@@ -14,39 +13,115 @@ import (
 // Missing is the rule source-missing.
 //
 // A reference without a namespace means the object's own namespace. A parent's `namespace:` transformer that moves the object moves what it refers to as
-// well, and the source stays where it was. The charts of HelmReleases are helm-chart-not-found's.
+// well, and the source stays where it was.
+//
+// At admission helm-chart-not-found speaks of a HelmRelease's source: it is asked there together with the chart and its version, and policies that refuse
+// releases without a chart name it. In a Git tree a release's source is a reference like any other. So no front end reports one mistake twice.
 var Missing = &validators.Rule{
 	Meta: validators.Meta{
-		ID:       "SO001",
-		Name:     "source-missing",
-		Kinds:    []schema.GroupKind{flux.Kustomization},
+		ID:   "SO001",
+		Name: "source-missing",
+		Kinds: []schema.GroupKind{
+			flux.Kustomization, flux.HelmRelease, flux.HelmChart, flux.GitRepository, flux.ImagePolicy, flux.ImageUpdateAutomation, flux.Receiver, flux.Alert,
+		},
 		Severity: validators.SeverityError,
 		Doc: validators.Doc{
 			Title: "Reference to a Flux source that does not exist",
-			Why: "Without its source a Kustomization is never built: it waits for the source without an end. Without a namespace, sourceRef means the " +
-				"Kustomization's own namespace.",
-			Fix:   "Correct the name, or set sourceRef.namespace to the namespace that the source is in.",
+			Why: "What refers to a source waits for it without an end: a Kustomization is never built, a HelmRelease never installed, a Receiver or an Alert " +
+				"never does anything. Without a namespace, a reference means the object's own namespace.",
+			Fix:   "Correct the name, or set the reference's namespace to the one that the source is in.",
 			Since: "v0.1.0",
 		},
-		Reads: []schema.GroupKind{flux.GitRepository, flux.OCIRepository, flux.Bucket, {Group: flux.GitRepository.Group, Kind: "ExternalArtifact"}},
+		Reads: referenced(),
 	},
 	Check: check,
 }
 
+// byKind are the kinds that references name by kind alone, which is how Flux reads them.
+func byKind() map[string]schema.GroupKind {
+	out := map[string]schema.GroupKind{}
+	for _, gk := range referenced() {
+		out[gk.Kind] = gk
+	}
+	return out
+}
+
+// referenced are the kinds that references name. Provider is not among those that a reference may choose.
+func referenced() []schema.GroupKind {
+	return []schema.GroupKind{
+		flux.GitRepository, flux.OCIRepository, flux.Bucket, flux.ExternalArtifact, flux.HelmRepository, flux.HelmChart, flux.Kustomization, flux.HelmRelease,
+		flux.ImageRepository, flux.ImagePolicy, flux.ImageUpdateAutomation, flux.Provider,
+	}
+}
+
 func check(ctx context.Context, p *validators.Pass) error {
-	at := validators.NewPath("spec", "sourceRef")
-	ref, _ := at.Lookup(p.Object.Object).(map[string]any)
-	kind, _ := ref["kind"].(string)
-	name, _ := ref["name"].(string)
-	namespace, _ := ref["namespace"].(string)
-	if kind == "" || name == "" {
-		return nil // the CRD refuses that
+	if p.Admission && p.Object.GroupVersionKind().GroupKind() == flux.HelmRelease {
+		return nil
 	}
-	key := types.NamespacedName{Namespace: namespace, Name: name}
-	if key.Namespace == "" {
-		key.Namespace = p.Object.GetNamespace()
+	for _, r := range references(p) {
+		r.Check(ctx, p)
 	}
-	to := schema.GroupKind{Group: flux.GitRepository.Group, Kind: kind}
-	flux.Reference{At: at, To: to, Key: key}.Check(ctx, p)
 	return nil
+}
+
+// references returns what the object refers to, as its CRD says where.
+func references(p *validators.Pass) []flux.Reference {
+	c := &collector{pass: p}
+	spec := validators.NewPath("spec")
+	switch p.Object.GroupVersionKind().GroupKind() {
+	case flux.Kustomization:
+		c.add(spec.Child("sourceRef"), schema.GroupKind{}, false)
+	case flux.HelmRelease:
+		c.add(spec.Child("chart", "spec", "sourceRef"), schema.GroupKind{}, false)
+		c.add(spec.Child("chartRef"), schema.GroupKind{}, false)
+	case flux.HelmChart:
+		c.add(spec.Child("sourceRef"), schema.GroupKind{}, true)
+	case flux.GitRepository:
+		c.each(spec.Child("include"), func(at validators.Path) { c.add(at.Child("repository"), flux.GitRepository, true) })
+	case flux.ImagePolicy:
+		c.add(spec.Child("imageRepositoryRef"), flux.ImageRepository, false)
+	case flux.ImageUpdateAutomation:
+		c.add(spec.Child("sourceRef"), flux.GitRepository, false)
+	case flux.Receiver:
+		c.each(spec.Child("resources"), func(at validators.Path) { c.add(at, schema.GroupKind{}, false) })
+	case flux.Alert:
+		c.add(spec.Child("providerRef"), flux.Provider, true)
+		c.each(spec.Child("eventSources"), func(at validators.Path) { c.add(at, schema.GroupKind{}, false) })
+	}
+	return c.references
+}
+
+type collector struct {
+	pass       *validators.Pass
+	references []flux.Reference
+}
+
+// each calls do for each item of the list at the path.
+func (c *collector) each(at validators.Path, do func(validators.Path)) {
+	list, _ := at.Lookup(c.pass.Object.Object).([]any)
+	for i := range list {
+		do(at.Index(i))
+	}
+}
+
+// add adds the reference at the path, if there is one. The kind given is the one it means when it names none; a kind that Flux does not have is not looked for.
+func (c *collector) add(at validators.Path, kind schema.GroupKind, local bool) {
+	ref, _ := at.Lookup(c.pass.Object.Object).(map[string]any)
+	text := func(field string) string { s, _ := ref[field].(string); return s }
+	if given := text("kind"); given != "" {
+		kind = byKind()[given]
+		if gv, err := schema.ParseGroupVersion(text("apiVersion")); err == nil && !gv.Empty() && gv.Group != kind.Group {
+			return
+		}
+	}
+	r := flux.Reference{At: at, To: kind, Local: local}
+	r.Key.Name, r.Key.Namespace = text("name"), c.pass.Object.GetNamespace()
+	if namespace := text("namespace"); namespace != "" && !local {
+		r.Key.Namespace = namespace
+	}
+	// The CRDs refuse a reference without a name. A star, and labels beside it, choose whatever is there: nothing as well.
+	if kind.Kind == "" || r.Key.Name == "" || r.Key.Name == "*" || ref["matchLabels"] != nil {
+		return
+	}
+	c.references = append(c.references, r)
 }
