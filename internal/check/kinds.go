@@ -6,17 +6,19 @@ import (
 
 	"github.com/flux-admission/flux-admission/internal/crdschema"
 	"github.com/flux-admission/flux-admission/internal/crdschema/builtin"
+	"github.com/flux-admission/flux-admission/internal/policy/v1alpha1"
 	"github.com/flux-admission/flux-admission/internal/render"
 	"github.com/flux-admission/flux-admission/validators"
+	"github.com/flux-admission/flux-admission/validators/flux"
 )
 
 // knownKinds are Kubernetes' own, those whose definitions the tree applies or the user gives, and those that are built in.
-func knownKinds(_ context.Context, c *render.Cluster, _ validators.Lookup, o Options) (*crdschema.Set, error) {
+func knownKinds(ctx context.Context, c *render.Cluster, look validators.Lookup, o Options) (*crdschema.Set, error) {
 	stock, err := builtin.New()
 	if err != nil {
 		return nil, fmt.Errorf("reading the schemas that are built in: %w", err)
 	}
-	set, err := crdschema.NewSet(crdschema.Options{Fallback: stock})
+	set, err := crdschema.NewSet(crdschema.Options{Fallback: stock, Complete: installsAll(ctx, c, look, o)})
 	if err != nil {
 		return nil, fmt.Errorf("reading Kubernetes' own schemas: %w", err)
 	}
@@ -37,10 +39,26 @@ func knownKinds(_ context.Context, c *render.Cluster, _ validators.Lookup, o Opt
 	return set, nil
 }
 
-// fluxGroups are the API groups whose kinds are there before anything of the tree is applied.
+// fluxGroups are the API groups whose kinds are there before anything of the tree is applied: Flux's own, and the gate's.
 func fluxGroups() []string {
 	return []string{
 		"source.toolkit.fluxcd.io", "kustomize.toolkit.fluxcd.io", "helm.toolkit.fluxcd.io", "notification.toolkit.fluxcd.io", "image.toolkit.fluxcd.io",
-		"fluxcd.controlplane.io",
+		"fluxcd.controlplane.io", v1alpha1.GroupVersion.Group,
 	}
+}
+
+// installsAll tells whether all that may install a kind is known: then a kind that nothing installs is missing. A tree without any definition leaves them to
+// somebody else.
+func installsAll(ctx context.Context, c *render.Cluster, look validators.Lookup, o Options) bool {
+	crds, presence, _ := look.List(ctx, crdschema.CustomResourceDefinition, "")
+	if presence != validators.Present || len(crds)+len(o.CRDs) == 0 {
+		return false
+	}
+	for _, k := range c.Kustomizations {
+		if k.State != render.Built {
+			return false
+		}
+	}
+	releases, presence, _ := look.List(ctx, flux.HelmRelease, "")
+	return presence == validators.Present && len(releases) == 0
 }

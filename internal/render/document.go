@@ -67,6 +67,7 @@ func parseYAML(data []byte, name string, limits Limits) *document {
 		}
 		if err != nil {
 			line, text := yamlError(err)
+			line = min(line, bytes.Count(bytes.TrimSuffix(data, []byte("\n")), []byte("\n"))+1) // the end of the text is on no line of its own
 			d.fail(name, data, line, NotYAML, "YAML does not parse: "+text)
 			return d
 		}
@@ -138,18 +139,25 @@ func firstColumn(data []byte, line int) int {
 
 var yamlErrorLine = regexp.MustCompile(`line (\d+): `)
 
+// yamlParserError matches what the parser says, and not the scanner: go.yaml.in/yaml counts the parser's lines from 0, and leaves out line 0.
+var yamlParserError = regexp.MustCompile(`did not find expected (node content|key|',' or|'-' indicator|<document start>)`)
+
 // yamlError takes a parser's error apart into its line (0 when it names none) and its text.
 func yamlError(err error) (int, string) {
 	text := strings.TrimPrefix(err.Error(), "yaml: ")
+	missing := 0
+	if yamlParserError.MatchString(text) {
+		missing = 1
+	}
 	m := yamlErrorLine.FindStringSubmatchIndex(text)
 	if m == nil {
-		return 0, text
+		return missing, text
 	}
 	line, convErr := strconv.Atoi(text[m[2]:m[3]])
 	if convErr != nil {
 		return 0, text
 	}
-	return line, text[:m[0]] + text[m[1]:]
+	return line + missing, text[:m[0]] + text[m[1]:]
 }
 
 // checker walks a document once: it counts what aliases multiply, measures nesting and finds duplicate keys.
