@@ -387,16 +387,17 @@ func redact(message string, secrets []string) string {
 		quoted := strconv.Quote(s)
 		for _, form := range []string{s, quoted[1 : len(quoted)-1], strings.Join(strings.Fields(s), " ")} {
 			if len(form) > 3 {
-				message = strings.ReplaceAll(message, form, redacted)
+				message = strings.ReplaceAll(message, form, hole)
 				continue
 			}
-			message = replaceWord(message, form, redacted)
+			message = replaceWord(message, form, hole)
 		}
 	}
-	return message
+	return strings.ReplaceAll(message, hole, "(from a Secret)")
 }
 
-const redacted = "(from a Secret)"
+// hole stands for what was redacted until all is: no text in a message has it.
+const hole = "\x00"
 
 // replaceWord replaces a short text where it stands by itself.
 func replaceWord(message, word, with string) string {
