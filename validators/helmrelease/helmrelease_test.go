@@ -31,3 +31,7 @@ func TestValuesReferenceMissing(t *testing.T) {
 }
 
 func TestReleaseMove(t *testing.T) { ruletest.Run(t, helmrelease.ReleaseMove, nil) }
+
+func TestDependencyMissing(t *testing.T) { ruletest.Run(t, helmrelease.DependencyMissing, nil) }
+
+func TestDependencyCycle(t *testing.T) { ruletest.Run(t, helmrelease.DependencyCycle, nil) }

@@ -10,6 +10,8 @@ func TestNamespace(t *testing.T) { ruletest.Run(t, Namespace, nil) }
 
 func TestDependencyMissing(t *testing.T) { ruletest.Run(t, DependencyMissing, nil) }
 
+func TestDependencyCycle(t *testing.T) { ruletest.Run(t, DependencyCycle, nil) }
+
 func TestTargetNamespace(t *testing.T) { ruletest.Run(t, TargetNamespace, nil) }
 
 func TestPathMissing(t *testing.T) { ruletest.Run(t, PathMissing, nil) }

@@ -1,0 +1,32 @@
+package helmrelease
+
+import (
+	"context"
+
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"github.com/flux-admission/flux-admission/validators"
+	"github.com/flux-admission/flux-admission/validators/flux"
+)
+
+// DependencyCycle is the rule helm-dependency-cycle: what kustomization-dependency-cycle is for Kustomizations. A HelmRelease cannot depend on a Kustomization,
+// so no circle goes through both.
+var DependencyCycle = &validators.Rule{
+	Meta: validators.Meta{
+		ID:       "HR007",
+		Name:     "helm-dependency-cycle",
+		Kinds:    []schema.GroupKind{flux.HelmRelease},
+		Severity: validators.SeverityError,
+		Doc: validators.Doc{
+			Title: "HelmReleases that depend on each other in a circle",
+			Why:   "Each waits for the next one to be ready, so none is ever installed or upgraded, nor anything behind them.",
+			Fix:   "Remove one of the dependencies of the circle.",
+			Since: "v0.1.0",
+		},
+		Reads: []schema.GroupKind{flux.HelmRelease},
+	},
+	Check: func(ctx context.Context, p *validators.Pass) error {
+		flux.CheckCycles(ctx, p, flux.HelmRelease)
+		return nil
+	},
+}
