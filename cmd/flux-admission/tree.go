@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -67,7 +68,7 @@ func openTree(ctx context.Context, o treeOptions, path string, stdin io.Reader) 
 }
 
 func (t *tree) openCharts(o treeOptions) error {
-	options := charts.Options{Dirs: o.charts}
+	options := charts.Options{Dirs: o.charts, Templates: true}
 	if o.fetchCharts {
 		options.Wait = fetchBudget
 	}
@@ -153,9 +154,7 @@ func variables(o treeOptions) (map[string]string, error) {
 		}
 	}
 	given, err := pairs("--var", o.vars)
-	for name, value := range given {
-		out[name] = value
-	}
+	maps.Copy(out, given)
 	return out, err
 }
 

@@ -272,8 +272,7 @@ func (e *evaluation) add(s subject, d policy.Decision) {
 // skipped says a reason once, however many objects it keeps from being judged.
 func (e *evaluation) skipped(s subject, list []policy.Judged, unknown bool) {
 	for _, j := range list {
-		var missing *validators.NotGiven
-		if errors.As(j.Cause, &missing) {
+		if missing, ok := errors.AsType[*validators.NotGiven](j.Cause); ok {
 			if e.notGiven[missing.What] == nil {
 				e.notGiven[missing.What] = map[string]bool{}
 			}
