@@ -124,7 +124,7 @@ func run(t *testing.T, archive *txtar.Archive) *report.Report {
 }
 
 // compile returns the policy that the tree applies, or the one that ships.
-func compile(t *testing.T, rendered *render.Result) *policy.Policy {
+func compile(t testing.TB, rendered *render.Result) *policy.Policy {
 	t.Helper()
 	parsed, err := policy.Shipped()
 	if err != nil {
