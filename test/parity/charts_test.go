@@ -10,7 +10,7 @@ import (
 // resolver knows the charts of a case, and no others.
 func resolver(t *testing.T, dir string) lookup.Charts {
 	t.Helper()
-	r, err := charts.New(charts.Options{Dirs: []string{dir}})
+	r, err := charts.New(charts.Options{Dirs: []string{dir}, Templates: true})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -8,6 +8,7 @@ import (
 	"github.com/flux-admission/flux-admission/validators/helmrelease"
 	"github.com/flux-admission/flux-admission/validators/kustomization"
 	"github.com/flux-admission/flux-admission/validators/object"
+	"github.com/flux-admission/flux-admission/validators/reference"
 	"github.com/flux-admission/flux-admission/validators/schema"
 	"github.com/flux-admission/flux-admission/validators/source"
 )
@@ -34,6 +35,8 @@ func Rules() []*validators.Rule {
 		helmrelease.ReleaseMove,
 		helmrelease.DependencyMissing,
 		helmrelease.DependencyCycle,
+		helmrelease.RenderFailed,
+		helmrelease.RenderedInvalid,
 		cnpg.MonitoringEnabled,
 		schema.UnknownField,
 		schema.InvalidValue,
@@ -41,6 +44,8 @@ func Rules() []*validators.Rule {
 		schema.CRDMissing,
 		schema.CRDAppliedTooLate,
 		object.AppliedTwice,
+		reference.Missing,
+		reference.NamespaceMissing,
 		file.DuplicateKey,
 		file.InvalidYAML,
 	}

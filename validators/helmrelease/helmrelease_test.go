@@ -12,7 +12,7 @@ import (
 // resolver makes the charts of a case known, and no others.
 func resolver(t *testing.T, dir string) lookup.Charts {
 	t.Helper()
-	r, err := charts.New(charts.Options{Dirs: []string{dir}})
+	r, err := charts.New(charts.Options{Dirs: []string{dir}, Templates: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -35,3 +35,7 @@ func TestReleaseMove(t *testing.T) { ruletest.Run(t, helmrelease.ReleaseMove, ni
 func TestDependencyMissing(t *testing.T) { ruletest.Run(t, helmrelease.DependencyMissing, nil) }
 
 func TestDependencyCycle(t *testing.T) { ruletest.Run(t, helmrelease.DependencyCycle, nil) }
+
+func TestRenderFailed(t *testing.T) { ruletest.Run(t, helmrelease.RenderFailed, resolver) }
+
+func TestRenderedInvalid(t *testing.T) { ruletest.Run(t, helmrelease.RenderedInvalid, resolver) }

@@ -53,14 +53,8 @@ func checkValuesSchema(ctx context.Context, p *validators.Pass) error {
 		p.Unknown("the release names no chart")
 		return nil
 	}
-	chart, presence, err := p.Lookup.Chart(ctx, ref)
-	switch presence {
-	case validators.Present:
-	case validators.Absent:
-		p.Unknown("the chart does not exist: %s", described(ref))
-		return nil
-	case validators.Unknown:
-		p.Unknown("the chart is not known: %v", err)
+	chart, ok := chartOf(ctx, p, ref)
+	if !ok {
 		return nil
 	}
 	verdict, err := chart.Validate(ctx, releaseValues(ctx, p.Object, p.Lookup))

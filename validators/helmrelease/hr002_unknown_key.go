@@ -12,7 +12,8 @@ import (
 // UnknownKey is the rule helm-values-unknown-key.
 //
 // It speaks where a schema is silent: the chart has none, or one that takes further keys. It knows a key by the chart's values.yaml, by the
-// comments in it and by what the templates ask for, and says nothing where a chart passes on whatever it is given.
+// comments in it and by what the templates ask for, and says nothing where a chart passes on whatever it is given. Where the chart can be rendered, a key
+// without which it renders to the same is the answer.
 var UnknownKey = &validators.Rule{
 	Meta: validators.Meta{
 		ID:       "HR002",
@@ -36,24 +37,28 @@ func checkUnknownKey(ctx context.Context, p *validators.Pass) error {
 	if !ok {
 		return nil // the CRD refuses that
 	}
-	chart, presence, err := p.Lookup.Chart(ctx, ref)
-	switch presence {
-	case validators.Present:
-	case validators.Absent:
-		p.Unknown("the chart does not exist: %s", described(ref))
-		return nil
-	case validators.Unknown:
-		p.Unknown("the chart is not known: %v", err)
+	chart, ok := chartOf(ctx, p, ref)
+	if !ok {
 		return nil
 	}
-	verdict, err := chart.Validate(ctx, releaseValues(ctx, p.Object, p.Lookup))
+	values := releaseValues(ctx, p.Object, p.Lookup)
+	verdict, err := chart.Validate(ctx, values)
 	if err != nil {
 		p.Unknown("the values for chart %s %s are not known: %v", chart.Name(), chart.Version(), err)
 		return nil
 	}
-	for i, k := range verdict.UnknownKeys {
+	keys := verdict.UnknownKeys
+	// Rendering tells what texts only hint at. What a schema refuses is not rendered.
+	if len(verdict.Violations) == 0 {
+		release := asInstalled(p.Object, values)
+		release.DeadKeys = true
+		if out, presence, _ := chart.Render(ctx, release); presence == validators.Present && out.DeadKeys != nil {
+			keys = out.DeadKeys
+		}
+	}
+	for i, k := range keys {
 		if i == maxViolations {
-			f := p.Report(validators.NewPath("spec", "values"), nil, "and %d more keys that chart %s %s does not know", len(verdict.UnknownKeys)-i, chart.Name(), chart.Version())
+			f := p.Report(validators.NewPath("spec", "values"), nil, "and %d more keys that chart %s %s does not know", len(keys)-i, chart.Name(), chart.Version())
 			f.Key = "more"
 			break
 		}

@@ -3,6 +3,8 @@ package helmrelease
 
 import (
 	"context"
+	"crypto/sha256"
+	"fmt"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -37,6 +39,84 @@ func chartRef(o *unstructured.Unstructured) (validators.ChartRef, bool) {
 	ref.ValuesFiles, _, _ = unstructured.NestedStringSlice(spec, "valuesFiles")
 	ref.IgnoreMissingValuesFiles, _ = spec["ignoreMissingValuesFiles"].(bool)
 	return ref, true
+}
+
+// chartOf returns the chart that a reference selects. Where there is none to be had, it has said so.
+func chartOf(ctx context.Context, p *validators.Pass, ref validators.ChartRef) (validators.Chart, bool) {
+	chart, presence, err := p.Lookup.Chart(ctx, ref)
+	switch presence {
+	case validators.Present:
+		return chart, true
+	case validators.Absent:
+		p.Unknown("the chart does not exist: %s", described(ref))
+	case validators.Unknown:
+		p.Unknown("the chart is not known: %v", err)
+	}
+	return nil, false
+}
+
+// asInstalled returns what Flux hands Helm of a release for an installation.
+func asInstalled(o *unstructured.Unstructured, values validators.Values) validators.Release {
+	id := identityOf(o)
+	r := validators.Release{Name: shortName(id.name), Namespace: id.namespace, Values: values}
+	crds, _, _ := unstructured.NestedString(o.Object, "spec", "install", "crds")
+	skip, _, _ := unstructured.NestedBool(o.Object, "spec", "install", "skipCRDs")
+	r.SkipCRDs = skip || crds == "Skip"
+	return r
+}
+
+// maxReleaseName is the longest name of a release that Helm takes, in bytes.
+const maxReleaseName = 53
+
+// shortName makes a long name of a release one that Helm takes, as helm-controller does.
+func shortName(name string) string {
+	if len(name) <= maxReleaseName {
+		return name
+	}
+	const digits = 12
+	return fmt.Sprintf("%s-%x", name[:maxReleaseName-digits-1], sha256.Sum256([]byte(name)))[:maxReleaseName]
+}
+
+// rendering is what a release's chart renders to.
+type rendering struct {
+	chart   validators.Chart
+	release validators.Release
+	*validators.Rendering
+}
+
+// renderingOf renders a release. Where it cannot be said what it renders to, it has said so; where the chart's schema refuses the values, Helm does not
+// render, and the rule on that reports it.
+func renderingOf(ctx context.Context, p *validators.Pass) (rendering, bool) {
+	ref, ok := chartRef(p.Object)
+	if !ok {
+		return rendering{}, false // the CRD refuses that
+	}
+	chart, ok := chartOf(ctx, p, ref)
+	if !ok {
+		return rendering{}, false
+	}
+	values := releaseValues(ctx, p.Object, p.Lookup)
+	if !nextAction(p.Request).disabled {
+		if verdict, err := chart.Validate(ctx, values); err == nil && len(verdict.Violations) > 0 {
+			return rendering{}, false
+		}
+	}
+	r := rendering{chart: chart, release: asInstalled(p.Object, values)}
+	out, presence, err := chart.Render(ctx, r.release)
+	if presence != validators.Present {
+		p.Unknown("what chart %s %s renders is not known: %v", chart.Name(), chart.Version(), err)
+		return rendering{}, false
+	}
+	r.Rendering = out
+	return r, true
+}
+
+// chartPath is where a release names its chart.
+func chartPath(o *unstructured.Unstructured) validators.Path {
+	if _, ok, _ := unstructured.NestedMap(o.Object, "spec", "chartRef"); ok {
+		return validators.NewPath("spec", "chartRef")
+	}
+	return validators.NewPath("spec", "chart", "spec", "chart")
 }
 
 // releaseValues returns the parts of a release's values, with the objects of valuesFrom as far as they can be read.
