@@ -43,7 +43,7 @@ type Cluster struct {
 }
 
 // Lookup returns the rules' view of the cluster. What is not there is Absent when the cluster is complete, else Unknown. When remote resources
-// were left out, only Flux's own kinds are Absent: anything else may be among these. What is encrypted is Unknown. Objects that a Kustomization
+// were left out, only Flux's own kinds are Absent, and what is in a namespace that none of these is put into: anything else may be among them. What is encrypted is Unknown. Objects that a Kustomization
 // applies to another cluster (spec.kubeConfig) are left out. Charts may be nil.
 func (c *Cluster) Lookup(charts lookup.Charts) validators.Lookup {
 	s := &seen{Memory: &lookup.Memory{Complete: c.Complete, Charts: charts, Builds: newBuilds(c)}}
@@ -59,30 +59,41 @@ func (c *Cluster) Lookup(charts lookup.Charts) validators.Lookup {
 	for _, k := range c.Kustomizations {
 		for _, p := range k.Problems {
 			if p.Kind == RemoteBase && !k.Elsewhere() {
-				s.remote++
+				s.remote = append(s.remote, k.Spec.TargetNamespace)
 			}
 		}
 	}
 	return s
 }
 
-// seen is a Memory with gaps: remote resources that were left out.
+// seen is a Memory with gaps: remote resources that were left out. Of each, remote has the namespace that its Kustomization puts everything into that is in
+// one; empty when it puts nothing elsewhere than it is.
 type seen struct {
 	*lookup.Memory
-	remote int
+	remote []string
 }
 
-func (s *seen) gap(gk schema.GroupKind) error {
-	if s.remote == 0 || strings.HasSuffix(gk.Group, fluxGroups) {
+// gap says why an object of the kind may be there although it is not seen; nil when it is not. The namespace is empty for what is in none, and for all.
+func (s *seen) gap(gk schema.GroupKind, namespace string) error {
+	if strings.HasSuffix(gk.Group, fluxGroups) {
 		return nil
 	}
-	return fmt.Errorf("it may be among %d remote resources that were not evaluated", s.remote)
+	among := 0
+	for _, target := range s.remote {
+		if namespace == "" || target == "" || target == namespace {
+			among++
+		}
+	}
+	if among == 0 {
+		return nil
+	}
+	return fmt.Errorf("it may be among %d remote resources that were not evaluated", among)
 }
 
 // Get implements validators.Lookup.
 func (s *seen) Get(ctx context.Context, gk schema.GroupKind, key types.NamespacedName) (*unstructured.Unstructured, validators.Presence, error) {
 	o, p, err := s.Memory.Get(ctx, gk, key)
-	if gap := s.gap(gk); p == validators.Absent && gap != nil {
+	if gap := s.gap(gk, key.Namespace); p == validators.Absent && gap != nil {
 		return nil, validators.Unknown, fmt.Errorf("%s %s: %w", gk.Kind, key, gap)
 	}
 	return o, p, err
@@ -91,7 +102,7 @@ func (s *seen) Get(ctx context.Context, gk schema.GroupKind, key types.Namespace
 // List implements validators.Lookup.
 func (s *seen) List(ctx context.Context, gk schema.GroupKind, namespace string) ([]*unstructured.Unstructured, validators.Presence, error) {
 	list, p, err := s.Memory.List(ctx, gk, namespace)
-	if gap := s.gap(gk); p == validators.Present && gap != nil {
+	if gap := s.gap(gk, namespace); p == validators.Present && gap != nil {
 		return list, validators.Unknown, fmt.Errorf("list of %s: %w", gk.Kind, gap)
 	}
 	return list, p, err

@@ -175,6 +175,12 @@ func TestLookup(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	into := app(t, "  targetNamespace: apps\n")
+	write(t, into, "app/kustomization.yaml", "resources: [https://192.0.2.1/x.yaml]\n")
+	confined, err := Tree(t.Context(), Options{Root: into})
+	if err != nil {
+		t.Fatal(err)
+	}
 	kustomization := schema.GroupKind{Group: kustomizationGroup, Kind: "Kustomization"}
 	for name, tc := range map[string]struct {
 		res             *Result
@@ -187,6 +193,8 @@ func TestLookup(t *testing.T) {
 		"one that is not there":                            {res, schema.GroupKind{Kind: "ConfigMap"}, "default", "b", validators.Absent, ""},
 		"one that is encrypted":                            {res, schema.GroupKind{Kind: "Secret"}, "flux-system", "s", validators.Unknown, "Secret flux-system/s: encrypted with SOPS"},
 		"one that a remote resource may bring":             {partial, schema.GroupKind{Kind: "ConfigMap"}, "default", "b", validators.Unknown, "ConfigMap default/b: it may be among 1 remote resources that were not evaluated"},
+		"one where remote resources are put":               {confined, schema.GroupKind{Kind: "ConfigMap"}, "apps", "b", validators.Unknown, "ConfigMap apps/b: it may be among 1 remote resources that were not evaluated"},
+		"one where no remote resource is put":              {confined, schema.GroupKind{Kind: "ConfigMap"}, "default", "b", validators.Absent, ""},
 		"a Kustomization, which remote resources are not":  {partial, kustomization, "flux-system", "b", validators.Absent, ""},
 		"a Kustomization where one could not be built":     {broken, kustomization, "flux-system", "b", validators.Unknown, "Kustomization flux-system/b: not among the objects given"},
 		"the source that the entry point brings":           {res, schema.GroupKind{Group: sourceGroup, Kind: "GitRepository"}, "flux-system", "flux-system", validators.Present, ""},

@@ -1,0 +1,262 @@
+package reference
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/flux-admission/flux-admission/validators"
+	"github.com/flux-admission/flux-admission/validators/flux"
+)
+
+// reference is a field that holds the name of another object.
+type reference struct {
+	at  validators.Path
+	to  schema.GroupKind
+	key types.NamespacedName
+}
+
+// String returns the kind and the key, for messages.
+func (r reference) String() string {
+	if r.key.Namespace == "" {
+		return r.to.Kind + " " + r.key.Name
+	}
+	return r.to.Kind + " " + r.key.String()
+}
+
+// collector gathers the references of an object, each target once.
+type collector struct {
+	pass *validators.Pass
+	root map[string]any
+	out  []reference
+	seen map[string]bool
+}
+
+// references returns what an object names, in the order of its fields.
+func references(ctx context.Context, p *validators.Pass) []reference {
+	c := &collector{pass: p, root: p.Object.Object, seen: map[string]bool{}}
+	spec := validators.NewPath("spec")
+	gk := p.Object.GroupVersionKind().GroupKind()
+	namespace := p.Object.GetNamespace()
+	switch gk {
+	case schema.GroupKind{Kind: "Pod"}:
+		c.pod(spec)
+	case schema.GroupKind{Kind: "ReplicationController"}, schema.GroupKind{Group: "apps", Kind: "Deployment"}, schema.GroupKind{Group: "apps", Kind: "DaemonSet"},
+		schema.GroupKind{Group: "apps", Kind: "ReplicaSet"}, schema.GroupKind{Group: "batch", Kind: "Job"}:
+		c.pod(spec.Child("template", "spec"))
+	case statefulSet:
+		c.pod(spec.Child("template", "spec"))
+		c.each(spec.Child("volumeClaimTemplates"), func(at validators.Path) { c.class(at.Child("spec", "storageClassName")) })
+	case schema.GroupKind{Group: "batch", Kind: "CronJob"}:
+		c.pod(spec.Child("jobTemplate", "spec", "template", "spec"))
+	case volumeClaim, bucketClaim:
+		c.class(spec.Child("storageClassName"))
+	case cnpgCluster:
+		c.class(spec.Child("storage", "storageClass"))
+		c.class(spec.Child("walStorage", "storageClass"))
+		c.each(spec.Child("tablespaces"), func(at validators.Path) { c.class(at.Child("storage", "storageClass")) })
+	case externalSecret:
+		c.store(spec.Child("secretStoreRef"))
+		c.each(spec.Child("data"), func(at validators.Path) { c.store(at.Child("sourceRef", "storeRef")) })
+		c.each(spec.Child("dataFrom"), func(at validators.Path) { c.store(at.Child("sourceRef", "storeRef")) })
+	case certificate:
+		c.issuer(spec.Child("issuerRef"))
+	case schema.GroupKind{Group: "networking.k8s.io", Kind: "Ingress"}:
+		c.ingress()
+	case flux.Kustomization:
+		c.add(spec.Child("serviceAccountName"), serviceAccount, namespace)
+		c.each(spec.Child("postBuild", "substituteFrom"), func(at validators.Path) {
+			kinds := map[any]schema.GroupKind{"ConfigMap": configMap, "Secret": secret}
+			if to, ok := kinds[at.Child("kind").Lookup(c.root)]; ok && !c.optional(at) {
+				c.add(at.Child("name"), to, namespace)
+			}
+		})
+	case flux.HelmRelease:
+		c.add(spec.Child("serviceAccountName"), serviceAccount, namespace)
+		if spec.Child("kubeConfig").Lookup(c.root) == nil {
+			c.values(spec.Child("values"), effectiveNamespace(p.Object))
+		}
+	case flux.GitRepository, flux.OCIRepository, flux.HelmRepository, flux.Bucket, flux.ImageRepository, flux.Provider, flux.Receiver:
+		if !c.bootstraps(ctx) {
+			for _, field := range []string{"secretRef", "certSecretRef", "proxySecretRef"} {
+				c.add(spec.Child(field, "name"), secret, namespace)
+			}
+			c.add(spec.Child("serviceAccountName"), serviceAccount, namespace)
+		}
+	}
+	return c.out
+}
+
+// bootstraps tells whether the object is the source that it is applied from: its credentials cannot come out of it.
+func (c *collector) bootstraps(ctx context.Context) bool {
+	if c.pass.Provenance == nil {
+		return false
+	}
+	k, presence, _ := c.pass.Lookup.Get(ctx, flux.Kustomization, c.pass.Provenance.Kustomization)
+	if presence != validators.Present {
+		return false
+	}
+	ref, _, _ := unstructured.NestedStringMap(k.Object, "spec", "sourceRef")
+	namespace := ref["namespace"]
+	if namespace == "" {
+		namespace = k.GetNamespace()
+	}
+	o := c.pass.Object
+	return ref["kind"] == o.GetKind() && ref["name"] == o.GetName() && namespace == o.GetNamespace()
+}
+
+// add adds the reference whose name stands at the path. Names that are not known here are left out: variables, templates, what is encrypted.
+func (c *collector) add(at validators.Path, to schema.GroupKind, namespace string) {
+	name, _ := at.Lookup(c.root).(string)
+	if name == "" || strings.Contains(name, "${") || strings.Contains(name, "{{") ||
+		slices.ContainsFunc(c.pass.Opaque, func(o validators.Path) bool { return at.HasPrefix(o) }) {
+		return
+	}
+	switch {
+	case to == serviceAccount && name == "default", to == configMap && name == "kube-root-ca.crt":
+		return // every namespace has these
+	case to == storageClass && slices.Contains(providedClasses(), name):
+		return
+	}
+	r := reference{at, to, types.NamespacedName{Namespace: namespace, Name: name}}
+	if key := r.to.Group + r.String(); !c.seen[key] {
+		c.seen[key] = true
+		c.out = append(c.out, r)
+	}
+}
+
+// each calls do for each item of the list at the path.
+func (c *collector) each(at validators.Path, do func(validators.Path)) {
+	list, _ := at.Lookup(c.root).([]any)
+	for i := range list {
+		do(at.Index(i))
+	}
+}
+
+func (c *collector) optional(at validators.Path) bool {
+	optional, _ := at.Child("optional").Lookup(c.root).(bool)
+	return optional
+}
+
+// unless adds the reference in a field of the map at the path, unless the map says that it is optional.
+func (c *collector) unless(at validators.Path, field string, to schema.GroupKind, namespace string) {
+	if !c.optional(at) {
+		c.add(at.Child(field), to, namespace)
+	}
+}
+
+func (c *collector) class(at validators.Path) { c.add(at, storageClass, "") }
+
+// pod adds what the PodSpec at the path names.
+func (c *collector) pod(at validators.Path) {
+	namespace := c.pass.Object.GetNamespace()
+	for _, containers := range []string{"initContainers", "containers", "ephemeralContainers"} {
+		c.each(at.Child(containers), func(container validators.Path) {
+			c.each(container.Child("envFrom"), func(from validators.Path) {
+				c.unless(from.Child("secretRef"), "name", secret, namespace)
+				c.unless(from.Child("configMapRef"), "name", configMap, namespace)
+			})
+			c.each(container.Child("env"), func(env validators.Path) {
+				c.unless(env.Child("valueFrom", "secretKeyRef"), "name", secret, namespace)
+				c.unless(env.Child("valueFrom", "configMapKeyRef"), "name", configMap, namespace)
+			})
+		})
+	}
+	c.each(at.Child("volumes"), func(volume validators.Path) {
+		c.unless(volume.Child("secret"), "secretName", secret, namespace)
+		c.unless(volume.Child("configMap"), "name", configMap, namespace)
+		c.add(volume.Child("persistentVolumeClaim", "claimName"), volumeClaim, namespace)
+		c.class(volume.Child("ephemeral", "volumeClaimTemplate", "spec", "storageClassName"))
+		c.each(volume.Child("projected", "sources"), func(source validators.Path) {
+			c.unless(source.Child("secret"), "name", secret, namespace)
+			c.unless(source.Child("configMap"), "name", configMap, namespace)
+		})
+	})
+	c.each(at.Child("imagePullSecrets"), func(pull validators.Path) { c.add(pull.Child("name"), secret, namespace) })
+	c.add(at.Child("serviceAccountName"), serviceAccount, namespace)
+}
+
+// store adds the SecretStore or ClusterSecretStore that the map at the path names.
+func (c *collector) store(at validators.Path) {
+	if at.Child("kind").Lookup(c.root) == clusterSecretStore.Kind {
+		c.add(at.Child("name"), clusterSecretStore, "")
+		return
+	}
+	c.add(at.Child("name"), secretStore, c.pass.Object.GetNamespace())
+}
+
+// issuer adds cert-manager's own issuers; those of other groups are somebody else's.
+func (c *collector) issuer(at validators.Path) {
+	if group, _ := at.Child("group").Lookup(c.root).(string); group != "" && group != issuer.Group {
+		return
+	}
+	if at.Child("kind").Lookup(c.root) == clusterIssuer.Kind {
+		c.add(at.Child("name"), clusterIssuer, "")
+		return
+	}
+	c.add(at.Child("name"), issuer, c.pass.Object.GetNamespace())
+}
+
+// ingress adds the issuer that makes an Ingress's certificates, or the certificates where nothing makes them.
+func (c *collector) ingress() {
+	annotations := validators.NewPath("metadata", "annotations")
+	namespace := c.pass.Object.GetNamespace()
+	c.add(annotations.Child("cert-manager.io/cluster-issuer"), clusterIssuer, "")
+	if group := c.pass.Object.GetAnnotations()["cert-manager.io/issuer-group"]; group == "" || group == issuer.Group {
+		c.add(annotations.Child("cert-manager.io/issuer"), issuer, namespace)
+	}
+	for name := range c.pass.Object.GetAnnotations() {
+		if strings.HasPrefix(name, "cert-manager.io/") || name == "kubernetes.io/tls-acme" {
+			return
+		}
+	}
+	c.each(validators.NewPath("spec", "tls"), func(at validators.Path) { c.add(at.Child("secretName"), secret, namespace) })
+}
+
+// values adds what Helm values name in the shapes that Kubernetes gives to references; a chart copies them into its Pods as they are.
+func (c *collector) values(at validators.Path, namespace string) {
+	switch v := at.Lookup(c.root).(type) {
+	case []any:
+		for i := range v {
+			c.values(at.Index(i), namespace)
+		}
+	case map[string]any:
+		for _, key := range slices.Sorted(maps.Keys(v)) {
+			child := at.Child(key)
+			switch key {
+			case "secretRef", "secretKeyRef":
+				c.named(child, secret, namespace)
+			case "configMapRef", "configMapKeyRef":
+				c.named(child, configMap, namespace)
+			case "storageClass", "storageClassName":
+				if v[key] != "-" { // charts' word for none
+					c.class(child)
+				}
+			}
+			c.values(child, namespace)
+		}
+	}
+}
+
+// named adds the reference that a map in the values is, in the namespace that it gives itself.
+func (c *collector) named(at validators.Path, to schema.GroupKind, namespace string) {
+	if own, _ := at.Child("namespace").Lookup(c.root).(string); own != "" {
+		namespace = own
+	}
+	if !strings.Contains(namespace, "${") {
+		c.unless(at, "name", to, namespace)
+	}
+}
+
+// effectiveNamespace returns the namespace that a HelmRelease installs into.
+func effectiveNamespace(o *unstructured.Unstructured) string {
+	if namespace, _, _ := unstructured.NestedString(o.Object, "spec", "targetNamespace"); namespace != "" {
+		return namespace
+	}
+	return o.GetNamespace()
+}

@@ -1,0 +1,115 @@
+package reference
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
+	"github.com/flux-admission/flux-admission/validators"
+	"github.com/flux-admission/flux-admission/validators/flux"
+)
+
+// providedClasses are the StorageClasses that the providers of clusters bring along: no tree defines them.
+func providedClasses() []string {
+	return []string{
+		"gp2", "gp3",
+		"standard", "standard-rwo", "premium-rwo", "standard-rwx", "premium-rwx", "enterprise-rwx",
+		"default", "managed", "managed-csi", "managed-csi-premium", "managed-premium", "azurefile", "azurefile-csi", "azurefile-csi-premium", "azurefile-premium", "azureblob-fuse-premium", "azureblob-nfs-premium",
+		"do-block-storage", "do-block-storage-retain", "hcloud-volumes", "linode-block-storage", "linode-block-storage-retain", "vultr-block-storage", "scw-bssd",
+		"oci", "oci-bv",
+	}
+}
+
+// definedOtherwise tells whether a StorageClass is one that a chart's values define, or one by which PersistentVolumes without a class object are bound.
+func definedOtherwise(ctx context.Context, look validators.Lookup, name string) bool {
+	volumes, _, _ := look.List(ctx, persistentVolume, "")
+	for _, o := range volumes {
+		if field(o, "", "spec", "storageClassName") == name {
+			return true
+		}
+	}
+	releases, _, _ := look.List(ctx, flux.HelmRelease, "")
+	for _, o := range releases {
+		if values, _, _ := unstructured.NestedFieldNoCopy(o.Object, "spec", "values"); says(values, name) {
+			return true
+		}
+	}
+	return false
+}
+
+// says tells whether a string stands anywhere in values, but for where it refers to a class: storageClass: name, cacheStorageClassName: name.
+func says(v any, name string) bool {
+	switch v := v.(type) {
+	case string:
+		return v == name
+	case []any:
+		return slices.ContainsFunc(v, func(item any) bool { return says(item, name) })
+	case map[string]any:
+		for key, item := range v {
+			if _, ok := item.(string); ok && refersToClass(key) {
+				continue
+			}
+			if key == name || says(item, name) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func refersToClass(key string) bool {
+	key = strings.ToLower(key)
+	return strings.HasSuffix(key, "storageclass") || strings.HasSuffix(key, "storageclassname")
+}
+
+// classesOfCharts returns the names that values give to StorageClasses in the usual shape: storageClass: {name: ...}.
+func classesOfCharts(ctx context.Context, look validators.Lookup) []string {
+	var out []string
+	var walk func(key string, v any)
+	walk = func(key string, v any) {
+		switch v := v.(type) {
+		case []any:
+			for _, item := range v {
+				walk(key, item)
+			}
+		case map[string]any:
+			if name, ok := v["name"].(string); ok && strings.HasPrefix(strings.ToLower(key), "storageclass") {
+				out = append(out, name)
+			}
+			for key, item := range v {
+				walk(key, item)
+			}
+		}
+	}
+	releases, _, _ := look.List(ctx, flux.HelmRelease, "")
+	for _, o := range releases {
+		values, _, _ := unstructured.NestedFieldNoCopy(o.Object, "spec", "values")
+		walk("", values)
+	}
+	return out
+}
+
+// chartMayDefine says which release's chart may define the class by its own values, judged by the words of their names; nil when none looks like it.
+func chartMayDefine(ctx context.Context, look validators.Lookup, class string) error {
+	of := func(name string) []string {
+		return strings.FieldsFunc(name, func(r rune) bool { return r == '-' || r == '.' || r == '/' })
+	}
+	words := of(class)
+	releases, _, _ := look.List(ctx, flux.HelmRelease, "")
+	for _, o := range releases {
+		for _, word := range append(of(chartName(o)), of(o.GetName())...) {
+			if word != "storage" && word != "cluster" && word != "operator" && word != "csi" && slices.Contains(words, word) {
+				return fmt.Errorf("the chart of HelmRelease %s/%s may define it", o.GetNamespace(), o.GetName())
+			}
+		}
+	}
+	return nil
+}
+
+// chartName returns the name that a release gives of its chart: that of the chart in a repository, or of the source of nothing but the chart.
+func chartName(o *unstructured.Unstructured) string {
+	return field(o, field(o, "", "spec", "chartRef", "name"), "spec", "chart", "spec", "chart")
+}
