@@ -45,8 +45,10 @@ type templates struct {
 	// asked are the API versions that templates ask the cluster for.
 	asked []string
 	// lacking are the dependencies that are not beside the chart.
-	lacking []string
-	crds    []string
+	lacking []*chart.Dependency
+	// defaults are the chart's own values.
+	defaults map[string]any
+	crds     []string
 	// now is the time that all renderings see.
 	now time.Time
 
@@ -73,7 +75,13 @@ func newTemplates(c *chart.Chart) *templates {
 	if !hasTemplates(c) {
 		return nil
 	}
-	t := &templates{asked: engine.AskedVersions(c), lacking: notVendored(c), now: time.Now()}
+	t := &templates{asked: engine.AskedVersions(c), defaults: c.Values, now: time.Now()}
+	absent := notVendored(c)
+	for _, d := range c.Metadata.Dependencies {
+		if d != nil && slices.Contains(absent, d.Name) {
+			t.lacking = append(t.lacking, d)
+		}
+	}
 	for _, f := range c.CRDObjects() {
 		objects, failure := parse(f.Filename, string(f.File.Data))
 		if failure != nil {
@@ -99,15 +107,17 @@ func (c *Chart) Render(ctx context.Context, r validators.Release) (*validators.R
 	if c.templates == nil {
 		return nil, validators.Unknown, errNoTemplates
 	}
-	if missing := slices.Concat(c.templates.lacking, c.elsewhere); len(missing) > 0 {
-		return nil, validators.Unknown, fmt.Errorf("subchart %s is fetched when the chart is packaged", missing[0])
-	}
 	release, err := values.FromRelease(ctx, r.Values)
 	if err != nil {
 		return nil, validators.Unknown, err
 	}
 	if len(release.Missing) > 0 {
 		return nil, validators.Unknown, fmt.Errorf("not all of the values are known; missing: %s", strings.Join(release.Missing, "; "))
+	}
+	for _, d := range c.templates.lacking {
+		if !c.disabled(d, release.Values) {
+			return nil, validators.Unknown, fmt.Errorf("subchart %s is fetched when the chart is packaged", d.Name)
+		}
 	}
 	out, err := c.render(ctx, r, release)
 	if err != nil {
@@ -118,6 +128,19 @@ func (c *Chart) Render(ctx context.Context, r validators.Release) (*validators.R
 		rendering.DeadKeys = c.deadKeys(ctx, out, r.Values, release)
 	}
 	return &rendering, validators.Present, nil
+}
+
+// disabled tells whether values turn a dependency off by its condition: the first of its places that is true or false says.
+func (c *Chart) disabled(d *chart.Dependency, own map[string]any) bool {
+	for condition := range strings.SplitSeq(d.Condition, ",") {
+		path := validators.NewPath(strings.Split(strings.TrimSpace(condition), ".")...)
+		for _, of := range []map[string]any{own, c.templates.defaults} {
+			if on, ok := path.Lookup(of).(bool); ok {
+				return !on
+			}
+		}
+	}
+	return false
 }
 
 // CRDs implements validators.Chart.
