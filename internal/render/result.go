@@ -297,3 +297,6 @@ type Orphan struct {
 var errNotBuilt = errors.New("not every Kustomization of the tree could be built")
 
 var errEncrypted = errors.New("encrypted with SOPS")
+
+// Within is where the object stands in its document: empty for the document itself, else an item of a List.
+func (o *Object) Within() validators.Path { return o.within }

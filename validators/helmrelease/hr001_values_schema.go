@@ -3,9 +3,11 @@ package helmrelease
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/flux-admission/flux-admission/validators"
@@ -57,7 +59,8 @@ func checkValuesSchema(ctx context.Context, p *validators.Pass) error {
 	if !ok {
 		return nil
 	}
-	verdict, err := chart.Validate(ctx, releaseValues(ctx, p.Object, p.Lookup))
+	values := releaseValues(ctx, p.Object, p.Lookup)
+	verdict, err := chart.Validate(ctx, values)
 	if err != nil {
 		p.Unknown("no verdict on the values for chart %s %s: %v", chart.Name(), chart.Version(), err)
 		return nil
@@ -68,7 +71,10 @@ func checkValuesSchema(ctx context.Context, p *validators.Pass) error {
 			f.Key = "more"
 			break
 		}
-		report(p, chart, v, next)
+		f := report(p, chart, v, next)
+		if edit, ok := edit(p, f.Path, v); ok && settles(ctx, chart, values, edit, verdict) {
+			f.Edits = []validators.Edit{edit}
+		}
 	}
 	if verdict.HasSchema && len(verdict.Missing) > 0 {
 		p.Unknown("not all of the values could be held against the schema of chart %s %s; missing: %s", chart.Name(), chart.Version(), strings.Join(verdict.Missing, "; "))
@@ -100,7 +106,7 @@ func nextAction(r validators.Request) action {
 	return a
 }
 
-func report(p *validators.Pass, chart validators.Chart, v validators.Violation, next action) {
+func report(p *validators.Pass, chart validators.Chart, v validators.Violation, next action) *validators.Finding {
 	path := validators.NewPath("spec", "values")
 	switch {
 	case v.Inline:
@@ -130,9 +136,7 @@ func report(p *validators.Pass, chart validators.Chart, v validators.Violation, 
 	if next.otherDisabled {
 		f.Fix += fmt.Sprintf(" spec.%s.disableSchemaValidation is set, and does not count for the next action, which is %s.", next.other, next.name)
 	}
-	if edit, ok := edit(p, path, v); ok {
-		f.Edits = []validators.Edit{edit}
-	}
+	return f
 }
 
 // edit is the correction of a misspelt name or value, when there is only one that can have been meant.
@@ -152,6 +156,34 @@ func edit(p *validators.Pass, path validators.Path, v validators.Violation) (val
 		}
 	}
 	return validators.Edit{}, false
+}
+
+// settles tells whether an edit of the release's own values takes violations away and brings no other: a name that is near need not be the one that was meant.
+func settles(ctx context.Context, chart validators.Chart, values validators.Values, e validators.Edit, before validators.ValuesVerdict) bool {
+	inline := runtime.DeepCopyJSON(values.Inline)
+	within := len(validators.NewPath("spec", "values"))
+	parent, _ := e.Path[within : len(e.Path)-1].Lookup(inline).(map[string]any)
+	if parent == nil {
+		return false
+	}
+	name := e.Path[len(e.Path)-1].Key
+	if e.Op == validators.EditMove {
+		was := e.From[len(e.From)-1].Key
+		parent[name] = parent[was]
+		delete(parent, was)
+	} else {
+		parent[name] = e.Value
+	}
+	values.Inline = inline
+	after, err := chart.Validate(ctx, values)
+	if err != nil || len(after.Violations) >= len(before.Violations) {
+		return false
+	}
+	had := map[string]bool{}
+	for _, v := range before.Violations {
+		had[v.Pointer+v.Keyword+v.Message] = true
+	}
+	return !slices.ContainsFunc(after.Violations, func(v validators.Violation) bool { return !had[v.Pointer+v.Keyword+v.Message] })
 }
 
 // described names a chart for a message.

@@ -85,8 +85,5 @@ func reportUnknownKey(p *validators.Pass, chart validators.Chart, k validators.U
 	f := p.Report(path, nil, "%s", message)
 	// The same key under another version of the chart is the same mistake.
 	f.Key = k.Chart + " " + k.Path.Pointer()
-	as := validators.Violation{Path: k.Path, Keyword: "additionalProperties", Suggestion: k.Suggestion, Inline: k.Inline}
-	if edit, ok := edit(p, path, as); ok {
-		f.Edits = []validators.Edit{edit}
-	}
+	// No edits: without a schema nothing says whether the value fits under the other name.
 }

@@ -1,0 +1,131 @@
+package fix
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/flux-admission/flux-admission/validators"
+)
+
+func path(text string) validators.Path {
+	p := validators.Path{}
+	for step := range strings.SplitSeq(text, ".") {
+		if step == "0" {
+			p = p.Index(0)
+		} else if step != "" {
+			p = p.Child(step)
+		}
+	}
+	return p
+}
+
+func TestApply(t *testing.T) {
+	const ks = `# the app
+spec:
+  path: ./aps/web # where it is
+  dependsOn:
+    - name: db   # the database
+
+    # and its operator
+    - name: "cnpg"
+  prune: true
+
+---
+# second
+spec: {path: 'a''b', list: [{name: x}]} # flow
+`
+	replace := func(p string, v any) validators.Edit {
+		return validators.Edit{Op: validators.EditReplace, Path: path(p), Value: v}
+	}
+	add := func(p string, v any) validators.Edit {
+		return validators.Edit{Op: validators.EditAdd, Path: path(p), Value: v}
+	}
+	remove := func(p string) validators.Edit { return validators.Edit{Op: validators.EditRemove, Path: path(p)} }
+	move := func(from, to string) validators.Edit {
+		return validators.Edit{Op: validators.EditMove, From: path(from), Path: path(to)}
+	}
+	for name, tc := range map[string]struct {
+		text     string
+		document int
+		within   string
+		edits    []validators.Edit
+		old, new string // what is to be replaced by what; old is unique in text
+		fails    string
+	}{
+		"a plain scalar keeps its comment":                  {text: ks, edits: []validators.Edit{replace("spec.path", "./apps/web")}, old: "./aps/web #", new: "./apps/web #"},
+		"a quoted scalar keeps its quotes":                  {text: ks, edits: []validators.Edit{replace("spec.dependsOn.0.name", "cnpg-operator")}, old: "name: db ", new: "name: cnpg-operator "},
+		"a text that looks like a number is quoted":         {text: ks, edits: []validators.Edit{replace("spec.path", "1.10")}, old: "./aps/web", new: `"1.10"`},
+		"a key is added behind its siblings in a list item": {text: ks, edits: []validators.Edit{add("spec.dependsOn.0.namespace", "data")}, old: "# the database\n", new: "# the database\n      namespace: data\n"},
+		"a key is added before the empty line at the end":   {text: ks, edits: []validators.Edit{add("spec.wait", true)}, old: "  prune: true\n", new: "  prune: true\n  wait: true\n"},
+		"another document is edited in flow style":          {text: ks, document: 1, edits: []validators.Edit{replace("spec.path", "it's")}, old: "'a''b'", new: "'it''s'"},
+		"a key is added to a flow map":                      {text: ks, document: 1, edits: []validators.Edit{add("spec.list.0.namespace", "data")}, old: "{name: x}", new: "{name: x, namespace: data}"},
+		"a key is removed from a flow map":                  {text: ks, document: 1, edits: []validators.Edit{remove("spec.list")}, old: ", list: [{name: x}]", new: ""},
+		"the first key is removed from a flow map":          {text: ks, document: 1, edits: []validators.Edit{remove("spec.path")}, old: "path: 'a''b', ", new: ""},
+		"a block is removed with its comments":              {text: ks, edits: []validators.Edit{remove("spec.dependsOn")}, old: "  dependsOn:\n    - name: db   # the database\n\n    # and its operator\n    - name: \"cnpg\"\n", new: ""},
+		"the only key of a map leaves an empty map":         {text: "spec:\n  monitoring: # ours\n    enabled: true\n  size: 1\n", edits: []validators.Edit{remove("spec.monitoring.enabled")}, old: "monitoring: # ours\n    enabled: true\n", new: "monitoring: {} # ours\n"},
+		"the key behind a dash is removed":                  {text: "a:\n  - x: 1\n    y: 2\n", edits: []validators.Edit{remove("a.0.x")}, old: "x: 1\n    ", new: ""},
+		"a key is renamed":                                  {text: ks, edits: []validators.Edit{move("spec.prune", "spec.suspend")}, old: "prune", new: "suspend"},
+		"a block is moved to another map": {
+			text: "spec:\n  a: 1\n\n  # about c\n  c: 2\ng  x:\n- name: y # z\n- name: q\n", edits: []validators.Edit{move("g  x", "spec.x")},
+			old: "g  x:\n- name: y # z\n- name: q\n", new: "  x:\n  - name: y # z\n  - name: q\n",
+		},
+		"sequences at the indentation of their key": {text: "a:\n  l:\n  - x\n  - y\nb: 1\n", edits: []validators.Edit{add("a.m", 1)}, old: "  - y\n", new: "  - y\n  m: 1\n"},
+		"line ends of Windows":                      {text: "a:\r\n  b: 1\r\n# c\r\n", edits: []validators.Edit{add("a.c", "x")}, old: "  b: 1\r\n", new: "  b: 1\r\n  c: x\r\n"},
+		"no line end at the end":                    {text: "a:\n  b: 1", edits: []validators.Edit{add("a.c", "x")}, old: "b: 1", new: "b: 1\n  c: x"},
+		"a block scalar is the last":                {text: "a:\n  b: |\n    text\n\n    more\nc: 1\n", edits: []validators.Edit{add("a.d", 1)}, old: "    more\n", new: "    more\n  d: 1\n"},
+		"an item of a List":                         {text: "items:\n  - spec:\n      path: a\n", within: "items.0", edits: []validators.Edit{replace("spec.path", "b")}, old: "path: a", new: "path: b"},
+		"characters of several bytes before it":     {text: "a: {ä: ö, b: c}\n", edits: []validators.Edit{replace("a.b", "d")}, old: "b: c", new: "b: d"},
+		"several edits of one finding":              {text: "a: 1\nb: 2\n", edits: []validators.Edit{replace("a", 3), remove("b")}, old: "a: 1\nb: 2\n", new: "a: 3\n"},
+		"an anchor":                                 {text: "a: &x y\nb: *x\n", edits: []validators.Edit{replace("a", "z")}, fails: "a: it is shared by a YAML anchor; edit it by hand"},
+		"an alias":                                  {text: "a: &x y\nb: *x\n", edits: []validators.Edit{replace("b", "z")}, fails: "b: it is shared by a YAML anchor; edit it by hand"},
+		"a text over several lines":                 {text: "a: |\n  x\n", edits: []validators.Edit{replace("a", "z")}, fails: "a: its value is written over several lines; edit it by hand"},
+		"a field that is not there":                 {text: "a: 1\n", edits: []validators.Edit{replace("b", "z")}, fails: "b: it cannot be edited where it stands"},
+		"a document that is not there":              {text: "a: 1\n", document: 3, edits: []validators.Edit{replace("a", 2)}, fails: "the file has 1 documents, and not number 3"},
+		"a text that does not parse":                {text: "a: [\n", edits: []validators.Edit{replace("a", 2)}, fails: "the file does not parse"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got, err := Apply([]byte(tc.text), tc.document, path(tc.within), tc.edits)
+			if tc.fails != "" {
+				if err == nil || !strings.Contains(err.Error(), tc.fails) {
+					t.Errorf("error %v, want %q", err, tc.fails)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if strings.Count(tc.text, tc.old) != 1 {
+				t.Fatalf("the case's text has %q %d times", tc.old, strings.Count(tc.text, tc.old))
+			}
+			if want := strings.Replace(tc.text, tc.old, tc.new, 1); string(got) != want {
+				t.Errorf("got\n%s\nwant\n%s", got, want)
+			}
+		})
+	}
+}
+
+// Whatever the text is, Apply does not panic, and what it returns means what the edit asks for: Apply itself refuses all else.
+func FuzzApply(f *testing.F) {
+	for _, text := range []string{"a:\n  b: 1\n", "a: {b: c}\n", "- a: 1\n  b: 2\n", "a: &x [1]\nb: *x\n", "a: 'x'\n---\nb: \"y\"\n", "a:\r\n- b\r\n"} {
+		f.Add(text, "a.b", 0, "z")
+	}
+	f.Fuzz(func(t *testing.T, text, at string, op int, value string) {
+		if len(text) > 1<<12 {
+			return
+		}
+		p := path(at)
+		if len(p) == 0 {
+			return
+		}
+		ops := []validators.EditOp{validators.EditAdd, validators.EditReplace, validators.EditRemove, validators.EditMove}
+		e := validators.Edit{Op: ops[uint(op)%uint(len(ops))], Path: p, From: p, Value: value}
+		if e.Op == validators.EditMove {
+			e.Path = p[:len(p)-1].Child(value)
+		}
+		if out, err := Apply([]byte(text), 0, nil, []validators.Edit{e}); err == nil {
+			if _, err := parse(out); err != nil {
+				t.Errorf("what is returned does not parse: %v", err)
+			}
+		}
+	})
+}
