@@ -98,8 +98,8 @@ func present(ctx context.Context, look validators.Lookup, r reference) (validato
 	if made(ctx, look, r) {
 		return validators.Present, nil
 	}
-	if presence == validators.Absent && r.to == storageClass {
-		if reason := chartMayDefine(ctx, look, r.key.Name); reason != nil {
+	if presence == validators.Absent {
+		if reason := chartMayMake(ctx, look, r); reason != nil {
 			return validators.Unknown, reason
 		}
 	}

@@ -2,7 +2,6 @@ package reference
 
 import (
 	"context"
-	"fmt"
 	"slices"
 	"strings"
 
@@ -90,26 +89,4 @@ func classesOfCharts(ctx context.Context, look validators.Lookup) []string {
 		walk("", values)
 	}
 	return out
-}
-
-// chartMayDefine says which release's chart may define the class by its own values, judged by the words of their names; nil when none looks like it.
-func chartMayDefine(ctx context.Context, look validators.Lookup, class string) error {
-	of := func(name string) []string {
-		return strings.FieldsFunc(name, func(r rune) bool { return r == '-' || r == '.' || r == '/' })
-	}
-	words := of(class)
-	releases, _, _ := look.List(ctx, flux.HelmRelease, "")
-	for _, o := range releases {
-		for _, word := range append(of(chartName(o)), of(o.GetName())...) {
-			if word != "storage" && word != "cluster" && word != "operator" && word != "csi" && slices.Contains(words, word) {
-				return fmt.Errorf("the chart of HelmRelease %s/%s may define it", o.GetNamespace(), o.GetName())
-			}
-		}
-	}
-	return nil
-}
-
-// chartName returns the name that a release gives of its chart: that of the chart in a repository, or of the source of nothing but the chart.
-func chartName(o *unstructured.Unstructured) string {
-	return field(o, field(o, "", "spec", "chartRef", "name"), "spec", "chart", "spec", "chart")
 }
