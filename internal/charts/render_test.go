@@ -146,6 +146,7 @@ func TestWhyAChartDoesNotRender(t *testing.T) {
 		"a function that does not exist":               {"\n{{ nothing }}", "{}", `app/templates/a.yaml:2:0 : function "nothing" not defined`},
 		"a template that does not exist":               {"\n{{ include \"nothing\" . }}", "{}", `app/templates/a.yaml:2:4 : error calling include: template: no template "nothing" associated with template "gotpl"`},
 		"a value that is a template":                   {"\n\na: {{ tpl .Values.a . }}", `{a: "\n\n\n\n\n{{ fail \"inside\" }}"}`, "app/templates/a.yaml:3:7 a: inside"},
+		"a value that a helper is given":               {`{{ range .Values.more }}{{ include "app.more" (dict "value" . "context" $) }}{{ end }}{{ define "app.more" }}{{ tpl .value .context }}{{ end }}`, `{more: ['{{ fail "no more" }}']}`, "app/templates/a.yaml:1:113 more: no more"},
 		"a subchart's value":                           {"a: 1", "{store: {deep: x}}", "app/charts/store/templates/a.yaml:1:25 store.deep: no deep"},
 		"a global value":                               {"a: 1", "{global: {zone: x}}", "app/charts/store/templates/a.yaml:2:32 global.zone: no zone"},
 		"a text that is not YAML":                      {"---\n# b\n---\nkind: X\na: {{ .Values.a }}", "{a: 'b: c'}", "app/templates/a.yaml:0:0 : what it renders is not YAML: line 5 of the rendered text: mapping values are not allowed in this context"},

@@ -24,6 +24,7 @@ func failureOf(err error, c *chart.Chart) *Failure {
 	text := err.Error()
 	f := &Failure{}
 	end, found, inValue := 0, false, false
+	var places []place
 	for _, m := range location.FindAllStringSubmatchIndex(text, -1) {
 		file := text[m[2]:m[3]]
 		if _, ok := texts[file]; !ok {
@@ -44,6 +45,7 @@ func failureOf(err error, c *chart.Chart) *Failure {
 			column, _ := strconv.Atoi(text[m[6]:m[7]])
 			f.Column = column + 1
 		}
+		places = append(places, place{file, f.Line, f.Column})
 		inValue = m[8] >= 0 && strings.HasPrefix(text[m[8]:m[9]], "tpl ")
 	}
 	if own, ok := errors.AsType[*complaint](err); ok {
@@ -60,10 +62,17 @@ func failureOf(err error, c *chart.Chart) *Failure {
 		}
 	}
 	f.Message = strings.TrimRight(strings.Join(strings.Fields(f.Message), " "), ".")
-	if f.Template != "" && f.Column > 0 {
-		f.Values = asked(f.Template, texts[f.Template], f.Line, f.Column, owner(f.root))
+	// A helper that is given a value asks for none by itself: those that include it do.
+	for i := len(places) - 1; i >= 0 && f.Values == nil; i-- {
+		f.Values = asked(places[i], texts[places[i].file], owner(f.root))
 	}
 	return f
+}
+
+// place is a line and column of a template, from 1; the column is 0 when not known.
+type place struct {
+	file         string
+	line, column int
 }
 
 // gather notes the templates of a tree of charts by the names that Helm's engine gives them.
@@ -89,19 +98,22 @@ func owner(template string) validators.Path {
 }
 
 // asked returns the value that a template asks for at a place; for a place that asks for none, the value that the condition around it asks for.
-func asked(name, text string, line, column int, owner validators.Path) validators.Path {
-	t := parse.New(name)
+func asked(p place, text string, owner validators.Path) validators.Path {
+	if p.column == 0 {
+		return nil
+	}
+	t := parse.New(p.file)
 	t.Mode = parse.SkipFuncCheck
 	trees := map[string]*parse.Tree{}
 	if _, err := t.Parse(text, "", "", trees); err != nil {
 		return nil
 	}
-	lines := strings.SplitAfterN(text, "\n", line+1)
-	if line > len(lines) {
+	lines := strings.SplitAfterN(text, "\n", p.line+1)
+	if p.line > len(lines) {
 		return nil
 	}
-	at := column - 1
-	for _, l := range lines[:line-1] {
+	at := p.column - 1
+	for _, l := range lines[:p.line-1] {
 		at += len(l)
 	}
 	for _, t := range trees {
