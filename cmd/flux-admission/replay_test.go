@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -173,4 +174,67 @@ func checkTree(t *testing.T, dir string) *report.Report {
 		t.Fatal(err)
 	}
 	return &rep
+}
+
+// Of the labelled mistakes, those that carry an edit are repaired by fix: a check of the tree agrees, a second fix changes nothing, and the difference is as
+// small as the repair.
+func TestFixRepairsARealClustersMistakes(t *testing.T) {
+	if _, err := os.Stat(replayDir); err != nil {
+		fmt.Println("the replay of a real cluster's history is not here: nothing was repaired")
+		return
+	}
+	r := newReplay(t)
+	var table bytes.Buffer
+	w := tabwriter.NewWriter(&table, 0, 0, 2, ' ', 0)
+	_, _ = fmt.Fprintln(w, "case\trule\tlines removed\tlines added")
+	repaired := 0
+	for _, c := range readCases(t, "cases.jsonl") {
+		i := slices.IndexFunc(r.check(t, c.Before), func(f report.Finding) bool { return c.is(&f) && f.Fixable })
+		if i < 0 {
+			continue
+		}
+		repaired++
+		dir := r.tree(t, c.Before)
+		o := fixOptions{rules: []string{c.Rule}, treeOptions: treeOptions{charts: []string{filepath.Join(replayDir, "..", "charts")}}}
+		var said bytes.Buffer
+		if err := runFix(t.Context(), o, dir, &said); err != nil && !errors.Is(err, errFindings) {
+			t.Fatalf("%s: %v", c.ID, err)
+		}
+		changes := strings.Count(said.String(), "\n") - 1 - strings.Count(said.String(), "left alone, ")
+		for _, f := range checkTree(t, dir).Findings {
+			if c.is(&f) && f.Fixable {
+				t.Errorf("%s: %s is still found: %s", c.ID, c.Rule, f.Message)
+			}
+		}
+		stat, err := git(t.Context(), dir, "diff", "--numstat")
+		if err != nil {
+			t.Fatal(err)
+		}
+		added, removed := 0, 0
+		for line := range strings.Lines(string(stat)) {
+			var a, d int
+			var name string
+			if _, err := fmt.Sscan(line, &a, &d, &name); err != nil {
+				t.Fatal(err)
+			}
+			added, removed = added+a, removed+d
+		}
+		_, _ = fmt.Fprintf(w, "%s\t%s\t%d\t%d\n", c.ID, c.Rule, removed, added)
+		// A changed or added line is one of each; a block that moves has as many as it is long.
+		if limit := 2*changes + 10; added+removed > limit || added+removed == 0 {
+			t.Errorf("%s: %d lines differ for %d repairs:\n%s", c.ID, added+removed, changes, said.String())
+		}
+		said.Reset()
+		if err := runFix(t.Context(), o, dir, &said); err != nil && !errors.Is(err, errFindings) {
+			t.Fatal(err)
+		}
+		if again, err := git(t.Context(), dir, "diff", "--numstat"); err != nil || string(again) != string(stat) {
+			t.Errorf("%s: a second fix changes %q to %q (%v)", c.ID, stat, again, err)
+		}
+	}
+	_ = w.Flush()
+	fmt.Printf("%s%d labelled mistakes carry an edit and are repaired\n", table.String(), repaired)
+	if repaired == 0 {
+		t.Error("no labelled mistake carries an edit")
+	}
 }
