@@ -70,6 +70,28 @@ func TestMemory(t *testing.T) {
 	}
 }
 
+func TestMemoryListsInOrderWhatWasAddedSince(t *testing.T) {
+	m := lookup.NewMemory(object("Secret", "b", "y"), object("Secret", "a", "z"))
+	names := func(namespace string) string {
+		list, presence, err := m.List(t.Context(), secretGK, namespace)
+		if presence != validators.Present || err != nil {
+			t.Fatalf("List = %s, %v", presence, err)
+		}
+		var out []string
+		for _, o := range list {
+			out = append(out, o.GetNamespace()+"/"+o.GetName())
+		}
+		return strings.Join(out, " ")
+	}
+	if all, a, none := names(""), names("a"), names("c"); all != "a/z b/y" || a != "a/z" || none != "" {
+		t.Errorf("all %q, of a %q, of c %q", all, a, none)
+	}
+	m.Add(object("Secret", "a", "x"))
+	if all, a := names(""), names("a"); all != "a/x a/z b/y" || a != "a/x a/z" {
+		t.Errorf("after another was added: all %q, of a %q", all, a)
+	}
+}
+
 func TestCluster(t *testing.T) {
 	mapper := meta.NewDefaultRESTMapper([]schema.GroupVersion{{Version: "v1"}})
 	mapper.Add(secretGK.WithVersion("v1"), meta.RESTScopeNamespace)

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -53,6 +54,15 @@ type Memory struct {
 
 	objects map[schema.GroupKind]map[types.NamespacedName]*unstructured.Unstructured
 	hidden  map[schema.GroupKind]map[types.NamespacedName]error
+
+	mu sync.Mutex
+	// lists are the answers to List. Rules ask for the same few lists once for each object that they look at.
+	lists map[listKey][]*unstructured.Unstructured
+}
+
+type listKey struct {
+	gk        schema.GroupKind
+	namespace string
 }
 
 // NewMemory returns a complete Memory of the objects.
@@ -74,6 +84,9 @@ func (m *Memory) Add(o *unstructured.Unstructured) {
 		m.objects[gk] = map[types.NamespacedName]*unstructured.Unstructured{}
 	}
 	m.objects[gk][types.NamespacedName{Namespace: o.GetNamespace(), Name: o.GetName()}] = o
+	m.mu.Lock()
+	m.lists = nil
+	m.mu.Unlock()
 }
 
 // Hide makes one object Unknown, for the reason given: it exists, but its content is not to be had (encrypted, no permission).
@@ -103,19 +116,38 @@ func (m *Memory) Get(_ context.Context, gk schema.GroupKind, key types.Namespace
 
 // List implements validators.Lookup; the objects come in the order of their names.
 func (m *Memory) List(_ context.Context, gk schema.GroupKind, namespace string) ([]*unstructured.Unstructured, validators.Presence, error) {
-	var out []*unstructured.Unstructured
-	for key, o := range m.objects[gk] {
-		if namespace == "" || key.Namespace == namespace {
-			out = append(out, o)
-		}
-	}
-	slices.SortFunc(out, func(a, b *unstructured.Unstructured) int {
-		return cmp.Or(cmp.Compare(a.GetNamespace(), b.GetNamespace()), cmp.Compare(a.GetName(), b.GetName()))
-	})
+	out := m.sorted(listKey{gk, namespace})
 	if !m.Complete {
 		return out, validators.Unknown, fmt.Errorf("list of %s: %w", gk.Kind, ErrNotSeen)
 	}
 	return out, validators.Present, nil
+}
+
+// sorted returns a list in the order of names. It has no room to append in place, because others have it, too.
+func (m *Memory) sorted(key listKey) []*unstructured.Unstructured {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if out, ok := m.lists[key]; ok {
+		return out
+	}
+	var keys []types.NamespacedName
+	for k := range m.objects[key.gk] {
+		if key.namespace == "" || k.Namespace == key.namespace {
+			keys = append(keys, k)
+		}
+	}
+	slices.SortFunc(keys, func(a, b types.NamespacedName) int {
+		return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
+	})
+	out := make([]*unstructured.Unstructured, 0, len(keys))
+	for _, k := range keys {
+		out = append(out, m.objects[key.gk][k])
+	}
+	if m.lists == nil {
+		m.lists = map[listKey][]*unstructured.Unstructured{}
+	}
+	m.lists[key] = out
+	return out
 }
 
 // Namespace implements validators.Lookup.
