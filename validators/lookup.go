@@ -225,3 +225,12 @@ type NotGiven struct {
 
 // Error returns the whole explanation.
 func (e *NotGiven) Error() string { return e.Text }
+
+// Pending explains an Unknown that will be known soon: a chart that is being read. Who asks again later gets an answer.
+type Pending struct {
+	// Text is the whole explanation.
+	Text string
+}
+
+// Error returns the whole explanation.
+func (e *Pending) Error() string { return e.Text }

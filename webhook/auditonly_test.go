@@ -105,6 +105,7 @@ func TestAuditOnlyRefusesNothingAndRecordsEverything(t *testing.T) {
 		panics := *rule
 		panics.Check = func(context.Context, *validators.Pass) error { panic("boom") }
 		for _, c := range cases {
+			c.Request.Admission = true // as the webhook asks
 			for _, variant := range []struct {
 				name   string
 				rule   *validators.Rule

@@ -48,6 +48,8 @@ type Validator struct {
 	Lookup  validators.Lookup
 	Metrics *metrics.Metrics
 	Log     logr.Logger
+	// Later is told every decision, to judge again what could not wait; nil for nobody. It must return at once.
+	Later func(validators.Request, policy.Decision)
 }
 
 // failed refuses what could not be evaluated if the policy says so, and only where the request is known to be one that rules would have been
@@ -78,6 +80,10 @@ func (v *Validator) review(ctx context.Context, req *request) (*admissionv1.Admi
 	if !ok {
 		return allowed(), metrics.Passed, nil
 	}
-	response, verdict := v.render(req, r, gate.Review(ctx, r, v.Lookup))
+	decision := gate.Review(ctx, r, v.Lookup)
+	if v.Later != nil {
+		v.Later(r, decision)
+	}
+	response, verdict := v.render(req, r, decision)
 	return response, verdict, nil
 }

@@ -5,6 +5,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/flux-admission/flux-admission/internal/background"
 	"github.com/flux-admission/flux-admission/internal/charts"
 )
 
@@ -14,6 +15,7 @@ type chartMetrics struct {
 	fetched  *prometheus.HistogramVec
 	cached   prometheus.Gauge
 	bytes    prometheus.Gauge
+	late     *prometheus.CounterVec
 }
 
 func newChartMetrics(registry prometheus.Registerer) *chartMetrics {
@@ -28,7 +30,10 @@ func newChartMetrics(registry prometheus.Registerer) *chartMetrics {
 		cached: prometheus.NewGauge(prometheus.GaugeOpts{Name: "flux_admission_cached_charts", Help: "Charts in the cache."}),
 		bytes:  prometheus.NewGauge(prometheus.GaugeOpts{Name: "flux_admission_cached_charts_bytes", Help: "Memory that the cached charts take, as estimated."}),
 	}
-	registry.MustRegister(m.resolved, m.fetched, m.cached, m.bytes)
+	m.late = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "flux_admission_late_verdicts_total", Help: "Verdicts on releases whose chart came too late for their review, by rule and verdict.",
+	}, []string{"rule", "verdict"})
+	registry.MustRegister(m.resolved, m.fetched, m.cached, m.bytes, m.late)
 	return m
 }
 
@@ -48,4 +53,9 @@ func (m *chartMetrics) Fetched(kind string, outcome charts.Outcome, took time.Du
 func (m *chartMetrics) Cached(n int, bytes int64) {
 	m.cached.Set(float64(n))
 	m.bytes.Set(float64(bytes))
+}
+
+// Late counts a verdict that came after its review.
+func (m *chartMetrics) Late(rule string, v background.Verdict) {
+	m.late.WithLabelValues(rule, string(v)).Inc()
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -9,10 +8,11 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
-	"time"
 
 	"github.com/go-logr/logr"
-	"sigs.k8s.io/controller-runtime/pkg/manager"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+
+	"github.com/flux-admission/flux-admission/internal/lookup"
 )
 
 // readiness answers /readyz: 200 when every check passes, else 503 with a line for each that does not and why. It logs when that changes, not at every
@@ -50,14 +50,12 @@ func (h *readiness) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
 // alive answers /healthz: a process that answers is alive. Whether it is any use is readiness; restarting it would not mend what that waits for.
 func alive(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") }
 
-// cachesSynced is ready once the informers that were asked for have seen everything.
-func cachesSynced(mgr manager.Manager) func() error {
+// cachesSynced is ready once the informer of Namespaces has seen everything, and the others have or are given up.
+func cachesSynced(namespaces cache.Informer, watches *lookup.Watches) func() error {
 	return func() error {
-		ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
-		defer cancel()
-		if !mgr.GetCache().WaitForCacheSync(ctx) {
-			return errors.New("the caches are not synced yet")
+		if !namespaces.HasSynced() {
+			return errors.New("the informer of Namespaces has not seen everything yet")
 		}
-		return nil
+		return watches.Ready()
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"slices"
 	"strconv"
 	"time"
 
@@ -29,6 +30,7 @@ import (
 	crmetrics "sigs.k8s.io/controller-runtime/pkg/metrics"
 	"sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
+	"github.com/flux-admission/flux-admission/internal/background"
 	"github.com/flux-admission/flux-admission/internal/charts"
 	"github.com/flux-admission/flux-admission/internal/lookup"
 	"github.com/flux-admission/flux-admission/internal/policy"
@@ -38,6 +40,7 @@ import (
 	allmutators "github.com/flux-admission/flux-admission/mutators/all"
 	"github.com/flux-admission/flux-admission/validators"
 	allvalidators "github.com/flux-admission/flux-admission/validators/all"
+	"github.com/flux-admission/flux-admission/validators/flux"
 	"github.com/flux-admission/flux-admission/webhook"
 	"github.com/flux-admission/flux-admission/webhook/certs"
 	"github.com/flux-admission/flux-admission/webhook/metrics"
@@ -58,6 +61,7 @@ type serveOptions struct {
 	chartCacheDir                 string
 	chartsAllowLocal              bool
 	noCrossNamespaceRefs          bool
+	chartWarm                     bool
 	schemaHosts                   []string
 	webhookHost                   string
 	webhookPort                   int
@@ -83,6 +87,7 @@ func newServe() *cobra.Command {
 	f.StringVar(&o.policy, "policy", "", "file with the AdmissionPolicy, for clusters without its CRD (default: the AdmissionPolicy in the cluster, or the one that ships)")
 	f.StringArrayVar(&o.charts, "charts", nil, "directory with Helm charts and chart archives, matched by name and version whatever their repository; may be repeated")
 	f.DurationVar(&o.chartWait, "chart-wait", 2*time.Second, "how long a review may wait for a chart to be fetched; 0 never waits")
+	f.BoolVar(&o.chartWarm, "chart-warm", true, "read the charts of the cluster's releases before the first review needs them")
 	f.StringVar(&o.chartCache, "chart-cache", "96Mi", "memory for charts and their compiled schemas")
 	f.StringVar(&o.chartCacheDir, "chart-cache-dir", "", "directory that keeps charts across restarts (default: none)")
 	f.StringArrayVar(&o.schemaHosts, "schema-host", nil, "host that a $ref of a chart's schema may lead to; may be repeated (default: none)")
@@ -166,9 +171,10 @@ func serve(ctx context.Context, o serveOptions) error {
 	if err != nil || chartCache.Value() <= 0 {
 		return fmt.Errorf("--chart-cache %s: give a size in bytes such as 256Mi", o.chartCache)
 	}
+	chartCounts := newChartMetrics(registry)
 	resolver, err := charts.New(charts.Options{
 		Dirs: o.charts, Wait: o.chartWait, CacheBytes: chartCache.Value(), CacheDir: o.chartCacheDir,
-		NoCrossNamespace: o.noCrossNamespaceRefs, SchemaHosts: o.schemaHosts, AllowLocal: o.chartsAllowLocal, Observer: newChartMetrics(registry), Log: log.WithName("charts"),
+		NoCrossNamespace: o.noCrossNamespaceRefs, SchemaHosts: o.schemaHosts, AllowLocal: o.chartsAllowLocal, Observer: chartCounts, Log: log.WithName("charts"),
 	})
 	if err != nil {
 		return fmt.Errorf("--charts, --chart-cache-dir: %w", err)
@@ -202,8 +208,9 @@ func serve(ctx context.Context, o serveOptions) error {
 		Metrics: server.Options{BindAddress: "0"}, // served below, with the gate's own
 		Cache: cache.Options{
 			// No rule starts a cluster-wide watch unnoticed: what is read from the cache is named here.
-			ReaderFailOnMissingInformer: true,
-			DefaultTransform:            cache.TransformStripManagedFields(),
+			ReaderFailOnMissingInformer:  true,
+			DefaultTransform:             cache.TransformStripManagedFields(),
+			DefaultUnsafeDisableDeepCopy: new(true), // lookups share objects, and nobody changes them
 		},
 		GracefulShutdownTimeout: &drain,
 	})
@@ -212,10 +219,18 @@ func serve(ctx context.Context, o serveOptions) error {
 	}
 	namespaces := &unstructured.Unstructured{}
 	namespaces.SetGroupVersionKind(schema.GroupVersionKind{Version: "v1", Kind: "Namespace"})
-	if _, err := mgr.GetCache().GetInformer(ctx, namespaces, cache.BlockUntilSynced(false)); err != nil {
+	namespaceInformer, err := mgr.GetCache().GetInformer(ctx, namespaces, cache.BlockUntilSynced(false))
+	if err != nil {
 		return fmt.Errorf("watching namespaces: %w", err)
 	}
 	objects := lookup.NewCluster(mgr.GetCache(), mgr.GetAPIReader(), mgr.GetRESTMapper(), resolver)
+	warmer := &background.Warmer{Lookup: objects, Log: log.WithName("charts")}
+	changed := warmer.Changed
+	if !o.chartWarm {
+		changed = nil
+	}
+	watches := lookup.NewWatches(mgr.GetCache(), mgr.GetRESTMapper(), watched(), changed, log.WithName("watches"))
+	objects.Watched = watches.Synced
 
 	// The webhooks.
 	gate := func() webhook.Gate {
@@ -224,8 +239,17 @@ func serve(ctx context.Context, o serveOptions) error {
 		}
 		return nil
 	}
+	late := &background.Judge{
+		Policy: func() background.Reviewer {
+			if p := policies.Get(); p != nil {
+				return p
+			}
+			return nil
+		},
+		Lookup: objects, Observe: chartCounts.Late, Log: log.WithName("late"),
+	}
 	webhooks := webhook.NewServer(
-		&webhook.Validator{Policy: gate, Lookup: objects, Metrics: counts, Log: log},
+		&webhook.Validator{Policy: gate, Lookup: objects, Metrics: counts, Log: log, Later: late.Later},
 		&webhook.Mutator{Policy: gate, Lookup: objects, Metrics: counts, Log: log},
 		&webhook.PolicyValidator{Check: func(data []byte) error { return policy.Check(data, rules, mutations) }, Log: log},
 		counts, log,
@@ -234,7 +258,7 @@ func serve(ctx context.Context, o serveOptions) error {
 	webhookServer.ErrorLog = standardLog(log)
 
 	// Health: readyz names what is not ready.
-	checks := map[string]func() error{"serving": webhooks.Ready, "caches": cachesSynced(mgr), "policy": policies.Ready}
+	checks := map[string]func() error{"serving": webhooks.Ready, "caches": cachesSynced(namespaceInformer, watches), "policy": policies.Ready}
 	maps.Copy(checks, certificate.Checks())
 	health := http.NewServeMux()
 	health.Handle("/readyz", &readiness{checks: checks, log: log})
@@ -244,12 +268,15 @@ func serve(ctx context.Context, o serveOptions) error {
 
 	// The manager starts the servers first and stops them last, so that what is being answered when the stop comes has all it needs.
 	runnables := []manager.Runnable{
-		certificate, policies,
+		certificate, policies, watches, late,
 		&manager.Server{Name: "health", Server: plainServer(health), Listener: healthListener, ShutdownTimeout: &drain},
 		&manager.Server{Name: "webhooks", Server: webhookServer, Listener: tls.NewListener(webhookListener, webhookServer.TLSConfig), ShutdownTimeout: &drain},
 	}
 	if metricsListener != nil {
 		runnables = append(runnables, &manager.Server{Name: "metrics", Server: plainServer(metricsMux), Listener: metricsListener, ShutdownTimeout: &drain})
+	}
+	if o.chartWarm {
+		runnables = append(runnables, warmer)
 	}
 	for _, r := range runnables {
 		if err := mgr.Add(r); err != nil {
@@ -363,6 +390,27 @@ func kinds() []schema.GroupKind {
 	}
 	for _, m := range allmutators.Mutators() {
 		out = append(out, m.Kinds...)
+	}
+	return out
+}
+
+// watched are the kinds that are read from informers: what rules, mutators and the search for charts look up, but for Secrets and ConfigMaps, of which the gate
+// keeps nothing, and Namespaces, which are watched from the start.
+func watched() []schema.GroupKind {
+	reads := []schema.GroupKind{flux.HelmRelease, flux.Kustomization, flux.HelmRepository, flux.HelmChart, flux.OCIRepository, flux.GitRepository, flux.Bucket}
+	for _, r := range allvalidators.Rules() {
+		if r.AtAdmission() {
+			reads = append(reads, r.Reads...)
+		}
+	}
+	for _, m := range allmutators.Mutators() {
+		reads = append(reads, m.Reads...)
+	}
+	var out []schema.GroupKind
+	for _, gk := range reads {
+		if gk.Group != "" && !slices.Contains(out, gk) {
+			out = append(out, gk)
+		}
 	}
 	return out
 }

@@ -214,8 +214,8 @@ func (r *Resolver) Close() {
 
 type budgetKey struct{}
 
-// WithBudget returns a context in which all lookups together wait no longer than d for charts. Without it each lookup waits for
-// Options.Wait.
+// WithBudget returns a context in which all lookups together wait no longer than d for charts. Without it each lookup waits for Options.Wait.
+// What nobody waits for, in the background, may have more.
 func WithBudget(ctx context.Context, d time.Duration) context.Context {
 	return context.WithValue(ctx, budgetKey{}, time.Now().Add(d))
 }
@@ -224,7 +224,7 @@ func WithBudget(ctx context.Context, d time.Duration) context.Context {
 func (r *Resolver) wait(ctx context.Context) time.Duration {
 	d := r.opts.Wait
 	if until, ok := ctx.Value(budgetKey{}).(time.Time); ok {
-		d = min(d, time.Until(until))
+		d = time.Until(until)
 	}
 	return d
 }
@@ -298,7 +298,7 @@ func (r *Resolver) find(ctx context.Context, src source) (result, Outcome) {
 		case <-f.done:
 			return f.result, OutcomeFetched
 		default:
-			return result{err: fmt.Errorf("%s is being read, and admission does not wait for it", src)}, OutcomeTimeout
+			return result{err: pending("%s is being read, and admission does not wait for it", src)}, OutcomeTimeout
 		}
 	}
 	t := time.NewTimer(wait)
@@ -307,10 +307,14 @@ func (r *Resolver) find(ctx context.Context, src source) (result, Outcome) {
 	case <-f.done:
 		return f.result, OutcomeFetched
 	case <-t.C:
-		return result{err: fmt.Errorf("%s was not there within %s and is still being read", src, r.opts.Wait)}, OutcomeTimeout
+		return result{err: pending("%s was not there within %s and is still being read", src, wait.Round(time.Millisecond))}, OutcomeTimeout
 	case <-ctx.Done():
-		return result{err: fmt.Errorf("%s is still being read: %w", src, context.Cause(ctx))}, OutcomeTimeout
+		return result{err: pending("%s is still being read: %v", src, context.Cause(ctx))}, OutcomeTimeout
 	}
+}
+
+func pending(format string, args ...any) error {
+	return &validators.Pending{Text: fmt.Sprintf(format, args...)}
 }
 
 // recall returns what is remembered of a reference, and whether it need not be asked for again; nil when nothing is, or when the chart has

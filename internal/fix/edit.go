@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -383,13 +384,5 @@ func shifted(block string, by int) string {
 }
 
 func hasAnchor(n *yaml.Node) bool {
-	if n.Anchor != "" {
-		return true
-	}
-	for _, c := range n.Content {
-		if hasAnchor(c) {
-			return true
-		}
-	}
-	return false
+	return n.Anchor != "" || slices.ContainsFunc(n.Content, hasAnchor)
 }

@@ -21,25 +21,28 @@ const readTimeout = time.Second
 
 var namespaceGK = schema.GroupKind{Kind: "Namespace"}
 
-// Cluster is a Lookup over a live cluster. Namespaces come from an informer, other objects from the API server, when they are asked for:
-// there is no cluster-wide watch on Secrets.
+// Cluster is a Lookup over a live cluster. Namespaces, and the kinds that Watched has, come from informers, other objects from the API server, when they are
+// asked for: there is no cluster-wide watch on Secrets.
 type Cluster struct {
 	// Kinds knows kinds and their schemas; nil makes every kind Unknown.
 	Kinds Kinds
+	// Watched tells which kinds the cache has seen all objects of; nil for none.
+	Watched func(gk schema.GroupKind) bool
 
-	namespaces client.Reader
-	live       client.Reader
-	mapper     meta.RESTMapper
-	charts     Charts
+	cached client.Reader
+	live   client.Reader
+	mapper meta.RESTMapper
+	charts Charts
 }
 
-// NewCluster returns a Lookup that reads Namespaces from the cache and everything else from the API server. The cache must have an
+// NewCluster returns a Lookup that reads Namespaces and what is watched from the cache, and everything else from the API server. The cache must have an
 // informer for Namespaces. Charts may be nil: every chart is then Unknown.
-func NewCluster(namespaces, live client.Reader, mapper meta.RESTMapper, charts Charts) *Cluster {
-	return &Cluster{namespaces: namespaces, live: live, mapper: mapper, charts: charts}
+func NewCluster(cached, live client.Reader, mapper meta.RESTMapper, charts Charts) *Cluster {
+	return &Cluster{cached: cached, live: live, mapper: mapper, charts: charts}
 }
 
-// Get implements validators.Lookup. A kind that the API server does not serve is Absent: nothing of it can exist.
+// Get implements validators.Lookup. A kind that the API server does not serve is Absent: nothing of it can exist. What an informer has not seen yet is asked
+// for once more at the API server: it may have been created a moment ago, by the same apply.
 func (c *Cluster) Get(ctx context.Context, gk schema.GroupKind, key types.NamespacedName) (*unstructured.Unstructured, validators.Presence, error) {
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
@@ -47,10 +50,15 @@ func (c *Cluster) Get(ctx context.Context, gk schema.GroupKind, key types.Namesp
 	gvk, err := c.version(gk)
 	if err == nil {
 		o.SetGroupVersionKind(gvk)
+		if c.watched(gk) && c.cached.Get(ctx, key, o) == nil {
+			return o, validators.Present, nil
+		}
 		err = c.live.Get(ctx, key, o)
 	}
 	return answer(o, err, gk, key)
 }
+
+func (c *Cluster) watched(gk schema.GroupKind) bool { return c.Watched != nil && c.Watched(gk) }
 
 // List implements validators.Lookup.
 func (c *Cluster) List(ctx context.Context, gk schema.GroupKind, namespace string) ([]*unstructured.Unstructured, validators.Presence, error) {
@@ -65,7 +73,11 @@ func (c *Cluster) List(ctx context.Context, gk schema.GroupKind, namespace strin
 	}
 	list := &unstructured.UnstructuredList{}
 	list.SetGroupVersionKind(gvk.GroupVersion().WithKind(gvk.Kind + "List"))
-	if err := c.live.List(ctx, list, client.InNamespace(namespace)); err != nil {
+	from := c.live
+	if c.watched(gk) {
+		from = c.cached
+	}
+	if err := from.List(ctx, list, client.InNamespace(namespace)); err != nil {
 		return nil, validators.Unknown, explain(err, gk, types.NamespacedName{Namespace: namespace})
 	}
 	out := make([]*unstructured.Unstructured, 0, len(list.Items))
@@ -75,12 +87,11 @@ func (c *Cluster) List(ctx context.Context, gk schema.GroupKind, namespace strin
 	return out, validators.Present, nil
 }
 
-// Namespace implements validators.Lookup. A namespace that the informer has not seen yet is asked for once more at the API server:
-// it may have been created a moment ago, by the same apply.
+// Namespace implements validators.Lookup, as Get does for what is watched.
 func (c *Cluster) Namespace(ctx context.Context, name string) (*unstructured.Unstructured, validators.Presence, error) {
 	o := &unstructured.Unstructured{}
 	o.SetGroupVersionKind(namespaceGK.WithVersion("v1"))
-	if err := c.namespaces.Get(ctx, types.NamespacedName{Name: name}, o); err == nil {
+	if err := c.cached.Get(ctx, types.NamespacedName{Name: name}, o); err == nil {
 		return o, validators.Present, nil
 	}
 	return c.Get(ctx, namespaceGK, types.NamespacedName{Name: name})

@@ -50,7 +50,7 @@ func checkValuesSchema(ctx context.Context, p *validators.Pass) error {
 		}
 		return nil
 	}
-	ref, ok := chartRef(p.Object)
+	ref, ok := ChartRef(p.Object)
 	if !ok {
 		p.Unknown("the release names no chart")
 		return nil

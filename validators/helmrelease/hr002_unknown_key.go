@@ -33,7 +33,7 @@ var UnknownKey = &validators.Rule{
 }
 
 func checkUnknownKey(ctx context.Context, p *validators.Pass) error {
-	ref, ok := chartRef(p.Object)
+	ref, ok := ChartRef(p.Object)
 	if !ok {
 		return nil // the CRD refuses that
 	}

@@ -33,7 +33,7 @@ var ChartNotFound = &validators.Rule{
 }
 
 func checkChartNotFound(ctx context.Context, p *validators.Pass) error {
-	ref, ok := chartRef(p.Object)
+	ref, ok := ChartRef(p.Object)
 	if !ok {
 		return nil // the CRD refuses that
 	}

@@ -14,8 +14,8 @@ import (
 	"github.com/flux-admission/flux-admission/validators/flux"
 )
 
-// chartRef returns the chart that a release refers to; false when it refers to none, which the CRD refuses.
-func chartRef(o *unstructured.Unstructured) (validators.ChartRef, bool) {
+// ChartRef returns the chart that a release refers to; false when it refers to none, which the CRD refuses.
+func ChartRef(o *unstructured.Unstructured) (validators.ChartRef, bool) {
 	ref := validators.ChartRef{ReleaseNamespace: o.GetNamespace(), ReleaseName: o.GetName()}
 	from := func(fields ...string) bool {
 		m, ok, _ := unstructured.NestedMap(o.Object, fields...)
@@ -87,7 +87,7 @@ type rendering struct {
 // renderingOf renders a release. Where it cannot be said what it renders to, it has said so; where the chart's schema refuses the values, Helm does not
 // render, and the rule on that reports it.
 func renderingOf(ctx context.Context, p *validators.Pass) (rendering, bool) {
-	ref, ok := chartRef(p.Object)
+	ref, ok := ChartRef(p.Object)
 	if !ok {
 		return rendering{}, false // the CRD refuses that
 	}

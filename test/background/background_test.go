@@ -1,0 +1,333 @@
+// Package background_test shows on a real API server what the gate does behind reviews: it watches kinds that are installed after its start, has charts
+// read before they are needed, and judges releases whose chart came too late for their review. And it shows what is said of sources in every kind of trouble.
+package background_test
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"log"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/client-go/kubernetes/scheme"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/flux-admission/flux-admission/test/chartrepo"
+	"github.com/flux-admission/flux-admission/test/controlplane"
+	"github.com/flux-admission/flux-admission/test/controlplane/assets"
+	"github.com/flux-admission/flux-admission/test/gate"
+	"github.com/flux-admission/flux-admission/test/writepath"
+)
+
+const login, password = "reader", "let-me-in"
+
+// patience is what the gate may wait for a chart, far below what the slow source takes and what the API server waits for the gate.
+const patience = 500 * time.Millisecond
+
+var env struct {
+	cp     *controlplane.ControlPlane
+	gate   *gate.Gate
+	client client.Client
+	web    string // the directory with the packaged chart and its index
+	plain  *httptest.Server
+}
+
+func TestMain(m *testing.M) {
+	os.Exit(controlplane.Main(m, controlplane.Options{}, setUp))
+}
+
+func setUp(cp *controlplane.ControlPlane) error {
+	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Minute)
+	defer cancel()
+	env.cp = cp
+	var err error
+	// Flux's CRDs are not installed yet: the gate has to become ready without them.
+	if env.gate, err = gate.Deploy(ctx, cp, "--chart-wait="+patience.String()); err != nil {
+		return err
+	}
+	if env.client, err = client.New(cp.Config(), client.Options{Scheme: scheme.Scheme}); err != nil {
+		return err
+	}
+	root, err := gate.Root()
+	if err != nil {
+		return err
+	}
+	env.web = filepath.Join(cp.Dir(), "charts")
+	if err := os.Mkdir(env.web, 0o750); err != nil {
+		return err
+	}
+	if env.plain, err = chartrepo.Serve(env.web, filepath.Join(root, "test", "demo", "charts", "airflow")); err != nil {
+		return err
+	}
+	paths, err := assets.CRDs(ctx, assets.DefaultCRDs()...)
+	if err != nil {
+		return err
+	}
+	return cp.InstallCRDs(ctx, paths...)
+}
+
+const bad, good = "{data: {metadataConnection: {existingSecret: db}}}", "{data: {metadataSecretName: db}}"
+
+func manifests(ns, url, extra, values string) string {
+	return fmt.Sprintf(`apiVersion: source.toolkit.fluxcd.io/v1
+kind: HelmRepository
+metadata: {name: charts, namespace: %[1]s}
+spec: {interval: 1h, url: %[2]q%[3]s}
+---
+%[4]s`, ns, url, extra, release(ns, values))
+}
+
+func release(ns, values string) string {
+	return fmt.Sprintf(`apiVersion: helm.toolkit.fluxcd.io/v2
+kind: HelmRelease
+metadata: {name: airflow, namespace: %s}
+spec:
+  interval: 1h
+  chart: {spec: {chart: airflow, sourceRef: {kind: HelmRepository, name: charts}}}
+  values: %s
+`, ns, values)
+}
+
+func namespace(t *testing.T) string {
+	t.Helper()
+	ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "background-"}}
+	if err := env.client.Create(t.Context(), ns); err != nil {
+		t.Fatal(err)
+	}
+	return ns.Name
+}
+
+func apply(t *testing.T, text string) writepath.Answer {
+	t.Helper()
+	return writepath.Kubectl("apply").Write(t.Context(), env.cp, text)
+}
+
+// eventually waits for a metric to be at least some value.
+func eventually(t *testing.T, want float64, name string, labels ...string) {
+	t.Helper()
+	var got float64
+	err := wait.PollUntilContextTimeout(t.Context(), 100*time.Millisecond, time.Minute, true, func(ctx context.Context) (bool, error) {
+		var err error
+		got, err = env.gate.Metric(ctx, name, labels...)
+		return err == nil && got >= want, nil
+	})
+	if err != nil {
+		t.Fatalf("%s%v is %v, want at least %v\n%s", name, labels, got, want, env.gate.LogTail())
+	}
+}
+
+func TestChartsAreThereBeforeTheFirstReview(t *testing.T) {
+	ns := namespace(t)
+	if out := apply(t, manifests(ns, env.plain.URL, "", good)); out.Err != nil {
+		t.Fatal(out.Err)
+	}
+	if err := env.gate.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	var err error
+	if env.gate, err = env.gate.Restart(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	// Nothing has asked for a review since the start.
+	eventually(t, 1, "flux_admission_cached_charts")
+	if n, err := env.gate.Metric(t.Context(), "flux_admission_reviews_total"); err != nil || n != 0 {
+		t.Fatalf("%v reviews before the first (%v)", n, err)
+	}
+	before, err := env.gate.Metric(t.Context(), "flux_admission_chart_lookups_total", "outcome=hit")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out := apply(t, release(ns, bad)); out.Err == nil || !strings.Contains(out.Err.Error(), "HR001") {
+		t.Errorf("the first review: %v; want a refusal by HR001", out.Err)
+	}
+	eventually(t, before+1, "flux_admission_chart_lookups_total", "outcome=hit")
+}
+
+func TestAReleaseIsJudgedWhenItsChartComesLate(t *testing.T) {
+	ns := namespace(t)
+	var held atomic.Bool
+	held.Store(true)
+	open := make(chan struct{})
+	files := http.FileServer(http.Dir(env.web))
+	slow := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if held.Load() {
+			select {
+			case <-open:
+			case <-r.Context().Done():
+				return
+			}
+		}
+		files.ServeHTTP(w, r)
+	}))
+	t.Cleanup(slow.Close)
+	out := apply(t, manifests(ns, slow.URL, "", bad))
+	if out.Err != nil {
+		t.Fatalf("while the chart is being read the release is refused: %v", out.Err)
+	}
+	held.Store(false)
+	close(open)
+	eventually(t, 1, "flux_admission_late_verdicts_total", "rule=helm-values-schema", "verdict=invalid")
+	for _, want := range []string{"Judged a release after its review", ns, "existingSecret"} {
+		if !strings.Contains(env.gate.Log(), want) {
+			t.Errorf("the log does not say %q:\n%s", want, env.gate.LogTail())
+		}
+	}
+}
+
+// Sources in trouble: the release passes by default, the words tell what is wrong, and with onUnknown: Deny they come as a refusal from the gate, well before
+// the API server gives up on it.
+func TestSourcesInTrouble(t *testing.T) {
+	archive, err := filepath.Glob(filepath.Join(env.web, "airflow-*.tgz"))
+	if err != nil || len(archive) != 1 {
+		t.Fatalf("archives %v: %v", archive, err)
+	}
+	packed, err := os.ReadFile(archive[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	index := func(url, digest string) string {
+		return "apiVersion: v1\nentries:\n  airflow:\n    - {apiVersion: v2, name: airflow, version: 1.16.0, urls: [\"" + url + "\"], digest: \"" + digest + "\"}\n"
+	}
+	serve := func(t *testing.T, handler http.HandlerFunc) string {
+		s := httptest.NewServer(handler)
+		t.Cleanup(func() {
+			s.CloseClientConnections()
+			s.Close()
+		})
+		return s.URL
+	}
+	repository := func(text string, file http.HandlerFunc) http.HandlerFunc {
+		return func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path == "/index.yaml" {
+				_, _ = io.WriteString(w, text)
+				return
+			}
+			file(w, r)
+		}
+	}
+	for name, tc := range map[string]struct {
+		url   func(t *testing.T, ns string) string
+		extra string // of the HelmRepository's spec
+		says  string // regexp
+	}{
+		"down": {func(t *testing.T, _ string) string {
+			s := httptest.NewServer(http.NotFoundHandler())
+			s.Close()
+			return s.URL
+		}, "", "connection refused"},
+		"slow": {func(t *testing.T, _ string) string {
+			return serve(t, func(_ http.ResponseWriter, r *http.Request) {
+				select {
+				case <-time.After(30 * time.Second):
+				case <-r.Context().Done():
+				}
+			})
+		}, "", "was not there within 500ms and is still being read|is still being read"},
+		"lying": {func(t *testing.T, _ string) string {
+			return serve(t, repository(index("airflow.tgz", strings.Repeat("0", 64)), func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(packed) }))
+		}, "", "the archive's digest is sha256:[0-9a-f]{64}, and sha256:0{64} was promised"},
+		"huge": {func(t *testing.T, _ string) string {
+			return serve(t, repository(index("airflow.tgz", strings.Repeat("1", 64)), func(w http.ResponseWriter, r *http.Request) {
+				block := make([]byte, 1<<20)
+				for r.Context().Err() == nil {
+					if _, err := w.Write(block); err != nil {
+						return
+					}
+				}
+			}))
+		}, "", "larger than|more than"},
+		"redirecting to the metadata service": {func(t *testing.T, _ string) string {
+			return serve(t, func(w http.ResponseWriter, r *http.Request) {
+				http.Redirect(w, r, "http://169.254.169.254/latest/meta-data", http.StatusFound)
+			})
+		}, "", "link-local"},
+		"broken TLS": {func(t *testing.T, _ string) string {
+			s := httptest.NewUnstartedServer(http.FileServer(http.Dir(env.web)))
+			s.Config.ErrorLog = log.New(io.Discard, "", 0)
+			s.StartTLS()
+			t.Cleanup(s.Close)
+			return s.URL
+		}, "", "certificate signed by unknown authority"},
+		"wrong credentials": {func(t *testing.T, ns string) string {
+			secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "login"}, StringData: map[string]string{"username": login, "password": password + "-no-more"}}
+			if err := env.client.Create(t.Context(), secret); err != nil {
+				t.Fatal(err)
+			}
+			return serve(t, func(w http.ResponseWriter, r *http.Request) {
+				if u, p, _ := r.BasicAuth(); u != login || p != password {
+					w.WriteHeader(http.StatusUnauthorized)
+				}
+			})
+		}, ", secretRef: {name: login}", "401"},
+		"an index that is none": {func(t *testing.T, _ string) string {
+			return serve(t, repository("entries: [", nil))
+		}, "", "index"},
+		"an archive that is none": {func(t *testing.T, _ string) string {
+			text := sha256.Sum256([]byte("hello"))
+			return serve(t, repository(index("airflow.tgz", hex.EncodeToString(text[:])), func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "hello") }))
+		}, "", "gzip|archive"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ns := namespace(t)
+			url := tc.url(t, ns)
+			setPolicy(t, "Allow")
+			if out := apply(t, manifests(ns, url, tc.extra, bad)); out.Err != nil {
+				t.Errorf("by default the release is refused: %v", out.Err)
+			}
+			setPolicy(t, "Deny")
+			out := apply(t, strings.ReplaceAll(release(ns, bad), "name: airflow", "name: again"))
+			if out.Err == nil {
+				t.Fatal("with onUnknown: Deny the release passes")
+			}
+			words := regexp.MustCompile(`helm-values-schema[^"]*`).FindString(out.Err.Error())
+			if words == "" {
+				words = out.Err.Error()
+			}
+			t.Logf("%s: allowed by default; with onUnknown: Deny: %s", name, words)
+			if !regexp.MustCompile(tc.says).MatchString(out.Err.Error()) {
+				t.Errorf("the refusal does not say %q", tc.says)
+			}
+			if strings.Contains(out.Err.Error(), password) || strings.Contains(env.gate.Log(), password) {
+				t.Error("a credential is quoted")
+			}
+		})
+	}
+	for _, outcome := range []string{"error", "timeout"} {
+		eventually(t, 1, "flux_admission_chart_lookups_total", "outcome="+outcome)
+	}
+	eventually(t, 1, "flux_admission_chart_fetch_duration_seconds", "outcome=error")
+	if !strings.Contains(env.gate.Log(), "could not read a chart") {
+		t.Error("the log does not tell of charts that could not be read")
+	}
+}
+
+// setPolicy applies the policy that says what is done about releases without a verdict, and waits until it is in force.
+func setPolicy(t *testing.T, onUnknown string) {
+	t.Helper()
+	out := apply(t, `apiVersion: flux-admission.dev/v1alpha1
+kind: AdmissionPolicy
+metadata: {name: default}
+spec:
+  rules:
+    helm-values-schema: {action: Deny, onUnknown: `+onUnknown+`}
+`)
+	if out.Err != nil {
+		t.Fatal(out.Err)
+	}
+	if err := env.gate.WaitPolicy(t.Context(), env.client); err != nil {
+		t.Fatal(err)
+	}
+}
