@@ -27,12 +27,15 @@ type replayCase struct {
 	FixWasRight                                 any `json:"fix_was_right"`
 }
 
-// is tells whether a finding is the labelled mistake.
+// is tells whether a finding is the labelled mistake: it is about the object, names it as what is missing, or stands in the file.
 func (c *replayCase) is(f *report.Finding) bool {
 	if f.Rule != c.Rule {
 		return false
 	}
 	for object := range strings.SplitSeq(c.Object, ", ") {
+		if strings.HasSuffix(f.Message, " "+object) {
+			return true
+		}
 		kind, name, _ := strings.Cut(object, " ")
 		if full := strings.TrimPrefix(f.Object.Namespace+"/"+f.Object.Name, "/"); f.Object.Kind == kind && (full == name || f.Object.Name == name) {
 			return true

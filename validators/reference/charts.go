@@ -15,7 +15,7 @@ import (
 
 // chartMayMake says which release's chart looks as if it made the object that is named; nil when none does. Charts call what they make after the release, and
 // where a subchart makes it, after its part of the values as well: db, db-postgresql. A StorageClass is of no release, and shares a word with its provisioner.
-func chartMayMake(ctx context.Context, look validators.Lookup, r reference) error {
+func chartMayMake(ctx context.Context, p *validators.Pass, r reference) error {
 	var looks func(*unstructured.Unstructured) bool
 	switch r.to {
 	case storageClass:
@@ -34,13 +34,21 @@ func chartMayMake(ctx context.Context, look validators.Lookup, r reference) erro
 	default:
 		return nil
 	}
-	releases, _, _ := look.List(ctx, flux.HelmRelease, "")
-	for _, o := range releases {
+	for _, o := range releases(ctx, p) {
 		if looks(o) {
 			return fmt.Errorf("the chart of HelmRelease %s/%s may make it", o.GetNamespace(), o.GetName())
 		}
 	}
 	return nil
+}
+
+// releases returns the HelmReleases that can be seen, the object in review included.
+func releases(ctx context.Context, p *validators.Pass) []*unstructured.Unstructured {
+	list, _, _ := p.Lookup.List(ctx, flux.HelmRelease, "")
+	if p.Object.GroupVersionKind().GroupKind() == flux.HelmRelease {
+		list = append(slices.Clip(list), p.Object)
+	}
+	return list
 }
 
 func wordsOf(name string) []string {

@@ -79,12 +79,13 @@ func maker(to schema.GroupKind) []making {
 }
 
 // made tells whether something in the tree makes what is named.
-func made(ctx context.Context, look validators.Lookup, r reference) bool {
+func made(ctx context.Context, p *validators.Pass, r reference) bool {
+	look := p.Lookup
 	switch r.to {
 	case volumeClaim:
 		return madeByStatefulSet(ctx, look, r.key)
 	case storageClass:
-		return definedOtherwise(ctx, look, r.key.Name)
+		return definedOtherwise(ctx, p, r.key.Name)
 	}
 	for _, m := range maker(r.to) {
 		// What is made mostly has its maker's name, and one object is found faster than all.

@@ -44,10 +44,10 @@ func checkReferences(ctx context.Context, p *validators.Pass) error {
 	var first reference
 	more := 0
 	for _, r := range references(ctx, p) {
-		presence, err := present(ctx, p.Lookup, r)
+		presence, err := present(ctx, p, r)
 		near := ""
 		if presence != validators.Present {
-			near = nearest(ctx, p.Lookup, r)
+			near = nearest(ctx, p, r)
 		}
 		switch {
 		case presence == validators.Absent:
@@ -81,25 +81,25 @@ func report(ctx context.Context, p *validators.Pass, r reference, near, what str
 }
 
 // present tells whether something in the tree is, or makes, what is named.
-func present(ctx context.Context, look validators.Lookup, r reference) (validators.Presence, error) {
-	_, presence, err := look.Get(ctx, r.to, r.key)
+func present(ctx context.Context, p *validators.Pass, r reference) (validators.Presence, error) {
+	_, presence, err := p.Lookup.Get(ctx, r.to, r.key)
 	if presence == validators.Present {
 		return presence, nil
 	}
 	if presence == validators.Unknown || r.key.Namespace == "" {
 		// What cannot be read, because it is encrypted, is there. A namespace that a kustomization gives to an object without one is ignored by the API server.
-		list, _, _ := look.List(ctx, r.to, r.key.Namespace)
+		list, _, _ := p.Lookup.List(ctx, r.to, r.key.Namespace)
 		for _, o := range list {
 			if o.GetName() == r.key.Name {
 				return validators.Present, nil
 			}
 		}
 	}
-	if made(ctx, look, r) {
+	if made(ctx, p, r) {
 		return validators.Present, nil
 	}
 	if presence == validators.Absent {
-		if reason := chartMayMake(ctx, look, r); reason != nil {
+		if reason := chartMayMake(ctx, p, r); reason != nil {
 			return validators.Unknown, reason
 		}
 	}
@@ -107,17 +107,17 @@ func present(ctx context.Context, look validators.Lookup, r reference) (validato
 }
 
 // nearest returns the name of an object of the kind, in the same namespace, that may have been meant.
-func nearest(ctx context.Context, look validators.Lookup, r reference) string {
-	list, _, _ := look.List(ctx, r.to, r.key.Namespace)
+func nearest(ctx context.Context, p *validators.Pass, r reference) string {
+	list, _, _ := p.Lookup.List(ctx, r.to, r.key.Namespace)
 	var names []string
 	for _, o := range list {
 		names = append(names, o.GetName())
 	}
 	if r.to == storageClass {
-		names = append(names, classesOfCharts(ctx, look)...)
+		names = append(names, classesOfCharts(ctx, p)...)
 	}
 	for _, m := range maker(r.to) {
-		for _, o := range m.list(ctx, look, r.key.Namespace) {
+		for _, o := range m.list(ctx, p.Lookup, r.key.Namespace) {
 			names = append(names, m.names(o)...)
 		}
 	}

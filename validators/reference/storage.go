@@ -8,7 +8,6 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"github.com/flux-admission/flux-admission/validators"
-	"github.com/flux-admission/flux-admission/validators/flux"
 )
 
 // providedClasses are the StorageClasses that the providers of clusters bring along: no tree defines them.
@@ -23,15 +22,14 @@ func providedClasses() []string {
 }
 
 // definedOtherwise tells whether a StorageClass is one that a chart's values define, or one by which PersistentVolumes without a class object are bound.
-func definedOtherwise(ctx context.Context, look validators.Lookup, name string) bool {
-	volumes, _, _ := look.List(ctx, persistentVolume, "")
+func definedOtherwise(ctx context.Context, p *validators.Pass, name string) bool {
+	volumes, _, _ := p.Lookup.List(ctx, persistentVolume, "")
 	for _, o := range volumes {
 		if field(o, "", "spec", "storageClassName") == name {
 			return true
 		}
 	}
-	releases, _, _ := look.List(ctx, flux.HelmRelease, "")
-	for _, o := range releases {
+	for _, o := range releases(ctx, p) {
 		if values, _, _ := unstructured.NestedFieldNoCopy(o.Object, "spec", "values"); says(values, name) {
 			return true
 		}
@@ -65,7 +63,7 @@ func refersToClass(key string) bool {
 }
 
 // classesOfCharts returns the names that values give to StorageClasses in the usual shape: storageClass: {name: ...}.
-func classesOfCharts(ctx context.Context, look validators.Lookup) []string {
+func classesOfCharts(ctx context.Context, p *validators.Pass) []string {
 	var out []string
 	var walk func(key string, v any)
 	walk = func(key string, v any) {
@@ -83,8 +81,7 @@ func classesOfCharts(ctx context.Context, look validators.Lookup) []string {
 			}
 		}
 	}
-	releases, _, _ := look.List(ctx, flux.HelmRelease, "")
-	for _, o := range releases {
+	for _, o := range releases(ctx, p) {
 		values, _, _ := unstructured.NestedFieldNoCopy(o.Object, "spec", "values")
 		walk("", values)
 	}
