@@ -49,9 +49,15 @@ func TestTheManifestsAreWhatTheCodeGenerates(t *testing.T) {
 func TestEveryKindOfARuleIsRegistered(t *testing.T) {
 	// The plurals that the CRDs use, written down rather than guessed.
 	plurals := map[schema.GroupKind]string{
-		{Group: "kustomize.toolkit.fluxcd.io", Kind: "Kustomization"}: "kustomizations",
-		{Group: "helm.toolkit.fluxcd.io", Kind: "HelmRelease"}:        "helmreleases",
-		{Group: "postgresql.cnpg.io", Kind: "Cluster"}:                "clusters",
+		{Group: "kustomize.toolkit.fluxcd.io", Kind: "Kustomization"}:     "kustomizations",
+		{Group: "helm.toolkit.fluxcd.io", Kind: "HelmRelease"}:            "helmreleases",
+		{Group: "postgresql.cnpg.io", Kind: "Cluster"}:                    "clusters",
+		{Group: "source.toolkit.fluxcd.io", Kind: "GitRepository"}:        "gitrepositories",
+		{Group: "source.toolkit.fluxcd.io", Kind: "HelmChart"}:            "helmcharts",
+		{Group: "image.toolkit.fluxcd.io", Kind: "ImagePolicy"}:           "imagepolicies",
+		{Group: "image.toolkit.fluxcd.io", Kind: "ImageUpdateAutomation"}: "imageupdateautomations",
+		{Group: "notification.toolkit.fluxcd.io", Kind: "Alert"}:          "alerts",
+		{Group: "notification.toolkit.fluxcd.io", Kind: "Receiver"}:       "receivers",
 	}
 	registered := map[schema.GroupResource]bool{}
 	for _, r := range registration.Validating(allvalidators.Rules()).Webhooks[0].Rules {
