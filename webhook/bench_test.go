@@ -38,6 +38,9 @@ import (
 // asServer makes the test binary a webhook server in a process of its own, so that its CPU time is not mixed with the client's.
 const asServer = "FLUX_ADMISSION_BENCH_SERVER"
 
+// benchCharts names a further directory of charts to a server.
+const benchCharts = "FLUX_ADMISSION_BENCH_CHARTS"
+
 func TestMain(m *testing.M) {
 	if kind := os.Getenv(asServer); kind != "" {
 		if err := benchServer(kind); err != nil {
@@ -104,7 +107,11 @@ func benchServer(kind string) error {
 
 // benchObjects is a lookup that knows the chart of the release.
 func benchObjects() (*lookup.Memory, error) {
-	resolver, err := charts.New(charts.Options{Dirs: []string{filepath.Join("testdata", "charts")}})
+	dirs := []string{filepath.Join("testdata", "charts")}
+	if more := os.Getenv(benchCharts); more != "" {
+		dirs = append(dirs, more)
+	}
+	resolver, err := charts.New(charts.Options{Dirs: dirs})
 	if err != nil {
 		return nil, err
 	}

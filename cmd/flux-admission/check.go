@@ -185,7 +185,9 @@ func checkPolicy(path string, rendered *render.Result) (bound *policy.Policy, fo
 		fold = "kustomization-namespace"
 		parsed.Spec.Rules[fold] = apiextensionsv1.JSON{Raw: []byte(`{"action": "Warn"}`)}
 		// At the door this only warns, because of the order of an apply; in a tree everything is there at once.
-		for _, rule := range []string{"kustomization-dependency-missing", "source-missing", "helm-dependency-missing"} {
+		for _, rule := range []string{
+			"kustomization-dependency-missing", "source-missing", "helm-dependency-missing", "kustomization-dependency-cycle", "helm-dependency-cycle",
+		} {
 			parsed.Spec.Rules[rule] = apiextensionsv1.JSON{Raw: []byte(`{"action": "Deny"}`)}
 		}
 	}
