@@ -70,6 +70,7 @@ func repository(namespace, field string) map[string]string {
 	return map[string]string{
 		"clusters/home/flux-system/gotk-sync.yaml": gotkSync,
 		"clusters/home/db.yaml":                    fmt.Sprintf(child, namespace),
+		"clusters/home/namespace.yaml":             "apiVersion: v1\nkind: Namespace\nmetadata: {name: apps}\n",
 		"apps/db/cluster.yaml":                     fmt.Sprintf(cluster, field),
 	}
 }
