@@ -334,9 +334,12 @@ func TestRealSchemasAgainstHelm(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if res, err := s.Evaluate(t.Context(), values); err != nil || len(res.NotLoaded) > 0 {
-				t.Logf("not compared, since Helm would fetch what it refers to: %v %v", res.NotLoaded, err)
-				return
+			if res, err := s.Evaluate(t.Context(), values); err != nil {
+				t.Fatal(err)
+			} else if len(res.NotLoaded) > 0 {
+				// Helm would fetch what the schema refers to. What is not there allows everything here, so Helm is given a schema that says so.
+				t.Logf("refers to what is not here: %v", res.NotLoaded)
+				doc = withoutReferences(t, doc)
 			}
 			// Helm compiles a large schema for every verdict.
 			rounds, invalid := max(30, min(1000, 2_000_000/len(doc))), 0
@@ -353,6 +356,37 @@ func TestRealSchemasAgainstHelm(t *testing.T) {
 			t.Logf("%d verdicts, %d of them invalid", rounds, invalid)
 		})
 	}
+}
+
+// withoutReferences takes the references to other documents out of a schema of draft 7.
+func withoutReferences(t *testing.T, doc []byte) []byte {
+	t.Helper()
+	var walk func(v any)
+	walk = func(v any) {
+		switch v := v.(type) {
+		case map[string]any:
+			if ref, ok := v["$ref"].(string); ok && !strings.HasPrefix(ref, "#") {
+				clear(v) // in draft 7 nothing beside a reference counts
+			}
+			for _, c := range v {
+				walk(c)
+			}
+		case []any:
+			for _, c := range v {
+				walk(c)
+			}
+		}
+	}
+	var v any
+	if err := json.Unmarshal(doc, &v); err != nil {
+		t.Fatal(err)
+	}
+	walk(v)
+	out, err := json.Marshal(v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
 }
 
 // hide takes a part of the values away: a value becomes unknown, an object gets open.
