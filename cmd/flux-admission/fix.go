@@ -16,6 +16,7 @@ import (
 	"github.com/flux-admission/flux-admission/internal/didyoumean"
 	"github.com/flux-admission/flux-admission/internal/fix"
 	"github.com/flux-admission/flux-admission/internal/render"
+	"github.com/flux-admission/flux-admission/internal/report"
 	"github.com/flux-admission/flux-admission/validators"
 	allvalidators "github.com/flux-admission/flux-admission/validators/all"
 )
@@ -41,7 +42,7 @@ func newFix() *cobra.Command {
 				path = args[0]
 			}
 			silenceKustomize()
-			return runFix(c.Context(), o, path, c.OutOrStdout())
+			return runFix(c.Context(), o, path, c.OutOrStdout(), c.ErrOrStderr())
 		},
 	}
 	o.addTo(c)
@@ -50,7 +51,7 @@ func newFix() *cobra.Command {
 	return c
 }
 
-func runFix(ctx context.Context, o fixOptions, path string, stdout io.Writer) error {
+func runFix(ctx context.Context, o fixOptions, path string, stdout, stderr io.Writer) error {
 	if path == "-" {
 		return errors.New("fix needs files that it can write, not standard input")
 	}
@@ -66,36 +67,22 @@ func runFix(ctx context.Context, o fixOptions, path string, stdout io.Writer) er
 		return err
 	}
 	defer t.close()
-	plan := fix.NewPlan(path)
-	_, err = t.check(ctx, check.Options{Found: func(object *render.Object, f *validators.Finding) {
-		// What only warns because most repositories are laid out otherwise on purpose is not changed unasked.
-		if len(only) == 0 && f.Rule.Name != t.fold || slices.Contains(only, f.Rule.ID) {
-			plan.Add(object, f)
-		}
-	}})
+	plan, err := planFix(ctx, t, path, only)
 	if err != nil {
 		return err
 	}
-	plan.Sort()
+	say := stdout
 	if o.dryRun {
+		say = stderr // what goes to standard output can be given to git apply
 		err = showDiff(stdout, plan)
-	} else if err = plan.Write(); err == nil {
-		for _, c := range plan.Changed {
-			if _, err = fmt.Fprintf(stdout, "%s: %s: %s: %s\n", c.Place, c.Rule, c.Object, c.What); err != nil {
-				break
-			}
-		}
+	} else {
+		err = plan.Write()
 	}
 	if err != nil {
 		return err
 	}
-	for _, c := range plan.Left {
-		if _, err := fmt.Fprintf(stdout, "%s: %s: %s: left alone, %s (%s)\n", c.Place, c.Rule, c.Object, c.Reason, c.What); err != nil {
-			return err
-		}
-	}
-	if _, err := fmt.Fprintf(stdout, "%d repaired in %d files, %d left alone\n", len(plan.Changed), len(plan.Files()), len(plan.Left)); err != nil {
-		return err
+	if err := sayFixed(say, plan, o.dryRun); err != nil {
+		return fmt.Errorf("writing the report: %w", err)
 	}
 	if len(plan.Left) > 0 {
 		return runError{errFindings}
@@ -103,17 +90,85 @@ func runFix(ctx context.Context, o fixOptions, path string, stdout io.Writer) er
 	return nil
 }
 
+// planFix checks the tree and plans the repair of what it finds, by the rules with the IDs only; of all when there are none.
+func planFix(ctx context.Context, t *tree, path string, only []string) (*fix.Plan, error) {
+	type found struct {
+		object  *render.Object
+		finding *validators.Finding
+	}
+	var all []found
+	checked, err := t.check(ctx, check.Options{Found: func(object *render.Object, f *validators.Finding) {
+		// What only warns because most repositories are laid out otherwise on purpose is not changed unasked.
+		if len(only) == 0 && f.Rule.Name != t.fold || slices.Contains(only, f.Rule.ID) {
+			all = append(all, found{object, f})
+		}
+	}})
+	if err != nil {
+		return nil, err
+	}
+	type key struct {
+		id, path, message string
+		object            report.Object
+	}
+	excepted := map[key]bool{}
+	for i := range checked.Findings {
+		if f := &checked.Findings[i]; f.Suppressed != nil {
+			excepted[key{f.ID, f.Path, f.Message, f.Object}] = true
+		}
+	}
+	plan := fix.NewPlan(path, t.rendered)
+	for _, f := range all {
+		o := f.object
+		name := report.Object{APIVersion: o.GetAPIVersion(), Kind: o.GetKind(), Namespace: o.GetNamespace(), Name: o.GetName()}
+		if !excepted[key{f.finding.Rule.ID, f.finding.Path.String(), f.finding.Message, name}] {
+			plan.Add(o, f.finding)
+		}
+	}
+	plan.Decide()
+	return plan, nil
+}
+
+func sayFixed(to io.Writer, plan *fix.Plan, dryRun bool) error {
+	if !dryRun {
+		for _, c := range plan.Changed {
+			if _, err := fmt.Fprintf(to, "%s: %s: %s: %s\n", c.Place, c.Rule, c.Object, c.What); err != nil {
+				return err
+			}
+		}
+	}
+	for _, c := range plan.Left {
+		if _, err := fmt.Fprintf(to, "%s: %s: %s: left alone, %s (%s)\n", c.Place, c.Rule, c.Object, c.Reason, c.What); err != nil {
+			return err
+		}
+	}
+	verb := "repaired"
+	if dryRun {
+		verb = "to repair"
+	}
+	_, err := fmt.Fprintf(to, "%d %s in %d files, %d left alone\n", len(plan.Changed), verb, len(plan.Files()), len(plan.Left))
+	return err
+}
+
 func showDiff(to io.Writer, plan *fix.Plan) error {
 	for _, name := range plan.Files() {
 		before, after := plan.Texts(name)
 		err := difflib.WriteUnifiedDiff(to, difflib.UnifiedDiff{
-			A: difflib.SplitLines(before), B: difflib.SplitLines(after), FromFile: "a/" + name, ToFile: "b/" + name, Context: 3,
+			A: diffLines(before), B: diffLines(after), FromFile: "a/" + name, ToFile: "b/" + name, Context: 3,
 		})
 		if err != nil {
 			return fmt.Errorf("writing the difference of %s: %w", name, err)
 		}
 	}
 	return nil
+}
+
+// diffLines returns lines with their ends. Of a last one without an end it says so, as git reads it; difflib's own function makes one up.
+func diffLines(text string) []string {
+	out := slices.Collect(strings.Lines(text))
+	if last := len(out) - 1; last >= 0 && !strings.HasSuffix(out[last], "\n") {
+		out[last] += "\n\\ No newline at end of file\n"
+	}
+	return out
 }
 
 // ruleIDs returns the IDs of rules that are given by name or ID.

@@ -200,7 +200,7 @@ func TestFixRepairsARealClustersMistakes(t *testing.T) {
 		dir := r.tree(t, c.Before)
 		o := fixOptions{rules: []string{c.Rule}, treeOptions: treeOptions{charts: []string{filepath.Join(replayDir, "..", "charts")}}}
 		var said bytes.Buffer
-		if err := runFix(t.Context(), o, dir, &said); err != nil && !errors.Is(err, errFindings) {
+		if err := runFix(t.Context(), o, dir, &said, &said); err != nil && !errors.Is(err, errFindings) {
 			t.Fatalf("%s: %v", c.ID, err)
 		}
 		changes := strings.Count(said.String(), "\n") - 1 - strings.Count(said.String(), "left alone, ")
@@ -228,7 +228,7 @@ func TestFixRepairsARealClustersMistakes(t *testing.T) {
 			t.Errorf("%s: %d lines differ for %d repairs:\n%s", c.ID, added+removed, changes, said.String())
 		}
 		said.Reset()
-		if err := runFix(t.Context(), o, dir, &said); err != nil && !errors.Is(err, errFindings) {
+		if err := runFix(t.Context(), o, dir, &said, &said); err != nil && !errors.Is(err, errFindings) {
 			t.Fatal(err)
 		}
 		if again, err := git(t.Context(), dir, "diff", "--numstat"); err != nil || string(again) != string(stat) {

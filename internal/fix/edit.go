@@ -1,12 +1,12 @@
 package fix
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
 	"strings"
-	"unicode/utf8"
 
 	"go.yaml.in/yaml/v3"
 
@@ -17,13 +17,6 @@ var (
 	errShared  = errors.New("it is shared by a YAML anchor; edit it by hand")
 	errNoPlace = errors.New("it cannot be edited where it stands")
 )
-
-func decodeRune(data []byte) (rune, int) {
-	if len(data) == 0 {
-		return 0, 0
-	}
-	return utf8.DecodeRune(data)
-}
 
 // field is a key of a map with its value.
 type field struct {
@@ -72,7 +65,7 @@ func fieldOf(m *yaml.Node, key string) *field {
 
 // replace writes another scalar in the place of one.
 func (t *text) replace(root *yaml.Node, e validators.Edit) ([]byte, error) {
-	n, _, err := find(root, e.Path)
+	n, parent, err := find(root, e.Path)
 	if err != nil {
 		return nil, err
 	}
@@ -83,7 +76,7 @@ func (t *text) replace(root *yaml.Node, e validators.Edit) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	with, err := written(e.Value, n.Style)
+	with, err := written(e.Value, n.Style, parent != nil && parent.parent.Style&yaml.FlowStyle != 0)
 	if err != nil {
 		return nil, err
 	}
@@ -127,13 +120,12 @@ func closing(text string, quote, escape byte) int {
 	return -1
 }
 
-// written returns a value as YAML text of one line, in the style where it fits.
-func written(value any, style yaml.Style) (string, error) {
+// written returns a value as YAML text of one line, in the style where it fits. In a flow collection some characters need quotes.
+func written(value any, style yaml.Style, flow bool) (string, error) {
 	s, isString := value.(string)
 	switch {
-	case isString && style&yaml.DoubleQuotedStyle != 0:
-		data, err := json.Marshal(s)
-		return string(data), err
+	case isString && (style&yaml.DoubleQuotedStyle != 0 || flow && style&yaml.SingleQuotedStyle == 0 && strings.ContainsAny(s, ",[]{}")):
+		return quoted(s)
 	case isString && style&yaml.SingleQuotedStyle != 0 && !strings.ContainsAny(s, "\r\n\t"):
 		return "'" + strings.ReplaceAll(s, "'", "''") + "'", nil
 	}
@@ -145,10 +137,20 @@ func written(value any, style yaml.Style) (string, error) {
 	data, err := yaml.Marshal(n)
 	out := strings.TrimSuffix(string(data), "\n")
 	if err != nil || strings.Contains(out, "\n") {
-		data, err = json.Marshal(value) // JSON is YAML
-		out = string(data)
+		return quoted(value)
 	}
-	return out, err
+	return out, nil
+}
+
+// quoted returns a value as JSON, which is YAML too.
+func quoted(value any) (string, error) {
+	var out strings.Builder
+	enc := json.NewEncoder(&out)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(value); err != nil {
+		return "", fmt.Errorf("the new value cannot be written: %w", err)
+	}
+	return strings.TrimSuffix(out.String(), "\n"), nil
 }
 
 // add writes a new key behind the others of a map.
@@ -158,34 +160,44 @@ func (t *text) add(root *yaml.Node, e validators.Edit) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if last.IsIndex() || m.Kind != yaml.MappingNode || fieldOf(m, last.Key) != nil {
+	if last.IsIndex() || m.Kind != yaml.MappingNode {
 		return nil, errNoPlace
 	}
-	key, err := written(last.Key, 0)
+	if fieldOf(m, last.Key) != nil {
+		return t.replace(root, e) // as JSON Patch has it
+	}
+	flow := m.Style&yaml.FlowStyle != 0
+	if flow && len(m.Content) > 0 && m.Content[0].Style&yaml.DoubleQuotedStyle != 0 {
+		return t.addJSON(m, last.Key, e.Value)
+	}
+	key, err := written(last.Key, 0, flow)
 	if err != nil {
 		return nil, err
 	}
-	value, err := written(e.Value, 0)
+	value, err := written(e.Value, 0, flow)
 	if err != nil {
 		return nil, err
 	}
 	return t.insert(m, key+": "+value)
 }
 
+// addJSON adds a key where the others look like JSON: the file may be read as that.
+func (t *text) addJSON(m *yaml.Node, key string, value any) ([]byte, error) {
+	k, err := quoted(key)
+	if err != nil {
+		return nil, err
+	}
+	v, err := quoted(value)
+	if err != nil {
+		return nil, err
+	}
+	return t.insert(m, k+": "+v)
+}
+
 // insert writes lines, the first without indentation, behind the last key of a map.
 func (t *text) insert(m *yaml.Node, entry string) ([]byte, error) {
 	if m.Style&yaml.FlowStyle != 0 {
-		end := t.flowEnd(m)
-		if end < 0 || strings.Contains(entry, "\n") {
-			return nil, errNoPlace
-		}
-		at := len(strings.TrimRight(string(t.data[:end-1]), " \t\r\n"))
-		if len(m.Content) > 0 && t.data[at-1] != ',' {
-			entry = ", " + entry
-		} else if len(m.Content) > 0 {
-			entry = " " + entry
-		}
-		return t.splice(at, at, entry), nil
+		return t.insertFlow(m, entry)
 	}
 	if len(m.Content) == 0 {
 		return nil, errNoPlace
@@ -197,7 +209,7 @@ func (t *text) insert(m *yaml.Node, entry string) ([]byte, error) {
 	end := t.blockEnd(last, m.Content[len(m.Content)-1])
 	at := t.start(end + 1)
 	indent := strings.Repeat(" ", first.Column-1)
-	nl := t.newline()
+	nl := t.newline(end)
 	lines := indent + strings.ReplaceAll(entry, "\n", nl) + nl
 	if at == len(t.data) && at > 0 && t.data[at-1] != '\n' {
 		lines = nl + strings.TrimSuffix(lines, nl)
@@ -205,10 +217,37 @@ func (t *text) insert(m *yaml.Node, entry string) ([]byte, error) {
 	return t.splice(at, at, lines), nil
 }
 
+// insertFlow writes an entry of one line behind the last of a flow map; on a line of its own where the last has one.
+func (t *text) insertFlow(m *yaml.Node, entry string) ([]byte, error) {
+	end := t.flowEnd(m)
+	if end < 0 || strings.Contains(entry, "\n") {
+		return nil, errNoPlace
+	}
+	at := len(bytes.TrimRight(t.data[:end-1], " \t\r\n"))
+	if len(m.Content) == 0 {
+		return t.splice(at, at, entry), nil
+	}
+	last := m.Content[len(m.Content)-2]
+	before := string(t.data[t.start(last.Line):t.offset(last)])
+	gap := " "
+	if strings.TrimSpace(before) == "" {
+		gap = t.newline(last.Line) + before
+	}
+	if t.data[at-1] == ',' {
+		return t.splice(at, at, gap+entry+","), nil
+	}
+	return t.splice(at, at, ","+gap+entry), nil
+}
+
 // blockEnd returns the last line of a key's block in a block map: without the comments and empty lines that belong to what follows.
 func (t *text) blockEnd(key, value *yaml.Node) int {
 	end := key.Line
-	for n := key.Line + 1; n <= len(t.lines); n++ {
+	if value.Kind != yaml.AliasNode && value.Style&yaml.FlowStyle != 0 {
+		if behind := t.flowEnd(value); behind > 0 {
+			end = t.lineAt(behind - 1) // the closing bracket may stand below the key
+		}
+	}
+	for n := end + 1; n <= len(t.lines); n++ {
 		line := t.line(n)
 		trimmed := strings.TrimLeft(line, " ")
 		indent := len(line) - len(trimmed)
@@ -227,6 +266,15 @@ func (t *text) blockEnd(key, value *yaml.Node) int {
 	return end
 }
 
+// lineAt returns the number of the line that an offset is on.
+func (t *text) lineAt(offset int) int {
+	n, found := slices.BinarySearch(t.lines, offset)
+	if found {
+		return n + 1
+	}
+	return n
+}
+
 // flowEnd returns the offset behind the closing bracket of a flow collection; -1 when it is not found.
 func (t *text) flowEnd(n *yaml.Node) int {
 	depth := 0
@@ -239,6 +287,9 @@ func (t *text) flowEnd(n *yaml.Node) int {
 				return i + 1
 			}
 		case '"', '\'':
+			if i == 0 || !strings.ContainsRune(" \t\r\n,[{:", rune(t.data[i-1])) {
+				continue // an apostrophe in a plain text
+			}
 			escape := byte('\\')
 			if c == '\'' {
 				escape = c
@@ -282,6 +333,9 @@ func (t *text) remove(root *yaml.Node, path validators.Path) ([]byte, error) {
 	}
 	if strings.TrimSpace(indentation) == "" {
 		return t.splice(from, to, ""), nil
+	}
+	if f.index+2 >= len(f.parent.Content) {
+		return nil, errNoPlace
 	}
 	// The key stands behind a dash: the next key moves there.
 	next := f.parent.Content[f.index+2]
@@ -332,7 +386,7 @@ func (t *text) move(root *yaml.Node, e validators.Edit) ([]byte, error) {
 	if f == nil || to.IsIndex() {
 		return nil, errNoPlace
 	}
-	key, err := written(to.Key, f.key.Style)
+	key, err := written(to.Key, f.key.Style, f.parent.Style&yaml.FlowStyle != 0)
 	if err != nil {
 		return nil, err
 	}

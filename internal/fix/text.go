@@ -10,6 +10,7 @@ import (
 	"io"
 	"reflect"
 	"strings"
+	"unicode/utf8"
 
 	"go.yaml.in/yaml/v3"
 	jsonpatch "gopkg.in/evanphx/json-patch.v4"
@@ -73,7 +74,7 @@ func apply(data []byte, document int, e validators.Edit) ([]byte, error) {
 	}
 	got, err := parse(out)
 	if err != nil {
-		return nil, fmt.Errorf("%s: it cannot be edited where it stands", e.Path)
+		return nil, fmt.Errorf("%s: %w", e.Path, errNoPlace)
 	}
 	if values, err := valuesOf(got); err != nil || !reflect.DeepEqual(values, want) {
 		return nil, fmt.Errorf("%s: an edit in this place would change something else as well", e.Path)
@@ -81,20 +82,33 @@ func apply(data []byte, document int, e validators.Edit) ([]byte, error) {
 	return out, nil
 }
 
-// parse returns the documents that are not empty.
+// parse returns the documents that are not empty, counted as rendering counts them.
 func parse(data []byte) ([]*yaml.Node, error) {
+	if bytes.HasPrefix(data, []byte{0xff, 0xfe}) || bytes.HasPrefix(data, []byte{0xfe, 0xff}) {
+		return nil, errors.New("the file is UTF-16; save it as UTF-8")
+	}
 	var out []*yaml.Node
 	for dec := yaml.NewDecoder(bytes.NewReader(data)); ; {
 		n := &yaml.Node{}
-		if err := dec.Decode(n); errors.Is(err, io.EOF) {
+		if err := decode(dec.Decode, n); errors.Is(err, io.EOF) {
 			return out, nil
 		} else if err != nil {
 			return nil, fmt.Errorf("the file does not parse: %w", err)
 		}
-		if len(n.Content) == 1 && (n.Content[0].Kind != yaml.ScalarNode || n.Content[0].Value != "") {
+		if len(n.Content) == 1 && (n.Content[0].Kind != yaml.ScalarNode || n.Content[0].Tag != "!!null") {
 			out = append(out, n)
 		}
 	}
+}
+
+// decode turns a panic of the parser, which is known to have some on hostile input, into an error.
+func decode(with func(any) error, into any) (err error) {
+	defer func() {
+		if recover() != nil {
+			err = errors.New("the parser failed")
+		}
+	}()
+	return with(into)
 }
 
 // valuesOf returns what documents mean, as JSON has it.
@@ -112,19 +126,57 @@ func valuesOf(docs []*yaml.Node) ([]any, error) {
 
 func valueOf(n *yaml.Node) (any, error) {
 	var v any
-	if err := n.Decode(&v); err != nil {
-		return nil, errors.New("the file cannot be read as values")
+	if err := decode(n.Decode, &v); err != nil {
+		return nil, errors.New("the file cannot be read as values; does it have a key twice?")
 	}
-	return throughJSON(v)
-}
-
-func throughJSON(v any) (any, error) {
+	v, err := textKeys(v)
+	if err != nil {
+		return nil, err
+	}
 	data, err := json.Marshal(v)
 	if err != nil {
-		return nil, errors.New("the file has keys that are no text")
+		return nil, errors.New("the file holds values that JSON does not have")
 	}
-	var out any
-	return out, json.Unmarshal(data, &out)
+	return fromJSON(data)
+}
+
+// textKeys makes texts of the keys that are numbers or the like, as Kubernetes does.
+func textKeys(v any) (any, error) {
+	var err error
+	switch t := v.(type) {
+	case []any:
+		for i := range t {
+			if t[i], err = textKeys(t[i]); err != nil {
+				return nil, err
+			}
+		}
+	case map[string]any:
+		for k := range t {
+			if t[k], err = textKeys(t[k]); err != nil {
+				return nil, err
+			}
+		}
+	case map[any]any:
+		out := make(map[string]any, len(t))
+		for k, value := range t {
+			key := fmt.Sprint(k)
+			if _, twice := out[key]; twice {
+				return nil, errors.New("the file has a key twice, as a text and as a number")
+			}
+			if out[key], err = textKeys(value); err != nil {
+				return nil, err
+			}
+		}
+		return out, nil
+	}
+	return v, nil
+}
+
+// fromJSON keeps the digits of numbers: a large one must not be taken for another.
+func fromJSON(data []byte) (out any, err error) {
+	dec := json.NewDecoder(bytes.NewReader(data))
+	dec.UseNumber()
+	return out, dec.Decode(&out)
 }
 
 // patched returns what the documents mean once the edit is made.
@@ -148,8 +200,8 @@ func patched(docs []*yaml.Node, document int, e validators.Edit) ([]any, error) 
 	if data, err = patch.Apply(data); err != nil {
 		return nil, fmt.Errorf("%s: the file does not have what is to be changed", e.Path)
 	}
-	values[document] = nil
-	return values, json.Unmarshal(data, &values[document])
+	values[document], err = fromJSON(data)
+	return values, err
 }
 
 // text is a file's text with the offset of each line.
@@ -159,11 +211,23 @@ type text struct {
 	document int
 }
 
+// byteOrderMark may stand at the beginning of a file; the parser does not count it.
+var byteOrderMark = []byte("\xef\xbb\xbf")
+
+// lineStarts returns the offsets of lines, as YAML counts them: Unicode has more line ends than \n.
 func lineStarts(data []byte) []int {
 	out := []int{0}
-	for i, b := range data {
-		if b == '\n' {
+	if bytes.HasPrefix(data, byteOrderMark) {
+		out[0] = len(byteOrderMark)
+	}
+	for i := 0; i < len(data); i++ {
+		switch rest := data[i:]; {
+		case rest[0] == '\n', rest[0] == '\r' && !bytes.HasPrefix(rest, []byte("\r\n")):
 			out = append(out, i+1)
+		case bytes.HasPrefix(rest, []byte("\u0085")):
+			out = append(out, i+2)
+		case bytes.HasPrefix(rest, []byte("\u2028")), bytes.HasPrefix(rest, []byte("\u2029")):
+			out = append(out, i+3)
 		}
 	}
 	return out
@@ -186,16 +250,21 @@ func (t *text) start(n int) int {
 func (t *text) offset(n *yaml.Node) int {
 	at := t.start(n.Line)
 	for range n.Column - 1 {
-		_, size := decodeRune(t.data[at:])
+		_, size := utf8.DecodeRune(t.data[at:])
 		at += size
 	}
 	return at
 }
 
-// newline is the line end that the file uses.
-func (t *text) newline() string {
-	if bytes.Contains(t.data, []byte("\r\n")) {
-		return "\r\n"
+// newline is the line end of a line, or of the one before when it has none.
+func (t *text) newline(n int) string {
+	for ; n > 0; n-- {
+		switch line := t.data[t.start(n):t.start(n+1)]; {
+		case bytes.HasSuffix(line, []byte("\r\n")):
+			return "\r\n"
+		case bytes.HasSuffix(line, []byte("\n")):
+			return "\n"
+		}
 	}
 	return "\n"
 }
