@@ -342,7 +342,7 @@ func TestRealSchemasAgainstHelm(t *testing.T) {
 				doc = withoutReferences(t, doc)
 			}
 			// Helm compiles a large schema for every verdict.
-			rounds, invalid := max(30, min(1000, 2_000_000/len(doc))), 0
+			rounds, invalid := max(300, min(1000, 2_000_000/len(doc))), 0
 			for seed := range uint64(rounds) {
 				g := generator{rand.New(rand.NewPCG(seed, 2))}
 				mutated := any(values)
