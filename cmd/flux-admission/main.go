@@ -102,6 +102,8 @@ func newRoot() *cobra.Command {
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return fmt.Errorf("%w; see `%s --help`", err, c.CommandPath())
 	})
-	root.AddCommand(newServe(), newCheck(), newFix(), newVersion())
+	root.AddCommand(newServe(), newCheck(), newFix(), newRules(), newExplain(), newVersion())
+	// It fails for a flag that there is not, which is a mistake in this program and shows at any start of it.
+	cobra.CheckErr(addCompletions(root))
 	return root
 }

@@ -1,0 +1,86 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/flux-admission/flux-admission/internal/report"
+	allvalidators "github.com/flux-admission/flux-admission/validators/all"
+)
+
+// addCompletions teaches the shell what the values of flags and arguments can be. The error names a command or flag that there is not.
+func addCompletions(root *cobra.Command) error {
+	words := func(list ...cobra.Completion) cobra.CompletionFunc {
+		return cobra.FixedCompletions(list, cobra.ShellCompDirectiveNoFileComp)
+	}
+	yamlFiles := cobra.FixedCompletions([]cobra.Completion{"yaml", "yml"}, cobra.ShellCompDirectiveFilterFileExt)
+	directories := cobra.FixedCompletions(nil, cobra.ShellCompDirectiveFilterDirs)
+	var errs []error
+	for _, v := range []struct {
+		commands, flag string // a flag of "" is the first argument
+		complete       cobra.CompletionFunc
+	}{
+		{"check", "output", words(reportFormats()...)},
+		{"check", "fail-on", words("deny", "warn", "never")},
+		{"check", "changed-since", cobra.NoFileCompletions},
+		{"check fix", "var", cobra.NoFileCompletions},
+		{"check fix serve rules", "policy", yamlFiles},
+		{"check fix serve", "charts", directories},
+		{"serve", "log-level", words("debug", "info", "warn", "error")},
+		{"serve", "log-format", words("json", "console")},
+		{"rules", "output", words(listText, listJSON)},
+		{"fix", "rule", completeRule},
+		{"fix", "", firstOnly(directories)},
+		{"explain", "", firstOnly(completeRule)},
+	} {
+		for name := range strings.FieldsSeq(v.commands) {
+			c, _, err := root.Find([]string{name})
+			switch {
+			case err != nil:
+			case v.flag == "":
+				c.ValidArgsFunction = v.complete
+			default:
+				err = c.RegisterFlagCompletionFunc(v.flag, v.complete)
+			}
+			if err != nil {
+				errs = append(errs, fmt.Errorf("completion of %s --%s: %w", name, v.flag, err))
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// firstOnly completes the first argument, of commands that take one.
+func firstOnly(complete cobra.CompletionFunc) cobra.CompletionFunc {
+	return func(c *cobra.Command, args []string, begun string) ([]cobra.Completion, cobra.ShellCompDirective) {
+		if len(args) > 0 {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		return complete(c, args, begun)
+	}
+}
+
+func reportFormats() []cobra.Completion {
+	var names []cobra.Completion
+	for _, f := range report.Formats() {
+		names = append(names, string(f))
+	}
+	return names
+}
+
+// completeRule offers the names of rules with their titles; IDs to those who have begun one.
+func completeRule(_ *cobra.Command, _ []string, begun string) ([]cobra.Completion, cobra.ShellCompDirective) {
+	var out []cobra.Completion
+	for _, r := range allvalidators.Rules() {
+		switch {
+		case strings.HasPrefix(r.Name, begun):
+			out = append(out, cobra.CompletionWithDesc(r.Name, r.Doc.Title))
+		case strings.HasPrefix(r.ID, begun):
+			out = append(out, cobra.CompletionWithDesc(r.ID, r.Doc.Title))
+		}
+	}
+	return out, cobra.ShellCompDirectiveNoFileComp
+}
