@@ -14,6 +14,8 @@ type Kind struct {
 	// Installed says that this is the definition that the API server has. Otherwise it is one that is known from elsewhere: the cluster's
 	// may be of another release, with other versions and fields.
 	Installed bool
+	// External says that something else than what is looked at installs the kind, so that it is there from the start.
+	External bool
 	// BuiltIn says that the kind is Kubernetes' own: no CustomResourceDefinition declares it.
 	BuiltIn bool
 	// Served are the versions that the API server serves, the preferred one first.

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/tools/txtar"
 
+	"github.com/flux-admission/flux-admission/internal/charts"
 	"github.com/flux-admission/flux-admission/internal/check"
 	"github.com/flux-admission/flux-admission/internal/policy"
 	"github.com/flux-admission/flux-admission/internal/policy/v1alpha1"
@@ -116,7 +117,16 @@ func run(t *testing.T, archive *txtar.Archive) *report.Report {
 			t.Fatal(err)
 		}
 	}
-	r, err := check.Run(t.Context(), rendered, check.Options{Policy: by})
+	o := check.Options{Policy: by}
+	if _, err := os.Stat(filepath.Join(dir, "charts")); err == nil {
+		resolver, err := charts.New(charts.Options{Dirs: []string{filepath.Join(dir, "charts")}, Templates: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resolver.Close()
+		o.Charts = resolver
+	}
+	r, err := check.Run(t.Context(), rendered, o)
 	if err != nil {
 		t.Fatal(err)
 	}

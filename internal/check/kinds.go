@@ -3,6 +3,9 @@ package check
 import (
 	"context"
 	"fmt"
+	"slices"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"github.com/flux-admission/flux-admission/internal/crdschema"
 	"github.com/flux-admission/flux-admission/internal/crdschema/builtin"
@@ -10,6 +13,7 @@ import (
 	"github.com/flux-admission/flux-admission/internal/render"
 	"github.com/flux-admission/flux-admission/validators"
 	"github.com/flux-admission/flux-admission/validators/flux"
+	"github.com/flux-admission/flux-admission/validators/helmrelease"
 )
 
 // knownKinds are Kubernetes' own, those whose definitions the tree applies or the user gives, and those that are built in.
@@ -18,7 +22,8 @@ func knownKinds(ctx context.Context, c *render.Cluster, look validators.Lookup, 
 	if err != nil {
 		return nil, fmt.Errorf("reading the schemas that are built in: %w", err)
 	}
-	set, err := crdschema.NewSet(crdschema.Options{Fallback: stock, Complete: installsAll(ctx, c, look, o)})
+	installed := chartDefinitions(ctx, look)
+	set, err := crdschema.NewSet(crdschema.Options{Fallback: stock, Complete: installsAll(ctx, c, look, o, installed)})
 	if err != nil {
 		return nil, fmt.Errorf("reading Kubernetes' own schemas: %w", err)
 	}
@@ -31,8 +36,12 @@ func knownKinds(ctx context.Context, c *render.Cluster, look validators.Lookup, 
 			_ = set.Add(object.Origin.File, object.Unstructured)
 		}
 	}
+	for _, d := range installed {
+		// As above.
+		_ = set.Add(d.Origin, d.Object)
+	}
 	for _, d := range o.CRDs {
-		if err := set.Add(d.Origin, d.Object); err != nil {
+		if err := set.AddExternal(d.Origin, d.Object); err != nil {
 			return nil, err
 		}
 	}
@@ -49,9 +58,9 @@ func fluxGroups() []string {
 
 // installsAll tells whether all that may install a kind is known: then a kind that nothing installs is missing. A tree without any definition leaves them to
 // somebody else.
-func installsAll(ctx context.Context, c *render.Cluster, look validators.Lookup, o Options) bool {
+func installsAll(ctx context.Context, c *render.Cluster, look validators.Lookup, o Options, installed []Definition) bool {
 	crds, presence, _ := look.List(ctx, crdschema.CustomResourceDefinition, "")
-	if presence != validators.Present || len(crds)+len(o.CRDs) == 0 {
+	if presence != validators.Present || len(crds)+len(o.CRDs)+len(installed) == 0 {
 		return false
 	}
 	for _, k := range c.Kustomizations {
@@ -60,5 +69,25 @@ func installsAll(ctx context.Context, c *render.Cluster, look validators.Lookup,
 		}
 	}
 	releases, presence, _ := look.List(ctx, flux.HelmRelease, "")
-	return presence == validators.Present && len(releases) == 0
+	return presence == validators.Present && !slices.ContainsFunc(releases, func(release *unstructured.Unstructured) bool {
+		return helmrelease.Rendered(ctx, look, release) == nil
+	})
+}
+
+// chartDefinitions are the CustomResourceDefinitions that releases install, of charts that can be rendered.
+func chartDefinitions(ctx context.Context, look validators.Lookup) []Definition {
+	var out []Definition
+	releases, _, _ := look.List(ctx, flux.HelmRelease, "")
+	for _, release := range releases {
+		rendering := helmrelease.Rendered(ctx, look, release)
+		if rendering == nil {
+			continue
+		}
+		for _, r := range rendering.Objects {
+			if r.Object.GroupVersionKind().GroupKind() == crdschema.CustomResourceDefinition {
+				out = append(out, Definition{Origin: r.Template + " of HelmRelease " + release.GetNamespace() + "/" + release.GetName(), Object: r.Object})
+			}
+		}
+	}
+	return out
 }

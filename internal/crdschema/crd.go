@@ -38,10 +38,10 @@ type definition struct {
 	versions map[string]func() (*versionSchema, error)
 }
 
-func newCRD(def *apiextensionsv1.CustomResourceDefinition, origin string) *crd {
+func newCRD(def *apiextensionsv1.CustomResourceDefinition, origin string, external bool) *crd {
 	return &crd{load: sync.OnceValues(func() (*definition, error) {
 		d := define(def, origin)
-		d.kind.Installed = true
+		d.kind.Installed, d.kind.External = true, external
 		return d, nil
 	})}
 }

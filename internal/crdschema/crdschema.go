@@ -74,7 +74,12 @@ func NewSet(o Options) (*Set, error) {
 
 // Add adds an installed CustomResourceDefinition. Of two definitions of a kind the first is kept. Origin is where it comes from, for people.
 // An error means that the object is not a definition that an API server takes; its kind is then Unknown.
-func (s *Set) Add(origin string, o *unstructured.Unstructured) error {
+func (s *Set) Add(origin string, o *unstructured.Unstructured) error { return s.add(origin, o, false) }
+
+// AddExternal adds a CustomResourceDefinition as Add does, that something else than what is looked at installs: its kind is there from the start.
+func (s *Set) AddExternal(origin string, o *unstructured.Unstructured) error { return s.add(origin, o, true) }
+
+func (s *Set) add(origin string, o *unstructured.Unstructured, external bool) error {
 	gk, err := declares(o)
 	if err != nil {
 		return fmt.Errorf("%s: CustomResourceDefinition %s: %w", origin, o.GetName(), err)
@@ -89,7 +94,7 @@ func (s *Set) Add(origin string, o *unstructured.Unstructured) error {
 		return err
 	}
 	delete(s.broken, gk)
-	s.crds[gk] = newCRD(def, origin)
+	s.crds[gk] = newCRD(def, origin, external)
 	return nil
 }
 

@@ -114,7 +114,7 @@ func (l *Live) definition(ctx context.Context, name string) (*crd, error) {
 	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(o.Object, def); err != nil {
 		return nil, err
 	}
-	read := liveCRD{uid: def.UID, resourceVersion: def.ResourceVersion, crd: newCRD(def, "the CustomResourceDefinition "+name)}
+	read := liveCRD{uid: def.UID, resourceVersion: def.ResourceVersion, crd: newCRD(def, "the CustomResourceDefinition "+name, false)}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.crds[name] = read

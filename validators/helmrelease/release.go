@@ -144,3 +144,20 @@ func text(m map[string]any, key string) string {
 	s, _ := m[key].(string)
 	return s
 }
+
+// Rendered returns what a release's chart renders to; nil when the chart cannot be had, its values are not all known, or Helm refuses to render it.
+func Rendered(ctx context.Context, look validators.Lookup, o *unstructured.Unstructured) *validators.Rendering {
+	ref, ok := ChartRef(o)
+	if !ok {
+		return nil
+	}
+	chart, presence, _ := look.Chart(ctx, ref)
+	if presence != validators.Present {
+		return nil
+	}
+	out, presence, _ := chart.Render(ctx, asInstalled(o, releaseValues(ctx, o, look)))
+	if presence != validators.Present || out.Failure != nil {
+		return nil
+	}
+	return out
+}

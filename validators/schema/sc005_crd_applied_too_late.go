@@ -48,7 +48,7 @@ func checkTooLate(ctx context.Context, p *validators.Pass) error {
 		return nil
 	}
 	kind, presence, _ := p.Lookup.Kind(ctx, gk)
-	if kind != nil && kind.BuiltIn || presence == validators.Absent {
+	if kind != nil && (kind.BuiltIn || kind.External) || presence == validators.Absent {
 		return nil // crd-missing speaks of what nothing installs
 	}
 	me := p.Provenance.Kustomization
@@ -146,7 +146,6 @@ func installers(ctx context.Context, look validators.Lookup, gk k8sschema.GroupK
 			return nil, false // what it builds is not known, and may be the definition
 		}
 	}
-	inTree := false
 	definitions, _, _ := look.List(ctx, crdKind, "")
 	for _, o := range definitions {
 		group, _, _ := unstructured.NestedString(o.Object, "spec", "group")
@@ -154,14 +153,10 @@ func installers(ctx context.Context, look validators.Lookup, gk k8sschema.GroupK
 		if group != gk.Group || name != gk.Kind {
 			continue
 		}
-		inTree = true
 		// In the object's own Kustomization the definition is applied first.
 		if by, _, _ := look.Appliers(ctx, crdKind, types.NamespacedName{Name: o.GetName()}); slices.Contains(by, me) || !comesAfter(crdKind, o) {
 			return nil, false
 		}
-	}
-	if kind, presence, _ := look.Kind(ctx, gk); presence == validators.Present && kind.Installed && !inTree {
-		return nil, false // something outside the tree installs it
 	}
 	return out, true
 }
