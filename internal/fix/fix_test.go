@@ -76,12 +76,53 @@ spec: {path: 'a''b', list: [{name: x}]} # flow
 		"an item of a List":                         {text: "items:\n  - spec:\n      path: a\n", within: "items.0", edits: []validators.Edit{replace("spec.path", "b")}, old: "path: a", new: "path: b"},
 		"characters of several bytes before it":     {text: "a: {ä: ö, b: c}\n", edits: []validators.Edit{replace("a.b", "d")}, old: "b: c", new: "b: d"},
 		"several edits of one finding":              {text: "a: 1\nb: 2\n", edits: []validators.Edit{replace("a", 3), remove("b")}, old: "a: 1\nb: 2\n", new: "a: 3\n"},
-		"an anchor":                                 {text: "a: &x y\nb: *x\n", edits: []validators.Edit{replace("a", "z")}, fails: "a: it is shared by a YAML anchor; edit it by hand"},
-		"an alias":                                  {text: "a: &x y\nb: *x\n", edits: []validators.Edit{replace("b", "z")}, fails: "b: it is shared by a YAML anchor; edit it by hand"},
-		"a text over several lines":                 {text: "a: |\n  x\n", edits: []validators.Edit{replace("a", "z")}, fails: "a: its value is written over several lines; edit it by hand"},
-		"a field that is not there":                 {text: "a: 1\n", edits: []validators.Edit{replace("b", "z")}, fails: "b: it cannot be edited where it stands"},
-		"a document that is not there":              {text: "a: 1\n", document: 3, edits: []validators.Edit{replace("a", 2)}, fails: "the file has 1 documents, and not number 3"},
-		"a text that does not parse":                {text: "a: [\n", edits: []validators.Edit{replace("a", 2)}, fails: "the file does not parse"},
+		"a key is added on a line of its own in a flow map of several lines": {
+			text: "a: {\n  b: 1,\n  c: 2\n}\nd: 1\n", edits: []validators.Edit{add("a.e", "x, y")}, old: "  c: 2\n", new: "  c: 2,\n  e: \"x, y\"\n",
+		},
+		"a comma at the end of a flow map stays one": {
+			text: "a: {\n  b: 1,\n}\n", edits: []validators.Edit{add("a.e", 1)}, old: "  b: 1,\n", new: "  b: 1,\n  e: 1,\n",
+		},
+		"JSON stays JSON": {
+			text: "{\n  \"a\": {\"b\": \"<c>\"}\n}\n", edits: []validators.Edit{add("a.d", "e"), replace("a.b", "<&>")}, old: `"<c>"}`, new: `"<&>", "d": "e"}`,
+		},
+		"an empty flow map gets its first key": {text: "a: {} # none\n", edits: []validators.Edit{add("a.b", 1)}, old: "{}", new: "{b: 1}"},
+		"an apostrophe in a plain text of a flow map is no quote": {
+			text: "a: {b: it's, c: 1} # '\n", edits: []validators.Edit{remove("a.c")}, old: ", c: 1", new: "",
+		},
+		"a key is added behind a flow map whose bracket stands below its key": {
+			text: "a:\n  b: {\n    c: 1\n  }\nd: 1\n", edits: []validators.Edit{add("a.e", 1)}, old: "  }\n", new: "  }\n  e: 1\n",
+		},
+		"a key is added as the lines around it end": {
+			text: "a:\n  b: 1\nc: 1\r\n", edits: []validators.Edit{add("a.d", 1)}, old: "  b: 1\n", new: "  b: 1\n  d: 1\n",
+		},
+		"a byte order mark counts for nothing": {text: "\ufeffa: 'b'\n", edits: []validators.Edit{replace("a", "c")}, old: "'b'", new: "'c'"},
+		"documents that are empty do not count": {
+			text: "# only a comment\n---\nnull\n---\na: 1\n---\na: 2\n", document: 1, edits: []validators.Edit{replace("a", 3)}, old: "a: 2", new: "a: 3",
+		},
+		"keys that are numbers do not stand in the way": {
+			text: "a:\n  8080: x\n  b: y\n", edits: []validators.Edit{replace("a.b", "z"), replace("a.8080", "w")}, old: "8080: x\n  b: y", new: "8080: w\n  b: z",
+		},
+		"a large number is not rounded":                                 {text: "a: 12345678901234567890\nb: 1\n", edits: []validators.Edit{replace("b", 2)}, old: "b: 1", new: "b: 2"},
+		"a value that is there already is left as it is":                {text: "a: \"b\" # c\n", edits: []validators.Edit{replace("a", "b")}, old: "# c", new: "# c"},
+		"a key that is there already is replaced":                       {text: "a: 'b' # c\n", edits: []validators.Edit{add("a", "d")}, old: "'b'", new: "'d'"},
+		"a quoted key is renamed in its quotes":                         {text: "'a b': 1\n", edits: []validators.Edit{move("a b", "ab")}, old: "'a b'", new: "'ab'"},
+		"the last line goes and the text still ends without a line end": {text: "a: 1\r\nb: 2", edits: []validators.Edit{remove("b")}, old: "\r\nb: 2", new: ""},
+		"a Windows file without a last line end":                        {text: "a:\r\n  b: 1", edits: []validators.Edit{add("a.c", 2)}, old: "  b: 1", new: "  b: 1\r\n  c: 2"},
+		"the last key of a list item is removed":                        {text: "a:\n- x: 1\n  y: 2 # two\n- z\n", edits: []validators.Edit{remove("a.0.y")}, old: "  y: 2 # two\n", new: ""},
+		"the only key behind a dash is not removed":                     {text: "a:\n- x: 1\n", edits: []validators.Edit{remove("a.0.x")}, fails: "a[0].x: it cannot be edited where it stands"},
+		"the last key with a question mark is not removed":              {text: "? a\n: 1\n? b\n: 2\n", edits: []validators.Edit{remove("b")}, fails: "b: "},
+		"what is merged into a map is not edited there":                 {text: "a: &x\n  b: 1\nc:\n  <<: *x\n  d: 2\n", edits: []validators.Edit{replace("c.b", 2)}, fails: "c.b: it cannot be edited where it stands"},
+		"a map that an alias repeats does not get a key":                {text: "a: &x\n  b: 1\nc: *x\n", edits: []validators.Edit{add("a.d", 2)}, fails: "a.d: an edit in this place would change something else as well"},
+		"a map that has a key twice is not edited":                      {text: "a: 1\na: 2\nb: 1\n", edits: []validators.Edit{replace("b", 2)}, fails: "does it have a key twice?"},
+		"a key is not renamed to one that is there":                     {text: "a: 1\nb: 2\n", edits: []validators.Edit{move("a", "b")}, fails: "b: "},
+		"the second of two edits fails and nothing is given":            {text: "a: 1\n", edits: []validators.Edit{replace("a", 2), remove("b")}, fails: "b: the file does not have what is to be changed"},
+		"a file in UTF-16 is not edited":                                {text: "\xff\xfea\x00:\x00 \x001\x00", edits: []validators.Edit{replace("a", 2)}, fails: "the file is UTF-16; save it as UTF-8"},
+		"an anchor":                                                     {text: "a: &x y\nb: *x\n", edits: []validators.Edit{replace("a", "z")}, fails: "a: it is shared by a YAML anchor; edit it by hand"},
+		"an alias":                                                      {text: "a: &x y\nb: *x\n", edits: []validators.Edit{replace("b", "z")}, fails: "b: it is shared by a YAML anchor; edit it by hand"},
+		"a text over several lines":                                     {text: "a: |\n  x\n", edits: []validators.Edit{replace("a", "z")}, fails: "a: its value is written over several lines; edit it by hand"},
+		"a field that is not there":                                     {text: "a: 1\n", edits: []validators.Edit{replace("b", "z")}, fails: "b: it cannot be edited where it stands"},
+		"a document that is not there":                                  {text: "a: 1\n", document: 3, edits: []validators.Edit{replace("a", 2)}, fails: "the file has 1 documents, and not number 3"},
+		"a text that does not parse":                                    {text: "a: [\n", edits: []validators.Edit{replace("a", 2)}, fails: "the file does not parse"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got, err := Apply([]byte(tc.text), tc.document, path(tc.within), tc.edits)
@@ -104,10 +145,16 @@ spec: {path: 'a''b', list: [{name: x}]} # flow
 	}
 }
 
-// Whatever the text is, Apply does not panic, and what it returns means what the edit asks for: Apply itself refuses all else.
+// Whatever the text is, Apply does not panic; what it returns means what the edit asks for (Apply refuses all else), keeps all lines but those of the edit,
+// and is left as it is when the edit is made again.
 func FuzzApply(f *testing.F) {
-	for _, text := range []string{"a:\n  b: 1\n", "a: {b: c}\n", "- a: 1\n  b: 2\n", "a: &x [1]\nb: *x\n", "a: 'x'\n---\nb: \"y\"\n", "a:\r\n- b\r\n"} {
-		f.Add(text, "a.b", 0, "z")
+	for _, text := range []string{
+		"a:\n  b: 1\n", "a: {b: c}\n", "- a: 1\n  b: 2\n", "a: &x [1]\nb: *x\n", "a: 'x'\n---\nb: \"y\"\n", "a:\r\n- b\r\n", "a: {\n  b: 1,\n}\n", "? a\n: b\n",
+		"\ufeffa: |\n  b\n# c\n",
+	} {
+		for op := range 4 {
+			f.Add(text, "a.b", op, "z")
+		}
 	}
 	f.Fuzz(func(t *testing.T, text, at string, op int, value string) {
 		if len(text) > 1<<12 {
@@ -122,10 +169,37 @@ func FuzzApply(f *testing.F) {
 		if e.Op == validators.EditMove {
 			e.Path = p[:len(p)-1].Child(value)
 		}
-		if out, err := Apply([]byte(text), 0, nil, []validators.Edit{e}); err == nil {
-			if _, err := parse(out); err != nil {
-				t.Errorf("what is returned does not parse: %v", err)
+		out, err := Apply([]byte(text), 0, nil, []validators.Edit{e})
+		if err != nil {
+			return
+		}
+		if _, err := parse(out); err != nil {
+			t.Fatalf("what is returned does not parse: %v", err)
+		}
+		was, is := differing(text, string(out))
+		switch {
+		case e.Op == validators.EditRemove && is > 1, // an empty map, or what follows on the line
+			e.Op == validators.EditAdd && (was > 1 || is > 2), // a comma behind the entry before
+			(e.Op == validators.EditReplace || e.Op == validators.EditMove) && (was > 1 || is > 1):
+			t.Errorf("%s of %s: %d lines become %d in\n%q\n%q", e.Op, e.Path, was, is, text, out)
+		}
+		if e.Op == validators.EditAdd || e.Op == validators.EditReplace {
+			again, err := Apply(out, 0, nil, []validators.Edit{e})
+			if err != nil || string(again) != string(out) {
+				t.Errorf("the same edit again: %q becomes %q (%v)", out, again, err)
 			}
 		}
 	})
+}
+
+// differing returns how many lines of two texts are left without those that are the same at the beginning and at the end.
+func differing(a, b string) (was, is int) {
+	x, y := strings.Split(a, "\n"), strings.Split(b, "\n")
+	for len(x) > 0 && len(y) > 0 && x[0] == y[0] {
+		x, y = x[1:], y[1:]
+	}
+	for len(x) > 0 && len(y) > 0 && x[len(x)-1] == y[len(y)-1] {
+		x, y = x[:len(x)-1], y[:len(y)-1]
+	}
+	return len(x), len(y)
 }

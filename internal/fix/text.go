@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"reflect"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -52,9 +53,16 @@ func apply(data []byte, document int, e validators.Edit) ([]byte, error) {
 	if k := docs[document].Content[0].Kind; k != yaml.MappingNode && k != yaml.SequenceNode || len(e.Path) == 0 {
 		return nil, errNoPlace
 	}
-	want, err := patched(docs, document, e)
+	is, err := valuesOf(docs)
 	if err != nil {
 		return nil, err
+	}
+	want, err := patched(is, document, e)
+	if err != nil {
+		return nil, err
+	}
+	if reflect.DeepEqual(is, want) {
+		return data, nil
 	}
 	t := &text{data: data, lines: lineStarts(data), document: document}
 	root := docs[document].Content[0]
@@ -71,6 +79,9 @@ func apply(data []byte, document int, e validators.Edit) ([]byte, error) {
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", e.Path, err)
+	}
+	if !bytes.HasSuffix(data, []byte("\n")) { // the last line has gone, and the one before ends the text
+		out = bytes.TrimSuffix(bytes.TrimSuffix(out, []byte("\n")), []byte("\r"))
 	}
 	got, err := parse(out)
 	if err != nil {
@@ -180,11 +191,7 @@ func fromJSON(data []byte) (out any, err error) {
 }
 
 // patched returns what the documents mean once the edit is made.
-func patched(docs []*yaml.Node, document int, e validators.Edit) ([]any, error) {
-	values, err := valuesOf(docs)
-	if err != nil {
-		return nil, err
-	}
+func patched(values []any, document int, e validators.Edit) ([]any, error) {
 	ops, err := validators.JSONPatch([]validators.Edit{e})
 	if err != nil {
 		return nil, err
@@ -200,8 +207,9 @@ func patched(docs []*yaml.Node, document int, e validators.Edit) ([]any, error) 
 	if data, err = patch.Apply(data); err != nil {
 		return nil, fmt.Errorf("%s: the file does not have what is to be changed", e.Path)
 	}
-	values[document], err = fromJSON(data)
-	return values, err
+	out := slices.Clone(values)
+	out[document], err = fromJSON(data)
+	return out, err
 }
 
 // text is a file's text with the offset of each line.
@@ -220,7 +228,7 @@ func lineStarts(data []byte) []int {
 	if bytes.HasPrefix(data, byteOrderMark) {
 		out[0] = len(byteOrderMark)
 	}
-	for i := 0; i < len(data); i++ {
+	for i := range data {
 		switch rest := data[i:]; {
 		case rest[0] == '\n', rest[0] == '\r' && !bytes.HasPrefix(rest, []byte("\r\n")):
 			out = append(out, i+1)
