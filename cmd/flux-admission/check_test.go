@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/flux-admission/flux-admission/internal/report"
+	"github.com/flux-admission/flux-admission/test/chartrepo"
 )
 
 const gotkSync = `apiVersion: source.toolkit.fluxcd.io/v1
@@ -299,5 +300,38 @@ spec:
 	o.vars = []string{"COLOUR=red"}
 	if got := checked(t, o, dir); slices.Contains(got, "invalid-value apps/db/widget.yaml:6") {
 		t.Errorf("--var comes first and makes the colour right, and found is %q", got)
+	}
+}
+
+func TestChartsFromTheNetworkOnlyWhenAsked(t *testing.T) {
+	web := t.TempDir()
+	server, err := chartrepo.Serve(web, filepath.Join("..", "..", "test", "demo", "charts", "airflow"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(server.Close)
+	files := repository("flux-system", "enablePodMonitor")
+	files["apps/db/release.yaml"] = `apiVersion: source.toolkit.fluxcd.io/v1
+kind: HelmRepository
+metadata: {name: charts, namespace: apps}
+spec: {interval: 1h, url: "` + server.URL + `"}
+---
+apiVersion: helm.toolkit.fluxcd.io/v2
+kind: HelmRelease
+metadata: {name: airflow, namespace: apps}
+spec:
+  interval: 1h
+  chart: {spec: {chart: airflow, sourceRef: {kind: HelmRepository, name: charts}}}
+  values:
+    data:
+      metadataConnection:
+        existingSecret: db
+`
+	dir := gitTree(t, files)
+	if got := checked(t, checkOptions{}, dir); len(got) != 0 {
+		t.Errorf("without --fetch-charts: %q", got)
+	}
+	if got := checked(t, checkOptions{treeOptions: treeOptions{fetchCharts: true}}, dir); !slices.Equal(got, []string{"helm-values-schema apps/db/release.yaml:15"}) {
+		t.Errorf("with --fetch-charts: %q", got)
 	}
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/flux-admission/flux-admission/validators"
 	"github.com/flux-admission/flux-admission/validators/flux"
+	"github.com/flux-admission/flux-admission/validators/helmrelease"
 )
 
 var crdKind = k8sschema.GroupKind{Group: "apiextensions.k8s.io", Kind: "CustomResourceDefinition"}
@@ -19,8 +20,8 @@ var crdKind = k8sschema.GroupKind{Group: "apiextensions.k8s.io", Kind: "CustomRe
 // CRDAppliedTooLate is the rule crd-applied-too-late.
 //
 // kustomize-controller puts all objects of a Kustomization through a dry-run before it applies the first, CustomResourceDefinitions and Namespaces excepted:
-// one object of a kind that is not there yet stops them all. In a running cluster nobody notices, a fresh one never starts. The rule only speaks when every
-// object of the tree that may install the kind (the definition itself, a HelmRelease, a build that is not known) comes after the object's own Kustomization.
+// one object of a kind that is not there yet stops them all. In a running cluster nobody notices, a fresh one never starts. The rule only speaks when
+// something in the tree is known to install the kind, and all that does, or may because its build is not known, comes after the object's own Kustomization.
 var CRDAppliedTooLate = &validators.Rule{
 	Meta: validators.Meta{
 		ID:       "SC005",
@@ -60,8 +61,8 @@ func checkTooLate(ctx context.Context, p *validators.Pass) error {
 	if !known || len(installers) == 0 {
 		return nil
 	}
-	p.Report(validators.NewPath("kind"), gk.Kind, "nothing that may install the kind %s (%s) is applied before Kustomization %s, which applies this object and would have to succeed first",
-		gk.Kind, gk.Group, me)
+	p.Report(validators.NewPath("kind"), gk.Kind, "%s, which installs the kind %s (%s), is not applied before Kustomization %s has succeeded, and that one applies this object",
+		strings.Join(installers, ", "), gk.Kind, gk.Group, me)
 	return nil
 }
 
@@ -71,8 +72,8 @@ func bootstrapped(group string) bool {
 		strings.HasSuffix(group, "projectcalico.org")
 }
 
-// chartsOf returns the charts that install the kinds of an API group, of the projects that home labs and platforms build on. Where a tree has a release of one of them, it is
-// that release which installs the kind, and not any other.
+// chartsOf returns the charts that install the kinds of an API group, of the projects that home labs and platforms build on: for trees whose charts are not at
+// hand.
 func chartsOf(group string) []string {
 	switch group {
 	case "external-secrets.io", "generators.external-secrets.io":
@@ -89,21 +90,26 @@ func chartsOf(group string) []string {
 	return nil
 }
 
-// likely returns the releases of charts that are known to install the group's kinds; all releases when there is none.
-func likely(releases []*unstructured.Unstructured, group string) []*unstructured.Unstructured {
+// known returns the releases that are known to install kinds of the group: by what is in their chart, where that can be had, and by its name.
+func known(ctx context.Context, look validators.Lookup, releases []*unstructured.Unstructured, group string) []*unstructured.Unstructured {
 	var out []*unstructured.Unstructured
 	names := chartsOf(group)
 	for _, o := range releases {
-		chart, _, _ := unstructured.NestedString(o.Object, "spec", "chart", "spec", "chart")
-		if chart == "" {
-			chart, _, _ = unstructured.NestedString(o.Object, "spec", "chartRef", "name")
+		ref, ok := helmrelease.ChartRef(o)
+		if !ok {
+			continue
 		}
-		if slices.Contains(names, path.Base(chart)) {
+		name := path.Base(ref.Chart)
+		if ref.Chart == "" {
+			name = ref.Source.Name
+		}
+		installs := slices.Contains(names, name)
+		if chart, presence, _ := look.Chart(ctx, ref); presence == validators.Present && !installs {
+			installs = slices.ContainsFunc(chart.CRDs(), func(crd string) bool { return strings.HasSuffix(crd, "."+group) })
+		}
+		if installs {
 			out = append(out, o)
 		}
-	}
-	if len(out) == 0 {
-		return releases
 	}
 	return out
 }
@@ -128,7 +134,7 @@ func installers(ctx context.Context, look validators.Lookup, gk k8sschema.GroupK
 	if presence != validators.Present {
 		return nil, false
 	}
-	for _, o := range likely(releases, gk.Group) {
+	for _, o := range known(ctx, look, releases, gk.Group) {
 		if !comesAfter(flux.HelmRelease, o) {
 			return nil, false
 		}
