@@ -21,6 +21,9 @@ import (
 	allvalidators "github.com/flux-admission/flux-admission/validators/all"
 )
 
+// maxRounds bounds how often the tree is checked anew: a repair may show a mistake that was hidden behind the one repaired.
+const maxRounds = 5
+
 type fixOptions struct {
 	treeOptions
 	rules  []string
@@ -33,7 +36,8 @@ func newFix() *cobra.Command {
 		Use:   "fix [PATH]",
 		Short: "Repair what check finds, where that needs no decision",
 		Long: "Check a Git tree and apply the edits that findings carry to its YAML files. Comments, order, indentation and quotes stay as they are. PATH is the\n" +
-			"root of the tree or a directory of plain manifests (default: .). --dry-run shows the difference and writes nothing.\n\n" +
+			"root of the tree or a directory of plain manifests (default: .). --dry-run shows the difference and writes nothing;\n" +
+			"what a repair brings to light comes with the next run then.\n\n" +
 			"Exit code 0: everything that carries an edit is repaired. 1: something is left that needs a person. 2: it could not run.",
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -62,36 +66,68 @@ func runFix(ctx context.Context, o fixOptions, path string, stdout, stderr io.Wr
 	if err != nil {
 		return err
 	}
-	t, err := openTree(ctx, o.treeOptions, path, nil)
-	if err != nil {
-		return err
-	}
-	defer t.close()
-	plan, err := planFix(ctx, t, path, only)
-	if err != nil {
-		return err
-	}
-	say := stdout
 	if o.dryRun {
-		say = stderr // what goes to standard output can be given to git apply
-		err = showDiff(stdout, plan)
-	} else {
-		err = plan.Write()
+		plan, err := planFix(ctx, o, path, only)
+		if err != nil {
+			return err
+		}
+		if err := showDiff(stdout, plan); err != nil {
+			return err
+		}
+		// What goes to standard output can be given to git apply.
+		return sayFixed(stderr, plan.Left, fmt.Sprintf("%d to repair in %d files", len(plan.Changed), len(plan.Files())))
 	}
-	if err != nil {
-		return err
+	changed, files := 0, map[string]bool{}
+	for round := 1; ; round++ {
+		plan, err := planFix(ctx, o, path, only)
+		if err != nil {
+			return err
+		}
+		if len(plan.Files()) == 0 || round > maxRounds {
+			return sayFixed(stdout, append(plan.Left, plan.Changed...), fmt.Sprintf("%d repaired in %d files", changed, len(files)))
+		}
+		if err := plan.Write(); err != nil {
+			return err
+		}
+		changed += len(plan.Changed)
+		for _, name := range plan.Files() {
+			files[name] = true
+		}
+		for _, c := range plan.Changed {
+			if _, err := fmt.Fprintf(stdout, "%s: %s: %s: %s\n", c.Place, c.Rule, c.Object, c.What); err != nil {
+				return fmt.Errorf("writing the report: %w", err)
+			}
+		}
 	}
-	if err := sayFixed(say, plan, o.dryRun); err != nil {
+}
+
+// sayFixed says what is left and sums up.
+func sayFixed(to io.Writer, left []fix.Change, sum string) error {
+	for _, c := range left {
+		reason := c.Reason
+		if reason == "" {
+			reason = "each repair makes another one necessary"
+		}
+		if _, err := fmt.Fprintf(to, "%s: %s: %s: left alone, %s (%s)\n", c.Place, c.Rule, c.Object, reason, c.What); err != nil {
+			return fmt.Errorf("writing the report: %w", err)
+		}
+	}
+	if _, err := fmt.Fprintf(to, "%s, %d left alone\n", sum, len(left)); err != nil {
 		return fmt.Errorf("writing the report: %w", err)
 	}
-	if len(plan.Left) > 0 {
+	if len(left) > 0 {
 		return runError{errFindings}
 	}
 	return nil
 }
 
 // planFix checks the tree and plans the repair of what it finds, by the rules with the IDs only; of all when there are none.
-func planFix(ctx context.Context, t *tree, path string, only []string) (*fix.Plan, error) {
+func planFix(ctx context.Context, o fixOptions, path string, only []string) (*fix.Plan, error) {
+	t, err := openTree(ctx, o.treeOptions, path, nil)
+	if err != nil {
+		return nil, err
+	}
+	defer t.close()
 	type found struct {
 		object  *render.Object
 		finding *validators.Finding
@@ -118,35 +154,14 @@ func planFix(ctx context.Context, t *tree, path string, only []string) (*fix.Pla
 	}
 	plan := fix.NewPlan(path, t.rendered)
 	for _, f := range all {
-		o := f.object
-		name := report.Object{APIVersion: o.GetAPIVersion(), Kind: o.GetKind(), Namespace: o.GetNamespace(), Name: o.GetName()}
+		about := f.object
+		name := report.Object{APIVersion: about.GetAPIVersion(), Kind: about.GetKind(), Namespace: about.GetNamespace(), Name: about.GetName()}
 		if !excepted[key{f.finding.Rule.ID, f.finding.Path.String(), f.finding.Message, name}] {
-			plan.Add(o, f.finding)
+			plan.Add(about, f.finding)
 		}
 	}
 	plan.Decide()
 	return plan, nil
-}
-
-func sayFixed(to io.Writer, plan *fix.Plan, dryRun bool) error {
-	if !dryRun {
-		for _, c := range plan.Changed {
-			if _, err := fmt.Fprintf(to, "%s: %s: %s: %s\n", c.Place, c.Rule, c.Object, c.What); err != nil {
-				return err
-			}
-		}
-	}
-	for _, c := range plan.Left {
-		if _, err := fmt.Fprintf(to, "%s: %s: %s: left alone, %s (%s)\n", c.Place, c.Rule, c.Object, c.Reason, c.What); err != nil {
-			return err
-		}
-	}
-	verb := "repaired"
-	if dryRun {
-		verb = "to repair"
-	}
-	_, err := fmt.Fprintf(to, "%d %s in %d files, %d left alone\n", len(plan.Changed), verb, len(plan.Files()), len(plan.Left))
-	return err
 }
 
 func showDiff(to io.Writer, plan *fix.Plan) error {

@@ -121,6 +121,15 @@ func TestFix(t *testing.T) {
 			says: []string{`kustomization-dependency-missing wants something else in the same place (set spec.dependsOn[0].namespace to "away")`,
 				`kustomization-dependency-missing wants something else in the same place (set spec.dependsOn[0].namespace to "flux-system")`, "0 repaired in 0 files, 2 left alone"},
 		},
+		"what a repair brings to light is repaired too": {
+			files: withEnd(with(repository("flux-system", "enablePodMonitor"), map[string]string{
+				"clusters/home/operator.yaml": strings.ReplaceAll(operator("operator"), "apps/operator", "apps/none"),
+				"apps/none/cm.yaml":           "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: none, namespace: apps}\n",
+			}), "clusters/home/db.yaml", strings.Replace(dependsOn, "dependsOn", "dependOn", 1)),
+			rules:   []string{"kustomization-dependency-missing", "unknown-field"},
+			changes: map[string][2]string{"clusters/home/db.yaml": {"dependOn: [{name: operator, namespace: elsewhere}]", "dependsOn: [{name: operator, namespace: flux-system}]"}},
+			says:    []string{"2 repaired in 1 files, 0 left alone"},
+		},
 		"what a patch sets is left alone, with the patch's place": {
 			files: with(repository("flux-system", "enablePodMonitor"), map[string]string{
 				"apps/db/kustomization.yaml": "resources: [cluster.yaml]\npatches:\n  - path: patch.yaml\n",

@@ -405,7 +405,12 @@ func (t *text) move(root *yaml.Node, e validators.Edit) ([]byte, error) {
 		return nil, errors.New("its block cannot be moved; move it by hand")
 	}
 	block := string(t.data[end:t.start(t.blockEnd(f.key, f.value)+1)])
-	entry := key + shifted(strings.TrimRight(strings.ReplaceAll(block, "\r\n", "\n"), "\n"), target.Content[0].Column-f.key.Column)
+	block = strings.TrimRight(strings.ReplaceAll(block, "\r\n", "\n"), "\n")
+	by := target.Content[0].Column - f.key.Column
+	if by > 0 && deeper(block, target.Content[0].Column) {
+		by = 0 // the lines below the key are right where they are
+	}
+	entry := key + shifted(block, by)
 	without, err := t.remove(root, e.From)
 	if err != nil {
 		return nil, err
@@ -435,6 +440,16 @@ func shifted(block string, by int) string {
 		}
 	}
 	return strings.Join(lines, "\n")
+}
+
+// deeper tells whether all lines of a block behind the first begin behind a column.
+func deeper(block string, column int) bool {
+	for i, line := range strings.Split(block, "\n") {
+		if i > 0 && strings.TrimSpace(line) != "" && len(line)-len(strings.TrimLeft(line, " ")) < column {
+			return false
+		}
+	}
+	return true
 }
 
 func hasAnchor(n *yaml.Node) bool {

@@ -69,6 +69,10 @@ spec: {path: 'a''b', list: [{name: x}]} # flow
 			text: "spec:\n  a: 1\n\n  # about c\n  c: 2\ng  x:\n- name: y # z\n- name: q\n", edits: []validators.Edit{move("g  x", "spec.x")},
 			old: "g  x:\n- name: y # z\n- name: q\n", new: "  x:\n  - name: y # z\n  - name: q\n",
 		},
+		"a block that is deep enough already is moved as it stands": {
+			text: "spec:\n  a: 1\ng  x:\n    - name: y\n\n    - name: q", edits: []validators.Edit{move("g  x", "spec.x")},
+			old: "g  x:", new: "  x:",
+		},
 		"sequences at the indentation of their key": {text: "a:\n  l:\n  - x\n  - y\nb: 1\n", edits: []validators.Edit{add("a.m", 1)}, old: "  - y\n", new: "  - y\n  m: 1\n"},
 		"line ends of Windows":                      {text: "a:\r\n  b: 1\r\n# c\r\n", edits: []validators.Edit{add("a.c", "x")}, old: "  b: 1\r\n", new: "  b: 1\r\n  c: x\r\n"},
 		"no line end at the end":                    {text: "a:\n  b: 1", edits: []validators.Edit{add("a.c", "x")}, old: "b: 1", new: "b: 1\n  c: x"},
