@@ -77,7 +77,9 @@ func NewSet(o Options) (*Set, error) {
 func (s *Set) Add(origin string, o *unstructured.Unstructured) error { return s.add(origin, o, false) }
 
 // AddExternal adds a CustomResourceDefinition as Add does, that something else than what is looked at installs: its kind is there from the start.
-func (s *Set) AddExternal(origin string, o *unstructured.Unstructured) error { return s.add(origin, o, true) }
+func (s *Set) AddExternal(origin string, o *unstructured.Unstructured) error {
+	return s.add(origin, o, true)
+}
 
 func (s *Set) add(origin string, o *unstructured.Unstructured, external bool) error {
 	gk, err := declares(o)
