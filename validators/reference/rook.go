@@ -58,9 +58,7 @@ func checkRookProvisioner(ctx context.Context, p *validators.Pass) {
 		f := p.Report(at, have, "no Rook operator of the tree answers to %s; that of %s answers to %s", have, strings.Join(of, ", "), strings.Join(names, ", "))
 		f.Key = have
 		f.Fix = "Name the namespace that Rook's operator is installed in before the first dot. The field cannot be changed on a stored object: it has to be made anew."
-		if len(names) == 1 {
-			f.Edits = []validators.Edit{flux.Set(p.Object.Object, at, names[0])}
-		}
+		// No edit: Flux could not apply it to the object that is stored.
 		return
 	}
 }
