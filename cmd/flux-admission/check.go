@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 
 	"github.com/spf13/cobra"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
@@ -135,7 +136,7 @@ func runCheck(ctx context.Context, o checkOptions, path string, stdin io.Reader,
 		result.Normalize()
 	}
 	result.Tool = report.Tool{Name: "flux-admission", Version: versionString()}
-	opts := report.Options{}
+	opts := report.Options{DocsURL: docsURL, PathPrefix: prefix(path)}
 	if f, ok := stdout.(*os.File); ok {
 		opts.Color = report.ColorWanted(f, os.Getenv)
 	}
@@ -147,6 +148,24 @@ func runCheck(ctx context.Context, o checkOptions, path string, stdin io.Reader,
 		return runError{errFindings}
 	}
 	return nil
+}
+
+// docsURL is where the rules' pages are.
+const docsURL = "https://github.com/flux-admission/flux-admission/blob/main/docs/rules/"
+
+// prefix returns what leads from the working directory, which is the root of the repository where annotations are made, to the files of a tree; empty for
+// the directory itself, and for what is not below it.
+func prefix(path string) string {
+	if !filepath.IsLocal(path) {
+		return ""
+	}
+	if info, err := os.Stat(path); err != nil || !info.IsDir() {
+		return ""
+	}
+	if path = filepath.ToSlash(filepath.Clean(path)); path == "." {
+		return ""
+	}
+	return path + "/"
 }
 
 // checkPolicy binds the policy to check by: the file's, the tree's own, or the one that ships. By the last, the rule on namespaces only warns, folded into

@@ -335,3 +335,21 @@ spec:
 		t.Errorf("with --fetch-charts: %q", got)
 	}
 }
+
+func TestFilesAreNamedFromTheWorkingDirectoryInAnnotations(t *testing.T) {
+	dir := gitTree(t, repository("flux-system", "enabled"))
+	t.Chdir(filepath.Dir(dir))
+	name := filepath.Base(dir)
+	var out bytes.Buffer
+	if err := runCheck(t.Context(), checkOptions{output: "github", failOn: "never"}, name, nil, &out, io.Discard); err != nil {
+		t.Fatal(err)
+	}
+	if want := "file=" + name + "/apps/db/cluster.yaml"; !strings.Contains(out.String(), want) {
+		t.Errorf("the annotations do not have %s:\n%s", want, out.String())
+	}
+	for path, want := range map[string]string{".": "", name: name + "/", dir: "", "../x": "", "-": "", name + "/apps/db/cluster.yaml": ""} {
+		if got := prefix(path); got != want {
+			t.Errorf("the prefix of %s is %q, want %q", path, got, want)
+		}
+	}
+}

@@ -330,7 +330,7 @@ type Options struct {
 	// PathPrefix is put before every file in the formats that name files from the root of a repository (sarif, github), with a slash at its end;
 	// empty when the tree is the repository.
 	PathPrefix string
-	// DocsURL is where a rule's page is, with the rule's name put after it; empty for no links.
+	// DocsURL is the folder with the rules' pages, with a slash at its end: NAME.md is put after it. Empty for no links.
 	DocsURL string
 }
 

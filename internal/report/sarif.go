@@ -159,7 +159,7 @@ func sarifRuleOf(m *validators.Meta, o Options) sarifRule {
 		Properties:           sarifRuleDetails{Tags: []string{"flux", "kubernetes"}, Severity: problemSeverity(m.Severity)},
 	}
 	if o.DocsURL != "" {
-		r.HelpURI = o.DocsURL + url.PathEscape(m.Name)
+		r.HelpURI = o.DocsURL + url.PathEscape(m.Name) + ".md"
 	}
 	return r
 }
