@@ -31,11 +31,11 @@ unit: ## what needs no API server
 
 envtest: ## what needs a real API server
 	@$(BENCH) build
-	go test -timeout $(TIMEOUT) -p 2 ./test/...
+	go test -timeout $(TIMEOUT) -count 1 -p 2 ./test/...
 
 e2e: ## commits through real Flux controllers
 	@$(BENCH) build --flux
-	go test -timeout $(TIMEOUT) -p 1 -tags e2e ./test/e2e/... ./test/flux/...
+	go test -timeout $(TIMEOUT) -count 1 -p 1 -tags e2e ./test/e2e/... ./test/flux/...
 
 bench: ## what a review costs, next to a handler that always allows and to Helm's own validation
 	@$(BENCH) build
