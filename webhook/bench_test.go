@@ -119,7 +119,15 @@ func benchObjects() (*lookup.Memory, error) {
 		"apiVersion": "source.toolkit.fluxcd.io/v1", "kind": "HelmRepository", "metadata": map[string]any{"namespace": "flux-system", "name": "app"},
 		"spec": map[string]any{"url": "https://charts.example.com"},
 	}}
-	objects := lookup.NewMemory(repository)
+	// What the Kustomization names is there, so that no rule complains about it.
+	source := repository.DeepCopy()
+	source.SetKind("GitRepository")
+	source.SetName("home")
+	dependency := repository.DeepCopy()
+	dependency.SetAPIVersion("kustomize.toolkit.fluxcd.io/v1")
+	dependency.SetKind("Kustomization")
+	dependency.SetName("cnpg")
+	objects := lookup.NewMemory(repository, source, dependency)
 	objects.Charts = resolver
 	return objects, nil
 }
