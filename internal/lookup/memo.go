@@ -3,6 +3,8 @@ package lookup
 import (
 	"context"
 	"fmt"
+	"reflect"
+	"slices"
 	"sync"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -68,6 +70,9 @@ func (m *Memo) Chart(ctx context.Context, ref validators.ChartRef) (validators.C
 	m.mu.Unlock()
 	if !ok {
 		a.chart, a.presence, a.err = m.Lookup.Chart(ctx, ref)
+		if a.chart != nil {
+			a.chart = &judgedChart{Chart: a.chart}
+		}
 		m.mu.Lock()
 		if m.charts == nil {
 			m.charts = map[string]chartAnswer{}
@@ -76,4 +81,44 @@ func (m *Memo) Chart(ctx context.Context, ref validators.ChartRef) (validators.C
 		m.mu.Unlock()
 	}
 	return a.chart, a.presence, a.err
+}
+
+// judgedChart is a chart that remembers its verdicts: several rules ask for the same one.
+type judgedChart struct {
+	validators.Chart
+
+	mu       sync.Mutex
+	verdicts []judgedValues
+}
+
+type judgedValues struct {
+	values  validators.Values
+	verdict validators.ValuesVerdict
+	err     error
+}
+
+// maxJudged is the number of verdicts that are remembered: that on the object, that on the stored one, and some to try.
+const maxJudged = 4
+
+// Validate implements validators.Chart. Values are the same when they are the very map and objects: rules take them from the object that they look at.
+func (c *judgedChart) Validate(ctx context.Context, v validators.Values) (validators.ValuesVerdict, error) {
+	c.mu.Lock()
+	for _, known := range c.verdicts {
+		if sameValues(known.values, v) {
+			c.mu.Unlock()
+			return known.verdict, known.err
+		}
+	}
+	c.mu.Unlock()
+	verdict, err := c.Chart.Validate(ctx, v)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.verdicts) < maxJudged && ctx.Err() == nil {
+		c.verdicts = append(c.verdicts, judgedValues{v, verdict, err})
+	}
+	return verdict, err
+}
+
+func sameValues(a, b validators.Values) bool {
+	return a.Namespace == b.Namespace && reflect.ValueOf(a.Inline).Pointer() == reflect.ValueOf(b.Inline).Pointer() && slices.Equal(a.From, b.From)
 }

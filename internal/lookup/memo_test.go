@@ -1,54 +1,52 @@
-package lookup_test
+package lookup
 
 import (
 	"context"
-	"errors"
 	"testing"
 
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/apimachinery/pkg/types"
-
-	"github.com/flux-admission/flux-admission/internal/lookup"
 	"github.com/flux-admission/flux-admission/validators"
 )
 
-// counted counts the questions it is asked.
+// counted counts what it is asked.
 type counted struct {
-	validators.Lookup
-	gets, charts int
+	validators.Chart
+
+	validations int
 }
 
-func (c *counted) Get(ctx context.Context, gk schema.GroupKind, key types.NamespacedName) (*unstructured.Unstructured, validators.Presence, error) {
-	c.gets++
-	return c.Lookup.Get(ctx, gk, key)
+func (c *counted) Validate(context.Context, validators.Values) (validators.ValuesVerdict, error) {
+	c.validations++
+	return validators.ValuesVerdict{HasSchema: true}, nil
 }
 
-func (c *counted) Chart(context.Context, validators.ChartRef) (validators.Chart, validators.Presence, error) {
-	c.charts++
-	return nil, validators.Unknown, errors.New("slow")
+func (c *counted) Resolve(context.Context, validators.Lookup, validators.ChartRef) (validators.Chart, validators.Presence, error) {
+	return c, validators.Present, nil
 }
 
-func TestMemo(t *testing.T) {
-	inner := &counted{Lookup: lookup.NewMemory(object("Secret", "a", "x"))}
-	m := lookup.NewMemo(inner)
-	for range 3 {
-		if o, got, err := m.Get(t.Context(), secretGK, types.NamespacedName{Namespace: "a", Name: "x"}); o == nil || got != validators.Present || err != nil {
-			t.Errorf("Get = %v, %v, %v", o, got, err)
+func TestAVerdictIsAskedForOnceInAReview(t *testing.T) {
+	c := &counted{}
+	m := NewMemo(&Memory{Charts: c})
+	inline := map[string]any{"a": int64(1)}
+	for _, step := range []struct {
+		values validators.Values
+		want   int
+	}{
+		{validators.Values{Namespace: "apps", Inline: inline}, 1},
+		{validators.Values{Namespace: "apps", Inline: inline}, 1},
+		{validators.Values{Namespace: "apps", Inline: map[string]any{"a": int64(1)}}, 2}, // another object's
+		{validators.Values{Namespace: "apps", Inline: inline, From: []validators.ValuesSource{{Kind: "Secret", Name: "s"}}}, 3},
+		{validators.Values{Namespace: "apps"}, 4},
+		{validators.Values{Namespace: "apps"}, 4},
+	} {
+		chart, _, err := m.Chart(t.Context(), validators.ChartRef{Chart: "app"})
+		if err != nil {
+			t.Fatal(err)
 		}
-		if _, got, _ := m.Get(t.Context(), secretGK, types.NamespacedName{Namespace: "a", Name: "y"}); got != validators.Absent {
-			t.Errorf("Get of another = %v", got)
+		if v, err := chart.Validate(t.Context(), step.values); err != nil || !v.HasSchema {
+			t.Fatal(v, err)
 		}
-		for _, version := range []string{"1", "2"} {
-			if _, got, err := m.Chart(t.Context(), validators.ChartRef{Chart: "app", Version: version, ValuesFiles: []string{"x"}}); got != validators.Unknown || text(err) != "slow" {
-				t.Errorf("Chart = %v, %v", got, err)
-			}
+		if c.validations != step.want {
+			t.Fatalf("%d validations after %+v, want %d", c.validations, step.values, step.want)
 		}
-	}
-	if inner.gets != 2 || inner.charts != 2 {
-		t.Errorf("asked for %d objects and %d charts, want 2 and 2", inner.gets, inner.charts)
-	}
-	if _, got, _ := m.Namespace(t.Context(), "a"); got != validators.Absent {
-		t.Errorf("Namespace = %v", got)
 	}
 }
