@@ -1,0 +1,292 @@
+package failures_test
+
+import (
+	"fmt"
+	"net/http"
+	"net/url"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/flux-admission/flux-admission/test/gate"
+)
+
+// The ways in which a policy treats a release without a verdict.
+const (
+	byDefault = "the default"
+	warn      = "Warn"
+	deny      = "Deny"
+)
+
+// shortestCut is a little less than the 256 bytes that a warning may have, whichever characters it is cut between.
+const shortestCut = 240
+
+// trouble is a repository that no chart can be read from.
+type trouble struct {
+	name string
+	// start starts the repository and returns the manifests of the HelmRepository, and of its Secret where it has one.
+	start func(t *testing.T, ns string) string
+	// says matches what the answer says, and no answer to another trouble.
+	says string
+	// outcome is how the lookup of the chart is counted.
+	outcome string
+}
+
+func troubles() []trouble {
+	type starter = func(t *testing.T, ns string) string
+	serves := func(s site) starter {
+		return func(t *testing.T, ns string) string { return source(ns, serve(t, s), "") }
+	}
+	but := func(change func(*site)) starter {
+		s := sound()
+		change(&s)
+		return serves(s)
+	}
+	redirects := func(to string) starter { return serves(site{index: redirect(to)}) }
+	// A login that the repository refuses.
+	refuses := func(change func(*site)) starter {
+		s := sound()
+		change(&s)
+		return func(t *testing.T, ns string) string {
+			return loginSecret(ns) + source(ns, serve(t, s), ", secretRef: {name: login}")
+		}
+	}
+	page, cut := []byte("<!doctype html><title>Sign in</title>"), env.packed[:len(env.packed)/2]
+	const (
+		pending  = `was not there within [0-9.]+m?s and is still being read`
+		loopback = `refused: 127\.0\.0\.1 is a link-local or loopback address`
+	)
+	return []trouble{
+		{"down", func(_ *testing.T, ns string) string { return source(ns, nowhere(), "") }, `connection refused`, "error"},
+		{"down, with a login in its URL", func(_ *testing.T, ns string) string { return source(ns, withLogin(nowhere()), "") }, `connection refused`, "error"},
+		{"slow: 30 s for its index", but(func(s *site) { s.index = slowly(s.index) }), pending, "timeout"},
+		{"slow: 30 s for its archive", but(func(s *site) { s.archive = slowly(s.archive) }), pending, "timeout"},
+		{"silent", serves(site{index: silent}), pending, "timeout"},
+		{"failing: 503", serves(site{index: status(http.StatusServiceUnavailable)}), `/index\.yaml answered 503 Service Unavailable`, "error"},
+		{"lying about the archive's digest", but(func(s *site) { s.index = indexOf("airflow.tgz", []byte("another")) }), `the archive's digest is sha256:[0-9a-f]+`, "error"},
+		{"huge archive that says its size", but(func(s *site) { s.archive = claims(maxArchive + 1) }), `/airflow\.tgz has 10485761 bytes, more than 10485760`, "error"},
+		{"huge archive that does not", but(func(s *site) { s.archive = endless }), `/airflow\.tgz has more than 10485760 bytes`, "error"},
+		{"huge index", serves(site{index: claims(maxIndex + 1)}), `/index\.yaml has 52428801 bytes, more than 52428800`, "error"},
+		{"redirecting to loopback", func(t *testing.T, ns string) string {
+			return source(ns, serve(t, redirect(serve(t, sound())+"/index.yaml?token="+inARedirect)), "")
+		}, loopback, "error"},
+		{"with an archive on loopback", func(t *testing.T, ns string) string {
+			return source(ns, serve(t, site{index: indexOf(serve(t, sound())+"/airflow.tgz?token="+inARedirect, env.packed)}), "")
+		}, loopback, "error"},
+		{"redirecting to link-local", redirects("http://169.254.169.254/latest/meta-data?token=" + inARedirect), `refused: 169\.254\.169\.254 is a link-local or loopback address`, "error"},
+		{"redirecting to itself", redirects("/index.yaml"), `redirects more than 5 times`, "error"},
+		{"redirecting from https to http", func(t *testing.T, ns string) string {
+			url, authority := serveTLS(t, redirect(serve(t, sound())+"/index.yaml"))
+			return authoritySecret(ns, authority) + source(ns, url, ", certSecretRef: {name: authority}")
+		}, `redirects from https to http`, "error"},
+		{"TLS of an unknown authority", func(t *testing.T, ns string) string {
+			url, _ := serveTLS(t, sound())
+			return source(ns, url, "")
+		}, `certificate signed by unknown authority`, "error"},
+		{"TLS for another name", func(t *testing.T, ns string) string {
+			url, authority := serveTLS(t, sound())
+			return authoritySecret(ns, authority) + source(ns, strings.Replace(url, "127.0.0.1", "localhost", 1), ", certSecretRef: {name: authority}")
+		}, `certificate is valid for .*not localhost`, "error"},
+		{"no TLS where the URL says https", func(t *testing.T, ns string) string {
+			return source(ns, strings.Replace(serve(t, sound()), "http://", "https://", 1), "")
+		}, `first record does not look like a TLS handshake`, "error"},
+		{"credentials wrong: 401", refuses(func(s *site) { s.index = status(http.StatusUnauthorized) }),
+			`/index\.yaml answered 401 Unauthorized: the source's credentials are missing or not accepted`, "error"},
+		{"credentials wrong for the archive: 403", refuses(func(s *site) { s.archive = status(http.StatusForbidden) }),
+			`/airflow\.tgz answered 403 Forbidden: the source's credentials are missing or not accepted`, "error"},
+		{"credentials that are not there", func(t *testing.T, ns string) string {
+			return source(ns, serve(t, sound()), ", secretRef: {name: login}")
+		}, `its Secret failures-\w+/login does not exist`, "error"},
+		{"without an index", serves(site{index: http.NotFound}), `/index\.yaml answered 404 Not Found`, "error"},
+		{"without the archive", but(func(s *site) { s.archive = http.NotFound }), `/airflow\.tgz answered 404 Not Found`, "error"},
+		{"index is not YAML", serves(site{index: answer([]byte("entries: ["))}), `the repository's index is not YAML`, "error"},
+		{"index is a web page", serves(site{index: answer(page)}), `the repository's index is not YAML`, "error"},
+		{"archive is not a gzip", serves(site{indexOf("airflow.tgz", page), answer(page)}), `reading the chart archive: it is not a gzip file`, "error"},
+		{"archive is cut short", serves(site{indexOf("airflow.tgz", cut), answer(cut)}), `reading the chart archive: "airflow/[^"]+": unexpected EOF`, "error"},
+	}
+}
+
+// Each repository is asked for anew under each policy: what is remembered of one would answer for the next.
+func TestARepositoryInTrouble(t *testing.T) {
+	if env.timeout >= slowness/2 {
+		t.Fatalf("the API server waits %s for the gate: a repository that takes %s would prove nothing", env.timeout, slowness)
+	}
+	all := troubles()
+	var table strings.Builder
+	for _, onUnknown := range []string{byDefault, warn, deny} {
+		setPolicy(t, onUnknown)
+		for _, tc := range all {
+			t.Run(fmt.Sprintf("onUnknown is %s/%s", onUnknown, tc.name), func(t *testing.T) {
+				verdict, words := review(t, tc, onUnknown)
+				fmt.Fprintf(&table, "\n%-7s | %-38s | %-8s | %s", onUnknown, tc.name, verdict, words)
+				if strings.HasSuffix(words, "…") {
+					return // a warning is cut where the API server may cut it, and the names in it may be long
+				}
+				for _, other := range all {
+					if matched := regexp.MustCompile(other.says).MatchString(words); matched != (other.says == tc.says) {
+						t.Errorf("the words %q\nmatch %q (%s): %t", words, other.says, other.name, matched)
+					}
+				}
+			})
+		}
+	}
+	t.Logf("onUnknown, trouble, verdict, words:%s", table.String())
+	said := env.gate.Log()
+	events, err := env.cp.AuditEvents()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range events {
+		said += fmt.Sprint(e.Annotations)
+	}
+	keepsSecrets(t, said)
+}
+
+// review sends a release with wrong values whose chart comes from a repository in trouble. It returns how the gate counts the answer, and what it says.
+func review(t *testing.T, tc trouble, onUnknown string) (verdict, words string) {
+	t.Helper()
+	ns := namespace(t)
+	if answer := write(t, "apply", tc.start(t, ns)); answer.Err != nil {
+		t.Fatal(answer.Err)
+	}
+	verdict = map[string]string{byDefault: "recorded", warn: "warned", deny: "denied"}[onUnknown]
+	counters := []struct {
+		name   string
+		labels []string
+	}{
+		{"flux_admission_reviews_total", []string{"webhook=validate", "kind=HelmRelease", "verdict=" + verdict}},
+		{"flux_admission_unknown_total", []string{"rule=helm-values-schema"}},
+		{"flux_admission_chart_lookups_total", []string{"source=HelmRepository", "outcome=" + tc.outcome}},
+	}
+	var before []float64
+	for _, c := range counters {
+		before = append(before, metric(t, c.name, c.labels...))
+	}
+	answer := try(t, release(ns, bad))
+	for i, c := range counters {
+		if now := metric(t, c.name, c.labels...); now <= before[i] {
+			t.Errorf("%s%v stays at %v", c.name, c.labels, now)
+		}
+	}
+	// Whatever becomes of the release, the audit log says why there is no verdict, and the user hears the same.
+	audited, others, _ := strings.Cut(annotation(t, ns, "unknown"), "\n")
+	reason, ok := strings.CutPrefix(audited, "HR001 helm-values-schema the chart is not known: ")
+	if !ok || !regexp.MustCompile(tc.says).MatchString(reason) {
+		t.Errorf("the audit log says %q, want %q in it", audited, tc.says)
+	}
+	if strings.Count(others, reason) != 2 {
+		t.Errorf("the audit log says %q of the other rules that ask for the chart, want the same reason of two", others)
+	}
+	full := "HR001 helm-values-schema could not be checked: the chart is not known: " + reason
+	switch onUnknown {
+	case byDefault:
+		words = audited
+		if answer.Err != nil || len(answer.Warnings) > 0 {
+			t.Errorf("the answer is %s; want it allowed without a warning", answer)
+		}
+	case warn:
+		words = strings.Join(answer.Warnings, "\n")
+		start, cut := strings.CutSuffix(words, "…")
+		if answer.Err != nil || words != full && !(cut && len(words) > shortestCut && strings.HasPrefix(full, start)) {
+			t.Errorf("the answer is %s; want it allowed with the warning %s", answer, full)
+		}
+	case deny:
+		words = answer.String()
+		if answer.Err == nil || !strings.Contains(words, "Error from server (Forbidden)") || !strings.HasSuffix(words, "denied the request: "+full) {
+			t.Errorf("the answer is %s; want a denial: %s", answer, full)
+		}
+	}
+	keepsSecrets(t, answer.String())
+	return verdict, words
+}
+
+func keepsSecrets(t *testing.T, text string) {
+	t.Helper()
+	for _, credential := range []string{login, password, inTheURL, inARedirect} {
+		for _, form := range []string{credential, url.QueryEscape(credential)} {
+			if strings.Contains(text, form) {
+				t.Errorf("%q is quoted", form)
+			}
+		}
+	}
+}
+
+// What a slow source has is told to nobody who waits, but counted and logged, and known to the next review. A source that never answers is given up.
+func TestASlowSourceInTheEnd(t *testing.T) {
+	setPolicy(t, byDefault)
+	slow, never := namespace(t), namespace(t)
+	repository := sound()
+	repository.index = slowly(repository.index)
+	for ns, s := range map[string]site{slow: repository, never: {index: silent}} {
+		if answer := write(t, "apply", source(ns, serve(t, s), "")); answer.Err != nil {
+			t.Fatal(answer.Err)
+		}
+	}
+	fetches, verdicts := "flux_admission_chart_fetch_duration_seconds", "flux_admission_late_verdicts_total"
+	fetched := metric(t, fetches, "source=HelmRepository", "outcome=fetched")
+	failed := metric(t, fetches, "source=HelmRepository", "outcome=error")
+	invalid := metric(t, verdicts, "rule=helm-values-schema", "verdict=invalid")
+	unknown := metric(t, verdicts, "rule=helm-values-schema", "verdict=unknown")
+	for _, ns := range []string{slow, never} {
+		if answer := try(t, release(ns, bad)); answer.Err != nil {
+			t.Fatalf("before there is a verdict: %v", answer.Err)
+		}
+	}
+	eventually(t, "the verdicts came", func() bool {
+		return metric(t, verdicts, "rule=helm-values-schema", "verdict=invalid") == invalid+1 && metric(t, verdicts, "rule=helm-values-schema", "verdict=unknown") > unknown
+	})
+	if now := metric(t, fetches, "source=HelmRepository", "outcome=fetched"); now != fetched+1 {
+		t.Errorf("%v charts were fetched, want %v", now, fetched+1)
+	}
+	if now := metric(t, fetches, "source=HelmRepository", "outcome=error"); now <= failed {
+		t.Errorf("%v fetches failed, as before", now)
+	}
+	// Each line is of one namespace, and says it all.
+	for name, want := range map[string]*regexp.Regexp{
+		"the late verdict":         regexp.MustCompile(`"Judged a release after its review".*"namespace":"` + slow + `".*"verdict":"invalid".*HR001.*existingSecret`),
+		"that there is none":       regexp.MustCompile(`"Judged a release after its review".*"namespace":"` + never + `".*"verdict":"unknown".*HR001.*timeout awaiting response headers`),
+		"why a chart was not read": regexp.MustCompile(`"could not read a chart".* of HelmRepository ` + never + `/charts".*timeout awaiting response headers`),
+	} {
+		eventually(t, "the log says "+name, func() bool { return want.MatchString(env.gate.Log()) })
+	}
+	if answer := try(t, release(slow, bad)); answer.Err == nil || !strings.Contains(answer.Err.Error(), "/data/metadataConnection") {
+		t.Errorf("the next review of bad values: %s; want a refusal", answer)
+	}
+	if answer := try(t, release(slow, good)); answer.Err != nil {
+		t.Errorf("the next review of good values: %s; want it allowed", answer)
+	}
+	keepsSecrets(t, env.gate.Log())
+}
+
+// The address that a redirect leads to is refused for where it is, and for nothing else.
+func TestARedirectToLoopbackIsFollowedWithTheFlag(t *testing.T) {
+	restart(t, "--charts-allow-local")
+	defer restart(t)
+	setPolicy(t, byDefault)
+	ns := namespace(t)
+	elsewhere := serve(t, sound())
+	moved := func(w http.ResponseWriter, r *http.Request) { redirect(elsewhere+r.URL.Path)(w, r) }
+	if answer := write(t, "apply", source(ns, serve(t, site{moved, moved}), "")); answer.Err != nil {
+		t.Fatal(answer.Err)
+	}
+	if answer := try(t, release(ns, bad)); answer.Err == nil || !strings.Contains(answer.Err.Error(), "/data/metadataConnection") {
+		t.Errorf("bad values: %s; want a refusal", answer)
+	}
+	if answer := try(t, release(ns, good)); answer.Err != nil {
+		t.Errorf("good values: %s; want them allowed", answer)
+	}
+}
+
+// restart starts the gate anew at its address, with arguments added.
+func restart(t *testing.T, args ...string) {
+	t.Helper()
+	if err := env.gate.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	options := env.options
+	options.Args = args
+	var err error
+	if env.gate, err = gate.Start(t.Context(), env.cp, options); err != nil {
+		t.Fatal(err)
+	}
+}
