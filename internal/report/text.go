@@ -158,18 +158,25 @@ func (t *textWriter) finding(g *folded, o Options) {
 	}
 	if n := len(g.rest); n > 0 {
 		var places []string
-		for _, other := range g.rest[:min(n, maxPlaces)] {
-			place := other.Object.String()
+		here := f.Place().String()
+		for _, other := range g.rest {
+			place := printable(other.Object.String())
 			if other.File != "" {
-				place = other.Place().String()
+				place = printable(other.Place().String())
 			}
-			places = append(places, printable(place))
+			// Several clusters, or namespaces, may share a file.
+			if (f.File == "" || place != here) && !slices.Contains(places, place) {
+				places = append(places, place)
+			}
 		}
-		list := strings.Join(places, ", ")
-		if n > maxPlaces {
+		list := ": " + strings.Join(places[:min(len(places), maxPlaces)], ", ")
+		if len(places) > maxPlaces {
 			list += ", …"
 		}
-		t.line("      %s", t.paint(cyan, fmt.Sprintf("and %s: %s", count(n, "more like it", "more like it"), list)))
+		if len(places) == 0 {
+			list = " in the same place"
+		}
+		t.line("      %s", t.paint(cyan, fmt.Sprintf("and %s%s", count(n, "more like it", "more like it"), list)))
 	}
 }
 
