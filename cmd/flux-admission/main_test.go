@@ -116,6 +116,7 @@ func TestAMistakeIsToldInOneLineThatSaysWhatToDo(t *testing.T) {
 		"a certificate not there":   {append(free, "--tls-cert-file="+missing, "--tls-key-file="+missing, "--kubeconfig="+kubeconfig(t, answers(t))), []string{"--tls-cert-file", missing}},
 		"charts that are not there": {append(free, "--charts="+missing, "--kubeconfig="+kubeconfig(t, answers(t))), []string{"--charts", missing}},
 		"a chart cache of no size":  {append(free, "--chart-cache=much", "--kubeconfig="+kubeconfig(t, answers(t))), []string{"--chart-cache much: give a size in bytes such as 256Mi"}},
+		"a wait that is too long":   {append(free, "--chart-wait=20s", "--kubeconfig="+kubeconfig(t, answers(t))), []string{"--chart-wait 20s: give 0 to 4s; the API server waits 5 s for the whole review"}},
 		"a CA that lives too short": {append(free, "--ca-duration=1h", "--leaf-duration=1h", "--kubeconfig="+kubeconfig(t, answers(t))), []string{"--ca-duration", "at least twice as long"}},
 	} {
 		t.Run(name, func(t *testing.T) {

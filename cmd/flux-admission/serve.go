@@ -166,7 +166,10 @@ func serve(ctx context.Context, o serveOptions) error {
 		defer func() { _ = metricsListener.Close() }()
 	}
 
-	// The charts.
+	// The charts. What a review waits for has to be there before the API server gives up on the review.
+	if most := (registration.TimeoutSeconds - 1) * time.Second; o.chartWait < 0 || o.chartWait > most {
+		return fmt.Errorf("--chart-wait %s: give 0 to %s; the API server waits %d s for the whole review", o.chartWait, most, registration.TimeoutSeconds)
+	}
 	chartCache, err := resource.ParseQuantity(o.chartCache)
 	if err != nil || chartCache.Value() <= 0 {
 		return fmt.Errorf("--chart-cache %s: give a size in bytes such as 256Mi", o.chartCache)

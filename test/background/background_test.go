@@ -1,19 +1,14 @@
 // Package background_test shows on a real API server what the gate does behind reviews: it watches kinds that are installed after its start, has charts
-// read before they are needed, and judges releases whose chart came too late for their review. And it shows what is said of sources in every kind of trouble.
+// read before they are needed, and judges releases whose chart came too late for their review.
 package background_test
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
-	"io"
-	"log"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -31,8 +26,6 @@ import (
 	"github.com/flux-admission/flux-admission/test/gate"
 	"github.com/flux-admission/flux-admission/test/writepath"
 )
-
-const login, password = "reader", "let-me-in"
 
 // patience is what the gate may wait for a chart, far below what the slow source takes and what the API server waits for the gate.
 const patience = 500 * time.Millisecond
@@ -184,150 +177,5 @@ func TestAReleaseIsJudgedWhenItsChartComesLate(t *testing.T) {
 		if !strings.Contains(env.gate.Log(), want) {
 			t.Errorf("the log does not say %q:\n%s", want, env.gate.LogTail())
 		}
-	}
-}
-
-// Sources in trouble: the release passes by default, the words tell what is wrong, and with onUnknown: Deny they come as a refusal from the gate, well before
-// the API server gives up on it.
-func TestSourcesInTrouble(t *testing.T) {
-	archive, err := filepath.Glob(filepath.Join(env.web, "airflow-*.tgz"))
-	if err != nil || len(archive) != 1 {
-		t.Fatalf("archives %v: %v", archive, err)
-	}
-	packed, err := os.ReadFile(archive[0])
-	if err != nil {
-		t.Fatal(err)
-	}
-	index := func(url, digest string) string {
-		return "apiVersion: v1\nentries:\n  airflow:\n    - {apiVersion: v2, name: airflow, version: 1.16.0, urls: [\"" + url + "\"], digest: \"" + digest + "\"}\n"
-	}
-	serve := func(t *testing.T, handler http.HandlerFunc) string {
-		s := httptest.NewServer(handler)
-		t.Cleanup(func() {
-			s.CloseClientConnections()
-			s.Close()
-		})
-		return s.URL
-	}
-	repository := func(text string, file http.HandlerFunc) http.HandlerFunc {
-		return func(w http.ResponseWriter, r *http.Request) {
-			if r.URL.Path == "/index.yaml" {
-				_, _ = io.WriteString(w, text)
-				return
-			}
-			file(w, r)
-		}
-	}
-	for name, tc := range map[string]struct {
-		url   func(t *testing.T, ns string) string
-		extra string // of the HelmRepository's spec
-		says  string // regexp
-	}{
-		"down": {func(t *testing.T, _ string) string {
-			s := httptest.NewServer(http.NotFoundHandler())
-			s.Close()
-			return s.URL
-		}, "", "connection refused"},
-		"slow": {func(t *testing.T, _ string) string {
-			return serve(t, func(_ http.ResponseWriter, r *http.Request) {
-				select {
-				case <-time.After(30 * time.Second):
-				case <-r.Context().Done():
-				}
-			})
-		}, "", "was not there within 500ms and is still being read|is still being read"},
-		"lying": {func(t *testing.T, _ string) string {
-			return serve(t, repository(index("airflow.tgz", strings.Repeat("0", 64)), func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(packed) }))
-		}, "", "the archive's digest is sha256:[0-9a-f]{64}, and sha256:0{64} was promised"},
-		"huge": {func(t *testing.T, _ string) string {
-			return serve(t, repository(index("airflow.tgz", strings.Repeat("1", 64)), func(w http.ResponseWriter, r *http.Request) {
-				block := make([]byte, 1<<20)
-				for r.Context().Err() == nil {
-					if _, err := w.Write(block); err != nil {
-						return
-					}
-				}
-			}))
-		}, "", "larger than|more than"},
-		"redirecting to the metadata service": {func(t *testing.T, _ string) string {
-			return serve(t, func(w http.ResponseWriter, r *http.Request) {
-				http.Redirect(w, r, "http://169.254.169.254/latest/meta-data", http.StatusFound)
-			})
-		}, "", "link-local"},
-		"broken TLS": {func(t *testing.T, _ string) string {
-			s := httptest.NewUnstartedServer(http.FileServer(http.Dir(env.web)))
-			s.Config.ErrorLog = log.New(io.Discard, "", 0)
-			s.StartTLS()
-			t.Cleanup(s.Close)
-			return s.URL
-		}, "", "certificate signed by unknown authority"},
-		"wrong credentials": {func(t *testing.T, ns string) string {
-			secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "login"}, StringData: map[string]string{"username": login, "password": password + "-no-more"}}
-			if err := env.client.Create(t.Context(), secret); err != nil {
-				t.Fatal(err)
-			}
-			return serve(t, func(w http.ResponseWriter, r *http.Request) {
-				if u, p, _ := r.BasicAuth(); u != login || p != password {
-					w.WriteHeader(http.StatusUnauthorized)
-				}
-			})
-		}, ", secretRef: {name: login}", "401"},
-		"an index that is none": {func(t *testing.T, _ string) string {
-			return serve(t, repository("entries: [", nil))
-		}, "", "index"},
-		"an archive that is none": {func(t *testing.T, _ string) string {
-			text := sha256.Sum256([]byte("hello"))
-			return serve(t, repository(index("airflow.tgz", hex.EncodeToString(text[:])), func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "hello") }))
-		}, "", "gzip|archive"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			ns := namespace(t)
-			url := tc.url(t, ns)
-			setPolicy(t, "Allow")
-			if out := apply(t, manifests(ns, url, tc.extra, bad)); out.Err != nil {
-				t.Errorf("by default the release is refused: %v", out.Err)
-			}
-			setPolicy(t, "Deny")
-			out := apply(t, strings.ReplaceAll(release(ns, bad), "name: airflow", "name: again"))
-			if out.Err == nil {
-				t.Fatal("with onUnknown: Deny the release passes")
-			}
-			words := regexp.MustCompile(`helm-values-schema[^"]*`).FindString(out.Err.Error())
-			if words == "" {
-				words = out.Err.Error()
-			}
-			t.Logf("%s: allowed by default; with onUnknown: Deny: %s", name, words)
-			if !regexp.MustCompile(tc.says).MatchString(out.Err.Error()) {
-				t.Errorf("the refusal does not say %q", tc.says)
-			}
-			if strings.Contains(out.Err.Error(), password) || strings.Contains(env.gate.Log(), password) {
-				t.Error("a credential is quoted")
-			}
-		})
-	}
-	for _, outcome := range []string{"error", "timeout"} {
-		eventually(t, 1, "flux_admission_chart_lookups_total", "outcome="+outcome)
-	}
-	eventually(t, 1, "flux_admission_chart_fetch_duration_seconds", "outcome=error")
-	if !strings.Contains(env.gate.Log(), "could not read a chart") {
-		t.Error("the log does not tell of charts that could not be read")
-	}
-}
-
-// setPolicy applies the policy that says what is done about releases without a verdict, and waits until it is in force.
-func setPolicy(t *testing.T, onUnknown string) {
-	t.Helper()
-	out := apply(t, `apiVersion: flux-admission.dev/v1alpha1
-kind: AdmissionPolicy
-metadata: {name: default}
-spec:
-  rules:
-    helm-values-schema: {action: Deny, onUnknown: `+onUnknown+`}
-`)
-	if out.Err != nil {
-		t.Fatal(out.Err)
-	}
-	if err := env.gate.WaitPolicy(t.Context(), env.client); err != nil {
-		t.Fatal(err)
 	}
 }

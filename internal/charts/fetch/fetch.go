@@ -142,7 +142,14 @@ func transport(c Credentials, allowed func(netip.Addr) bool) *http.Transport {
 		proxy = http.ProxyURL(c.Proxy)
 	}
 	return &http.Transport{
-		Proxy:                  proxy,
+		Proxy: func(req *http.Request) (*url.URL, error) {
+			through, err := proxy(req)
+			if err != nil || through == nil {
+				return through, err
+			}
+			// The dialer sees the proxy's address only, so where the request leads is looked at here.
+			return through, checkHost(req.Context(), req.URL.Hostname(), allowed)
+		},
 		DialContext:            d.DialContext,
 		TLSClientConfig:        c.TLS,
 		TLSHandshakeTimeout:    10 * time.Second,
@@ -152,6 +159,29 @@ func transport(c Credentials, allowed func(netip.Addr) bool) *http.Transport {
 		IdleConnTimeout:        30 * time.Second,
 		ForceAttemptHTTP2:      true,
 	}
+}
+
+// resolveTimeout bounds the look at a name that a proxy is to be asked for.
+const resolveTimeout = 2 * time.Second
+
+// checkHost refuses a host whose addresses are not allowed. A name that only the proxy can resolve is left to it.
+func checkHost(ctx context.Context, host string, allowed func(netip.Addr) bool) error {
+	addresses := []netip.Addr{}
+	if ip, err := netip.ParseAddr(host); err == nil {
+		addresses = append(addresses, ip)
+	} else {
+		ctx, cancel := context.WithTimeout(ctx, resolveTimeout)
+		defer cancel()
+		if found, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host); err == nil {
+			addresses = found
+		}
+	}
+	for _, ip := range addresses {
+		if !allowed(ip.Unmap().WithZone("")) {
+			return fmt.Errorf("%w: %s is a link-local or loopback address", ErrRefused, ip)
+		}
+	}
+	return nil
 }
 
 // Close closes idle connections. Requests under way are ended by their contexts.
@@ -245,7 +275,7 @@ func (c *Client) once(ctx context.Context, u *url.URL, limit int64) (body []byte
 		return nil, nil, &StatusError{URL: Shown(u), Code: resp.StatusCode}
 	}
 	if resp.ContentLength > limit {
-		return nil, nil, fmt.Errorf("%s has %d bytes, more than %d", Shown(u), resp.ContentLength, limit)
+		return nil, nil, fmt.Errorf("%s has %d bytes, and %d are the most that is read", Shown(u), resp.ContentLength, limit)
 	}
 	body, err = io.ReadAll(io.LimitReader(resp.Body, limit+1))
 	if err != nil {
