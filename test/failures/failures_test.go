@@ -64,9 +64,9 @@ func troubles() []trouble {
 		{"silent", serves(site{index: silent}), pending, "timeout"},
 		{"failing: 503", serves(site{index: status(http.StatusServiceUnavailable)}), `/index\.yaml answered 503 Service Unavailable`, "error"},
 		{"lying about the archive's digest", but(func(s *site) { s.index = indexOf("airflow.tgz", []byte("another")) }), `the archive's digest is sha256:[0-9a-f]+`, "error"},
-		{"huge archive that says its size", but(func(s *site) { s.archive = claims(maxArchive + 1) }), `/airflow\.tgz has 10485761 bytes, more than 10485760`, "error"},
+		{"huge archive that says its size", but(func(s *site) { s.archive = claims(maxArchive + 1) }), `/airflow\.tgz has 10485761 bytes, and 10485760 are the most that is read`, "error"},
 		{"huge archive that does not", but(func(s *site) { s.archive = endless }), `/airflow\.tgz has more than 10485760 bytes`, "error"},
-		{"huge index", serves(site{index: claims(maxIndex + 1)}), `/index\.yaml has 52428801 bytes, more than 52428800`, "error"},
+		{"huge index", serves(site{index: claims(maxIndex + 1)}), `/index\.yaml has 52428801 bytes, and 52428800 are the most that is read`, "error"},
 		{"redirecting to loopback", func(t *testing.T, ns string) string {
 			return source(ns, serve(t, redirect(serve(t, sound())+"/index.yaml?token="+inARedirect)), "")
 		}, loopback, "error"},
