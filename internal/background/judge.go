@@ -91,7 +91,7 @@ func (j *Judge) Later(r validators.Request, d policy.Decision) {
 		return
 	}
 	j.init()
-	s := subject{r.Object.GroupVersionKind().GroupKind(), types.NamespacedName{Namespace: r.Object.GetNamespace(), Name: r.Object.GetName()}}
+	s := subject{r.Object.GroupVersionKind().GroupKind(), named(r.Object)}
 	j.mu.Lock()
 	_, there := j.waiting[s]
 	full := !there && len(j.waiting) >= maxWaiting
@@ -109,28 +109,15 @@ func (j *Judge) Later(r validators.Request, d policy.Decision) {
 // Start implements manager.Runnable: it judges until the context ends.
 func (j *Judge) Start(ctx context.Context) error {
 	j.init()
-	var running sync.WaitGroup
-	for range workers {
-		running.Go(func() {
-			for {
-				s, stopped := j.queue.Get()
-				if stopped {
-					return
-				}
-				j.mu.Lock()
-				t, ok := j.waiting[s]
-				delete(j.waiting, s)
-				j.mu.Unlock()
-				if ok && ctx.Err() == nil {
-					j.judge(ctx, t)
-				}
-				j.queue.Done(s)
-			}
-		})
-	}
-	<-ctx.Done()
-	j.queue.ShutDown()
-	running.Wait()
+	work(ctx, j.queue, func(s subject) {
+		j.mu.Lock()
+		t, ok := j.waiting[s]
+		delete(j.waiting, s)
+		j.mu.Unlock()
+		if ok && ctx.Err() == nil {
+			j.judge(ctx, t)
+		}
+	})
 	return nil
 }
 
@@ -192,4 +179,24 @@ func worst(verdicts map[string]Verdict) Verdict {
 // named is the key of an object.
 func named(o *unstructured.Unstructured) types.NamespacedName {
 	return types.NamespacedName{Namespace: o.GetNamespace(), Name: o.GetName()}
+}
+
+// work does what is queued, several at a time, until the context ends; then it waits for what is being done.
+func work[T comparable](ctx context.Context, queue workqueue.TypedInterface[T], do func(T)) {
+	var running sync.WaitGroup
+	for range workers {
+		running.Go(func() {
+			for {
+				item, stopped := queue.Get()
+				if stopped {
+					return
+				}
+				do(item)
+				queue.Done(item)
+			}
+		})
+	}
+	<-ctx.Done()
+	queue.ShutDown()
+	running.Wait()
 }

@@ -79,24 +79,11 @@ func revision(o *unstructured.Unstructured) string {
 func (w *Warmer) Start(ctx context.Context) error {
 	w.init()
 	limit := rate.NewLimiter(warmRate, warmBurst)
-	var running sync.WaitGroup
-	for range workers {
-		running.Go(func() {
-			for {
-				key, stopped := w.queue.Get()
-				if stopped {
-					return
-				}
-				if limit.Wait(ctx) == nil {
-					w.warm(ctx, key)
-				}
-				w.queue.Done(key)
-			}
-		})
-	}
-	<-ctx.Done()
-	w.queue.ShutDown()
-	running.Wait()
+	work(ctx, w.queue, func(key types.NamespacedName) {
+		if limit.Wait(ctx) == nil {
+			w.warm(ctx, key)
+		}
+	})
 	return nil
 }
 

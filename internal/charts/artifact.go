@@ -9,7 +9,6 @@ import (
 
 	"github.com/fluxcd/pkg/chartutil"
 	"github.com/opencontainers/go-digest"
-	"helm.sh/helm/v4/pkg/chart/common"
 	chart "helm.sh/helm/v4/pkg/chart/v2"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
@@ -150,12 +149,9 @@ func replaceValues(ch *chart.Chart, files map[string][]byte, ref validators.Char
 			}
 			return fmt.Errorf("it has no values file %s", name)
 		}
-		if err := archive.CheckYAML(data); err != nil {
-			return fmt.Errorf("values file %s: %w", name, err)
-		}
-		values, err := common.ReadValues(data)
+		values, err := readValuesFile(name, data)
 		if err != nil {
-			return fmt.Errorf("values file %s is not YAML", name)
+			return err
 		}
 		merged = chartutil.MergeMaps(merged, values)
 	}

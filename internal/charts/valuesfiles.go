@@ -31,12 +31,9 @@ func mergeValuesFiles(ch *chart.Chart, files []string, ignoreMissing bool) error
 			}
 			return fmt.Errorf("it has no values file %s", name)
 		}
-		if err := archive.CheckYAML(data); err != nil {
-			return fmt.Errorf("values file %s: %w", name, err)
-		}
-		values, err := common.ReadValues(data)
+		values, err := readValuesFile(name, data)
 		if err != nil {
-			return fmt.Errorf("values file %s is not YAML", name)
+			return err
 		}
 		merged = chartutil.MergeMaps(merged, values)
 	}
@@ -45,6 +42,18 @@ func mergeValuesFiles(ch *chart.Chart, files []string, ignoreMissing bool) error
 		ch.Values = merged
 	}
 	return nil
+}
+
+// readValuesFile reads a values file that is not the chart's own. The error quotes nothing of it.
+func readValuesFile(name string, data []byte) (map[string]any, error) {
+	if err := archive.CheckYAML(data); err != nil {
+		return nil, fmt.Errorf("values file %s: %w", name, err)
+	}
+	values, err := common.ReadValues(data)
+	if err != nil {
+		return nil, fmt.Errorf("values file %s is not YAML", name)
+	}
+	return values, nil
 }
 
 func file(ch *chart.Chart, name string) ([]byte, bool) {
