@@ -22,7 +22,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/yaml"
 
-	"github.com/flux-admission/flux-admission/webhook/registration"
+	"github.com/flux-admission/flux-admission/webhook/webhookconfig"
 )
 
 // largeChart is a chart with a schema of Airflow's size, and values that it accepts.
@@ -182,7 +182,7 @@ func BenchmarkLargeRelease(b *testing.B) {
 			handler := newBenchWith(g, objects, logr.Discard()).handler
 			body := c.review(b)
 			once := func(w http.ResponseWriter) {
-				req, err := http.NewRequestWithContext(b.Context(), http.MethodPost, registration.ValidatePath, bytes.NewReader(body))
+				req, err := http.NewRequestWithContext(b.Context(), http.MethodPost, webhookconfig.ValidatePath, bytes.NewReader(body))
 				if err != nil {
 					b.Fatal(err)
 				}

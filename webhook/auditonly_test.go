@@ -18,10 +18,10 @@ import (
 
 	"github.com/flux-admission/flux-admission/internal/policy"
 	"github.com/flux-admission/flux-admission/mutators"
+	"github.com/flux-admission/flux-admission/test/ruletest"
 	"github.com/flux-admission/flux-admission/validators"
 	allvalidators "github.com/flux-admission/flux-admission/validators/all"
-	"github.com/flux-admission/flux-admission/validators/ruletest"
-	"github.com/flux-admission/flux-admission/webhook/registration"
+	"github.com/flux-admission/flux-admission/webhook/webhookconfig"
 )
 
 // blind is a lookup that can see nothing.
@@ -153,11 +153,11 @@ func holdAuditOnly(t *testing.T, p *policy.Policy, c *ruletest.Case, l validator
 	if err != nil {
 		t.Fatal(err)
 	}
-	response := b.post(t, registration.ValidatePath, string(body))
+	response := b.post(t, webhookconfig.ValidatePath, string(body))
 	if !response.Allowed || len(response.Warnings) > 0 {
 		t.Errorf("allowed %v, warnings %q; want an answer that is allowed in silence", response.Allowed, response.Warnings)
 	}
-	if c.Request.Old != nil && registration.Unchanged(c.Request.Object, c.Request.Old) {
+	if c.Request.Old != nil && webhookconfig.Unchanged(c.Request.Object, c.Request.Old) {
 		return // passed, not evaluated
 	}
 	if got, want := sum(t, b, "flux_admission_findings_total"), float64(len(d.Audit)); got != want {

@@ -30,9 +30,9 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
 
-	"github.com/flux-admission/flux-admission/internal/charts"
+	"github.com/flux-admission/flux-admission/internal/chartsource"
 	"github.com/flux-admission/flux-admission/internal/lookup"
-	"github.com/flux-admission/flux-admission/webhook/registration"
+	"github.com/flux-admission/flux-admission/webhook/webhookconfig"
 )
 
 // asServer makes the test binary a webhook server in a process of its own, so that its CPU time is not mixed with the client's.
@@ -71,15 +71,15 @@ func benchServer(kind string) error {
 		if err != nil {
 			return err
 		}
-		mux.Handle(registration.ValidatePath, newBenchWith(g, objects, logr.Discard()).handler)
+		mux.Handle(webhookconfig.ValidatePath, newBenchWith(g, objects, logr.Discard()).handler)
 	case "floor":
 		hook, err := admission.StandaloneWebhook(&admission.Webhook{Handler: admission.HandlerFunc(func(context.Context, admission.Request) admission.Response {
 			return admission.Allowed("")
-		})}, admission.StandaloneOptions{Logger: logr.Discard(), MetricsPath: registration.ValidatePath})
+		})}, admission.StandaloneOptions{Logger: logr.Discard(), MetricsPath: webhookconfig.ValidatePath})
 		if err != nil {
 			return err
 		}
-		mux.Handle(registration.ValidatePath, hook)
+		mux.Handle(webhookconfig.ValidatePath, hook)
 	}
 	mux.HandleFunc("/cpu", func(w http.ResponseWriter, _ *http.Request) {
 		var usage syscall.Rusage
@@ -111,7 +111,7 @@ func benchObjects() (*lookup.Memory, error) {
 	if more := os.Getenv(benchCharts); more != "" {
 		dirs = append(dirs, more)
 	}
-	resolver, err := charts.New(charts.Options{Dirs: dirs})
+	resolver, err := chartsource.New(chartsource.Options{Dirs: dirs})
 	if err != nil {
 		return nil, err
 	}
@@ -183,7 +183,7 @@ func startServer(b *testing.B, kind string) *benchClient {
 }
 
 func (c *benchClient) post(ctx context.Context, body []byte) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.url+registration.ValidatePath+"?timeout=5s", bytes.NewReader(body))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.url+webhookconfig.ValidatePath+"?timeout=5s", bytes.NewReader(body))
 	if err != nil {
 		return err
 	}
@@ -343,7 +343,7 @@ func BenchmarkHandler(b *testing.B) {
 			b.ReportAllocs()
 			b.SetBytes(int64(len(body)))
 			for b.Loop() {
-				req, err := http.NewRequestWithContext(b.Context(), http.MethodPost, registration.ValidatePath, bytes.NewReader(body))
+				req, err := http.NewRequestWithContext(b.Context(), http.MethodPost, webhookconfig.ValidatePath, bytes.NewReader(body))
 				if err != nil {
 					b.Fatal(err)
 				}

@@ -18,7 +18,7 @@ import (
 	"github.com/flux-admission/flux-admission/mutators"
 	"github.com/flux-admission/flux-admission/validators"
 	"github.com/flux-admission/flux-admission/webhook"
-	"github.com/flux-admission/flux-admission/webhook/registration"
+	"github.com/flux-admission/flux-admission/webhook/webhookconfig"
 )
 
 // watched notices a rule or a mutator that fails.
@@ -62,7 +62,7 @@ func FuzzAdmissionReview(f *testing.F) {
 		}
 	}, funcr.Options{}))
 	f.Fuzz(func(t *testing.T, body []byte) {
-		for _, path := range []string{registration.ValidatePath, registration.MutatePath, registration.PolicyPath} {
+		for _, path := range []string{webhookconfig.ValidatePath, webhookconfig.MutatePath, webhookconfig.PolicyPath} {
 			w := httptest.NewRecorder()
 			b.handler.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodPost, path, strings.NewReader(string(body))))
 			var answer admissionv1.AdmissionReview
@@ -76,7 +76,7 @@ func FuzzAdmissionReview(f *testing.F) {
 				continue
 			}
 			var sent admissionv1.AdmissionReview
-			if err := json.Unmarshal(body, &sent); err != nil || path == registration.MutatePath {
+			if err := json.Unmarshal(body, &sent); err != nil || path == webhookconfig.MutatePath {
 				t.Fatalf("%s refuses %q: %s", path, body, answer.Response.Result.Message)
 			}
 			if ssaerrors.IsImmutableError(&apierrors.StatusError{ErrStatus: *answer.Response.Result}) {

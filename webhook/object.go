@@ -12,7 +12,7 @@ import (
 	"sigs.k8s.io/json"
 
 	"github.com/flux-admission/flux-admission/validators"
-	"github.com/flux-admission/flux-admission/webhook/registration"
+	"github.com/flux-admission/flux-admission/webhook/webhookconfig"
 )
 
 // review is an AdmissionReview as it is read: the objects in it are decoded in the same pass, into maps. Read as admissionv1.AdmissionReview they
@@ -76,14 +76,14 @@ func (r *request) evaluation() (e validators.Request, ok bool, err error) {
 	if e.Object, err = r.object(r.Object); err != nil {
 		return e, false, err
 	}
-	if registration.BeingDeleted(e.Object) {
+	if webhookconfig.BeingDeleted(e.Object) {
 		return e, false, nil
 	}
 	if e.Operation == validators.Update {
 		if e.Old, err = r.object(r.OldObject); err != nil {
 			return e, false, fmt.Errorf("the stored object: %w", err)
 		}
-		if registration.Unchanged(e.Object, e.Old) {
+		if webhookconfig.Unchanged(e.Object, e.Old) {
 			return e, false, nil
 		}
 	}

@@ -10,7 +10,7 @@ import (
 	"github.com/go-logr/logr"
 
 	"github.com/flux-admission/flux-admission/webhook/metrics"
-	"github.com/flux-admission/flux-admission/webhook/registration"
+	"github.com/flux-admission/flux-admission/webhook/webhookconfig"
 )
 
 // Server answers the webhooks over HTTP.
@@ -24,9 +24,9 @@ func NewServer(v *Validator, m *Mutator, p *PolicyValidator, counts *metrics.Met
 	s := &Server{mux: http.NewServeMux()}
 	shared := newLimits()
 	for path, f := range map[string]*front{
-		registration.ValidatePath: {webhook: metrics.Validate, reviewer: v},
-		registration.MutatePath:   {webhook: metrics.Mutate, reviewer: m},
-		registration.PolicyPath:   {webhook: metrics.Policy, reviewer: p},
+		webhookconfig.ValidatePath: {webhook: metrics.Validate, reviewer: v},
+		webhookconfig.MutatePath:   {webhook: metrics.Mutate, reviewer: m},
+		webhookconfig.PolicyPath:   {webhook: metrics.Policy, reviewer: p},
 	} {
 		f.limits, f.metrics, f.log = shared, counts, log
 		s.mux.Handle(path, f)

@@ -20,7 +20,7 @@ import (
 	"github.com/flux-admission/flux-admission/validators"
 	"github.com/flux-admission/flux-admission/webhook"
 	"github.com/flux-admission/flux-admission/webhook/metrics"
-	"github.com/flux-admission/flux-admission/webhook/registration"
+	"github.com/flux-admission/flux-admission/webhook/webhookconfig"
 )
 
 // TestAShutdownDropsNoRequest has clients send reviews over kept connections to one server, which drains and shuts down while they do. They turn
@@ -46,7 +46,7 @@ func TestAShutdownDropsNoRequest(t *testing.T) {
 		}
 		go func() { _ = server.Serve(tls.NewListener(listener, server.TLSConfig)) }()
 		t.Cleanup(func() { _ = server.Close() })
-		return s, server, "https://" + listener.Addr().String() + registration.ValidatePath
+		return s, server, "https://" + listener.Addr().String() + webhookconfig.ValidatePath
 	}
 	first, firstServer, firstURL := start()
 	_, _, secondURL := start()

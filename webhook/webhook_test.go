@@ -30,7 +30,7 @@ import (
 	"github.com/flux-admission/flux-admission/validators/flux"
 	"github.com/flux-admission/flux-admission/webhook"
 	"github.com/flux-admission/flux-admission/webhook/metrics"
-	"github.com/flux-admission/flux-admission/webhook/registration"
+	"github.com/flux-admission/flux-admission/webhook/webhookconfig"
 )
 
 // gate is a policy whose verdict a test chooses.
@@ -204,7 +204,7 @@ func TestWritesThatPassWhateverThePolicySays(t *testing.T) {
 				review:   func(context.Context, validators.Request) { asked = true },
 			}
 			b := newBench(g, logr.Discard())
-			response := b.post(t, registration.ValidatePath, tc.body(t))
+			response := b.post(t, webhookconfig.ValidatePath, tc.body(t))
 			if asked != tc.asked || response.Allowed == tc.asked {
 				t.Errorf("evaluated %v, allowed %v; want evaluated %v", asked, response.Allowed, tc.asked)
 			}
@@ -225,7 +225,7 @@ func TestADenialCarriesEveryFindingAtOnce(t *testing.T) {
 		finding(bad, path.Index(1), "it is bad too"),
 	}
 	b := newBench(&gate{decision: policy.Decision{Deny: findings}}, logr.Discard())
-	response := b.post(t, registration.ValidatePath, write{operation: admissionv1.Create, object: kustomization}.body(t))
+	response := b.post(t, webhookconfig.ValidatePath, write{operation: admissionv1.Create, object: kustomization}.body(t))
 	if response.Allowed {
 		t.Fatal("allowed")
 	}
@@ -283,7 +283,7 @@ func TestNoDenialMakesFluxDeleteTheObject(t *testing.T) {
 			f := finding(bad, validators.NewPath("spec", text), text)
 			f.Fix = "The " + text + "."
 			b := newBench(&gate{decision: policy.Decision{Deny: []*validators.Finding{f, f}}}, logr.Discard())
-			response := b.post(t, registration.ValidatePath, write{operation: admissionv1.Create, object: kustomization}.body(t))
+			response := b.post(t, webhookconfig.ValidatePath, write{operation: admissionv1.Create, object: kustomization}.body(t))
 			// This is what the API server makes of the answer.
 			result := *response.Result
 			result.Message = `admission webhook "validate.flux-admission.dev" denied the request: ` + result.Message
@@ -307,7 +307,7 @@ func TestWarningsAreShortWorstFirstAndWhatTheAPIServerPassesOn(t *testing.T) {
 		findings = append(findings, finding(odd, path.Index(i), strings.Repeat("x", 200)))
 	}
 	b := newBench(&gate{decision: policy.Decision{Warn: findings}}, logr.Discard())
-	response := b.post(t, registration.ValidatePath, write{operation: admissionv1.Create, object: kustomization}.body(t))
+	response := b.post(t, webhookconfig.ValidatePath, write{operation: admissionv1.Create, object: kustomization}.body(t))
 	if !response.Allowed || b.verdict(t) != "warned" {
 		t.Errorf("allowed %v, verdict %s; want a warning", response.Allowed, b.verdict(t))
 	}
@@ -340,7 +340,7 @@ func TestTextsAreBounded(t *testing.T) {
 		findings = append(findings, f)
 	}
 	b := newBench(&gate{decision: policy.Decision{Deny: findings, Audit: findings}}, logr.Discard())
-	response := b.post(t, registration.ValidatePath, write{operation: admissionv1.Create, object: kustomization}.body(t))
+	response := b.post(t, webhookconfig.ValidatePath, write{operation: admissionv1.Create, object: kustomization}.body(t))
 	if n := len(response.Result.Message); n > 17<<10 {
 		t.Errorf("a message of %d bytes", n)
 	}
@@ -390,7 +390,7 @@ func TestWhatCannotBeEvaluatedIsAllowedAndSaidSo(t *testing.T) {
 		"JSON that is nested without end": {&gate{decision: deny}, strings.Replace(create.body(t), `"./x"`, strings.Repeat("[", 1<<20), 1), "", "u-1", "failed",
 			"the request is not an AdmissionReview"},
 	} {
-		for _, endpoint := range []string{registration.ValidatePath, registration.MutatePath} {
+		for _, endpoint := range []string{webhookconfig.ValidatePath, webhookconfig.MutatePath} {
 			t.Run(name+" at "+endpoint, func(t *testing.T) {
 				var log strings.Builder
 				g := tc.gate
@@ -430,15 +430,15 @@ func TestAPolicyMayRefuseWhatCouldNotBeEvaluated(t *testing.T) {
 		body    string
 		refused bool
 	}{
-		"a panic is refused where onError is Deny":        {policy.Deny, registration.ValidatePath, write{operation: admissionv1.Create, object: kustomization}.body(t), true},
-		"a panic is allowed where onError is Warn":        {policy.Warn, registration.ValidatePath, write{operation: admissionv1.Create, object: kustomization}.body(t), false},
-		"the mutating webhook never refuses":              {policy.Deny, registration.MutatePath, write{operation: admissionv1.Create, object: kustomization}.body(t), false},
-		"an object that cannot be read is refused":        {policy.Deny, registration.ValidatePath, write{operation: admissionv1.Create, object: "[]"}.body(t), true},
-		"a deletion passes":                               {policy.Deny, registration.ValidatePath, write{operation: admissionv1.Delete, object: "[]"}.body(t), false},
-		"a status passes":                                 {policy.Deny, registration.ValidatePath, write{operation: admissionv1.Update, subresource: "status", object: "[]"}.body(t), false},
-		"a kind that no rule looks at passes":             {policy.Deny, registration.ValidatePath, write{operation: admissionv1.Create, kind: "Other", object: "[]"}.body(t), false},
-		"a request that is not even a review is allowed":  {policy.Deny, registration.ValidatePath, "garbage", false},
-		"an update that leaves all as it was is not read": {policy.Deny, registration.ValidatePath, write{operation: admissionv1.Update, object: kustomization, old: kustomization}.body(t), false},
+		"a panic is refused where onError is Deny":        {policy.Deny, webhookconfig.ValidatePath, write{operation: admissionv1.Create, object: kustomization}.body(t), true},
+		"a panic is allowed where onError is Warn":        {policy.Warn, webhookconfig.ValidatePath, write{operation: admissionv1.Create, object: kustomization}.body(t), false},
+		"the mutating webhook never refuses":              {policy.Deny, webhookconfig.MutatePath, write{operation: admissionv1.Create, object: kustomization}.body(t), false},
+		"an object that cannot be read is refused":        {policy.Deny, webhookconfig.ValidatePath, write{operation: admissionv1.Create, object: "[]"}.body(t), true},
+		"a deletion passes":                               {policy.Deny, webhookconfig.ValidatePath, write{operation: admissionv1.Delete, object: "[]"}.body(t), false},
+		"a status passes":                                 {policy.Deny, webhookconfig.ValidatePath, write{operation: admissionv1.Update, subresource: "status", object: "[]"}.body(t), false},
+		"a kind that no rule looks at passes":             {policy.Deny, webhookconfig.ValidatePath, write{operation: admissionv1.Create, kind: "Other", object: "[]"}.body(t), false},
+		"a request that is not even a review is allowed":  {policy.Deny, webhookconfig.ValidatePath, "garbage", false},
+		"an update that leaves all as it was is not read": {policy.Deny, webhookconfig.ValidatePath, write{operation: admissionv1.Update, object: kustomization, old: kustomization}.body(t), false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := newBench(&gate{review: panics, onError: tc.onError}, logr.Discard())
@@ -456,7 +456,7 @@ func TestAPolicyMayRefuseWhatCouldNotBeEvaluated(t *testing.T) {
 func TestOnlyPostIsAnswered(t *testing.T) {
 	b := newBench(&gate{}, logr.Discard())
 	w := httptest.NewRecorder()
-	b.handler.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, registration.ValidatePath, nil))
+	b.handler.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, webhookconfig.ValidatePath, nil))
 	if w.Code != http.StatusMethodNotAllowed {
 		t.Errorf("status %d, want 405", w.Code)
 	}
@@ -476,10 +476,10 @@ func TestTooMuchAtATimeIsAllowed(t *testing.T) {
 	go func() {
 		defer close(done)
 		w := httptest.NewRecorder()
-		b.handler.ServeHTTP(w, httptest.NewRequestWithContext(ctx, http.MethodPost, registration.ValidatePath, strings.NewReader(large)))
+		b.handler.ServeHTTP(w, httptest.NewRequestWithContext(ctx, http.MethodPost, webhookconfig.ValidatePath, strings.NewReader(large)))
 	}()
 	<-started
-	response := b.post(t, registration.ValidatePath+"?timeout=20ms", strings.Replace(large, "u-1", "u-2", 1))
+	response := b.post(t, webhookconfig.ValidatePath+"?timeout=20ms", strings.Replace(large, "u-1", "u-2", 1))
 	if !response.Allowed || response.UID != "u-2" || response.AuditAnnotations["error"] != "too many requests at a time" {
 		t.Errorf("allowed %v, UID %s, %v; want an answer that says that it was not checked", response.Allowed, response.UID, response.AuditAnnotations)
 	}
@@ -489,7 +489,7 @@ func TestTooMuchAtATimeIsAllowed(t *testing.T) {
 	cancel()
 	<-done
 	// What was freed is there again.
-	if response := b.post(t, registration.ValidatePath, large); response.Allowed {
+	if response := b.post(t, webhookconfig.ValidatePath, large); response.Allowed {
 		t.Error("allowed once there was room again; want a denial")
 	}
 }
@@ -522,7 +522,7 @@ func TestMutations(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := newBench(&gate{result: tc.result}, logr.Discard())
-			response := b.post(t, registration.MutatePath, write{operation: admissionv1.Create, object: kustomization}.body(t))
+			response := b.post(t, webhookconfig.MutatePath, write{operation: admissionv1.Create, object: kustomization}.body(t))
 			if !response.Allowed || string(response.Patch) != tc.patch || (response.PatchType != nil) != (tc.patch != "") {
 				t.Errorf("allowed %v, patch %s; want %s", response.Allowed, response.Patch, tc.patch)
 			}
@@ -539,10 +539,10 @@ func TestMutations(t *testing.T) {
 func TestPoliciesAreCheckedWhenTheyAreApplied(t *testing.T) {
 	const object = `{"apiVersion":"flux-admission.dev/v1alpha1","kind":"AdmissionPolicy","metadata":{"name":"default"},"spec":{"mode":"Enforce"}}`
 	b := newBench(&gate{}, logr.Discard())
-	if response := b.post(t, registration.PolicyPath, write{operation: admissionv1.Create, kind: "AdmissionPolicy", object: object}.body(t)); !response.Allowed {
+	if response := b.post(t, webhookconfig.PolicyPath, write{operation: admissionv1.Create, kind: "AdmissionPolicy", object: object}.body(t)); !response.Allowed {
 		t.Errorf("a good policy is refused: %v", response.Result)
 	}
-	response := b.post(t, registration.PolicyPath, write{operation: admissionv1.Create, kind: "AdmissionPolicy", object: strings.Replace(object, "Enforce", "wrong", 1)}.body(t))
+	response := b.post(t, webhookconfig.PolicyPath, write{operation: admissionv1.Create, kind: "AdmissionPolicy", object: strings.Replace(object, "Enforce", "wrong", 1)}.body(t))
 	if response.Allowed || response.Result.Message != "spec.mode: Unsupported value: use Enforce or AuditOnly" || response.Result.Reason != metav1.StatusReasonForbidden {
 		t.Errorf("allowed %v, %v; want a refusal that names the field", response.Allowed, response.Result)
 	}
@@ -555,7 +555,7 @@ func TestDrainingEndsConnectionsAndReadiness(t *testing.T) {
 	body := write{operation: admissionv1.Delete}.body(t)
 	header := func() string {
 		w := httptest.NewRecorder()
-		s.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodPost, registration.ValidatePath, strings.NewReader(body)))
+		s.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodPost, webhookconfig.ValidatePath, strings.NewReader(body)))
 		if _, err := io.Copy(io.Discard, w.Body); err != nil || w.Code != http.StatusOK {
 			t.Fatalf("status %d, %v", w.Code, err)
 		}

@@ -8,7 +8,7 @@ import (
 	"io/fs"
 	"os"
 
-	"github.com/flux-admission/flux-admission/internal/baseline"
+	"github.com/flux-admission/flux-admission/internal/check/baseline"
 	"github.com/flux-admission/flux-admission/internal/report"
 )
 

@@ -5,8 +5,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/flux-admission/flux-admission/internal/background"
-	"github.com/flux-admission/flux-admission/internal/charts"
+	"github.com/flux-admission/flux-admission/internal/chartsource"
+	"github.com/flux-admission/flux-admission/webhook/deferred"
 )
 
 // chartMetrics counts what happens to charts. Its labels are kinds of sources and outcomes, both small fixed sets.
@@ -37,25 +37,25 @@ func newChartMetrics(registry prometheus.Registerer) *chartMetrics {
 	return m
 }
 
-var _ charts.Observer = (*chartMetrics)(nil)
+var _ chartsource.Observer = (*chartMetrics)(nil)
 
-// Resolved implements charts.Observer.
-func (m *chartMetrics) Resolved(kind string, outcome charts.Outcome) {
+// Resolved implements chartsource.Observer.
+func (m *chartMetrics) Resolved(kind string, outcome chartsource.Outcome) {
 	m.resolved.WithLabelValues(kind, string(outcome)).Inc()
 }
 
-// Fetched implements charts.Observer.
-func (m *chartMetrics) Fetched(kind string, outcome charts.Outcome, took time.Duration) {
+// Fetched implements chartsource.Observer.
+func (m *chartMetrics) Fetched(kind string, outcome chartsource.Outcome, took time.Duration) {
 	m.fetched.WithLabelValues(kind, string(outcome)).Observe(took.Seconds())
 }
 
-// Cached implements charts.Observer.
+// Cached implements chartsource.Observer.
 func (m *chartMetrics) Cached(n int, bytes int64) {
 	m.cached.Set(float64(n))
 	m.bytes.Set(float64(bytes))
 }
 
 // Late counts a verdict that came after its review.
-func (m *chartMetrics) Late(rule string, v background.Verdict) {
+func (m *chartMetrics) Late(rule string, v deferred.Verdict) {
 	m.late.WithLabelValues(rule, string(v)).Inc()
 }

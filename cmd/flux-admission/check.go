@@ -11,10 +11,10 @@ import (
 	"github.com/spf13/cobra"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 
+	"github.com/flux-admission/flux-admission/api/v1alpha1"
 	"github.com/flux-admission/flux-admission/internal/check"
+	"github.com/flux-admission/flux-admission/internal/kustomization"
 	"github.com/flux-admission/flux-admission/internal/policy"
-	"github.com/flux-admission/flux-admission/internal/policy/v1alpha1"
-	"github.com/flux-admission/flux-admission/internal/render"
 	"github.com/flux-admission/flux-admission/internal/report"
 	"github.com/flux-admission/flux-admission/mutators"
 	allmutators "github.com/flux-admission/flux-admission/mutators/all"
@@ -170,7 +170,7 @@ func prefix(path string) string {
 
 // checkPolicy binds the policy to check by: the file's, the tree's own, or the one that ships. By the last, the rule on namespaces only warns, folded into
 // one finding: most repositories are laid out otherwise on purpose.
-func checkPolicy(path string, rendered *render.Result) (bound *policy.Policy, fold string, err error) {
+func checkPolicy(path string, rendered *kustomization.Result) (bound *policy.Policy, fold string, err error) {
 	rules, err := validators.NewSuite(allvalidators.Rules()...)
 	if err != nil {
 		return nil, "", fmt.Errorf("building the suite of rules: %w", err)
@@ -215,7 +215,7 @@ func checkPolicy(path string, rendered *render.Result) (bound *policy.Policy, fo
 }
 
 // policyIn returns the AdmissionPolicy that the tree applies; nil when it applies none.
-func policyIn(rendered *render.Result) *render.Object {
+func policyIn(rendered *kustomization.Result) *kustomization.Object {
 	for _, c := range rendered.Clusters {
 		for _, o := range c.Objects {
 			if gvk := o.GroupVersionKind(); gvk.Group == v1alpha1.GroupVersion.Group && gvk.Kind == v1alpha1.Kind && o.GetName() == v1alpha1.Name {

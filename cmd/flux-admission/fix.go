@@ -13,10 +13,10 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/flux-admission/flux-admission/internal/check"
-	"github.com/flux-admission/flux-admission/internal/didyoumean"
 	"github.com/flux-admission/flux-admission/internal/fix"
-	"github.com/flux-admission/flux-admission/internal/render"
+	"github.com/flux-admission/flux-admission/internal/kustomization"
 	"github.com/flux-admission/flux-admission/internal/report"
+	"github.com/flux-admission/flux-admission/internal/suggest"
 	"github.com/flux-admission/flux-admission/validators"
 	allvalidators "github.com/flux-admission/flux-admission/validators/all"
 )
@@ -129,11 +129,11 @@ func planFix(ctx context.Context, o fixOptions, path string, only []string) (*fi
 	}
 	defer t.close()
 	type found struct {
-		object  *render.Object
+		object  *kustomization.Object
 		finding *validators.Finding
 	}
 	var all []found
-	checked, err := t.check(ctx, check.Options{Found: func(object *render.Object, f *validators.Finding) {
+	checked, err := t.check(ctx, check.Options{Found: func(object *kustomization.Object, f *validators.Finding) {
 		// What only warns because most repositories are laid out otherwise on purpose is not changed unasked.
 		if len(only) == 0 && f.Rule.Name != t.fold || slices.Contains(only, f.Rule.ID) {
 			all = append(all, found{object, f})
@@ -198,7 +198,7 @@ func ruleIDs(given []string) ([]string, error) {
 		id, ok := ids[strings.ToLower(g)]
 		if !ok {
 			err := fmt.Errorf("there is no rule %q; `flux-admission rules` lists them", g)
-			if near := didyoumean.Nearest(strings.ToLower(g), names); near != "" {
+			if near := suggest.Nearest(strings.ToLower(g), names); near != "" {
 				err = fmt.Errorf("there is no rule %q; did you mean %s?", g, near)
 			}
 			return nil, err

@@ -9,8 +9,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/flux-admission/flux-admission/internal/kustomization"
 	"github.com/flux-admission/flux-admission/internal/policy"
-	"github.com/flux-admission/flux-admission/internal/render"
 	"github.com/flux-admission/flux-admission/mutators"
 	allmutators "github.com/flux-admission/flux-admission/mutators/all"
 	"github.com/flux-admission/flux-admission/validators"
@@ -86,7 +86,7 @@ func (a ruleActions) String() string {
 // catalogue returns all rules in the order of the documentation, with the actions of the policy in the file; with those of the policy that ships when the
 // file is "". The error names what is wrong with the file.
 func catalogue(policyFile string) ([]listedRule, error) {
-	forCheck, _, err := checkPolicy(policyFile, &render.Result{})
+	forCheck, _, err := checkPolicy(policyFile, &kustomization.Result{})
 	if err != nil {
 		return nil, err
 	}

@@ -30,12 +30,11 @@ import (
 	crmetrics "sigs.k8s.io/controller-runtime/pkg/metrics"
 	"sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
-	"github.com/flux-admission/flux-admission/internal/background"
-	"github.com/flux-admission/flux-admission/internal/charts"
+	"github.com/flux-admission/flux-admission/api/v1alpha1"
+	"github.com/flux-admission/flux-admission/internal/chartsource"
 	"github.com/flux-admission/flux-admission/internal/lookup"
 	"github.com/flux-admission/flux-admission/internal/policy"
 	"github.com/flux-admission/flux-admission/internal/policy/source"
-	"github.com/flux-admission/flux-admission/internal/policy/v1alpha1"
 	"github.com/flux-admission/flux-admission/mutators"
 	allmutators "github.com/flux-admission/flux-admission/mutators/all"
 	"github.com/flux-admission/flux-admission/validators"
@@ -43,8 +42,9 @@ import (
 	"github.com/flux-admission/flux-admission/validators/flux"
 	"github.com/flux-admission/flux-admission/webhook"
 	"github.com/flux-admission/flux-admission/webhook/certs"
+	"github.com/flux-admission/flux-admission/webhook/deferred"
 	"github.com/flux-admission/flux-admission/webhook/metrics"
-	"github.com/flux-admission/flux-admission/webhook/registration"
+	"github.com/flux-admission/flux-admission/webhook/webhookconfig"
 )
 
 // Deadlines of starting and stopping.
@@ -94,15 +94,15 @@ func newServe() *cobra.Command {
 	f.BoolVar(&o.noCrossNamespaceRefs, "no-cross-namespace-refs", false, "take sources of other namespaces for blocked, as Flux's controllers do with the flag of this name")
 	f.BoolVar(&o.chartsAllowLocal, "charts-allow-local", false, "let a chart repository redirect to loopback and link-local addresses")
 	f.StringVar(&o.kubeconfig, "kubeconfig", "", "kubeconfig file (default: the Pod's service account, or $KUBECONFIG)")
-	f.StringVar(&o.namespace, "namespace", "", "namespace that the gate runs in (default: $POD_NAMESPACE, or "+registration.Namespace+")")
+	f.StringVar(&o.namespace, "namespace", "", "namespace that the gate runs in (default: $POD_NAMESPACE, or "+webhookconfig.Namespace+")")
 	f.StringVar(&o.webhookHost, "webhook-host", "", "address to serve the webhooks on (default: every address)")
 	f.IntVar(&o.webhookPort, "webhook-port", 9443, "port to serve the webhooks on")
 	f.StringVar(&o.metricsAddress, "metrics-bind-address", ":8080", "address to serve /metrics on, or 0 for none")
 	f.StringVar(&o.healthAddress, "health-probe-bind-address", ":8081", "address to serve /healthz and /readyz on")
-	f.StringVar(&o.serviceName, "service-name", registration.Name, "Service that the API server calls; its names are put into the certificate")
+	f.StringVar(&o.serviceName, "service-name", webhookconfig.Name, "Service that the API server calls; its names are put into the certificate")
 	f.StringArrayVar(&o.dnsNames, "dns-name", nil, "further DNS name or IP address to put into the certificate; may be repeated")
-	f.StringVar(&o.webhookConfig, "webhook-config", registration.Name, "name of the webhook configurations to publish the CA in; empty publishes it nowhere")
-	f.StringVar(&o.caSecret, "ca-secret", registration.Name+"-ca", "Secret in the gate's namespace that keeps the CA")
+	f.StringVar(&o.webhookConfig, "webhook-config", webhookconfig.Name, "name of the webhook configurations to publish the CA in; empty publishes it nowhere")
+	f.StringVar(&o.caSecret, "ca-secret", webhookconfig.Name+"-ca", "Secret in the gate's namespace that keeps the CA")
 	f.StringVar(&o.certFile, "tls-cert-file", "", "certificate to serve, read again when it changes, instead of a self-managed one")
 	f.StringVar(&o.keyFile, "tls-key-file", "", "key of --tls-cert-file")
 	f.DurationVar(&o.caDuration, "ca-duration", 365*24*time.Hour, "how long a self-managed CA is valid; it is renewed after two thirds")
@@ -122,7 +122,7 @@ func serve(ctx context.Context, o serveOptions) error {
 	}
 	if o.namespace == "" {
 		if o.namespace = os.Getenv("POD_NAMESPACE"); o.namespace == "" {
-			o.namespace = registration.Namespace
+			o.namespace = webhookconfig.Namespace
 		}
 	}
 
@@ -167,15 +167,15 @@ func serve(ctx context.Context, o serveOptions) error {
 	}
 
 	// The charts. What a review waits for has to be there before the API server gives up on the review.
-	if most := (registration.TimeoutSeconds - 1) * time.Second; o.chartWait < 0 || o.chartWait > most {
-		return fmt.Errorf("--chart-wait %s: give 0 to %s; the API server waits %d s for the whole review", o.chartWait, most, registration.TimeoutSeconds)
+	if most := (webhookconfig.TimeoutSeconds - 1) * time.Second; o.chartWait < 0 || o.chartWait > most {
+		return fmt.Errorf("--chart-wait %s: give 0 to %s; the API server waits %d s for the whole review", o.chartWait, most, webhookconfig.TimeoutSeconds)
 	}
 	chartCache, err := resource.ParseQuantity(o.chartCache)
 	if err != nil || chartCache.Value() <= 0 {
 		return fmt.Errorf("--chart-cache %s: give a size in bytes such as 256Mi", o.chartCache)
 	}
 	chartCounts := newChartMetrics(registry)
-	resolver, err := charts.New(charts.Options{
+	resolver, err := chartsource.New(chartsource.Options{
 		Dirs: o.charts, Wait: o.chartWait, CacheBytes: chartCache.Value(), CacheDir: o.chartCacheDir,
 		NoCrossNamespace: o.noCrossNamespaceRefs, SchemaHosts: o.schemaHosts, AllowLocal: o.chartsAllowLocal, Observer: chartCounts, Log: log.WithName("charts"),
 	})
@@ -227,7 +227,7 @@ func serve(ctx context.Context, o serveOptions) error {
 		return fmt.Errorf("watching namespaces: %w", err)
 	}
 	objects := lookup.NewCluster(mgr.GetCache(), mgr.GetAPIReader(), mgr.GetRESTMapper(), resolver)
-	warmer := &background.Warmer{Lookup: objects, Log: log.WithName("charts")}
+	warmer := &deferred.Warmer{Lookup: objects, Log: log.WithName("charts")}
 	changed := warmer.Changed
 	if !o.chartWarm {
 		changed = nil
@@ -242,8 +242,8 @@ func serve(ctx context.Context, o serveOptions) error {
 		}
 		return nil
 	}
-	late := &background.Judge{
-		Policy: func() background.Reviewer {
+	late := &deferred.Judge{
+		Policy: func() deferred.Reviewer {
 			if p := policies.Get(); p != nil {
 				return p
 			}

@@ -18,19 +18,19 @@ import (
 	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
 	"sigs.k8s.io/yaml"
 
-	"github.com/flux-admission/flux-admission/internal/charts"
+	"github.com/flux-admission/flux-admission/internal/chartsource"
 	"github.com/flux-admission/flux-admission/internal/check"
-	"github.com/flux-admission/flux-admission/internal/crdschema"
+	"github.com/flux-admission/flux-admission/internal/kindschema"
+	"github.com/flux-admission/flux-admission/internal/kustomization"
 	"github.com/flux-admission/flux-admission/internal/lookup"
 	"github.com/flux-admission/flux-admission/internal/policy"
-	"github.com/flux-admission/flux-admission/internal/render"
 	"github.com/flux-admission/flux-admission/internal/report"
 	"github.com/flux-admission/flux-admission/validators"
 )
 
 // tree is a rendered tree with all that it is checked by.
 type tree struct {
-	rendered *render.Result
+	rendered *kustomization.Result
 	policy   *policy.Policy
 	fold     string
 	charts   lookup.Charts
@@ -68,7 +68,7 @@ func openTree(ctx context.Context, o treeOptions, path string, stdin io.Reader) 
 }
 
 func (t *tree) openCharts(o treeOptions) error {
-	options := charts.Options{Dirs: o.charts, Templates: true}
+	options := chartsource.Options{Dirs: o.charts, Templates: true}
 	if o.fetchCharts {
 		options.Wait = fetchBudget
 	}
@@ -76,7 +76,7 @@ func (t *tree) openCharts(o treeOptions) error {
 		t.charts = noCharts{}
 		return nil
 	}
-	r, err := charts.New(options)
+	r, err := chartsource.New(options)
 	if err != nil {
 		return fmt.Errorf("--charts: %w", err)
 	}
@@ -113,18 +113,18 @@ func (t *tree) render(ctx context.Context, o treeOptions, path string, stdin io.
 		if len(data) > maxStdin {
 			return nil, fmt.Errorf("standard input is larger than %d bytes", maxStdin)
 		}
-		t.rendered = render.Stream(data, "stdin", render.Limits{})
+		t.rendered = kustomization.Stream(data, "stdin", kustomization.Limits{})
 		return plain, nil
 	}
-	options := render.Options{Root: path, EntryPoints: o.entryPoints, Vars: vars, Sources: sources, AllowRemoteBases: o.allowRemoteBases}
-	t.rendered, err = render.Tree(ctx, options)
-	if errors.Is(err, render.ErrNoEntryPoint) {
-		t.rendered, err = render.Manifests(ctx, path, render.Limits{})
+	options := kustomization.Options{Root: path, EntryPoints: o.entryPoints, Vars: vars, Sources: sources, AllowRemoteBases: o.allowRemoteBases}
+	t.rendered, err = kustomization.Tree(ctx, options)
+	if errors.Is(err, kustomization.ErrNoEntryPoint) {
+		t.rendered, err = kustomization.Manifests(ctx, path, kustomization.Limits{})
 		return plain, err
 	}
 	return func(a check.Amendments) error {
 		options.Amend = a.Of
-		t.rendered, err = render.Tree(ctx, options)
+		t.rendered, err = kustomization.Tree(ctx, options)
 		return err
 	}, err
 }
@@ -242,14 +242,14 @@ func definitions(name string) ([]check.Definition, error) {
 			return nil, fmt.Errorf("%s: %w", name, err)
 		}
 		o := &unstructured.Unstructured{Object: content}
-		if o.GroupVersionKind().GroupKind() == crdschema.CustomResourceDefinition {
+		if o.GroupVersionKind().GroupKind() == kindschema.CustomResourceDefinition {
 			out = append(out, check.Definition{Origin: name, Object: o})
 		}
 	}
 }
 
 // localCharts finds charts in directories only: a check does not go to the network unless it is told to.
-type localCharts struct{ *charts.Resolver }
+type localCharts struct{ *chartsource.Resolver }
 
 // Resolve implements lookup.Charts.
 func (l localCharts) Resolve(ctx context.Context, objects validators.Lookup, ref validators.ChartRef) (validators.Chart, validators.Presence, error) {

@@ -8,8 +8,8 @@ import (
 	jsonpatch "gopkg.in/evanphx/json-patch.v4"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
+	"github.com/flux-admission/flux-admission/internal/kustomization"
 	"github.com/flux-admission/flux-admission/internal/policy"
-	"github.com/flux-admission/flux-admission/internal/render"
 	"github.com/flux-admission/flux-admission/validators"
 )
 
@@ -23,7 +23,7 @@ type amended struct {
 
 // Amend asks the policy's mutators about every rendered object of a kind that they look at, as the gate does when the object is created. Render the tree again
 // with Amendments.Of when there are any: what a Kustomization builds may depend on them.
-func Amend(ctx context.Context, rendered *render.Result, p *policy.Policy) (Amendments, error) {
+func Amend(ctx context.Context, rendered *kustomization.Result, p *policy.Policy) (Amendments, error) {
 	out := Amendments{}
 	for _, c := range rendered.Clusters {
 		look := c.Lookup(nil)
@@ -45,7 +45,7 @@ func Amend(ctx context.Context, rendered *render.Result, p *policy.Policy) (Amen
 	return out, nil
 }
 
-// Of is made for render.Options.Amend.
+// Of is made for kustomization.Options.Amend.
 func (a Amendments) Of(cluster string, o *unstructured.Unstructured) *unstructured.Unstructured {
 	return a[amended{cluster, ref(o)}]
 }

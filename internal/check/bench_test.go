@@ -10,9 +10,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/flux-admission/flux-admission/internal/charts"
+	"github.com/flux-admission/flux-admission/internal/chartsource"
 	"github.com/flux-admission/flux-admission/internal/check"
-	"github.com/flux-admission/flux-admission/internal/render"
+	"github.com/flux-admission/flux-admission/internal/kustomization"
 )
 
 // chartCount is the number of different charts of a generated repository.
@@ -76,11 +76,11 @@ func watchMemory(b *testing.B) func() uint64 {
 
 func checkGenerated(b *testing.B, dir string) int {
 	b.Helper()
-	rendered, err := render.Tree(b.Context(), render.Options{Root: dir})
+	rendered, err := kustomization.Tree(b.Context(), kustomization.Options{Root: dir})
 	if err != nil {
 		b.Fatal(err)
 	}
-	resolver, err := charts.New(charts.Options{Dirs: []string{filepath.Join(dir, "charts")}, Templates: true})
+	resolver, err := chartsource.New(chartsource.Options{Dirs: []string{filepath.Join(dir, "charts")}, Templates: true})
 	if err != nil {
 		b.Fatal(err)
 	}

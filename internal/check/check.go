@@ -15,10 +15,10 @@ import (
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
-	"github.com/flux-admission/flux-admission/internal/crdschema"
+	"github.com/flux-admission/flux-admission/internal/kindschema"
+	"github.com/flux-admission/flux-admission/internal/kustomization"
 	"github.com/flux-admission/flux-admission/internal/lookup"
 	"github.com/flux-admission/flux-admission/internal/policy"
-	"github.com/flux-admission/flux-admission/internal/render"
 	"github.com/flux-admission/flux-admission/internal/report"
 	"github.com/flux-admission/flux-admission/validators"
 	"github.com/flux-admission/flux-admission/validators/flux"
@@ -39,7 +39,7 @@ type Options struct {
 	// Progress is called as objects are evaluated, from several goroutines: of all objects, done are. Nil for nobody.
 	Progress func(done, all int)
 	// Found is called for every finding on a rendered object, in no order but one at a time. Nil for nobody.
-	Found func(*render.Object, *validators.Finding)
+	Found func(*kustomization.Object, *validators.Finding)
 }
 
 // Definition is a CustomResourceDefinition and where it comes from, for people.
@@ -49,7 +49,7 @@ type Definition struct {
 }
 
 // Run evaluates what was rendered. Findings are in the report; an error means that nothing could be evaluated.
-func Run(ctx context.Context, rendered *render.Result, o Options) (*report.Report, error) {
+func Run(ctx context.Context, rendered *kustomization.Result, o Options) (*report.Report, error) {
 	r := &report.Report{Rules: o.Policy.Evaluated()}
 	r.Summary.Files = rendered.Files
 	e := &evaluation{report: r, options: o, said: map[string]bool{}, notGiven: map[string]map[string]bool{}}
@@ -105,13 +105,13 @@ type subject struct {
 	kustomization string
 	file          string
 	// rendered is nil for what was not rendered.
-	rendered *render.Object
+	rendered *kustomization.Object
 	// place is where it is, for what was not rendered.
-	place render.Place
+	place kustomization.Place
 }
 
 // clusterTasks are the objects of a cluster.
-func clusterTasks(ctx context.Context, c *render.Cluster, o Options) ([]task, error) {
+func clusterTasks(ctx context.Context, c *kustomization.Cluster, o Options) ([]task, error) {
 	look := c.Lookup(o.Charts)
 	kinds, err := knownKinds(ctx, c, look, o)
 	if err != nil {
@@ -138,7 +138,7 @@ func clusterTasks(ctx context.Context, c *render.Cluster, o Options) ([]task, er
 }
 
 // fileTasks are the files that have problems.
-func fileTasks(rendered *render.Result) ([]task, error) {
+func fileTasks(rendered *kustomization.Result) ([]task, error) {
 	var names []string
 	byFile := map[string][]validators.BuildProblem{}
 	for _, p := range rendered.Problems {
@@ -156,7 +156,7 @@ func fileTasks(rendered *render.Result) ([]task, error) {
 			if err != nil {
 				return nil, err
 			}
-			s := subject{name: named(o), file: name, place: render.Place(problem.Place)}
+			s := subject{name: named(o), file: name, place: kustomization.Place(problem.Place)}
 			if object := objectAt(rendered, s.place); object != nil {
 				s.name = named(object.Unstructured)
 				if object.Kustomization != nil {
@@ -170,8 +170,8 @@ func fileTasks(rendered *render.Result) ([]task, error) {
 }
 
 // objectAt returns the rendered object that is written at a place; nil when there is none.
-func objectAt(rendered *render.Result, place render.Place) *render.Object {
-	var best *render.Object
+func objectAt(rendered *kustomization.Result, place kustomization.Place) *kustomization.Object {
+	var best *kustomization.Object
 	line := -1
 	for _, c := range rendered.Clusters {
 		for _, o := range c.Objects {
@@ -186,7 +186,7 @@ func objectAt(rendered *render.Result, place render.Place) *render.Object {
 	return best
 }
 
-func orphanTask(orphan *render.Orphan) task {
+func orphanTask(orphan *kustomization.Orphan) task {
 	o := &unstructured.Unstructured{Object: map[string]any{
 		"apiVersion": orphan.Group + "/" + orphan.Version, "kind": orphan.Kind, "metadata": map[string]any{"name": orphan.Name},
 	}}
@@ -291,7 +291,7 @@ func notGivenText(what string) (text, remedy string) {
 	switch what {
 	case ChartNotGiven:
 		return "the values of releases of charts that are not here were not checked", "give --charts DIR, or --fetch-charts"
-	case crdschema.CustomResourceDefinition.Kind:
+	case kindschema.CustomResourceDefinition.Kind:
 		return "objects of kinds that no CustomResourceDefinition of the tree declares were checked as far as their kind is known", "give --crds DIR"
 	}
 	return what + " was not given", ""
@@ -328,10 +328,10 @@ func (e *evaluation) finding(s subject, f *validators.Finding, action validators
 		}
 	}
 	if f.Place.File != "" {
-		if own := place; own.File != "" && own != render.Place(f.Place) && s.rendered != nil {
+		if own := place; own.File != "" && own != kustomization.Place(f.Place) && s.rendered != nil {
 			out.Also = append(out.Also, report.Place{File: own.File, Line: own.Line, Column: own.Column})
 		}
-		place = render.Place(f.Place)
+		place = kustomization.Place(f.Place)
 	}
 	for _, also := range f.Also {
 		out.Also = append(out.Also, report.Place{File: also.File, Line: also.Line, Column: also.Column})
@@ -348,16 +348,16 @@ func named(o *unstructured.Unstructured) report.Object {
 }
 
 // problem reports what rendering itself found and no rule speaks of: what cannot be known is skipped, the rest keeps the tree from being read.
-func (e *evaluation) problem(p *render.Problem) {
-	if _, ok := p.ForRules(); ok && p.Kind != render.DecryptionMissing || e.said[p.String()] {
+func (e *evaluation) problem(p *kustomization.Problem) {
+	if _, ok := p.ForRules(); ok && p.Kind != kustomization.DecryptionMissing || e.said[p.String()] {
 		return
 	}
 	e.said[p.String()] = true
 	switch p.Kind {
-	case render.RemoteBase, render.SourceUnknown, render.DecryptionMissing:
+	case kustomization.RemoteBase, kustomization.SourceUnknown, kustomization.DecryptionMissing:
 		e.report.Skipped = append(e.report.Skipped, report.Skipped{File: p.Place.File, Line: p.Place.Line, Reason: p.Message, Unknown: true})
-	case render.PathMissing, render.BuildFailed, render.VariableUnset, render.SpecInvalid, render.DuplicateKey, render.NotYAML, render.FileRefused,
-		render.EntryPointMissing:
+	case kustomization.PathMissing, kustomization.BuildFailed, kustomization.VariableUnset, kustomization.SpecInvalid, kustomization.DuplicateKey, kustomization.NotYAML, kustomization.FileRefused,
+		kustomization.EntryPointMissing:
 		e.report.Errors = append(e.report.Errors, report.Error{File: p.Place.File, Line: p.Place.Line, Column: p.Place.Column, Message: p.Message})
 	}
 }

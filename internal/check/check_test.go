@@ -11,11 +11,11 @@ import (
 
 	"golang.org/x/tools/txtar"
 
-	"github.com/flux-admission/flux-admission/internal/charts"
+	"github.com/flux-admission/flux-admission/api/v1alpha1"
+	"github.com/flux-admission/flux-admission/internal/chartsource"
 	"github.com/flux-admission/flux-admission/internal/check"
+	"github.com/flux-admission/flux-admission/internal/kustomization"
 	"github.com/flux-admission/flux-admission/internal/policy"
-	"github.com/flux-admission/flux-admission/internal/policy/v1alpha1"
-	"github.com/flux-admission/flux-admission/internal/render"
 	"github.com/flux-admission/flux-admission/internal/report"
 	"github.com/flux-admission/flux-admission/mutators"
 	allmutators "github.com/flux-admission/flux-admission/mutators/all"
@@ -101,8 +101,8 @@ func run(t *testing.T, archive *txtar.Archive) *report.Report {
 			t.Fatal(err)
 		}
 	}
-	options := render.Options{Root: dir}
-	rendered, err := render.Tree(t.Context(), options)
+	options := kustomization.Options{Root: dir}
+	rendered, err := kustomization.Tree(t.Context(), options)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -113,13 +113,13 @@ func run(t *testing.T, archive *txtar.Archive) *report.Report {
 	}
 	if len(amendments) > 0 {
 		options.Amend = amendments.Of
-		if rendered, err = render.Tree(t.Context(), options); err != nil {
+		if rendered, err = kustomization.Tree(t.Context(), options); err != nil {
 			t.Fatal(err)
 		}
 	}
 	o := check.Options{Policy: by}
 	if _, err := os.Stat(filepath.Join(dir, "charts")); err == nil {
-		resolver, err := charts.New(charts.Options{Dirs: []string{filepath.Join(dir, "charts")}, Templates: true})
+		resolver, err := chartsource.New(chartsource.Options{Dirs: []string{filepath.Join(dir, "charts")}, Templates: true})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -134,7 +134,7 @@ func run(t *testing.T, archive *txtar.Archive) *report.Report {
 }
 
 // compile returns the policy that the tree applies, or the one that ships.
-func compile(t testing.TB, rendered *render.Result) *policy.Policy {
+func compile(t testing.TB, rendered *kustomization.Result) *policy.Policy {
 	t.Helper()
 	parsed, err := policy.Shipped()
 	if err != nil {

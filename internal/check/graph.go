@@ -3,13 +3,13 @@ package check
 import (
 	"fmt"
 
-	"github.com/flux-admission/flux-admission/internal/render"
+	"github.com/flux-admission/flux-admission/internal/kustomization"
 	"github.com/flux-admission/flux-admission/internal/report"
 	"github.com/flux-admission/flux-admission/validators"
 )
 
 // draw adds a cluster's Kustomizations to the graph, each waiting for what it depends on and for the Kustomizations that apply it.
-func draw(g *report.Graph, c *render.Cluster, findings []report.Finding) {
+func draw(g *report.Graph, c *kustomization.Cluster, findings []report.Finding) {
 	prefix := ""
 	if len(g.Nodes) > 0 {
 		prefix = c.Name + " "
@@ -40,7 +40,7 @@ func draw(g *report.Graph, c *render.Cluster, findings []report.Finding) {
 		switch {
 		case worst[id] == validators.ActionDeny || k.Failed():
 			n.State = report.NodeFailing
-		case k.State == render.Unseen:
+		case k.State == kustomization.Unseen:
 			n.State = report.NodeUnknown
 		case worst[id] == validators.ActionWarn:
 			n.State = report.NodeWarned
@@ -54,13 +54,13 @@ func draw(g *report.Graph, c *render.Cluster, findings []report.Finding) {
 				g.Nodes = append(g.Nodes, report.Node{ID: prefix + d.String(), Label: d.String(), Detail: "does not exist", State: report.NodeMissing})
 			}
 			other := c.Kustomization(d)
-			g.Edges = append(g.Edges, report.Edge{From: prefix + k.Key.String(), To: prefix + d.String(), Broken: other == nil || reaches(c, other, k, map[*render.Kustomization]bool{})})
+			g.Edges = append(g.Edges, report.Edge{From: prefix + k.Key.String(), To: prefix + d.String(), Broken: other == nil || reaches(c, other, k, map[*kustomization.Kustomization]bool{})})
 		}
 	}
 }
 
 // reaches tells whether from depends on to, over any number of others.
-func reaches(c *render.Cluster, from, to *render.Kustomization, seen map[*render.Kustomization]bool) bool {
+func reaches(c *kustomization.Cluster, from, to *kustomization.Kustomization, seen map[*kustomization.Kustomization]bool) bool {
 	if from == to {
 		return true
 	}

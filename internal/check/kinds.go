@@ -7,23 +7,23 @@ import (
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
-	"github.com/flux-admission/flux-admission/internal/crdschema"
-	"github.com/flux-admission/flux-admission/internal/crdschema/builtin"
-	"github.com/flux-admission/flux-admission/internal/policy/v1alpha1"
-	"github.com/flux-admission/flux-admission/internal/render"
+	"github.com/flux-admission/flux-admission/api/v1alpha1"
+	"github.com/flux-admission/flux-admission/internal/kindschema"
+	"github.com/flux-admission/flux-admission/internal/kindschema/builtin"
+	"github.com/flux-admission/flux-admission/internal/kustomization"
 	"github.com/flux-admission/flux-admission/validators"
 	"github.com/flux-admission/flux-admission/validators/flux"
 	"github.com/flux-admission/flux-admission/validators/helmrelease"
 )
 
 // knownKinds are Kubernetes' own, those whose definitions the tree applies or the user gives, and those that are built in.
-func knownKinds(ctx context.Context, c *render.Cluster, look validators.Lookup, o Options) (*crdschema.Set, error) {
+func knownKinds(ctx context.Context, c *kustomization.Cluster, look validators.Lookup, o Options) (*kindschema.Set, error) {
 	stock, err := builtin.New()
 	if err != nil {
 		return nil, fmt.Errorf("reading the schemas that are built in: %w", err)
 	}
 	installed := chartDefinitions(ctx, look)
-	set, err := crdschema.NewSet(crdschema.Options{Fallback: stock, Complete: installsAll(ctx, c, look, o, installed)})
+	set, err := kindschema.NewSet(kindschema.Options{Fallback: stock, Complete: installsAll(ctx, c, look, o, installed)})
 	if err != nil {
 		return nil, fmt.Errorf("reading Kubernetes' own schemas: %w", err)
 	}
@@ -31,7 +31,7 @@ func knownKinds(ctx context.Context, c *render.Cluster, look validators.Lookup, 
 		set.Assume(group)
 	}
 	for _, object := range c.Objects {
-		if object.GroupVersionKind().GroupKind() == crdschema.CustomResourceDefinition {
+		if object.GroupVersionKind().GroupKind() == kindschema.CustomResourceDefinition {
 			// A definition that cannot be used leaves its kind unknown.
 			_ = set.Add(object.Origin.File, object.Unstructured)
 		}
@@ -58,13 +58,13 @@ func fluxGroups() []string {
 
 // installsAll tells whether all that may install a kind is known: then a kind that nothing installs is missing. A tree without any definition leaves them to
 // somebody else.
-func installsAll(ctx context.Context, c *render.Cluster, look validators.Lookup, o Options, installed []Definition) bool {
-	crds, presence, _ := look.List(ctx, crdschema.CustomResourceDefinition, "")
+func installsAll(ctx context.Context, c *kustomization.Cluster, look validators.Lookup, o Options, installed []Definition) bool {
+	crds, presence, _ := look.List(ctx, kindschema.CustomResourceDefinition, "")
 	if presence != validators.Present || len(crds)+len(o.CRDs)+len(installed) == 0 {
 		return false
 	}
 	for _, k := range c.Kustomizations {
-		if k.State != render.Built {
+		if k.State != kustomization.Built {
 			return false
 		}
 	}
@@ -84,7 +84,7 @@ func chartDefinitions(ctx context.Context, look validators.Lookup) []Definition 
 			continue
 		}
 		for _, r := range rendering.Objects {
-			if r.Object.GroupVersionKind().GroupKind() == crdschema.CustomResourceDefinition {
+			if r.Object.GroupVersionKind().GroupKind() == kindschema.CustomResourceDefinition {
 				out = append(out, Definition{Origin: r.Template + " of HelmRelease " + release.GetNamespace() + "/" + release.GetName(), Object: r.Object})
 			}
 		}

@@ -13,15 +13,15 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
-	"github.com/flux-admission/flux-admission/internal/render"
-	"github.com/flux-admission/flux-admission/internal/yamlpos"
+	"github.com/flux-admission/flux-admission/internal/kustomization"
+	"github.com/flux-admission/flux-admission/internal/yamlposition"
 	"github.com/flux-admission/flux-admission/validators"
 )
 
 // Plan collects the edits of findings and says what the files of a tree become by them. Nothing is written before Write.
 type Plan struct {
 	root    string
-	objects map[document][]*render.Object
+	objects map[document][]*kustomization.Object
 	wanted  []*want
 	index   map[string]*want
 	files   map[string]*file
@@ -34,7 +34,7 @@ type Plan struct {
 type Change struct {
 	Rule   string
 	Object string
-	Place  render.Place
+	Place  kustomization.Place
 	// What says what is edited; Reason says why it is not.
 	What, Reason string
 }
@@ -46,7 +46,7 @@ type document struct {
 	within string
 }
 
-func documentOf(o *render.Object) document {
+func documentOf(o *kustomization.Object) document {
 	return document{o.Origin.File, o.Origin.Document, o.Within().String()}
 }
 
@@ -55,7 +55,7 @@ type want struct {
 	document document
 	rule     string // its ID
 	edits    []validators.Edit
-	objects  []*render.Object
+	objects  []*kustomization.Object
 	change   Change
 }
 
@@ -67,8 +67,8 @@ type file struct {
 }
 
 // NewPlan returns an empty plan for the tree that was rendered from root.
-func NewPlan(root string, rendered *render.Result) *Plan {
-	p := &Plan{root: root, objects: map[document][]*render.Object{}, index: map[string]*want{}, files: map[string]*file{}}
+func NewPlan(root string, rendered *kustomization.Result) *Plan {
+	p := &Plan{root: root, objects: map[document][]*kustomization.Object{}, index: map[string]*want{}, files: map[string]*file{}}
 	for _, c := range rendered.Clusters {
 		for _, o := range c.Objects {
 			// What another cluster gets is not evaluated.
@@ -81,11 +81,11 @@ func NewPlan(root string, rendered *render.Result) *Plan {
 }
 
 // Add takes up the edits of a finding on a rendered object. The same edits of the same document count once, however many Kustomizations apply the object.
-func (p *Plan) Add(o *render.Object, f *validators.Finding) {
+func (p *Plan) Add(o *kustomization.Object, f *validators.Finding) {
 	if len(f.Edits) == 0 {
 		return
 	}
-	w := &want{document: documentOf(o), rule: f.Rule.ID, edits: f.Edits, objects: []*render.Object{o}}
+	w := &want{document: documentOf(o), rule: f.Rule.ID, edits: f.Edits, objects: []*kustomization.Object{o}}
 	w.change = Change{Rule: f.Rule.Name, Object: o.String(), Place: o.Locate(f.Path).Place, What: describe(f.Edits)}
 	if w.document.number >= 0 && !o.Origin.Generated { // what a generator makes has no document that could be shared
 		key := fmt.Sprint(w.document, w.rule, patchText(w.edits))
@@ -136,7 +136,7 @@ func (p *Plan) check(w *want, others []*want) error {
 			return errors.New("the file is in another source than the tree")
 		}
 		for _, path := range paths(w.edits) {
-			if at := o.Locate(path); at.Role != render.RoleField || at.File != o.Origin.File {
+			if at := o.Locate(path); at.Role != kustomization.RoleField || at.File != o.Origin.File {
 				return fmt.Errorf("it is set in %s (%s)", at.Place, at.Role)
 			}
 		}
@@ -155,7 +155,7 @@ func (p *Plan) check(w *want, others []*want) error {
 	return nil
 }
 
-func applier(o *render.Object) string {
+func applier(o *kustomization.Object) string {
 	if o.Kustomization == nil {
 		return "another entry point"
 	}
@@ -235,9 +235,9 @@ func (p *Plan) make(w *want) error {
 
 // same tells whether the file says in the places of the edits what was found: the items of a list may be others once patches are applied, and a variable
 // in a value would be lost.
-func same(o *render.Object, doc *yaml.Node, edits []validators.Edit) error {
+func same(o *kustomization.Object, doc *yaml.Node, edits []validators.Edit) error {
 	for _, path := range paths(edits) {
-		at, own := yamlpos.Find(doc, join(o.Within(), path)), o.Locate(path).Place
+		at, own := yamlposition.Find(doc, join(o.Within(), path)), o.Locate(path).Place
 		if at.Line != own.Line || at.Column != own.Column {
 			return fmt.Errorf("%s is in another place of the file than of what is applied", path)
 		}

@@ -16,17 +16,17 @@ import (
 	"github.com/flux-admission/flux-admission/validators"
 )
 
-// Charts resolves chart references; internal/charts implements it. The objects are how it finds the chart's source.
+// Charts resolves chart references; internal/chartsource implements it. The objects are how it finds the chart's source.
 type Charts interface {
 	Resolve(ctx context.Context, objects validators.Lookup, ref validators.ChartRef) (validators.Chart, validators.Presence, error)
 }
 
-// Kinds tells what is known of kinds; internal/crdschema implements it. The contract is that of validators.Lookup.
+// Kinds tells what is known of kinds; internal/kindschema implements it. The contract is that of validators.Lookup.
 type Kinds interface {
 	Kind(ctx context.Context, gk schema.GroupKind) (*validators.Kind, validators.Presence, error)
 }
 
-// Builds tells what Flux Kustomizations build; internal/render implements it. The contract is that of validators.Lookup.
+// Builds tells what Flux Kustomizations build; internal/kustomization implements it. The contract is that of validators.Lookup.
 type Builds interface {
 	Build(ctx context.Context, key types.NamespacedName) (*validators.Build, validators.Presence, error)
 	Appliers(ctx context.Context, gk schema.GroupKind, key types.NamespacedName) ([]types.NamespacedName, validators.Presence, error)

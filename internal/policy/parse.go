@@ -14,9 +14,9 @@ import (
 	utiljson "k8s.io/apimachinery/pkg/util/json"
 	"sigs.k8s.io/yaml"
 
-	"github.com/flux-admission/flux-admission/internal/didyoumean"
-	"github.com/flux-admission/flux-admission/internal/policy/v1alpha1"
-	"github.com/flux-admission/flux-admission/internal/yamlpos"
+	"github.com/flux-admission/flux-admission/api/v1alpha1"
+	"github.com/flux-admission/flux-admission/internal/suggest"
+	"github.com/flux-admission/flux-admission/internal/yamlposition"
 	"github.com/flux-admission/flux-admission/mutators"
 	"github.com/flux-admission/flux-admission/validators"
 )
@@ -131,7 +131,7 @@ func orNothing(v any) any {
 func locate(source string, doc *yamlv3.Node, problems []problem) error {
 	errs := make([]error, 0, len(problems))
 	for _, p := range problems {
-		at := yamlpos.Find(doc, p.path)
+		at := yamlposition.Find(doc, p.path)
 		errs = append(errs, fmt.Errorf("%s:%d: %s", source, at.Line, p))
 	}
 	return errors.Join(errs...)
@@ -160,9 +160,9 @@ func pathFromField(text string) validators.Path {
 }
 
 // suggest says which known name an unknown one is near to.
-func suggest(name string, known []string) string {
+func suggestion(name string, known []string) string {
 	slices.Sort(known)
-	if near := didyoumean.Nearest(name, known); near != "" {
+	if near := suggest.Nearest(name, known); near != "" {
 		return fmt.Sprintf("; did you mean %q?", near)
 	}
 	if len(known) > 0 && len(known) <= 12 {

@@ -16,7 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	sigsjson "sigs.k8s.io/json"
 
-	"github.com/flux-admission/flux-admission/internal/policy/v1alpha1"
+	"github.com/flux-admission/flux-admission/api/v1alpha1"
 	"github.com/flux-admission/flux-admission/manifests"
 	"github.com/flux-admission/flux-admission/mutators"
 	"github.com/flux-admission/flux-admission/validators"
@@ -144,7 +144,7 @@ func (p *Policy) bindRules(rules map[string]apiextensionsv1.JSON) (params map[st
 	}
 	for name := range rules {
 		if _, known := p.rules[name]; !known && !slices.ContainsFunc(p.all, func(m *validators.Meta) bool { return m.Name == name }) {
-			errs = append(errs, fmt.Errorf("spec.rules.%s: no such rule%s", name, suggest(name, p.names())))
+			errs = append(errs, fmt.Errorf("spec.rules.%s: no such rule%s", name, suggestion(name, p.names())))
 		}
 	}
 	return params, errs
@@ -228,7 +228,7 @@ func bindMutations(mutations map[string]apiextensionsv1.JSON, muts *mutators.Set
 	}
 	for name := range mutations {
 		if !slices.Contains(names, name) {
-			errs = append(errs, fmt.Errorf("spec.mutations.%s: no such mutation%s", name, suggest(name, names)))
+			errs = append(errs, fmt.Errorf("spec.mutations.%s: no such mutation%s", name, suggestion(name, names)))
 		}
 	}
 	return settings, errs
@@ -280,7 +280,7 @@ func (p *Policy) ruleSet(at string, names []string) (set map[string]bool, errs [
 	set = map[string]bool{}
 	for i, n := range names {
 		if !slices.Contains(p.names(), n) {
-			errs = append(errs, fmt.Errorf("%s[%d]: no such rule: %q%s", at, i, n, suggest(n, p.names())))
+			errs = append(errs, fmt.Errorf("%s[%d]: no such rule: %q%s", at, i, n, suggestion(n, p.names())))
 		}
 		set[n] = true
 	}

@@ -61,7 +61,7 @@ func (s *crdSchema) check(object map[string]any) []problem {
 	for _, name := range unknown {
 		path := pathFromField(name)
 		last := path[len(path)-1].Key
-		problems = append(problems, problem{path, "no such field" + suggest(last, s.known(path[:len(path)-1]))})
+		problems = append(problems, problem{path, "no such field" + suggestion(last, s.known(path[:len(path)-1]))})
 	}
 	if len(problems) > 0 {
 		return problems

@@ -14,8 +14,8 @@ import (
 	"github.com/flux-admission/flux-admission/internal/match"
 	"github.com/flux-admission/flux-admission/mutators"
 	"github.com/flux-admission/flux-admission/mutators/targetnamespace"
+	"github.com/flux-admission/flux-admission/test/ruletest"
 	"github.com/flux-admission/flux-admission/validators"
-	"github.com/flux-admission/flux-admission/validators/ruletest"
 )
 
 func kustomization(target string, labels map[string]any) *unstructured.Unstructured {

@@ -46,12 +46,12 @@ func TestWritePathsOfAClusterWithMonitoringEnabled(t *testing.T) {
 				setPolicy(t, m, "")
 				ns := namespace(t)
 				if path.update {
-					if a := writepath.Create().Write(t.Context(), env.cp, fmt.Sprintf(clusterClean, "db", ns)); a.Err != nil {
+					if a := writepath.Create().Write(t.Context(), shared.cp, fmt.Sprintf(clusterClean, "db", ns)); a.Err != nil {
 						t.Fatal(a.Err)
 					}
 				}
 				manifest := fmt.Sprintf(clusterWrong, "db", ns)
-				answer := path.write.Write(t.Context(), env.cp, manifest)
+				answer := path.write.Write(t.Context(), shared.cp, manifest)
 				got := stored(t, manifest)
 				warned := strings.Contains(strings.Join(answer.Warnings, "\n"), "PG001")
 
@@ -88,15 +88,15 @@ func TestAnOldMistakeInTheAnnotationDoesNotFreezeTheCluster(t *testing.T) {
 	ns := namespace(t)
 	manifest := fmt.Sprintf(clusterWrong, "db", ns)
 	setPolicy(t, audit, "")
-	if a := writepath.Kubectl("apply", "--validate=false").Write(t.Context(), env.cp, manifest); a.Err != nil {
+	if a := writepath.Kubectl("apply", "--validate=false").Write(t.Context(), shared.cp, manifest); a.Err != nil {
 		t.Fatal(a.Err)
 	}
 	setPolicy(t, deny, "")
-	if a := writepath.MergePatch(`{"spec":{"instances":3}}`).Write(t.Context(), env.cp, manifest); a.Err != nil {
+	if a := writepath.MergePatch(`{"spec":{"instances":3}}`).Write(t.Context(), shared.cp, manifest); a.Err != nil {
 		t.Errorf("a change that has nothing to do with the old mistake is refused: %s", a)
 	}
 	setPolicy(t, deny, "  ratchet: Disabled\n")
-	if a := writepath.MergePatch(`{"spec":{"instances":2}}`).Write(t.Context(), env.cp, manifest); a.Err == nil || !strings.Contains(a.Err.Error(), "PG001") {
+	if a := writepath.MergePatch(`{"spec":{"instances":2}}`).Write(t.Context(), shared.cp, manifest); a.Err == nil || !strings.Contains(a.Err.Error(), "PG001") {
 		t.Errorf("with ratcheting off the old mistake is not refused: %s", a)
 	}
 }

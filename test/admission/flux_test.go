@@ -16,8 +16,8 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/flux-admission/flux-admission/test/chartrepo"
+	"github.com/flux-admission/flux-admission/test/env"
 	"github.com/flux-admission/flux-admission/test/flux"
-	"github.com/flux-admission/flux-admission/test/gate"
 	"github.com/flux-admission/flux-admission/test/writepath"
 )
 
@@ -76,7 +76,7 @@ func refusedOnEveryPath(t *testing.T, says []string, make func(t *testing.T, ns 
 				setPolicy(t, m, "")
 				ns := namespace(t)
 				manifest := make(t, ns)
-				answer := path.Write(t.Context(), env.cp, manifest)
+				answer := path.Write(t.Context(), shared.cp, manifest)
 				o, err := writepath.Parse(manifest)
 				if err != nil {
 					t.Fatal(err)
@@ -126,7 +126,7 @@ func TestAReleaseWhoseValuesTheChartRefuses(t *testing.T) {
 
 func addRepository(t *testing.T, ns string) {
 	t.Helper()
-	if a := writepath.Kubectl("apply").Write(t.Context(), env.cp, fmt.Sprintf(repository, ns, env.repository.URL)); a.Err != nil {
+	if a := writepath.Kubectl("apply").Write(t.Context(), shared.cp, fmt.Sprintf(repository, ns, shared.repository.URL)); a.Err != nil {
 		t.Fatal(a.Err)
 	}
 }
@@ -136,7 +136,7 @@ func TestAReleaseWithGoodValuesIsAdmitted(t *testing.T) {
 	ns := namespace(t)
 	addRepository(t, ns)
 	for i, path := range fluxPaths() {
-		if a := path.Write(t.Context(), env.cp, fmt.Sprintf(release, fmt.Sprint("airflow-", i), ns, "{user: airflow}")); a.Err != nil || len(a.Warnings) > 0 {
+		if a := path.Write(t.Context(), shared.cp, fmt.Sprintf(release, fmt.Sprint("airflow-", i), ns, "{user: airflow}")); a.Err != nil || len(a.Warnings) > 0 {
 			t.Errorf("%s: %s", path.Name, a)
 		}
 	}
@@ -155,15 +155,15 @@ stringData:
   values.yaml: |
     data: {metadataConnection: {port: %s}}
 `, ns, secretValue)
-	if a := writepath.Kubectl("apply").Write(t.Context(), env.cp, objects); a.Err != nil {
+	if a := writepath.Kubectl("apply").Write(t.Context(), shared.cp, objects); a.Err != nil {
 		t.Fatal(a.Err)
 	}
 	manifest := fmt.Sprintf(release, "airflow", ns, "{user: airflow}") + "  valuesFrom: [{kind: Secret, name: values}]\n"
-	a := writepath.Kubectl("apply").Write(t.Context(), env.cp, manifest)
+	a := writepath.Kubectl("apply").Write(t.Context(), shared.cp, manifest)
 	if a.Err == nil || !strings.Contains(a.Err.Error(), "/data/metadataConnection/port") {
 		t.Errorf("answer %s, want a refusal of /data/metadataConnection/port", a)
 	}
-	if strings.Contains(a.String(), secretValue) || strings.Contains(env.gate.Log(), secretValue) {
+	if strings.Contains(a.String(), secretValue) || strings.Contains(shared.gate.Log(), secretValue) {
 		t.Error("a value of a Secret is in the answer or in the log")
 	}
 	if recorded(t, ns, "airflow", secretValue) {
@@ -181,13 +181,13 @@ func TestADenialCarriesEveryFinding(t *testing.T) {
         - {op: add, path: /spec/monitoring/enabled, value: true}
 `
 	for _, path := range []writepath.Path{writepath.Kubectl("apply"), writepath.Flux(), writepath.Create()} {
-		a := path.Write(t.Context(), env.cp, manifest)
+		a := path.Write(t.Context(), shared.cp, manifest)
 		if a.Err == nil || !strings.Contains(a.Err.Error(), "KS001") || !strings.Contains(a.Err.Error(), "PG001") {
 			t.Errorf("%s: %s; want KS001 and PG001 in one answer", path.Name, a)
 		}
 	}
 	var status apierrors.APIStatus
-	if a := writepath.Create().Write(t.Context(), env.cp, manifest); !errors.As(a.Err, &status) {
+	if a := writepath.Create().Write(t.Context(), shared.cp, manifest); !errors.As(a.Err, &status) {
 		t.Fatalf("%v is no API status", a.Err)
 	}
 	got := status.Status()
@@ -208,7 +208,7 @@ func TestADenialNeverMakesForceDeleteTheObject(t *testing.T) {
 	setPolicy(t, deny, "")
 	ns := namespace(t)
 	good := fmt.Sprintf(kustomization, "forced", "flux-system")
-	if a := writepath.Create().Write(t.Context(), env.cp, good); a.Err != nil {
+	if a := writepath.Create().Write(t.Context(), shared.cp, good); a.Err != nil {
 		t.Fatal(a.Err)
 	}
 	uid := stored(t, good).GetUID()
@@ -222,10 +222,10 @@ func TestADenialNeverMakesForceDeleteTheObject(t *testing.T) {
 		t.Fatal(err)
 	}
 	o.SetAnnotations(map[string]string{"kustomize.toolkit.fluxcd.io/force": "enabled"})
-	if _, err := flux.Apply(t.Context(), env.cp.Config(), client.ObjectKey{Namespace: ns, Name: "apps"}, o); err == nil || !strings.Contains(err.Error(), "PG001") {
+	if _, err := flux.Apply(t.Context(), shared.cp.Config(), client.ObjectKey{Namespace: ns, Name: "apps"}, o); err == nil || !strings.Contains(err.Error(), "PG001") {
 		t.Errorf("Flux with force: %v; want a refusal by PG001", err)
 	}
-	if a := writepath.Kubectl("apply", "--force").Write(t.Context(), env.cp, bad); a.Err == nil || !strings.Contains(a.Err.Error(), "PG001") {
+	if a := writepath.Kubectl("apply", "--force").Write(t.Context(), shared.cp, bad); a.Err == nil || !strings.Contains(a.Err.Error(), "PG001") {
 		t.Errorf("kubectl apply --force: %s; want a refusal by PG001", a)
 	}
 	if got := stored(t, good); got == nil || got.GetUID() != uid {
@@ -237,22 +237,22 @@ func TestDeletionsAndFinalizersAlwaysPass(t *testing.T) {
 	setPolicy(t, audit, "")
 	ns := namespace(t)
 	manifest := fmt.Sprintf(kustomization, "airflow", ns)
-	if a := writepath.Create().Write(t.Context(), env.cp, manifest); a.Err != nil {
+	if a := writepath.Create().Write(t.Context(), shared.cp, manifest); a.Err != nil {
 		t.Fatal(a.Err)
 	}
 	setPolicy(t, deny, "  ratchet: Disabled\n  onError: Deny\n")
 	for _, patch := range []string{`{"metadata":{"finalizers":["example.com/f"]}}`, `{"metadata":{"annotations":{"example.com/a":"b"}}}`} {
-		if a := writepath.MergePatch(patch).Write(t.Context(), env.cp, manifest); a.Err != nil {
+		if a := writepath.MergePatch(patch).Write(t.Context(), shared.cp, manifest); a.Err != nil {
 			t.Errorf("patch %s: %s", patch, a)
 		}
 	}
 	o := stored(t, manifest)
-	if err := env.client.Delete(t.Context(), o); err != nil {
+	if err := shared.client.Delete(t.Context(), o); err != nil {
 		t.Errorf("delete: %v", err)
 	}
 	// The object waits for its finalizer now; whatever is written to it, also to spec, must not keep it alive.
 	for _, patch := range []string{`{"spec":{"interval":"5m"}}`, `{"metadata":{"finalizers":null}}`} {
-		if a := writepath.MergePatch(patch).Write(t.Context(), env.cp, manifest); a.Err != nil {
+		if a := writepath.MergePatch(patch).Write(t.Context(), shared.cp, manifest); a.Err != nil {
 			t.Errorf("patch %s of an object that is being deleted: %s", patch, a)
 		}
 	}
@@ -274,27 +274,27 @@ func TestTargetNamespaceIsInjectedOnCreateOnly(t *testing.T) {
 	}
 	setPolicy(t, deny, "")
 	before := inNamespace("before-" + ns)
-	if a := writepath.Create().Write(t.Context(), env.cp, before); a.Err != nil {
+	if a := writepath.Create().Write(t.Context(), shared.cp, before); a.Err != nil {
 		t.Fatal(a.Err)
 	}
 	setPolicy(t, deny, mapToNamespace)
 	for i, path := range []writepath.Path{writepath.Kubectl("apply"), writepath.Flux(), writepath.Create(), writepath.Kubectl("apply", "--server-side")} {
 		manifest := inNamespace(fmt.Sprintf("created-%d-%s", i, ns))
-		if a := path.Write(t.Context(), env.cp, manifest); a.Err != nil {
+		if a := path.Write(t.Context(), shared.cp, manifest); a.Err != nil {
 			t.Fatalf("%s: %s", path.Name, a)
 		}
 		if got := field(stored(t, manifest), "spec.targetNamespace"); got != ns {
 			t.Errorf("%s: targetNamespace is %v, want %s", path.Name, got, ns)
 		}
 	}
-	if a := writepath.Kubectl("apply").Write(t.Context(), env.cp, before+"  suspend: true\n"); a.Err != nil {
+	if a := writepath.Kubectl("apply").Write(t.Context(), shared.cp, before+"  suspend: true\n"); a.Err != nil {
 		t.Fatal(a.Err)
 	}
 	if got := field(stored(t, before), "spec.targetNamespace"); got != nil {
 		t.Errorf("an update injected targetNamespace %v", got)
 	}
 	missing := strings.Replace(inNamespace("missing-"+ns), "/"+ns+"/", "/no-such-namespace/", 1)
-	a := writepath.Kubectl("apply").Write(t.Context(), env.cp, missing)
+	a := writepath.Kubectl("apply").Write(t.Context(), shared.cp, missing)
 	if a.Err != nil || !strings.Contains(strings.Join(a.Warnings, " "), "namespace no-such-namespace does not exist") {
 		t.Errorf("%s; want a warning about the namespace", a)
 	}
@@ -308,7 +308,7 @@ func TestTargetNamespaceStaysThroughReapplies(t *testing.T) {
 	ns := namespace(t)
 	manifest := strings.Replace(fmt.Sprintf(kustomization, "stays-"+ns, "flux-system"), "/apps/airflow/", "/apps/"+ns+"/", 1)
 	for i := range 10 {
-		if a := writepath.Flux().Write(t.Context(), env.cp, manifest); a.Err != nil || i > 0 && !strings.Contains(a.Text, string(ssa.UnchangedAction)) {
+		if a := writepath.Flux().Write(t.Context(), shared.cp, manifest); a.Err != nil || i > 0 && !strings.Contains(a.Text, string(ssa.UnchangedAction)) {
 			t.Fatalf("apply %d: %s; want no drift", i+1, a)
 		}
 	}
@@ -317,14 +317,14 @@ func TestTargetNamespaceStaysThroughReapplies(t *testing.T) {
 		t.Errorf("generation %d, targetNamespace %v; want 1 and %s", got.GetGeneration(), field(got, "spec.targetNamespace"), ns)
 	}
 	// A replace leaves the field out; the gate puts back what was stored.
-	if a := writepath.Kubectl("replace").Write(t.Context(), env.cp, manifest); a.Err != nil {
+	if a := writepath.Kubectl("replace").Write(t.Context(), shared.cp, manifest); a.Err != nil {
 		t.Fatal(a.Err)
 	}
 	if got := field(stored(t, manifest), "spec.targetNamespace"); got != ns {
 		t.Errorf("after a replace targetNamespace is %v, want %s", got, ns)
 	}
 	// A user's own change is theirs, with a warning that says what it deletes.
-	a := writepath.MergePatch(`{"spec":{"targetNamespace":"elsewhere"}}`).Write(t.Context(), env.cp, manifest)
+	a := writepath.MergePatch(`{"spec":{"targetNamespace":"elsewhere"}}`).Write(t.Context(), shared.cp, manifest)
 	if a.Err != nil || !strings.Contains(strings.Join(a.Warnings, " "), "Flux will delete what this Kustomization applied to "+ns) {
 		t.Errorf("%s; want a warning with the blast radius", a)
 	}
@@ -335,7 +335,7 @@ func TestTargetNamespaceStaysThroughReapplies(t *testing.T) {
 
 // The real release and the real chart of the evening that this project comes from; they lie beside a developer's checkout, not in it.
 func TestTheRealAirflowRelease(t *testing.T) {
-	root, err := gate.Root()
+	root, err := env.Root()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -383,7 +383,7 @@ func TestTheRealAirflowRelease(t *testing.T) {
 				t.Fatal(err)
 			}
 			for _, path := range []writepath.Path{writepath.Kubectl("apply"), writepath.Flux()} {
-				a := path.Write(t.Context(), env.cp, string(manifest))
+				a := path.Write(t.Context(), shared.cp, string(manifest))
 				if tc.refused != (a.Err != nil) {
 					t.Errorf("%s: %s; want refused: %t", path.Name, a, tc.refused)
 					continue
@@ -401,7 +401,7 @@ func TestTheRealAirflowRelease(t *testing.T) {
 func createSource(t *testing.T, namespace, name, url string) {
 	t.Helper()
 	ns := &unstructured.Unstructured{Object: map[string]any{"apiVersion": "v1", "kind": "Namespace", "metadata": map[string]any{"name": namespace}}}
-	if err := env.client.Create(t.Context(), ns); err != nil && !apierrors.IsAlreadyExists(err) {
+	if err := shared.client.Create(t.Context(), ns); err != nil && !apierrors.IsAlreadyExists(err) {
 		t.Fatal(err)
 	}
 	o, err := writepath.Parse(fmt.Sprintf(repository, namespace, url))
@@ -409,7 +409,7 @@ func createSource(t *testing.T, namespace, name, url string) {
 		t.Fatal(err)
 	}
 	o.SetName(name)
-	if err := env.client.Create(t.Context(), o); err != nil && !apierrors.IsAlreadyExists(err) {
+	if err := shared.client.Create(t.Context(), o); err != nil && !apierrors.IsAlreadyExists(err) {
 		t.Fatal(err)
 	}
 }

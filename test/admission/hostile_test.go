@@ -95,19 +95,19 @@ func TestStrangersChartsLeaveTheGateServing(t *testing.T) {
 	for name := range archives {
 		t.Run(name, func(t *testing.T) {
 			ns := namespace(t)
-			if a := writepath.Kubectl("apply").Write(t.Context(), env.cp, fmt.Sprintf(repository, ns, server.URL+"/"+name)); a.Err != nil {
+			if a := writepath.Kubectl("apply").Write(t.Context(), shared.cp, fmt.Sprintf(repository, ns, server.URL+"/"+name)); a.Err != nil {
 				t.Fatal(a.Err)
 			}
 			o := strings.Replace(fmt.Sprintf(release, "hostile", ns, "{a: b}"), "chart: airflow", "chart: hostile", 1)
-			if a := writepath.Create().Write(t.Context(), env.cp, o); a.Err != nil {
+			if a := writepath.Create().Write(t.Context(), shared.cp, o); a.Err != nil {
 				t.Errorf("a release is refused for what its chart does to the gate: %s", a)
 			}
-			if a := writepath.Create().Write(t.Context(), env.cp, fmt.Sprintf(kustomization, "wrong", ns)); a.Err == nil || !strings.Contains(a.Err.Error(), "KS001") {
+			if a := writepath.Create().Write(t.Context(), shared.cp, fmt.Sprintf(kustomization, "wrong", ns)); a.Err == nil || !strings.Contains(a.Err.Error(), "KS001") {
 				t.Errorf("the gate does not refuse any more: %s", a)
 			}
 			select {
-			case <-env.gate.Process().Ended():
-				t.Fatal(env.gate.Process().Failure())
+			case <-shared.gate.Process().Ended():
+				t.Fatal(shared.gate.Process().Failure())
 			default:
 			}
 		})

@@ -21,19 +21,19 @@ import (
 
 	"github.com/flux-admission/flux-admission/test/chartrepo"
 	"github.com/flux-admission/flux-admission/test/controlplane"
-	"github.com/flux-admission/flux-admission/test/gate"
+	"github.com/flux-admission/flux-admission/test/env"
 	"github.com/flux-admission/flux-admission/test/writepath"
 )
 
 // bench is what all tests of the package share.
 type bench struct {
 	cp         *controlplane.ControlPlane
-	gate       *gate.Gate
+	gate       *env.Gate
 	client     client.Client
 	repository *httptest.Server
 }
 
-var env bench
+var shared bench
 
 func TestMain(m *testing.M) {
 	os.Exit(controlplane.Main(m, controlplane.Options{CRDSets: controlplane.DefaultCRDs(), Audit: true}, setUp))
@@ -42,12 +42,12 @@ func TestMain(m *testing.M) {
 func setUp(cp *controlplane.ControlPlane) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Minute)
 	defer cancel()
-	env.cp = cp
+	shared.cp = cp
 	var err error
-	if env.gate, err = gate.Deploy(ctx, cp); err != nil {
+	if shared.gate, err = env.Deploy(ctx, cp); err != nil {
 		return err
 	}
-	root, err := gate.Root()
+	root, err := env.Root()
 	if err != nil {
 		return err
 	}
@@ -55,14 +55,14 @@ func setUp(cp *controlplane.ControlPlane) error {
 	if err := os.Mkdir(web, 0o750); err != nil {
 		return err
 	}
-	if env.repository, err = chartrepo.Serve(web, filepath.Join(root, "test", "demo", "charts", "airflow")); err != nil {
+	if shared.repository, err = chartrepo.Serve(web, filepath.Join(root, "test", "demo", "charts", "airflow")); err != nil {
 		return err
 	}
-	if env.client, err = client.New(cp.Config(), client.Options{Scheme: scheme.Scheme}); err != nil {
+	if shared.client, err = client.New(cp.Config(), client.Options{Scheme: scheme.Scheme}); err != nil {
 		return err
 	}
 	flux := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "flux-system"}}
-	if err := env.client.Create(ctx, flux); err != nil && !apierrors.IsAlreadyExists(err) {
+	if err := shared.client.Create(ctx, flux); err != nil && !apierrors.IsAlreadyExists(err) {
 		return err
 	}
 	return nil
@@ -72,7 +72,7 @@ func setUp(cp *controlplane.ControlPlane) error {
 func namespace(t *testing.T) string {
 	t.Helper()
 	ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "test-"}}
-	if err := env.client.Create(t.Context(), ns); err != nil {
+	if err := shared.client.Create(t.Context(), ns); err != nil {
 		t.Fatal(err)
 	}
 	return ns.Name
@@ -107,10 +107,10 @@ spec:
     helm-values-schema: {action: %[2]s}
     cnpg-monitoring-enabled: {action: %[2]s}
 %[3]s`, specMode, action, extra)
-	if a := writepath.Kubectl("apply", "--server-side", "--force-conflicts").Write(t.Context(), env.cp, manifest); a.Err != nil {
+	if a := writepath.Kubectl("apply", "--server-side", "--force-conflicts").Write(t.Context(), shared.cp, manifest); a.Err != nil {
 		t.Fatal(a.Err)
 	}
-	if err := env.gate.WaitPolicy(t.Context(), env.client); err != nil {
+	if err := shared.gate.WaitPolicy(t.Context(), shared.client); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -124,7 +124,7 @@ func stored(t *testing.T, manifest string) *unstructured.Unstructured {
 	}
 	got := &unstructured.Unstructured{}
 	got.SetGroupVersionKind(o.GroupVersionKind())
-	err = env.client.Get(t.Context(), client.ObjectKeyFromObject(o), got)
+	err = shared.client.Get(t.Context(), client.ObjectKeyFromObject(o), got)
 	if apierrors.IsNotFound(err) {
 		return nil
 	}
@@ -142,7 +142,7 @@ func field(o *unstructured.Unstructured, path string) any {
 // recorded tells whether the API server's audit log has an annotation of the gate with the text, for a write of the object.
 func recorded(t *testing.T, namespace, name, text string) bool {
 	t.Helper()
-	events, err := env.cp.AuditEvents()
+	events, err := shared.cp.AuditEvents()
 	if err != nil {
 		t.Fatal(err)
 	}

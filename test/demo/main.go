@@ -23,7 +23,7 @@ import (
 
 	"github.com/flux-admission/flux-admission/test/chartrepo"
 	"github.com/flux-admission/flux-admission/test/controlplane"
-	"github.com/flux-admission/flux-admission/test/gate"
+	"github.com/flux-admission/flux-admission/test/env"
 )
 
 func main() {
@@ -48,8 +48,8 @@ func run(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, cp.Stop()) }()
-	fmt.Println("Building flux-admission, installing", gate.Overlay, "and starting the gate.")
-	g, err := gate.Deploy(ctx, cp)
+	fmt.Println("Building flux-admission, installing", env.Overlay, "and starting the gate.")
+	g, err := env.Deploy(ctx, cp)
 	if err != nil {
 		return err
 	}
@@ -83,7 +83,7 @@ func run(ctx context.Context) (err error) {
 
 // serveCharts packages the demo's chart and serves it as a Helm repository.
 func serveCharts(dir string) (*httptest.Server, error) {
-	root, err := gate.Root()
+	root, err := env.Root()
 	if err != nil {
 		return nil, err
 	}

@@ -12,14 +12,14 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/flux-admission/flux-admission/test/controlplane"
-	"github.com/flux-admission/flux-admission/test/gate"
+	"github.com/flux-admission/flux-admission/test/env"
 	"github.com/flux-admission/flux-admission/test/writepath"
 )
 
 // story sends the objects and holds the answers against what is expected.
 type story struct {
 	cp            *controlplane.ControlPlane
-	gate          *gate.Gate
+	gate          *env.Gate
 	client        client.Client
 	out           io.Writer
 	repositoryURL string

@@ -22,8 +22,8 @@ import (
 
 	"github.com/flux-admission/flux-admission/test/chartrepo"
 	"github.com/flux-admission/flux-admission/test/controlplane"
+	"github.com/flux-admission/flux-admission/test/env"
 	"github.com/flux-admission/flux-admission/test/flux"
-	"github.com/flux-admission/flux-admission/test/gate"
 	"github.com/flux-admission/flux-admission/test/gitserver"
 	"github.com/flux-admission/flux-admission/test/writepath"
 )
@@ -31,9 +31,9 @@ import (
 // reconcileTimeout is long: the controllers share the machine with others.
 const reconcileTimeout = 2 * time.Minute
 
-var env struct {
+var shared struct {
 	cp     *controlplane.ControlPlane
-	gate   *gate.Gate
+	gate   *env.Gate
 	client client.Client
 	git    *gitserver.Server
 	charts *httptest.Server
@@ -46,9 +46,9 @@ func TestMain(m *testing.M) {
 func setUp(cp *controlplane.ControlPlane) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Minute)
 	defer cancel()
-	env.cp = cp
+	shared.cp = cp
 	var err error
-	if env.client, err = client.New(cp.Config(), client.Options{Scheme: scheme.Scheme}); err != nil {
+	if shared.client, err = client.New(cp.Config(), client.Options{Scheme: scheme.Scheme}); err != nil {
 		return err
 	}
 	controllers, err := flux.Start(ctx, flux.Options{Plane: cp, Progress: os.Stderr})
@@ -56,7 +56,7 @@ func setUp(cp *controlplane.ControlPlane) error {
 		return err
 	}
 	cp.Cleanup(controllers.Stop)
-	if env.gate, err = gate.Deploy(ctx, cp); err != nil {
+	if shared.gate, err = env.Deploy(ctx, cp); err != nil {
 		return err
 	}
 	gitDir, web := filepath.Join(cp.Dir(), "git"), filepath.Join(cp.Dir(), "charts")
@@ -66,28 +66,28 @@ func setUp(cp *controlplane.ControlPlane) error {
 		}
 	}
 	// The Git server outlives setUp: it ends with the test process.
-	if env.git, err = gitserver.Start(context.WithoutCancel(ctx), gitDir); err != nil {
+	if shared.git, err = gitserver.Start(context.WithoutCancel(ctx), gitDir); err != nil {
 		return err
 	}
-	root, err := gate.Root()
+	root, err := env.Root()
 	if err != nil {
 		return err
 	}
-	if env.charts, err = chartrepo.Serve(web, filepath.Join(root, "test", "demo", "charts", "airflow")); err != nil {
+	if shared.charts, err = chartrepo.Serve(web, filepath.Join(root, "test", "demo", "charts", "airflow")); err != nil {
 		return err
 	}
-	if _, err := env.git.Commit(ctx, map[string]string{"README.md": "the tree\n"}, "Begin"); err != nil {
+	if _, err := shared.git.Commit(ctx, map[string]string{"README.md": "the tree\n"}, "Begin"); err != nil {
 		return err
 	}
 	return write(ctx, fmt.Sprintf(`apiVersion: source.toolkit.fluxcd.io/v1
 kind: GitRepository
 metadata: {name: tree, namespace: flux-system}
 spec: {interval: 1h, url: %q, ref: {branch: main}}
-`, env.git.URL()))
+`, shared.git.URL()))
 }
 
 func write(ctx context.Context, manifest string) error {
-	return writepath.Kubectl("apply", "--server-side", "--force-conflicts").Write(ctx, env.cp, manifest).Err
+	return writepath.Kubectl("apply", "--server-side", "--force-conflicts").Write(ctx, shared.cp, manifest).Err
 }
 
 func setPolicy(t *testing.T, mode string) {
@@ -109,7 +109,7 @@ spec:
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := env.gate.WaitPolicy(t.Context(), env.client); err != nil {
+	if err := shared.gate.WaitPolicy(t.Context(), shared.client); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -118,7 +118,7 @@ spec:
 func parent(t *testing.T, interval string) (name string) {
 	t.Helper()
 	ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "e2e-"}}
-	if err := env.client.Create(t.Context(), ns); err != nil {
+	if err := shared.client.Create(t.Context(), ns); err != nil {
 		t.Fatal(err)
 	}
 	commit(t, ns.Name, "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: first, namespace: "+ns.Name+"}\n")
@@ -130,7 +130,7 @@ spec: {interval: %s, retryInterval: 2s, prune: true, path: ./%[1]s, sourceRef: {
 		t.Fatal(err)
 	}
 	if err := write(t.Context(), fmt.Sprintf("apiVersion: source.toolkit.fluxcd.io/v1\nkind: HelmRepository\nmetadata: {name: airflow, namespace: %s}\nspec: {interval: 1h, url: %s}\n",
-		ns.Name, env.charts.URL)); err != nil {
+		ns.Name, shared.charts.URL)); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
@@ -140,7 +140,7 @@ spec: {interval: %s, retryInterval: 2s, prune: true, path: ./%[1]s, sourceRef: {
 		o.SetGroupVersionKind(flux.Kustomization("", "").GroupVersionKind)
 		o.SetNamespace(flux.Namespace)
 		o.SetName(ns.Name)
-		if err := env.client.Delete(ctx, o); err != nil && !apierrors.IsNotFound(err) {
+		if err := shared.client.Delete(ctx, o); err != nil && !apierrors.IsNotFound(err) {
 			t.Error(err)
 		}
 	})
@@ -150,11 +150,11 @@ spec: {interval: %s, retryInterval: 2s, prune: true, path: ./%[1]s, sourceRef: {
 // commit puts the manifest into the directory, alone, and has Flux fetch it. It returns the commit.
 func commit(t *testing.T, dir, manifest string) string {
 	t.Helper()
-	sha, err := env.git.Commit(t.Context(), map[string]string{dir + "/object.yaml": manifest}, "Change "+dir)
+	sha, err := shared.git.Commit(t.Context(), map[string]string{dir + "/object.yaml": manifest}, "Change "+dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := flux.Reconcile(t.Context(), env.client, flux.GitRepository(flux.Namespace, "tree")); err != nil {
+	if err := flux.Reconcile(t.Context(), shared.client, flux.GitRepository(flux.Namespace, "tree")); err != nil {
 		t.Fatal(err)
 	}
 	return sha
@@ -162,9 +162,9 @@ func commit(t *testing.T, dir, manifest string) string {
 
 func waitFor(t *testing.T, name string, want flux.Condition) string {
 	t.Helper()
-	got, err := flux.WaitFor(t.Context(), env.client, flux.Kustomization(flux.Namespace, name), want, reconcileTimeout)
+	got, err := flux.WaitFor(t.Context(), shared.client, flux.Kustomization(flux.Namespace, name), want, reconcileTimeout)
 	if err != nil {
-		t.Fatalf("%v\n%s", err, env.gate.LogTail())
+		t.Fatalf("%v\n%s", err, shared.gate.LogTail())
 	}
 	return got.Message
 }
@@ -253,7 +253,7 @@ func TestACommitWithAMistakeIsRefusedUntilItIsFixed(t *testing.T) {
 func parentIn(t *testing.T) string {
 	t.Helper()
 	ns := parent(t, "1h")
-	if a := writepath.MergePatch(`{"spec":{"targetNamespace":null}}`).Write(t.Context(), env.cp, kustomization(ns, "flux-system", "./x", "")); a.Err != nil {
+	if a := writepath.MergePatch(`{"spec":{"targetNamespace":null}}`).Write(t.Context(), shared.cp, kustomization(ns, "flux-system", "./x", "")); a.Err != nil {
 		t.Fatal(a.Err)
 	}
 	return ns
@@ -269,7 +269,7 @@ func denials(t *testing.T, rule string) float64 {
 	if rule == "" {
 		return 0
 	}
-	n, err := env.gate.Metric(t.Context(), "flux_admission_findings_total", "rule="+rule, "action=Deny", "dry_run=true")
+	n, err := shared.gate.Metric(t.Context(), "flux_admission_findings_total", "rule="+rule, "action=Deny", "dry_run=true")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -284,7 +284,7 @@ func TestAnInjectedTargetNamespaceDoesNotDriftOverTenIntervals(t *testing.T) {
 	get := func() *unstructured.Unstructured {
 		o := &unstructured.Unstructured{}
 		o.SetGroupVersionKind(flux.Kustomization("", "").GroupVersionKind)
-		if err := env.client.Get(t.Context(), client.ObjectKey{Namespace: "flux-system", Name: "child-" + ns}, o); err != nil {
+		if err := shared.client.Get(t.Context(), client.ObjectKey{Namespace: "flux-system", Name: "child-" + ns}, o); err != nil {
 			t.Fatal(err)
 		}
 		return o
@@ -293,12 +293,12 @@ func TestAnInjectedTargetNamespaceDoesNotDriftOverTenIntervals(t *testing.T) {
 		t.Fatalf("targetNamespace is %q, want %q", got, ns)
 	}
 	generation := get().GetGeneration()
-	asked, err := env.gate.Metric(t.Context(), "flux_admission_reviews_total")
+	asked, err := shared.gate.Metric(t.Context(), "flux_admission_reviews_total")
 	if err != nil {
 		t.Fatal(err)
 	}
 	before := dryRuns(t, "child-"+ns)
-	if a := writepath.MergePatch(`{"spec":{"interval":"1s"}}`).Write(t.Context(), env.cp, kustomization(ns, "flux-system", "./x", "")); a.Err != nil {
+	if a := writepath.MergePatch(`{"spec":{"interval":"1s"}}`).Write(t.Context(), shared.cp, kustomization(ns, "flux-system", "./x", "")); a.Err != nil {
 		t.Fatal(a.Err)
 	}
 	for deadline := time.Now().Add(reconcileTimeout); dryRuns(t, "child-"+ns) < before+10; {
@@ -315,7 +315,7 @@ func TestAnInjectedTargetNamespaceDoesNotDriftOverTenIntervals(t *testing.T) {
 	if got, _, _ := unstructured.NestedString(o.Object, "spec", "targetNamespace"); got != ns || o.GetGeneration() != generation {
 		t.Errorf("targetNamespace %q, generation %d; want %q and %d", got, o.GetGeneration(), ns, generation)
 	}
-	now, err := env.gate.Metric(t.Context(), "flux_admission_reviews_total")
+	now, err := shared.gate.Metric(t.Context(), "flux_admission_reviews_total")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -328,7 +328,7 @@ func TestAnInjectedTargetNamespaceDoesNotDriftOverTenIntervals(t *testing.T) {
 // dryRuns counts Flux's dry-run applies of a Kustomization.
 func dryRuns(t *testing.T, name string) int {
 	t.Helper()
-	events, err := env.cp.AuditEvents()
+	events, err := shared.cp.AuditEvents()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -345,16 +345,16 @@ func dryRuns(t *testing.T, name string) int {
 func TestTheGateIsKilledAndComesBack(t *testing.T) {
 	setPolicy(t, "Enforce")
 	ns := parentIn(t)
-	if err := env.gate.Kill(); err != nil {
+	if err := shared.gate.Kill(); err != nil {
 		t.Fatal(err)
 	}
 	slipped := kustomization("child", ns, "./nowhere", "")
 	waitFor(t, ns, flux.Ready(commit(t, ns, slipped)))
-	back, err := env.gate.Restart(t.Context())
+	back, err := shared.gate.Restart(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	env.gate = back
+	shared.gate = back
 	// The old mistake does not freeze what changes nothing about it.
 	waitFor(t, ns, flux.Ready(commit(t, ns, strings.Replace(slipped, "1h", "2h", 1))))
 	commit(t, ns, slipped+"---\n"+kustomization("second", ns, "./nowhere", ""))
@@ -366,7 +366,7 @@ func TestAuditOnlyRefusesNothingAndRecordsEverything(t *testing.T) {
 	setPolicy(t, "AuditOnly")
 	ns := parentIn(t)
 	count := func() float64 {
-		n, err := env.gate.Metric(t.Context(), "flux_admission_findings_total", "action=Audit")
+		n, err := shared.gate.Metric(t.Context(), "flux_admission_findings_total", "action=Audit")
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/flux-admission/flux-admission/test/gate"
+	"github.com/flux-admission/flux-admission/test/env"
 )
 
 // The ways in which a policy treats a release without a verdict.
@@ -51,7 +51,7 @@ func troubles() []trouble {
 			return loginSecret(ns) + source(ns, serve(t, s), ", secretRef: {name: login}")
 		}
 	}
-	page, cut := []byte("<!doctype html><title>Sign in</title>"), env.packed[:len(env.packed)/2]
+	page, cut := []byte("<!doctype html><title>Sign in</title>"), shared.packed[:len(shared.packed)/2]
 	const (
 		pending  = `was not there within [0-9.]+m?s and is still being read`
 		loopback = `refused: 127\.0\.0\.1 is a link-local or loopback address`
@@ -71,7 +71,7 @@ func troubles() []trouble {
 			return source(ns, serve(t, redirect(serve(t, sound())+"/index.yaml?token="+inARedirect)), "")
 		}, loopback, "error"},
 		{"with an archive on loopback", func(t *testing.T, ns string) string {
-			return source(ns, serve(t, site{index: indexOf(serve(t, sound())+"/airflow.tgz?token="+inARedirect, env.packed)}), "")
+			return source(ns, serve(t, site{index: indexOf(serve(t, sound())+"/airflow.tgz?token="+inARedirect, shared.packed)}), "")
 		}, loopback, "error"},
 		{"redirecting to link-local", redirects("http://169.254.169.254/latest/meta-data?token=" + inARedirect), `refused: 169\.254\.169\.254 is a link-local or loopback address`, "error"},
 		{"redirecting to itself", redirects("/index.yaml"), `redirects more than 5 times`, "error"},
@@ -108,8 +108,8 @@ func troubles() []trouble {
 
 // Each repository is asked for anew under each policy: what is remembered of one would answer for the next.
 func TestARepositoryInTrouble(t *testing.T) {
-	if env.timeout >= slowness/2 {
-		t.Fatalf("the API server waits %s for the gate: a repository that takes %s would prove nothing", env.timeout, slowness)
+	if shared.timeout >= slowness/2 {
+		t.Fatalf("the API server waits %s for the gate: a repository that takes %s would prove nothing", shared.timeout, slowness)
 	}
 	all := troubles()
 	var table strings.Builder
@@ -131,8 +131,8 @@ func TestARepositoryInTrouble(t *testing.T) {
 		}
 	}
 	t.Logf("onUnknown, trouble, verdict, words:%s", table.String())
-	said := env.gate.Log()
-	events, err := env.cp.AuditEvents()
+	said := shared.gate.Log()
+	events, err := shared.cp.AuditEvents()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -247,7 +247,7 @@ func TestASlowSourceInTheEnd(t *testing.T) {
 		"that there is none":       regexp.MustCompile(`"Judged a release after its review".*"namespace":"` + never + `".*"verdict":"unknown".*HR001.*timeout awaiting response headers`),
 		"why a chart was not read": regexp.MustCompile(`"could not read a chart".* of HelmRepository ` + never + `/charts".*timeout awaiting response headers`),
 	} {
-		eventually(t, "the log says "+name, func() bool { return want.MatchString(env.gate.Log()) })
+		eventually(t, "the log says "+name, func() bool { return want.MatchString(shared.gate.Log()) })
 	}
 	if answer := try(t, release(slow, bad)); answer.Err == nil || !strings.Contains(answer.Err.Error(), "/data/metadataConnection") {
 		t.Errorf("the next review of bad values: %s; want a refusal", answer)
@@ -255,7 +255,7 @@ func TestASlowSourceInTheEnd(t *testing.T) {
 	if answer := try(t, release(slow, good)); answer.Err != nil {
 		t.Errorf("the next review of good values: %s; want it allowed", answer)
 	}
-	keepsSecrets(t, env.gate.Log())
+	keepsSecrets(t, shared.gate.Log())
 }
 
 // The address that a redirect leads to is refused for where it is, and for nothing else.
@@ -280,13 +280,13 @@ func TestARedirectToLoopbackIsFollowedWithTheFlag(t *testing.T) {
 // restart starts the gate anew at its address, with arguments added.
 func restart(t *testing.T, args ...string) {
 	t.Helper()
-	if err := env.gate.Stop(); err != nil {
+	if err := shared.gate.Stop(); err != nil {
 		t.Fatal(err)
 	}
-	options := env.options
+	options := shared.options
 	options.Args = args
 	var err error
-	if env.gate, err = gate.Start(t.Context(), env.cp, options); err != nil {
+	if shared.gate, err = env.Start(t.Context(), shared.cp, options); err != nil {
 		t.Fatal(err)
 	}
 }

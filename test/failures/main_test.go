@@ -20,14 +20,14 @@ import (
 
 	"github.com/flux-admission/flux-admission/test/chartrepo"
 	"github.com/flux-admission/flux-admission/test/controlplane"
-	"github.com/flux-admission/flux-admission/test/gate"
+	"github.com/flux-admission/flux-admission/test/env"
 	"github.com/flux-admission/flux-admission/test/writepath"
 )
 
-var env struct {
+var shared struct {
 	cp      *controlplane.ControlPlane
-	options gate.Options
-	gate    *gate.Gate
+	options env.Options
+	gate    *env.Gate
 	client  client.Client
 	// timeout is how long the API server waits for the gate.
 	timeout time.Duration
@@ -42,27 +42,27 @@ func TestMain(m *testing.M) {
 func setUp(cp *controlplane.ControlPlane) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Minute)
 	defer cancel()
-	env.cp = cp
+	shared.cp = cp
 	var err error
-	if env.client, err = client.New(cp.Config(), client.Options{Scheme: scheme.Scheme}); err != nil {
+	if shared.client, err = client.New(cp.Config(), client.Options{Scheme: scheme.Scheme}); err != nil {
 		return err
 	}
-	if env.options.Binary, err = gate.Build(ctx, cp.Dir()); err != nil {
+	if shared.options.Binary, err = env.Build(ctx, cp.Dir()); err != nil {
 		return err
 	}
-	if env.options.Address, err = gate.FreeAddress(); err != nil {
+	if shared.options.Address, err = env.FreeAddress(); err != nil {
 		return err
 	}
-	if err := gate.Install(ctx, cp, env.options.Address); err != nil {
+	if err := env.Install(ctx, cp, shared.options.Address); err != nil {
 		return err
 	}
-	if env.timeout, err = failClosed(ctx); err != nil {
+	if shared.timeout, err = failClosed(ctx); err != nil {
 		return err
 	}
-	if env.packed, err = pack(cp.Dir()); err != nil {
+	if shared.packed, err = pack(cp.Dir()); err != nil {
 		return err
 	}
-	env.gate, err = gate.Start(ctx, cp, env.options)
+	shared.gate, err = env.Start(ctx, cp, shared.options)
 	return err
 }
 
@@ -71,7 +71,7 @@ func setUp(cp *controlplane.ControlPlane) error {
 func failClosed(ctx context.Context) (time.Duration, error) {
 	fail := admissionregv1.Fail
 	var v admissionregv1.ValidatingWebhookConfiguration
-	if err := env.client.Get(ctx, client.ObjectKey{Name: "flux-admission"}, &v); err != nil {
+	if err := shared.client.Get(ctx, client.ObjectKey{Name: "flux-admission"}, &v); err != nil {
 		return 0, err
 	}
 	timeout := time.Duration(0)
@@ -84,13 +84,13 @@ func failClosed(ctx context.Context) (time.Duration, error) {
 	if timeout == 0 {
 		return 0, errors.New("the webhook configuration has no timeout for " + webhookName)
 	}
-	return timeout, env.client.Update(ctx, &v)
+	return timeout, shared.client.Update(ctx, &v)
 }
 
 const webhookName = "validate.flux-admission.dev"
 
 func pack(dir string) ([]byte, error) {
-	root, err := gate.Root()
+	root, err := env.Root()
 	if err != nil {
 		return nil, err
 	}
@@ -109,7 +109,7 @@ func pack(dir string) ([]byte, error) {
 func namespace(t *testing.T) string {
 	t.Helper()
 	ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "failures-"}}
-	if err := env.client.Create(t.Context(), ns); err != nil {
+	if err := shared.client.Create(t.Context(), ns); err != nil {
 		t.Fatal(err)
 	}
 	return ns.Name
@@ -125,7 +125,7 @@ func setPolicy(t *testing.T, onUnknown string) {
 	if answer := write(t, "apply", text+"}}}\n"); answer.Err != nil {
 		t.Fatal(answer.Err)
 	}
-	if err := env.gate.WaitPolicy(t.Context(), env.client); err != nil {
+	if err := shared.gate.WaitPolicy(t.Context(), shared.client); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -133,13 +133,13 @@ func setPolicy(t *testing.T, onUnknown string) {
 // write sends a manifest with kubectl.
 func write(t *testing.T, verb, manifest string) writepath.Answer {
 	t.Helper()
-	return writepath.Kubectl(verb).Write(t.Context(), env.cp, manifest)
+	return writepath.Kubectl(verb).Write(t.Context(), shared.cp, manifest)
 }
 
 // try sends a release with kubectl without storing it.
 func try(t *testing.T, manifest string) writepath.Answer {
 	t.Helper()
-	return writepath.Kubectl("create", "--dry-run=server").Write(t.Context(), env.cp, manifest)
+	return writepath.Kubectl("create", "--dry-run=server").Write(t.Context(), shared.cp, manifest)
 }
 
 func release(ns, values string) string {
@@ -162,7 +162,7 @@ const (
 // annotation returns an audit annotation that the gate gave to the last write of the release in a namespace.
 func annotation(t *testing.T, ns, name string) string {
 	t.Helper()
-	events, err := env.cp.AuditEvents()
+	events, err := shared.cp.AuditEvents()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -177,7 +177,7 @@ func annotation(t *testing.T, ns, name string) string {
 
 func metric(t *testing.T, name string, labels ...string) float64 {
 	t.Helper()
-	value, err := env.gate.Metric(t.Context(), name, labels...)
+	value, err := shared.gate.Metric(t.Context(), name, labels...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -189,6 +189,6 @@ func eventually(t *testing.T, what string, condition func() bool) {
 	t.Helper()
 	err := wait.PollUntilContextTimeout(t.Context(), 200*time.Millisecond, 3*time.Minute, true, func(context.Context) (bool, error) { return condition(), nil })
 	if err != nil {
-		t.Fatalf("waiting until %s: %v\n%s", what, err, env.gate.LogTail())
+		t.Fatalf("waiting until %s: %v\n%s", what, err, shared.gate.LogTail())
 	}
 }

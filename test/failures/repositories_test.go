@@ -47,7 +47,7 @@ func (s site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // sound is a repository that is not in trouble.
 func sound() site {
-	return site{index: indexOf("airflow.tgz", env.packed), archive: answer(env.packed)}
+	return site{index: indexOf("airflow.tgz", shared.packed), archive: answer(shared.packed)}
 }
 
 // indexOf answers with an index of one chart, at an address and with the digest of the archive.

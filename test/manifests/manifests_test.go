@@ -13,7 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"github.com/flux-admission/flux-admission/test/controlplane"
-	"github.com/flux-admission/flux-admission/test/gate"
+	"github.com/flux-admission/flux-admission/test/env"
 )
 
 var plane *controlplane.ControlPlane
@@ -27,7 +27,7 @@ func TestMain(m *testing.M) {
 
 func overlays(t *testing.T) map[string]string {
 	t.Helper()
-	root, err := gate.Root()
+	root, err := env.Root()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -115,7 +115,7 @@ func TestNoCABundleInGit(t *testing.T) {
 // The component takes away exactly the permission to read Secrets.
 func TestWithoutSecrets(t *testing.T) {
 	dir := t.TempDir()
-	root, err := gate.Root()
+	root, err := env.Root()
 	if err != nil {
 		t.Fatal(err)
 	}

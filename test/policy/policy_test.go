@@ -18,15 +18,15 @@ import (
 	"github.com/flux-admission/flux-admission/mutators"
 	allmutators "github.com/flux-admission/flux-admission/mutators/all"
 	"github.com/flux-admission/flux-admission/test/controlplane"
-	"github.com/flux-admission/flux-admission/test/gate"
+	"github.com/flux-admission/flux-admission/test/env"
 	"github.com/flux-admission/flux-admission/test/writepath"
 	"github.com/flux-admission/flux-admission/validators"
 	allvalidators "github.com/flux-admission/flux-admission/validators/all"
 )
 
-var env struct {
+var shared struct {
 	cp     *controlplane.ControlPlane
-	gate   *gate.Gate
+	gate   *env.Gate
 	client client.Client
 }
 
@@ -34,12 +34,12 @@ func TestMain(m *testing.M) {
 	os.Exit(controlplane.Main(m, controlplane.Options{CRDSets: controlplane.DefaultCRDs()}, func(cp *controlplane.ControlPlane) error {
 		ctx, cancel := context.WithTimeout(context.Background(), 15*time.Minute)
 		defer cancel()
-		env.cp = cp
+		shared.cp = cp
 		var err error
-		if env.gate, err = gate.Deploy(ctx, cp); err != nil {
+		if shared.gate, err = env.Deploy(ctx, cp); err != nil {
 			return err
 		}
-		env.client, err = client.New(cp.Config(), client.Options{Scheme: runtime.NewScheme()})
+		shared.client, err = client.New(cp.Config(), client.Options{Scheme: runtime.NewScheme()})
 		return err
 	}))
 }
@@ -50,7 +50,7 @@ func document(spec string) string {
 
 func apply(t *testing.T, text string) writepath.Answer {
 	t.Helper()
-	return writepath.Kubectl("apply", "--validate=strict").Write(t.Context(), env.cp, text)
+	return writepath.Kubectl("apply", "--validate=strict").Write(t.Context(), shared.cp, text)
 }
 
 // The same policy gets the same verdict from `--policy FILE` and from the API server, and what is refused is refused with the field.
@@ -126,7 +126,7 @@ spec: {interval: 10m, path: ./apps, prune: true, sourceRef: {kind: GitRepository
 
 func refused(t *testing.T) bool {
 	t.Helper()
-	return writepath.Kubectl("apply", "--dry-run=server").Write(t.Context(), env.cp, wrong).Err != nil
+	return writepath.Kubectl("apply", "--dry-run=server").Write(t.Context(), shared.cp, wrong).Err != nil
 }
 
 func eventually(t *testing.T, what string, condition func() bool) {
@@ -134,7 +134,7 @@ func eventually(t *testing.T, what string, condition func() bool) {
 	deadline := time.Now().Add(time.Minute)
 	for !condition() {
 		if time.Now().After(deadline) {
-			t.Fatalf("not within a minute: %s\n%s", what, env.gate.LogTail())
+			t.Fatalf("not within a minute: %s\n%s", what, shared.gate.LogTail())
 		}
 		select {
 		case <-t.Context().Done():
@@ -149,7 +149,7 @@ func status(t *testing.T) map[string]any {
 	o := &unstructured.Unstructured{}
 	o.SetAPIVersion("flux-admission.dev/v1alpha1")
 	o.SetKind("AdmissionPolicy")
-	if err := env.client.Get(t.Context(), client.ObjectKey{Name: "default"}, o); err != nil {
+	if err := shared.client.Get(t.Context(), client.ObjectKey{Name: "default"}, o); err != nil {
 		t.Fatal(err)
 	}
 	s, _ := o.Object["status"].(map[string]any)
@@ -161,7 +161,7 @@ func TestAPolicyIsInForceAsSoonAsItIsAccepted(t *testing.T) {
 		if a := apply(t, document("  mode: "+mode+"\n  rules: {kustomization-namespace: {action: Deny}, cnpg-monitoring-enabled: {action: \"Off\"}}\n")); a.Err != nil {
 			t.Fatal(a.Err)
 		}
-		if err := env.gate.WaitPolicy(t.Context(), env.client); err != nil {
+		if err := shared.gate.WaitPolicy(t.Context(), shared.client); err != nil {
 			t.Fatal(err)
 		}
 		if got := refused(t); got != (mode == "Enforce") {
@@ -174,10 +174,10 @@ func TestAPolicyIsInForceAsSoonAsItIsAccepted(t *testing.T) {
 			t.Errorf("status %s, want %s in it", s, want)
 		}
 	}
-	if out, _, err := env.cp.Kubectl(t.Context(), nil, "get", "admissionpolicy", "default"); err != nil || !strings.Contains(out, "ACCEPTED") || !strings.Contains(out, "True") {
+	if out, _, err := shared.cp.Kubectl(t.Context(), nil, "get", "admissionpolicy", "default"); err != nil || !strings.Contains(out, "ACCEPTED") || !strings.Contains(out, "True") {
 		t.Errorf("kubectl get: %v\n%s", err, out)
 	}
-	if out, _, err := env.cp.Kubectl(t.Context(), nil, "explain", "admissionpolicy.spec.rules.kustomization-namespace.allowedNamespaces"); err != nil || !strings.Contains(out, "exact names of the namespaces") {
+	if out, _, err := shared.cp.Kubectl(t.Context(), nil, "explain", "admissionpolicy.spec.rules.kustomization-namespace.allowedNamespaces"); err != nil || !strings.Contains(out, "exact names of the namespaces") {
 		t.Errorf("kubectl explain: %v\n%s", err, out)
 	}
 }
@@ -187,7 +187,7 @@ func TestTheLastGoodPolicyStaysInForce(t *testing.T) {
 	if a := apply(t, document("  rules: {kustomization-namespace: {action: Deny}}\n")); a.Err != nil {
 		t.Fatal(a.Err)
 	}
-	if err := env.gate.WaitPolicy(t.Context(), env.client); err != nil {
+	if err := shared.gate.WaitPolicy(t.Context(), shared.client); err != nil {
 		t.Fatal(err)
 	}
 	bad := document("  mode: AuditOnly\n  rules: {kustomization-target-namespace: {requiredFor: [{path: '('}]}}\n")
@@ -206,7 +206,7 @@ func TestTheLastGoodPolicyStaysInForce(t *testing.T) {
 	if a := apply(t, document("  mode: AuditOnly\n")); a.Err != nil {
 		t.Fatal(a.Err)
 	}
-	if err := env.gate.WaitPolicy(t.Context(), env.client); err != nil {
+	if err := shared.gate.WaitPolicy(t.Context(), shared.client); err != nil {
 		t.Fatal(err)
 	}
 	if refused(t) {
@@ -221,7 +221,7 @@ func withoutPolicyWebhook(t *testing.T, during func()) {
 		list := &unstructured.UnstructuredList{}
 		list.SetAPIVersion("admissionregistration.k8s.io/v1")
 		list.SetKind("ValidatingWebhookConfigurationList")
-		if err := env.client.List(t.Context(), list); err != nil || len(list.Items) != 1 {
+		if err := shared.client.List(t.Context(), list); err != nil || len(list.Items) != 1 {
 			t.Fatalf("%d webhook configurations: %v", len(list.Items), err)
 		}
 		return &list.Items[0]
@@ -241,18 +241,18 @@ func withoutPolicyWebhook(t *testing.T, during func()) {
 	if err := unstructured.SetNestedSlice(o.Object, kept, "webhooks"); err != nil {
 		t.Fatal(err)
 	}
-	if err := env.client.Update(t.Context(), o); err != nil {
+	if err := shared.client.Update(t.Context(), o); err != nil {
 		t.Fatal(err)
 	}
 	// The API server needs a moment to notice.
 	eventually(t, "AdmissionPolicies are not asked about", func() bool {
-		return writepath.Kubectl("apply", "--dry-run=server").Write(t.Context(), env.cp,
+		return writepath.Kubectl("apply", "--dry-run=server").Write(t.Context(), shared.cp,
 			document("  rules: {kustomization-target-namespace: {requiredFor: [{path: '('}]}}\n")).Err == nil
 	})
 	during()
 	again := get()
 	again.Object["webhooks"] = before.Object["webhooks"]
-	if err := env.client.Update(t.Context(), again); err != nil {
+	if err := shared.client.Update(t.Context(), again); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -262,7 +262,7 @@ func TestWithoutAPolicyTheShippedOneIsInForce(t *testing.T) {
 		t.Fatal(a.Err)
 	}
 	eventually(t, "the policy is in force", func() bool { return !refused(t) })
-	if _, _, err := env.cp.Kubectl(t.Context(), nil, "delete", "admissionpolicy", "default"); err != nil {
+	if _, _, err := shared.cp.Kubectl(t.Context(), nil, "delete", "admissionpolicy", "default"); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "the policy that ships is in force", func() bool { return refused(t) })

@@ -33,16 +33,16 @@ import (
 
 	"github.com/flux-admission/flux-admission/test/chartrepo"
 	"github.com/flux-admission/flux-admission/test/controlplane"
+	"github.com/flux-admission/flux-admission/test/env"
 	"github.com/flux-admission/flux-admission/test/flux"
-	"github.com/flux-admission/flux-admission/test/gate"
 	"github.com/flux-admission/flux-admission/test/writepath"
 )
 
 const login, password = "reader", "let-me-in"
 
-var env struct {
+var shared struct {
 	cp     *controlplane.ControlPlane
-	gate   *gate.Gate
+	gate   *env.Gate
 	client client.Client
 	// plain serves the chart over HTTP, private too with a login, secure over TLS, images as OCI.
 	plain, private, secure, images, artifacts *httptest.Server
@@ -57,15 +57,15 @@ func TestMain(m *testing.M) {
 func setUp(cp *controlplane.ControlPlane) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Minute)
 	defer cancel()
-	env.cp = cp
+	shared.cp = cp
 	var err error
-	if env.gate, err = gate.Deploy(ctx, cp); err != nil {
+	if shared.gate, err = env.Deploy(ctx, cp); err != nil {
 		return err
 	}
-	if env.client, err = client.New(cp.Config(), client.Options{Scheme: scheme.Scheme}); err != nil {
+	if shared.client, err = client.New(cp.Config(), client.Options{Scheme: scheme.Scheme}); err != nil {
 		return err
 	}
-	root, err := gate.Root()
+	root, err := env.Root()
 	if err != nil {
 		return err
 	}
@@ -74,7 +74,7 @@ func setUp(cp *controlplane.ControlPlane) error {
 	if err := os.Mkdir(web, 0o750); err != nil {
 		return err
 	}
-	if env.plain, err = chartrepo.Serve(web, dir); err != nil {
+	if shared.plain, err = chartrepo.Serve(web, dir); err != nil {
 		return err
 	}
 	// The same files by other servers; their index names the archive relative to itself.
@@ -82,7 +82,7 @@ func setUp(cp *controlplane.ControlPlane) error {
 	if err != nil {
 		return err
 	}
-	relative := bytes.ReplaceAll(index, []byte(env.plain.URL+"/"), nil)
+	relative := bytes.ReplaceAll(index, []byte(shared.plain.URL+"/"), nil)
 	files := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/index.yaml" {
 			_, _ = w.Write(relative)
@@ -90,24 +90,24 @@ func setUp(cp *controlplane.ControlPlane) error {
 		}
 		http.ServeFileFS(w, r, os.DirFS(web), strings.TrimPrefix(r.URL.Path, "/"))
 	})
-	env.private = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	shared.private = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if u, p, _ := r.BasicAuth(); u != login || p != password {
 			w.WriteHeader(http.StatusUnauthorized)
 			return
 		}
 		files(w, r)
 	}))
-	env.secure = httptest.NewUnstartedServer(files)
-	env.secure.Config.ErrorLog = log.New(io.Discard, "", 0)
-	env.secure.StartTLS()
-	env.images = httptest.NewServer(ociregistry.New(ociregistry.Logger(log.New(io.Discard, "", 0))))
+	shared.secure = httptest.NewUnstartedServer(files)
+	shared.secure.Config.ErrorLog = log.New(io.Discard, "", 0)
+	shared.secure.StartTLS()
+	shared.images = httptest.NewServer(ociregistry.New(ociregistry.Logger(log.New(io.Discard, "", 0))))
 	if err := push(web); err != nil {
 		return err
 	}
-	if env.tree, err = pack(dir, "charts/airflow"); err != nil {
+	if shared.tree, err = pack(dir, "charts/airflow"); err != nil {
 		return err
 	}
-	env.artifacts = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(env.tree) }))
+	shared.artifacts = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(shared.tree) }))
 	return nil
 }
 
@@ -126,7 +126,7 @@ func push(web string) error {
 		return err
 	}
 	version := strings.TrimSuffix(strings.TrimPrefix(filepath.Base(packed[0]), "airflow-"), ".tgz")
-	_, err = c.Push(data, strings.TrimPrefix(env.images.URL, "http://")+"/charts/airflow:"+version)
+	_, err = c.Push(data, strings.TrimPrefix(shared.images.URL, "http://")+"/charts/airflow:"+version)
 	return err
 }
 
@@ -196,22 +196,22 @@ func TestAReleaseTogetherWithItsSource(t *testing.T) {
 	byPath := func(kind string) string {
 		return "chart: {spec: {chart: ./charts/airflow, sourceRef: {kind: " + kind + ", name: charts}}}"
 	}
-	authority := string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: env.secure.Certificate().Raw}))
-	registryHost := strings.TrimPrefix(env.images.URL, "http://")
+	authority := string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: shared.secure.Certificate().Raw}))
+	registryHost := strings.TrimPrefix(shared.images.URL, "http://")
 	for name, tc := range map[string]struct {
 		source func(ns string) string
 		chart  string
 		// artifact tells that the chart is only known once source-controller has fetched the source.
 		artifact bool
 	}{
-		"HelmRepository over HTTP": {func(ns string) string { return source(ns, "HelmRepository", "url: "+env.plain.URL) }, byRepository, false},
+		"HelmRepository over HTTP": {func(ns string) string { return source(ns, "HelmRepository", "url: "+shared.plain.URL) }, byRepository, false},
 		"HelmRepository with a login": {func(ns string) string {
 			return secret(ns, "login", map[string]string{"username": login, "password": password}) +
-				source(ns, "HelmRepository", "url: "+env.private.URL+", secretRef: {name: login}")
+				source(ns, "HelmRepository", "url: "+shared.private.URL+", secretRef: {name: login}")
 		}, byRepository, false},
 		"HelmRepository over TLS with its own authority": {func(ns string) string {
 			return secret(ns, "authority", map[string]string{"ca.crt": authority}) +
-				source(ns, "HelmRepository", "url: "+env.secure.URL+", certSecretRef: {name: authority}")
+				source(ns, "HelmRepository", "url: "+shared.secure.URL+", certSecretRef: {name: authority}")
 		}, byRepository, false},
 		"HelmRepository of type oci": {func(ns string) string {
 			return source(ns, "HelmRepository", "type: oci, insecure: true, url: \"oci://"+registryHost+"/charts\"")
@@ -251,7 +251,7 @@ func TestAReleaseTogetherWithItsSource(t *testing.T) {
 				}
 				refused(t, apply(t, by, release(ns, tc.chart, "{existingSecret: db, existingSecretKey: uri, another: x}")), "'another'")
 				if t.Failed() {
-					t.Log(env.gate.LogTail())
+					t.Log(shared.gate.LogTail())
 				}
 				if err := apply(t, by, release(ns, tc.chart, good)); err != nil {
 					t.Errorf("the repaired release: %v", err)
@@ -271,7 +271,7 @@ func refused(t *testing.T, err error, says string) {
 func namespace(t *testing.T) string {
 	t.Helper()
 	ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "sources-"}}
-	if err := env.client.Create(t.Context(), ns); err != nil {
+	if err := shared.client.Create(t.Context(), ns); err != nil {
 		t.Fatal(err)
 	}
 	return ns.Name
@@ -280,9 +280,9 @@ func namespace(t *testing.T) string {
 func apply(t *testing.T, by, manifests string) error {
 	t.Helper()
 	if by == "kubectl" {
-		return writepath.Kubectl("apply").Write(t.Context(), env.cp, manifests).Err
+		return writepath.Kubectl("apply").Write(t.Context(), shared.cp, manifests).Err
 	}
-	_, err := flux.Apply(t.Context(), env.cp.Config(), client.ObjectKey{Namespace: "flux-system", Name: "apps"}, objects(t, manifests)...)
+	_, err := flux.Apply(t.Context(), shared.cp.Config(), client.ObjectKey{Namespace: "flux-system", Name: "apps"}, objects(t, manifests)...)
 	return err
 }
 
@@ -305,17 +305,17 @@ func objects(t *testing.T, manifests string) []*unstructured.Unstructured {
 func setArtifact(t *testing.T, ns, manifests string) {
 	t.Helper()
 	o := objects(t, manifests)[0]
-	if err := env.client.Get(t.Context(), client.ObjectKey{Namespace: ns, Name: "charts"}, o); err != nil {
+	if err := shared.client.Get(t.Context(), client.ObjectKey{Namespace: ns, Name: "charts"}, o); err != nil {
 		t.Fatal(err)
 	}
 	o.Object["status"] = map[string]any{
 		"observedGeneration": o.GetGeneration(),
 		"artifact": map[string]any{
-			"url": env.artifacts.URL + "/charts.tar.gz", "digest": digest.FromBytes(env.tree).String(), "revision": "main@sha1:0123",
+			"url": shared.artifacts.URL + "/charts.tar.gz", "digest": digest.FromBytes(shared.tree).String(), "revision": "main@sha1:0123",
 			"path": "charts.tar.gz", "lastUpdateTime": time.Now().UTC().Format(time.RFC3339),
 		},
 	}
-	if err := env.client.Status().Update(t.Context(), o); err != nil {
+	if err := shared.client.Status().Update(t.Context(), o); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -16,7 +16,7 @@ func TestWhichWritesAreAskedAbout(t *testing.T) {
 	const lastApplied = "kubectl.kubernetes.io/last-applied-configuration"
 	ctx := t.Context()
 	ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "test-"}}
-	if err := env.client.Create(ctx, ns); err != nil {
+	if err := shared.client.Create(ctx, ns); err != nil {
 		t.Fatal(err)
 	}
 	fresh := func() *unstructured.Unstructured { return kustomization("flux-system", "asked") }
@@ -24,16 +24,16 @@ func TestWhichWritesAreAskedAbout(t *testing.T) {
 		return func(ctx context.Context) error {
 			o := fresh()
 			edit(o.Object)
-			return env.client.Patch(ctx, o, client.Apply, client.FieldOwner("flux"), client.ForceOwnership) //nolint:staticcheck // unstructured objects have no other way
+			return shared.client.Patch(ctx, o, client.Apply, client.FieldOwner("flux"), client.ForceOwnership) //nolint:staticcheck // unstructured objects have no other way
 		}
 	}
 	patch := func(text string, sub ...string) func(context.Context) error {
 		return func(ctx context.Context) error {
 			p := client.RawPatch(types.MergePatchType, []byte(text))
 			if len(sub) > 0 {
-				return env.client.SubResource(sub[0]).Patch(ctx, fresh(), p)
+				return shared.client.SubResource(sub[0]).Patch(ctx, fresh(), p)
 			}
-			return env.client.Patch(ctx, fresh(), p)
+			return shared.client.Patch(ctx, fresh(), p)
 		}
 	}
 	spec := func(o map[string]any) map[string]any { return o["spec"].(map[string]any) }
@@ -59,11 +59,11 @@ func TestWhichWritesAreAskedAbout(t *testing.T) {
 		{"a targetNamespace that is left out", apply(path), 1, 1},
 		{"a targetNamespace that is set again", apply(target), 1, 0},
 		{"a targetNamespace that is changed", patch(`{"spec":{"targetNamespace":"other"}}`), 1, 1},
-		{"a deletion", func(ctx context.Context) error { return env.client.Delete(ctx, fresh()) }, 0, 0},
+		{"a deletion", func(ctx context.Context) error { return shared.client.Delete(ctx, fresh()) }, 0, 0},
 		{"a change of an object that is being deleted", patch(`{"spec":{"path":"./z"}}`), 0, 0},
 		{"the last finalizer", patch(`{"metadata":{"finalizers":null}}`), 0, 0},
 		{"a create with targetNamespace", apply(target), 1, 0},
-		{"the end", func(ctx context.Context) error { return env.client.Delete(ctx, fresh()) }, 0, 0},
+		{"the end", func(ctx context.Context) error { return shared.client.Delete(ctx, fresh()) }, 0, 0},
 	} {
 		t.Run(step.name, func(t *testing.T) {
 			validate, mutate := reviews(t, "validate"), reviews(t, "mutate")
@@ -84,7 +84,7 @@ func TestWhichWritesAreAskedAbout(t *testing.T) {
 func reviews(t *testing.T, webhook string) float64 {
 	t.Helper()
 	total := 0.0
-	for _, g := range env.gates {
+	for _, g := range shared.gates {
 		n, err := g.Metric(t.Context(), "flux_admission_reviews_total", "webhook="+webhook, "kind=Kustomization")
 		if err != nil {
 			t.Fatal(err)

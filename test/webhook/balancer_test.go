@@ -11,7 +11,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/util/wait"
 
-	"github.com/flux-admission/flux-admission/test/gate"
+	"github.com/flux-admission/flux-admission/test/env"
 )
 
 // balancer passes connections on to gates that are ready, in turn, as a Service does: TLS ends in the gate, and a connection that is open stays.
@@ -24,7 +24,7 @@ type balancer struct {
 }
 
 type backend struct {
-	gate  *gate.Gate
+	gate  *env.Gate
 	ready bool
 }
 
@@ -41,14 +41,14 @@ func newBalancer() (*balancer, error) {
 
 func (b *balancer) address() string { return b.listener.Addr().String() }
 
-func (b *balancer) add(g *gate.Gate) {
+func (b *balancer) add(g *env.Gate) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.backends = append(b.backends, &backend{gate: g})
 }
 
 // replace puts another gate in the place of one that was stopped.
-func (b *balancer) replace(i int, g *gate.Gate) {
+func (b *balancer) replace(i int, g *env.Gate) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.backends[i] = &backend{gate: g}

@@ -20,14 +20,14 @@ func BenchmarkReapply(b *testing.B) {
 		again := o.DeepCopy()
 		again.Object["spec"].(map[string]any)["path"] = path
 		start := time.Now()
-		if err := env.client.Patch(ctx, again, client.Apply, client.FieldOwner("flux"), client.ForceOwnership); err != nil { //nolint:staticcheck // unstructured objects have no other way
+		if err := shared.client.Patch(ctx, again, client.Apply, client.FieldOwner("flux"), client.ForceOwnership); err != nil { //nolint:staticcheck // unstructured objects have no other way
 			b.Fatal(err)
 		}
 		return time.Since(start)
 	}
 	apply("./x")
 	b.Cleanup(func() {
-		if err := env.client.Delete(context.WithoutCancel(ctx), o); err != nil {
+		if err := shared.client.Delete(context.WithoutCancel(ctx), o); err != nil {
 			b.Error(err)
 		}
 	})
@@ -70,18 +70,18 @@ func match(b *testing.B, on bool) {
 	key := client.ObjectKey{Name: "flux-admission"}
 	var v admissionregv1.ValidatingWebhookConfiguration
 	var m admissionregv1.MutatingWebhookConfiguration
-	if err := env.client.Get(b.Context(), key, &v); err != nil {
+	if err := shared.client.Get(b.Context(), key, &v); err != nil {
 		b.Fatal(err)
 	}
-	if err := env.client.Get(b.Context(), key, &m); err != nil {
+	if err := shared.client.Get(b.Context(), key, &m); err != nil {
 		b.Fatal(err)
 	}
 	beforeV, beforeM := client.MergeFrom(v.DeepCopy()), client.MergeFrom(m.DeepCopy())
 	v.Webhooks[0].NamespaceSelector, m.Webhooks[0].NamespaceSelector = selector, selector
-	if err := env.client.Patch(b.Context(), &v, beforeV); err != nil {
+	if err := shared.client.Patch(b.Context(), &v, beforeV); err != nil {
 		b.Fatal(err)
 	}
-	if err := env.client.Patch(b.Context(), &m, beforeM); err != nil {
+	if err := shared.client.Patch(b.Context(), &m, beforeM); err != nil {
 		b.Fatal(err)
 	}
 	// There is nothing to ask the API server whether it has seen it.

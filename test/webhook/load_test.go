@@ -74,7 +74,7 @@ func (l *load) end(t *testing.T, atLeast int64) {
 // roots are the CAs that the API server trusts: those in the webhook configuration.
 func roots(ctx context.Context) (*x509.CertPool, error) {
 	var v admissionregv1.ValidatingWebhookConfiguration
-	if err := env.client.Get(ctx, client.ObjectKey{Name: "flux-admission"}, &v); err != nil {
+	if err := shared.client.Get(ctx, client.ObjectKey{Name: "flux-admission"}, &v); err != nil {
 		return nil, err
 	}
 	pool := x509.NewCertPool()
@@ -138,7 +138,7 @@ func (l *load) reviews(ctx context.Context) {
 }
 
 func post(ctx context.Context, c *http.Client, body []byte) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "https://"+env.balancer.address()+"/validate?timeout=5s", bytes.NewReader(body))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "https://"+shared.balancer.address()+"/validate?timeout=5s", bytes.NewReader(body))
 	if err != nil {
 		return err
 	}
@@ -158,11 +158,11 @@ func post(ctx context.Context, c *http.Client, body []byte) error {
 // writes creates a good and a bad object, by dry-run, over and over.
 func (l *load) writes(ctx context.Context, refuses func() bool) {
 	for ctx.Err() == nil {
-		if err := env.client.Create(ctx, kustomization("flux-system", "good"), client.DryRunAll); err != nil && ctx.Err() == nil {
+		if err := shared.client.Create(ctx, kustomization("flux-system", "good"), client.DryRunAll); err != nil && ctx.Err() == nil {
 			l.fail("a good object: %v", err)
 		}
 		must := refuses()
-		err := env.client.Create(ctx, kustomization("default", "bad"), client.DryRunAll)
+		err := shared.client.Create(ctx, kustomization("default", "bad"), client.DryRunAll)
 		switch {
 		case ctx.Err() != nil:
 		case err == nil && must:

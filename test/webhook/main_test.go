@@ -18,16 +18,16 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/flux-admission/flux-admission/test/controlplane"
-	"github.com/flux-admission/flux-admission/test/gate"
+	"github.com/flux-admission/flux-admission/test/env"
 )
 
-// env is what all tests of the package share: two gates behind a balancer, as two Pods behind a Service.
-var env struct {
+// shared is what all tests of the package share: two gates behind a balancer, as two Pods behind a Service.
+var shared struct {
 	cp       *controlplane.ControlPlane
 	client   client.Client
 	balancer *balancer
-	options  [2]gate.Options
-	gates    [2]*gate.Gate
+	options  [2]env.Options
+	gates    [2]*env.Gate
 }
 
 // Short lives, so that certificates are renewed and the CA is rotated while the tests run.
@@ -40,40 +40,40 @@ func TestMain(m *testing.M) {
 func setUp(cp *controlplane.ControlPlane) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Minute)
 	defer cancel()
-	env.cp = cp
+	shared.cp = cp
 	var err error
-	if env.client, err = client.New(cp.Config(), client.Options{Scheme: scheme.Scheme}); err != nil {
+	if shared.client, err = client.New(cp.Config(), client.Options{Scheme: scheme.Scheme}); err != nil {
 		return err
 	}
-	binary, err := gate.Build(ctx, cp.Dir())
+	binary, err := env.Build(ctx, cp.Dir())
 	if err != nil {
 		return err
 	}
-	if env.balancer, err = newBalancer(); err != nil {
+	if shared.balancer, err = newBalancer(); err != nil {
 		return err
 	}
-	if err := gate.Install(ctx, cp, env.balancer.address()); err != nil {
+	if err := env.Install(ctx, cp, shared.balancer.address()); err != nil {
 		return err
 	}
 	if err := failClosed(ctx); err != nil {
 		return err
 	}
-	for i := range env.gates {
-		env.options[i] = gate.Options{Binary: binary, Name: fmt.Sprintf("gate-%d", i), Args: lives}
-		if env.gates[i], err = gate.Start(ctx, cp, env.options[i]); err != nil {
+	for i := range shared.gates {
+		shared.options[i] = env.Options{Binary: binary, Name: fmt.Sprintf("gate-%d", i), Args: lives}
+		if shared.gates[i], err = env.Start(ctx, cp, shared.options[i]); err != nil {
 			return err
 		}
-		env.options[i].Address = env.gates[i].Address
-		env.balancer.add(env.gates[i])
+		shared.options[i].Address = shared.gates[i].Address
+		shared.balancer.add(shared.gates[i])
 	}
 	flux := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "flux-system"}}
-	if err := env.client.Create(ctx, flux); err != nil && !apierrors.IsAlreadyExists(err) {
+	if err := shared.client.Create(ctx, flux); err != nil && !apierrors.IsAlreadyExists(err) {
 		return err
 	}
-	if err := env.client.Create(ctx, gitRepository("flux-system", "x")); err != nil {
+	if err := shared.client.Create(ctx, gitRepository("flux-system", "x")); err != nil {
 		return fmt.Errorf("creating the source of the Kustomizations: %w", err)
 	}
-	return env.balancer.wait(ctx, 2)
+	return shared.balancer.wait(ctx, 2)
 }
 
 // failClosed makes a call that fails visible: with failurePolicy Ignore the write would go through.
@@ -82,10 +82,10 @@ func failClosed(ctx context.Context) error {
 	var v admissionregv1.ValidatingWebhookConfiguration
 	var m admissionregv1.MutatingWebhookConfiguration
 	key := client.ObjectKey{Name: "flux-admission"}
-	if err := env.client.Get(ctx, key, &v); err != nil {
+	if err := shared.client.Get(ctx, key, &v); err != nil {
 		return err
 	}
-	if err := env.client.Get(ctx, key, &m); err != nil {
+	if err := shared.client.Get(ctx, key, &m); err != nil {
 		return err
 	}
 	for i := range v.Webhooks {
@@ -94,10 +94,10 @@ func failClosed(ctx context.Context) error {
 	for i := range m.Webhooks {
 		m.Webhooks[i].FailurePolicy = &fail
 	}
-	if err := env.client.Update(ctx, &v); err != nil {
+	if err := shared.client.Update(ctx, &v); err != nil {
 		return err
 	}
-	return env.client.Update(ctx, &m)
+	return shared.client.Update(ctx, &m)
 }
 
 // gitRepository is the source that every Kustomization here refers to.

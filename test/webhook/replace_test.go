@@ -14,7 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/wait"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
-	"github.com/flux-admission/flux-admission/test/gate"
+	"github.com/flux-admission/flux-admission/test/env"
 )
 
 func always() bool { return true }
@@ -33,7 +33,7 @@ func pause(t *testing.T, d time.Duration) {
 // by age and once by force, and demands that no admission fails.
 func TestACertificateIsRenewedUnderLoad(t *testing.T) {
 	expiry := func() float64 {
-		n, err := env.gates[0].Metric(t.Context(), "flux_admission_certificate_expiry_timestamp_seconds")
+		n, err := shared.gates[0].Metric(t.Context(), "flux_admission_certificate_expiry_timestamp_seconds")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -66,7 +66,7 @@ func TestACertificateIsRenewedUnderLoad(t *testing.T) {
 func ca(t *testing.T) string {
 	t.Helper()
 	var s corev1.Secret
-	if err := env.client.Get(t.Context(), client.ObjectKey{Namespace: gate.Namespace, Name: "flux-admission-ca"}, &s); err != nil {
+	if err := shared.client.Get(t.Context(), client.ObjectKey{Namespace: env.Namespace, Name: "flux-admission-ca"}, &s); err != nil {
 		t.Fatal(err)
 	}
 	return string(s.Data["tls.crt"])
@@ -76,8 +76,8 @@ func ca(t *testing.T) string {
 func rotate(t *testing.T) {
 	t.Helper()
 	s := &corev1.Secret{}
-	s.Namespace, s.Name = gate.Namespace, "flux-admission-ca"
-	if err := env.client.Patch(t.Context(), s, client.RawPatch("application/merge-patch+json", []byte(`{"data":{"ca.crt":""}}`))); err != nil {
+	s.Namespace, s.Name = env.Namespace, "flux-admission-ca"
+	if err := shared.client.Patch(t.Context(), s, client.RawPatch("application/merge-patch+json", []byte(`{"data":{"ca.crt":""}}`))); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -99,7 +99,7 @@ func TestAPolicyIsReloadedUnderLoad(t *testing.T) {
 	}
 	l.end(t, 300)
 	p := &unstructured.Unstructured{Object: map[string]any{"apiVersion": "flux-admission.dev/v1alpha1", "kind": "AdmissionPolicy", "metadata": map[string]any{"name": "default"}}}
-	if err := client.IgnoreNotFound(env.client.Delete(t.Context(), p)); err != nil {
+	if err := client.IgnoreNotFound(shared.client.Delete(t.Context(), p)); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -114,7 +114,7 @@ func setMode(t *testing.T, mode string) {
 		t.Fatal(err)
 	}
 	p := &unstructured.Unstructured{Object: map[string]any{"apiVersion": "flux-admission.dev/v1alpha1", "kind": "AdmissionPolicy", "metadata": map[string]any{"name": "default"}}}
-	if err := env.client.Patch(t.Context(), p, client.RawPatch("application/apply-patch+yaml", data), client.FieldOwner("test"), client.ForceOwnership); err != nil {
+	if err := shared.client.Patch(t.Context(), p, client.RawPatch("application/apply-patch+yaml", data), client.FieldOwner("test"), client.ForceOwnership); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -125,7 +125,7 @@ func until(t *testing.T, want func(error) bool) time.Duration {
 	start := time.Now()
 	row := 0
 	err := wait.PollUntilContextTimeout(t.Context(), 20*time.Millisecond, time.Minute, true, func(ctx context.Context) (bool, error) {
-		if want(env.client.Create(ctx, kustomization("default", "bad"), client.DryRunAll)) {
+		if want(shared.client.Create(ctx, kustomization("default", "bad"), client.DryRunAll)) {
 			row++
 		} else {
 			row = 0
@@ -141,18 +141,18 @@ func until(t *testing.T, want func(error) bool) time.Duration {
 // TestAServerIsRestartedBehindTwoReplicas stops each gate in turn and starts it again, as a rollout does.
 func TestAServerIsRestartedBehindTwoReplicas(t *testing.T) {
 	l := startLoad(t, always)
-	for i := range env.gates {
+	for i := range shared.gates {
 		pause(t, time.Second)
-		if err := env.gates[i].Stop(); err != nil {
+		if err := shared.gates[i].Stop(); err != nil {
 			t.Fatal(err)
 		}
-		g, err := gate.Start(t.Context(), env.cp, env.options[i])
+		g, err := env.Start(t.Context(), shared.cp, shared.options[i])
 		if err != nil {
 			t.Fatal(err)
 		}
-		env.gates[i] = g
-		env.balancer.replace(i, g)
-		if err := env.balancer.wait(t.Context(), 2); err != nil {
+		shared.gates[i] = g
+		shared.balancer.replace(i, g)
+		if err := shared.balancer.wait(t.Context(), 2); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -166,7 +166,7 @@ func TestAPolicyThatCannotBeUsedIsRefused(t *testing.T) {
 		"apiVersion": "flux-admission.dev/v1alpha1", "kind": "AdmissionPolicy", "metadata": map[string]any{"name": "default"},
 		"spec": map[string]any{"mutations": map[string]any{"target-namespace": []any{map[string]any{"targetNamespace": "{ns}"}}}},
 	}}
-	err := env.client.Create(t.Context(), p, client.DryRunAll)
+	err := shared.client.Create(t.Context(), p, client.DryRunAll)
 	if err == nil || !strings.Contains(err.Error(), "policy.flux-admission.dev") || !strings.Contains(err.Error(), "{ns} is not a named group") || apierrors.IsInvalid(err) {
 		t.Errorf("error %v; want a refusal by the webhook that names the field", err)
 	}

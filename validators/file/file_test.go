@@ -3,8 +3,8 @@ package file_test
 import (
 	"testing"
 
+	"github.com/flux-admission/flux-admission/test/ruletest"
 	"github.com/flux-admission/flux-admission/validators/file"
-	"github.com/flux-admission/flux-admission/validators/ruletest"
 )
 
 func TestDuplicateKey(t *testing.T) { ruletest.Run(t, file.DuplicateKey, nil) }

@@ -3,16 +3,16 @@ package helmrelease_test
 import (
 	"testing"
 
-	"github.com/flux-admission/flux-admission/internal/charts"
+	"github.com/flux-admission/flux-admission/internal/chartsource"
 	"github.com/flux-admission/flux-admission/internal/lookup"
+	"github.com/flux-admission/flux-admission/test/ruletest"
 	"github.com/flux-admission/flux-admission/validators/helmrelease"
-	"github.com/flux-admission/flux-admission/validators/ruletest"
 )
 
 // resolver makes the charts of a case known, and no others.
 func resolver(t *testing.T, dir string) lookup.Charts {
 	t.Helper()
-	r, err := charts.New(charts.Options{Dirs: []string{dir}, Templates: true})
+	r, err := chartsource.New(chartsource.Options{Dirs: []string{dir}, Templates: true})
 	if err != nil {
 		t.Fatal(err)
 	}

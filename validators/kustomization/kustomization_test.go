@@ -3,7 +3,7 @@ package kustomization
 import (
 	"testing"
 
-	"github.com/flux-admission/flux-admission/validators/ruletest"
+	"github.com/flux-admission/flux-admission/test/ruletest"
 )
 
 func TestNamespace(t *testing.T) { ruletest.Run(t, Namespace, nil) }

@@ -9,7 +9,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
-	"github.com/flux-admission/flux-admission/internal/didyoumean"
+	"github.com/flux-admission/flux-admission/internal/suggest"
 	"github.com/flux-admission/flux-admission/validators"
 	"github.com/flux-admission/flux-admission/validators/flux"
 )
@@ -98,5 +98,5 @@ func nearNamespace(ctx context.Context, look validators.Lookup, name string) str
 	for _, o := range list {
 		names = append(names, o.GetName())
 	}
-	return didyoumean.Nearest(name, names)
+	return suggest.Nearest(name, names)
 }

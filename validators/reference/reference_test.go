@@ -3,8 +3,8 @@ package reference_test
 import (
 	"testing"
 
+	"github.com/flux-admission/flux-admission/test/ruletest"
 	"github.com/flux-admission/flux-admission/validators/reference"
-	"github.com/flux-admission/flux-admission/validators/ruletest"
 )
 
 func TestMissing(t *testing.T) { ruletest.Run(t, reference.Missing, nil) }

@@ -7,7 +7,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
-	"github.com/flux-admission/flux-admission/internal/didyoumean"
+	"github.com/flux-admission/flux-admission/internal/suggest"
 	"github.com/flux-admission/flux-admission/validators"
 	"github.com/flux-admission/flux-admission/validators/flux"
 )
@@ -122,7 +122,7 @@ func nearest(ctx context.Context, p *validators.Pass, r reference) string {
 		}
 	}
 	slices.Sort(names)
-	return didyoumean.Nearest(r.key.Name, slices.Compact(names))
+	return suggest.Nearest(r.key.Name, slices.Compact(names))
 }
 
 // namespacesOf returns the namespaces that have, or get, an object of the kind and name, sorted.

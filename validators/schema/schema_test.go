@@ -3,7 +3,7 @@ package schema
 import (
 	"testing"
 
-	"github.com/flux-admission/flux-admission/validators/ruletest"
+	"github.com/flux-admission/flux-admission/test/ruletest"
 )
 
 func TestUnknownField(t *testing.T)        { ruletest.Run(t, UnknownField, nil) }

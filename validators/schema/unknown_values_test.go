@@ -5,14 +5,14 @@ import (
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
-	"github.com/flux-admission/flux-admission/internal/crdschema"
+	"github.com/flux-admission/flux-admission/internal/kindschema"
 	"github.com/flux-admission/flux-admission/internal/lookup"
 	"github.com/flux-admission/flux-admission/validators"
 )
 
 // A value that is not known is not judged; the one beside it is.
 func TestValuesThatAreNotKnown(t *testing.T) {
-	kinds, err := crdschema.NewSet(crdschema.Options{})
+	kinds, err := kindschema.NewSet(kindschema.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

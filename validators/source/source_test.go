@@ -3,7 +3,7 @@ package source_test
 import (
 	"testing"
 
-	"github.com/flux-admission/flux-admission/validators/ruletest"
+	"github.com/flux-admission/flux-admission/test/ruletest"
 	"github.com/flux-admission/flux-admission/validators/source"
 )
 

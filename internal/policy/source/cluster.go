@@ -21,8 +21,8 @@ import (
 	"k8s.io/client-go/dynamic/dynamicinformer"
 	"k8s.io/client-go/tools/cache"
 
+	"github.com/flux-admission/flux-admission/api/v1alpha1"
 	"github.com/flux-admission/flux-admission/internal/policy"
-	"github.com/flux-admission/flux-admission/internal/policy/v1alpha1"
 )
 
 const (

@@ -6,8 +6,8 @@ import (
 	"fmt"
 	"sync/atomic"
 
+	"github.com/flux-admission/flux-admission/api/v1alpha1"
 	"github.com/flux-admission/flux-admission/internal/policy"
-	"github.com/flux-admission/flux-admission/internal/policy/v1alpha1"
 )
 
 // Compile turns a policy into one that is bound to the rules; policy.Compile with its other arguments filled in.

@@ -11,9 +11,9 @@ import (
 
 	"github.com/go-logr/logr"
 
+	"github.com/flux-admission/flux-admission/api/v1alpha1"
 	"github.com/flux-admission/flux-admission/internal/policy"
 	"github.com/flux-admission/flux-admission/internal/policy/source"
-	"github.com/flux-admission/flux-admission/internal/policy/v1alpha1"
 	"github.com/flux-admission/flux-admission/mutators"
 	"github.com/flux-admission/flux-admission/validators"
 	allvalidators "github.com/flux-admission/flux-admission/validators/all"

@@ -58,7 +58,7 @@ func fromModule(name, module, pkg, stamp string) component {
 }
 
 func leashComponent() component {
-	return component{name: "leash", pkg: "./test/controlplane/leash", sources: []string{"test/controlplane/leash/main.go"}}
+	return component{name: "leash", pkg: "./test/controlplane/supervisor", sources: []string{"test/controlplane/supervisor/main.go"}}
 }
 
 func controlPlaneComponents() []component {

@@ -1,0 +1,110 @@
+package chartsource_test
+
+import (
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"sigs.k8s.io/yaml"
+
+	"github.com/flux-admission/flux-admission/internal/chartsource"
+	"github.com/flux-admission/flux-admission/internal/helmchart/archive"
+	"github.com/flux-admission/flux-admission/validators"
+)
+
+// realChart reads a chart that a Go module ships, with its templates; nil when the module is not downloaded.
+func realChart(t *testing.T, listIn, module, chart string) (*chartsource.Chart, string) {
+	t.Helper()
+	out, err := exec.CommandContext(t.Context(), "go", "-C", listIn, "list", "-m", "-f", "{{.Dir}}", module).Output()
+	dir := strings.TrimSpace(string(out))
+	if err != nil || dir == "" {
+		t.Logf("the module %s is not downloaded: nothing was compared (%v)", module, err)
+		return nil, ""
+	}
+	dir = filepath.Join(dir, "deploy", "charts", chart)
+	limits := archive.DefaultLimits()
+	limits.Whole = true
+	ch, err := archive.ReadPath(dir, limits)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return chartsource.NewRenderable(ch, nil), dir
+}
+
+func valuesOf(t *testing.T, file string) validators.Values {
+	t.Helper()
+	data, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v := validators.Values{Namespace: "apps"}
+	if err := yaml.Unmarshal(data, &v.Inline); err != nil {
+		t.Fatal(err)
+	}
+	return v
+}
+
+// What is rendered of real charts is what Helm's own installation renders as a dry run. internal/tools/helmtemplate writes the list that it is compared with.
+func TestRenderingEqualsHelms(t *testing.T) {
+	for name, from := range map[string]struct{ listIn, module string }{
+		"cert-manager":     {".", "github.com/cert-manager/cert-manager"},
+		"external-secrets": {"../../test/controlplane/modules/crds", "github.com/external-secrets/external-secrets"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c, _ := realChart(t, from.listIn, from.module, name)
+			if c == nil {
+				return
+			}
+			want, err := os.ReadFile(filepath.Join("testdata", "helm", name+".txt"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			out := mustRender(t, c, validators.Release{Name: "web", Namespace: "apps", Values: valuesOf(t, filepath.Join("testdata", "helm", name+".values.yaml"))})
+			if out.Failure != nil {
+				t.Fatalf("%+v", *out.Failure)
+			}
+			var got []string
+			for _, o := range out.Objects {
+				data, err := json.Marshal(o.Object.Object)
+				if err != nil {
+					t.Fatal(err)
+				}
+				got = append(got, fmt.Sprintf("%s %s %s %x", o.Template, o.Object.GetKind(), o.Object.GetName(), sha256.Sum256(data)))
+			}
+			slices.Sort(got)
+			if text := strings.Join(got, "\n") + "\n"; text != string(want) {
+				t.Errorf("rendered\n%s\nHelm renders\n%s", text, want)
+			}
+		})
+	}
+}
+
+// The values that a chart's authors test it with have no key that changes nothing.
+func TestNoDeadKeysInWhatAuthorsTestWith(t *testing.T) {
+	c, dir := realChart(t, "../../test/controlplane/modules/crds", "github.com/external-secrets/external-secrets", "external-secrets")
+	if c == nil {
+		return
+	}
+	files, err := filepath.Glob(filepath.Join(dir, "ci", "*.yaml"))
+	if err != nil || len(files) == 0 {
+		t.Fatal(files, err)
+	}
+	for _, f := range files {
+		out := mustRender(t, c, validators.Release{Name: "web", Namespace: "apps", DeadKeys: true, Values: valuesOf(t, f)})
+		if out.Failure != nil || len(out.DeadKeys) > 0 {
+			t.Errorf("%s: %v, keys %v", filepath.Base(f), out.Failure, out.DeadKeys)
+		}
+	}
+	v := valuesOf(t, files[0])
+	v.Inline["replicacount"] = 2
+	out := mustRender(t, c, validators.Release{Name: "web", Namespace: "apps", DeadKeys: true, Values: v})
+	if len(out.DeadKeys) != 1 || out.DeadKeys[0].Suggestion != "replicaCount" {
+		t.Errorf("%v %v", out.Failure, out.DeadKeys)
+	}
+}

@@ -1,0 +1,107 @@
+package repository_test
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/flux-admission/flux-admission/internal/chartsource/repository"
+)
+
+func TestSelect(t *testing.T) {
+	versions := []string{"1.0.0", "v1.2.0", "1.10.0", "2.0.0-rc.1", "not-a-version", "1.2", "1.5.0+a", "1.5.0+b"}
+	for name, tc := range map[string]struct {
+		rng  string
+		want string
+		err  string
+	}{
+		"an exact version":                         {"1.0.0", "1.0.0", ""},
+		"text that equals, whatever it is":         {"not-a-version", "not-a-version", ""},
+		"the highest of all, without pre-releases": {"", "1.10.0", ""},
+		"a star is the same":                       {"*", "1.10.0", ""},
+		"a range":                                  {"~1.2", "v1.2.0", ""},
+		"a range that allows pre-releases":         {">=1.0.0-0", "2.0.0-rc.1", ""},
+		"of two builds the newer":                  {"~1.5.0", "1.5.0+b", ""},
+		"nothing within the range":                 {"3.x", "", `no version within "3.x": not found`},
+		"a range that is none":                     {"one", "", `the version "one" is no semantic version range`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			i, err := repository.Select(versions, tc.rng, func(i, j int) bool { return i < j })
+			if err != nil {
+				if err.Error() != tc.err || errors.Is(err, repository.ErrNotFound) != (tc.rng == "3.x") {
+					t.Errorf("Select: %v, want %s", err, tc.err)
+				}
+				return
+			}
+			if versions[i] != tc.want {
+				t.Errorf("selected %s, want %s", versions[i], tc.want)
+			}
+		})
+	}
+}
+
+func TestURLs(t *testing.T) {
+	for name, tc := range map[string]struct{ repository, chart, index, archive string }{
+		"a relative address":              {"https://example.com/charts", "app-1.tgz", "https://example.com/charts/index.yaml", "https://example.com/charts/app-1.tgz"},
+		"a slash at the end":              {"https://example.com/charts/", "app-1.tgz", "https://example.com/charts/index.yaml", "https://example.com/charts/app-1.tgz"},
+		"a host alone":                    {"https://example.com", "x/app-1.tgz", "https://example.com/index.yaml", "https://example.com/x/app-1.tgz"},
+		"an absolute address":             {"https://example.com/charts", "https://cdn.example.com/a.tgz", "https://example.com/charts/index.yaml", "https://cdn.example.com/a.tgz"},
+		"a query stays":                   {"https://example.com/charts?token=x", "a.tgz", "https://example.com/charts/index.yaml?token=x", "https://example.com/charts/a.tgz?token=x"},
+		"an address from the host's root": {"https://example.com/charts", "/a.tgz", "https://example.com/charts/index.yaml", "https://example.com/a.tgz"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			index, err := repository.IndexURL(tc.repository)
+			if err != nil || index != tc.index {
+				t.Errorf("IndexURL = %s, %v; want %s", index, err, tc.index)
+			}
+			archive, err := repository.ChartURL(tc.repository, repository.Version{URL: tc.chart})
+			if err != nil || archive != tc.archive {
+				t.Errorf("ChartURL = %s, %v; want %s", archive, err, tc.archive)
+			}
+		})
+	}
+	if _, err := repository.ChartURL("https://example.com", repository.Version{Version: "1.0.0"}); err == nil || err.Error() != "the repository gives no address for version 1.0.0" {
+		t.Errorf("ChartURL without an address: %v", err)
+	}
+}
+
+func TestParseIndex(t *testing.T) {
+	x, err := repository.ParseIndex([]byte(`{"apiVersion": "v1", "entries": {"b": [null, {"name": "b", "version": "1.0.0", "digest": "sha256:ABC", "urls": ["x", "y"], "created": "2020-01-01T00:00:00Z"}], "a": []}}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := x.Find("b", "")
+	if want := (repository.Version{Version: "1.0.0", URL: "x", Digest: "abc", Created: time.Date(2020, 1, 1, 0, 0, 0, 0, time.UTC)}); err != nil || got != want {
+		t.Errorf("Find = %+v, %v; want %+v", got, err, want)
+	}
+	for _, name := range []string{"a", "c"} {
+		if _, err := x.Find(name, ""); !errors.Is(err, repository.ErrNotFound) {
+			t.Errorf("Find(%s): %v", name, err)
+		}
+	}
+	if _, err := repository.ParseIndex([]byte("entries: {}")); err == nil || err.Error() != "the repository's index has no apiVersion" {
+		t.Errorf("without apiVersion: %v", err)
+	}
+}
+
+func FuzzIndex(f *testing.F) {
+	f.Add([]byte("apiVersion: v1\nentries: {app: [{name: app, version: 1.0.0, urls: [a.tgz], digest: x}]}"), "1.x", "https://example.com")
+	f.Add([]byte(`{"apiVersion": "v1", "entries": {"app": [null, {}]}}`), ">=1 <2 || x", "::")
+	f.Add([]byte("apiVersion: v1\nentries: {app: [{version: v1.0.0-rc.1+b, urls: ['%zz']}]}"), "", "https://example.com/%2f?x")
+	f.Fuzz(func(t *testing.T, data []byte, rng, url string) {
+		x, err := repository.ParseIndex(data)
+		if err != nil {
+			return
+		}
+		v, err := x.Find("app", rng)
+		if err != nil {
+			return
+		}
+		if _, err := repository.IndexURL(url); err != nil {
+			return
+		}
+		if u, err := repository.ChartURL(url, v); err == nil && u == "" {
+			t.Error("an empty address")
+		}
+	})
+}

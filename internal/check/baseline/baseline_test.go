@@ -1,0 +1,148 @@
+package baseline_test
+
+import (
+	"bytes"
+	"reflect"
+	"strings"
+	"testing"
+
+	"github.com/flux-admission/flux-admission/internal/check/baseline"
+	"github.com/flux-admission/flux-admission/internal/report"
+)
+
+func finding(rule, name, path, key string, line int) report.Finding {
+	return report.Finding{
+		Rule: rule, Object: report.Object{APIVersion: "apps/v1", Kind: "Deployment", Namespace: "web", Name: name}, Path: path, Key: key, Line: line, Message: "message of " + key,
+	}
+}
+
+const text = `# Findings that this repository has already. flux-admission check --baseline leaves them out and reports all others.
+# A finding is known by its rule, object, field and key, not by its line. Remove an entry when it is repaired.
+version: 1
+findings:
+  - rule: unknown-field
+    group: apps
+    kind: Deployment
+    namespace: web
+    name: a
+    path: spec.x
+    key: x
+    count: 2
+  - rule: unknown-field
+    group: apps
+    kind: Deployment
+    namespace: web
+    name: b
+    path: spec.y
+    key: message of y
+    reason: waits for the release
+`
+
+func TestAFileHoldsTheFindingsSortedAndKeepsReasons(t *testing.T) {
+	y := finding("unknown-field", "b", "spec.y", "", 3)
+	y.Message = "message of y"
+	excepted := finding("unknown-field", "c", "", "z", 1)
+	excepted.Suppressed = &report.Suppression{By: report.ByException}
+	findings := []report.Finding{y, finding("unknown-field", "a", "spec.x", "x", 9), excepted, finding("unknown-field", "a", "spec.x", "x", 12)}
+	old := &baseline.Baseline{Findings: []baseline.Entry{
+		{Rule: "unknown-field", Group: "apps", Kind: "Deployment", Namespace: "web", Name: "b", Path: "spec.y", Key: "message of y", Reason: "waits for the release"},
+	}}
+	b := baseline.Of(findings, old)
+	var out bytes.Buffer
+	if err := b.Write(&out); err != nil {
+		t.Fatal(err)
+	}
+	if out.String() != text {
+		t.Errorf("have\n%s\nwant\n%s", out.String(), text)
+	}
+	again, err := baseline.Parse("b.yaml", out.Bytes())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !reflect.DeepEqual(again, b) {
+		t.Errorf("read back %+v, want %+v", again, b)
+	}
+}
+
+func TestApply(t *testing.T) {
+	b, err := baseline.Parse("b.yaml", []byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, tc := range map[string]struct {
+		findings   []report.Finding
+		suppressed []bool
+		stale      []string
+	}{
+		"findings that moved are known, one too many is not": {
+			[]report.Finding{finding("unknown-field", "a", "spec.x", "x", 1), finding("unknown-field", "a", "spec.x", "x", 2), finding("unknown-field", "a", "spec.x", "x", 3), finding("unknown-field", "b", "spec.y", "message of y", 1)},
+			[]bool{true, true, false, true}, nil,
+		},
+		"another rule, object, field or problem is not known": {
+			[]report.Finding{finding("other", "a", "spec.x", "x", 1), finding("unknown-field", "z", "spec.x", "x", 1), finding("unknown-field", "a", "spec.z", "x", 1), finding("unknown-field", "a", "spec.x", "z", 1)},
+			[]bool{false, false, false, false}, []string{"unknown-field: Deployment web/a spec.x", "unknown-field: Deployment web/b spec.y"},
+		},
+		"an entry of which one is left is stale by that one": {
+			[]report.Finding{finding("unknown-field", "a", "spec.x", "x", 1), finding("unknown-field", "b", "spec.y", "message of y", 1)},
+			[]bool{true, true}, []string{"unknown-field: Deployment web/a spec.x"},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var stale []string
+			for _, e := range b.Apply(tc.findings) {
+				stale = append(stale, e.String())
+			}
+			if !reflect.DeepEqual(stale, tc.stale) {
+				t.Errorf("stale %q, want %q", stale, tc.stale)
+			}
+			for i := range tc.findings {
+				if got := tc.findings[i].Suppressed != nil; got != tc.suppressed[i] {
+					t.Errorf("finding %d: suppressed %t, want %t", i, got, tc.suppressed[i])
+				}
+			}
+		})
+	}
+}
+
+func TestParseSaysWhatIsWrong(t *testing.T) {
+	for name, tc := range map[string]struct{ text, want string }{
+		"an empty file":           {"", "b.yaml: is empty: write one with --write-baseline"},
+		"text that is not YAML":   {"a: [", "b.yaml: is not a baseline: line 1: did not find expected node content"},
+		"a field that is unknown": {"version: 1\nfindngs: []", "b.yaml: is not a baseline: unmarshal errors:\n  line 2: field findngs not found in type baseline.Baseline"},
+		"another version":         {"version: 2", "b.yaml: version: is 2, and this program reads version 1"},
+		"an entry without a key":  {"version: 1\nfindings: [{rule: a, kind: b, name: c}]", "b.yaml: findings[0].key: is not set"},
+		"a count below 0":         {"version: 1\nfindings: [{rule: a, kind: b, name: c, key: d, count: -1}]", "b.yaml: findings[0].count: is below 0"},
+		"an entry twice":          {"version: 1\nfindings: [{rule: a, kind: b, name: c, key: d}, {rule: a, kind: b, name: c, key: d}]", "b.yaml: findings[1]: is the same as findings[0]: write one with a count"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := baseline.Parse("b.yaml", []byte(tc.text))
+			if err == nil || err.Error() != tc.want {
+				t.Errorf("error %v, want %s", err, tc.want)
+			}
+		})
+	}
+}
+
+// Whatever is read is written and read again as the same.
+func FuzzParse(f *testing.F) {
+	f.Add([]byte(text))
+	f.Add([]byte(strings.Replace(text, "spec.x", `"spec[a: b]\n"`, 1)))
+	f.Add([]byte("version: 1\nfindings: [{rule: a, kind: b, name: \"\\0\", key: '#'}]"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		b, err := baseline.Parse("b.yaml", data)
+		if err != nil {
+			return
+		}
+		var out bytes.Buffer
+		if err := b.Write(&out); err != nil {
+			t.Fatal(err)
+		}
+		again, err := baseline.Parse("b.yaml", out.Bytes())
+		if err != nil {
+			t.Fatalf("%v in\n%s", err, out.String())
+		}
+		if len(b.Findings)+len(again.Findings) > 0 && !reflect.DeepEqual(again, b) {
+			t.Fatalf("read back %+v, want %+v", again, b)
+		}
+	})
+}

@@ -1,0 +1,282 @@
+package schema
+
+import (
+	"encoding/json"
+	"fmt"
+	"math/big"
+	"slices"
+	"strings"
+
+	"github.com/flux-admission/flux-admission/internal/suggest"
+	"github.com/flux-admission/flux-admission/validators"
+)
+
+// The longest lists of names or values that a message shows.
+const (
+	maxListed      = 12
+	maxListedBytes = 160
+)
+
+func (e *evaluator) add(p Problem) {
+	if len(e.problems) >= maxProblems {
+		return
+	}
+	e.problems = append(e.problems, problem{Problem: p, sortKey: p.Path.Pointer()})
+}
+
+// report adds a problem of the value that the evaluation stands at.
+func (e *evaluator) report(report bool, keyword, message string) {
+	if !report {
+		return
+	}
+	e.add(Problem{Path: slices.Clone(e.path), Pointer: e.path.Pointer(), Keyword: keyword, Message: message})
+}
+
+// reportSuggesting reports a value that is none of those allowed. The suggestion is one of those: it gives nothing of the value away.
+func (e *evaluator) reportSuggesting(report bool, keyword, message string, v any, allowed []any) {
+	if !report {
+		return
+	}
+	e.report(true, keyword, message)
+	s, ok := v.(string)
+	if !ok || len(e.problems) == 0 {
+		return
+	}
+	var names []string
+	for _, a := range allowed {
+		if name, ok := a.(string); ok {
+			names = append(names, name)
+		}
+	}
+	e.problems[len(e.problems)-1].Suggestion = suggest.Nearest(s, names)
+}
+
+// missing reports a property that is not there.
+func (e *evaluator) missing(report bool, keyword, message, name string) {
+	if !report {
+		return
+	}
+	e.add(Problem{Path: e.path.Child(name), Pointer: e.path.Pointer(), Keyword: keyword, Message: message})
+}
+
+// unknownName reports a property whose name the schema does not allow, with the nearest one that it does.
+func (e *evaluator) unknownName(report bool, n *node, keyword, message, name string) {
+	if !report {
+		return
+	}
+	allowed := allowedNames(n)
+	p := Problem{Path: e.path.Child(name), Pointer: e.path.Pointer(), Keyword: keyword, Message: message, Suggestion: suggest.Nearest(name, allowed)}
+	if len(allowed) <= maxListed && len(strings.Join(allowed, ", ")) <= maxListedBytes {
+		p.Allowed = allowed
+	}
+	e.add(p)
+}
+
+// allowedNames returns the names of properties that a schema knows, its $refs' and allOfs' included; sorted.
+func allowedNames(n *node) []string {
+	names, visited := map[string]bool{}, map[*node]bool{}
+	queue := []*node{n}
+	for len(queue) > 0 && len(visited) < 100 {
+		n := queue[0]
+		queue = queue[1:]
+		if n == nil || visited[n] {
+			continue
+		}
+		visited[n] = true
+		for name := range n.properties {
+			names[name] = true
+		}
+		for _, v := range n.enum { // of propertyNames
+			if s, ok := v.(string); ok {
+				names[s] = true
+			}
+		}
+		queue = append(append(queue, n.refs...), n.allOf...)
+	}
+	out := make([]string, 0, len(names))
+	for name := range names {
+		out = append(out, name)
+	}
+	slices.Sort(out)
+	return out
+}
+
+// explain reports why a value fails every alternative: the problems of the one that was meant, or one problem when none stands out.
+func (e *evaluator) explain(keyword string, alternatives []*node, v any) {
+	start := len(e.problems)
+	best, bestScore, tie := []problem(nil), -1, false
+	for _, alt := range alternatives {
+		e.eval(alt, v, true)
+		found := slices.Clone(e.problems[start:])
+		e.problems = e.problems[:start]
+		if len(found) == 0 {
+			continue
+		}
+		score := e.score(found)
+		switch {
+		case score > bestScore:
+			best, bestScore, tie = found, score, false
+		case score == bestScore:
+			tie = true
+		}
+	}
+	if best != nil && bestScore > 0 && !tie {
+		e.problems = append(e.problems, best...)
+		return
+	}
+	what := "fits none of the alternatives"
+	if kinds := alternativeTypes(alternatives); kinds != "" && typeMissed(best, e.path) {
+		what = "got " + typeOf(v).String() + ", want " + kinds
+		keyword = "type"
+	}
+	e.report(true, keyword, what)
+}
+
+// score tells how far a value went into an alternative before it failed: one that it has not even the type of was not meant.
+func (e *evaluator) score(found []problem) int {
+	if typeMissed(found, e.path) {
+		return 0
+	}
+	shallowest := 1 << 20
+	for _, p := range found {
+		depth := len(p.Path) - len(e.path)
+		if p.Keyword == "enum" || p.Keyword == "const" {
+			depth-- // usually the field that tells the alternatives apart
+		}
+		shallowest = min(shallowest, depth)
+	}
+	return 1 + max(0, shallowest+1)*1000 + max(0, 999-len(found))
+}
+
+// typeMissed tells whether one of the problems is that the value itself has another type.
+func typeMissed(found []problem, path validators.Path) bool {
+	return slices.ContainsFunc(found, func(p problem) bool { return p.Keyword == "type" && len(p.Path) == len(path) })
+}
+
+// alternativeTypes returns the types that the alternatives accept; "" when one of them names none.
+func alternativeTypes(alternatives []*node) string {
+	var all types
+	for _, n := range alternatives {
+		for len(n.refs) == 1 && n.types == 0 && len(n.refs[0].refs) == 0 {
+			n = n.refs[0]
+		}
+		if n.types == 0 {
+			return ""
+		}
+		all |= n.types
+	}
+	return all.String()
+}
+
+func quote(name string) string {
+	// %q would double every backslash of a pattern; only what could break out of the quotes or the line is escaped.
+	return "'" + quoter.Replace(shorten(name)) + "'"
+}
+
+var quoter = strings.NewReplacer("'", `\'`, "\n", `\n`, "\r", `\r`, "\t", `\t`, "\x00", `\x00`)
+
+func shorten(s string) string {
+	if len(s) <= maxListedBytes {
+		return s
+	}
+	return strings.ToValidUTF8(s[:maxListedBytes], "") + "..."
+}
+
+func number(r *big.Rat) string {
+	if r.IsInt() {
+		return r.Num().String()
+	}
+	f, _ := r.Float64()
+	return fmt.Sprint(f)
+}
+
+func literal(v any) string {
+	if s, ok := v.(string); ok {
+		return quote(s)
+	}
+	b, err := json.Marshal(v)
+	if err != nil {
+		return "?"
+	}
+	return shorten(string(b))
+}
+
+func constMessage(want any) string { return "value must be " + literal(want) }
+
+func enumMessage(allowed []any) string {
+	if len(allowed) == 1 {
+		return constMessage(allowed[0])
+	}
+	var b strings.Builder
+	b.WriteString("value must be one of ")
+	for i, v := range allowed {
+		if i == maxListed || b.Len() > maxListedBytes {
+			fmt.Fprintf(&b, " and %d more", len(allowed)-i)
+			break
+		}
+		if i > 0 {
+			b.WriteString(", ")
+		}
+		b.WriteString(literal(v))
+	}
+	return b.String()
+}
+
+// Knows tells whether the schema names the field at a path, or refuses it by itself: whether it has anything to say of the name.
+func (s *Schema) Knows(path validators.Path) bool {
+	level := expand([]*node{s.root})
+	for _, step := range path {
+		var next []*node
+		for _, n := range level {
+			if step.IsIndex() {
+				return true // lists hold what they are given
+			}
+			if p, ok := n.properties[step.Key]; ok {
+				next = append(next, p)
+				continue
+			}
+			matched := false
+			for _, p := range n.patterns {
+				if p.re.MatchString(step.Key) {
+					next, matched = append(next, p.node), true
+				}
+			}
+			switch {
+			case matched:
+			case n.additionalFalse, n.permissive != "", n.unevaluatedProperties != nil:
+				return true
+			case n.additional != nil && !n.additional.always:
+				next = append(next, n.additional)
+			}
+		}
+		if len(next) == 0 {
+			return false
+		}
+		level = expand(next)
+	}
+	return true
+}
+
+// expand adds the schemas that apply to the same value.
+func expand(nodes []*node) []*node {
+	visited := map[*node]bool{}
+	var out []*node
+	for len(nodes) > 0 && len(out) < 1000 {
+		n := nodes[0]
+		nodes = nodes[1:]
+		if n == nil || visited[n] {
+			continue
+		}
+		visited[n] = true
+		out = append(out, n)
+		nodes = append(nodes, n.refs...)
+		nodes = append(nodes, n.allOf...)
+		nodes = append(nodes, n.anyOf...)
+		nodes = append(nodes, n.oneOf...)
+		nodes = append(nodes, n.then, n.other)
+		for _, d := range n.dependencies {
+			nodes = append(nodes, d.node)
+		}
+	}
+	return out
+}

@@ -1,0 +1,224 @@
+package kindschema
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"reflect"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/managedfields"
+	"k8s.io/client-go/applyconfigurations"
+	"k8s.io/client-go/kubernetes/scheme"
+	componentversion "k8s.io/component-base/version"
+	"sigs.k8s.io/structured-merge-diff/v6/typed"
+
+	"github.com/flux-admission/flux-admission/validators"
+)
+
+// native knows the kinds that Kubernetes has of itself, by the Go types of its API.
+type native struct {
+	kinds  map[schema.GroupKind]*validators.Kind
+	groups map[string]bool
+}
+
+// Kubernetes' own declarations of when a version came and went (k8s.io/api, generated).
+type (
+	introduced interface{ APILifecycleIntroduced() (int, int) }
+	removed    interface{ APILifecycleRemoved() (int, int) }
+	replaced   interface {
+		APILifecycleReplacement() schema.GroupVersionKind
+	}
+)
+
+func newNative(minor int) (*native, error) {
+	if minor == 0 {
+		_, text, _ := strings.Cut(componentversion.DefaultKubeBinaryVersion, ".")
+		var err error
+		if minor, err = strconv.Atoi(text); err != nil {
+			return nil, fmt.Errorf("the release of the Kubernetes libraries: %w", err)
+		}
+	}
+	known := runtime.NewScheme()
+	if err := errors.Join(scheme.AddToScheme(known), apiextensionsv1.AddToScheme(known)); err != nil {
+		return nil, fmt.Errorf("listing Kubernetes' own kinds: %w", err)
+	}
+	n := &native{kinds: map[schema.GroupKind]*validators.Kind{}, groups: map[string]bool{}}
+	types := goTypes{}
+	// Server-side apply's own view of the same kinds: it knows which lists are maps by a key.
+	apply := applyconfigurations.NewTypeConverter(known)
+	for gvk, t := range known.AllKnownTypes() {
+		if gvk.Version == runtime.APIVersionInternal || !isObject(t) {
+			continue
+		}
+		gk := gvk.GroupKind()
+		k := n.kinds[gk]
+		if k == nil {
+			k = &validators.Kind{
+				Origin: fmt.Sprintf("Kubernetes 1.%d", minor), Installed: true, BuiltIn: true, Retired: map[string]string{},
+				Schemas: &nativeSchemas{gk: gk, byVersion: map[string]*nativeSchema{}},
+			}
+			n.kinds[gk], n.groups[gk.Group] = k, true
+		}
+		object := reflect.New(t).Interface()
+		if since, gone := goneSince(object, minor); gone {
+			k.Retired[gvk.Version] = since
+			continue
+		}
+		k.Served = append(k.Served, gvk.Version)
+		k.Schemas.(*nativeSchemas).byVersion[gvk.Version] = &nativeSchema{root: types.of(t), apply: apply}
+	}
+	for _, k := range n.kinds {
+		slices.SortFunc(k.Served, versionOrder)
+	}
+	return n, nil
+}
+
+func (n *native) kind(gk schema.GroupKind) *validators.Kind { return n.kinds[gk] }
+
+// isObject tells whether the type is of an object with a name: not a list, not the options of a request.
+func isObject(t reflect.Type) bool {
+	if t.Kind() != reflect.Struct {
+		return false
+	}
+	f, ok := t.FieldByName("ObjectMeta")
+	return ok && f.Type == reflect.TypeFor[metav1.ObjectMeta]()
+}
+
+func goneSince(object any, minor int) (string, bool) {
+	if i, ok := object.(introduced); ok {
+		if _, m := i.APILifecycleIntroduced(); m > minor {
+			return fmt.Sprintf("before Kubernetes 1.%d", m), true
+		}
+	}
+	r, ok := object.(removed)
+	if !ok {
+		return "", false
+	}
+	major, m := r.APILifecycleRemoved()
+	if major != 1 || m == 0 || m > minor {
+		return "", false
+	}
+	since := fmt.Sprintf("since Kubernetes 1.%d", m)
+	if by, ok := object.(replaced); ok {
+		if gvk := by.APILifecycleReplacement(); gvk.Kind != "" {
+			since += fmt.Sprintf(", where it is the %s of %s", gvk.Kind, gvk.GroupVersion())
+		}
+	}
+	return since, true
+}
+
+type nativeSchemas struct {
+	gk        schema.GroupKind
+	byVersion map[string]*nativeSchema
+}
+
+// Schema implements validators.Schemas.
+func (s *nativeSchemas) Schema(version string) (validators.Schema, error) {
+	if v, ok := s.byVersion[version]; ok {
+		return v, nil
+	}
+	return nil, fmt.Errorf("%s has no version %s", describe(s.gk), version)
+}
+
+// nativeSchema judges one version of one of Kubernetes' own kinds: what its Go type cannot take, a strict write refuses.
+type nativeSchema struct {
+	root  *goType
+	apply managedfields.TypeConverter
+}
+
+// UnknownFields implements validators.Schema.
+func (s *nativeSchema) UnknownFields(o *unstructured.Unstructured) []validators.UnknownField {
+	w := &walker{root: s.root, object: o.Object}
+	w.walk(s.root, o.Object, nil)
+	sortByPath(w.unknown, func(f validators.UnknownField) validators.Path { return f.Path })
+	return w.unknown
+}
+
+// InvalidValues implements validators.Schema.
+func (s *nativeSchema) InvalidValues(_ context.Context, o *unstructured.Unstructured) []validators.InvalidValue {
+	w := &walker{root: s.root, object: o.Object}
+	w.walk(s.root, o.Object, nil)
+	out := append(w.invalid, s.duplicates(o)...)
+	sortByPath(out, func(v validators.InvalidValue) validators.Path { return v.Path })
+	return out
+}
+
+// duplicates returns the list entries that server-side apply refuses because another has the same key.
+func (s *nativeSchema) duplicates(o *unstructured.Unstructured) []validators.InvalidValue {
+	_, err := s.apply.ObjectToTyped(o)
+	var errs typed.ValidationErrors
+	if !errors.As(err, &errs) {
+		return nil
+	}
+	var out []validators.InvalidValue
+	for _, e := range errs {
+		key, ok := strings.CutPrefix(e.ErrorMessage, "duplicate entries for key ")
+		if !ok {
+			continue // an unknown field or a wrong type: the walk over the Go type says it better
+		}
+		list := pathIn(o.Object, e.Path)
+		items, _ := list.Lookup(o.Object).([]any)
+		at, first := list, -1
+		for i, item := range items {
+			if !hasKey(item, key) {
+				continue
+			}
+			if first < 0 {
+				first = i
+				continue
+			}
+			at = list.Index(i)
+			break
+		}
+		text := "has the same value as another entry of the list"
+		if names := keyNames(key); len(names) > 0 {
+			text = fmt.Sprintf("has the same %s as entry %d of the list", strings.Join(names, " and "), first)
+		}
+		out = append(out, validators.InvalidValue{Path: at, Message: text})
+	}
+	return out
+}
+
+// keyPart is one name=value of the key of a list entry, as structured-merge-diff prints it; the name is empty in a list of scalars.
+var keyPart = regexp.MustCompile(`(\w*)=("(?:[^"\\]|\\.)*"|[^,\]"]+)`)
+
+func keyNames(key string) []string {
+	var out []string
+	for _, m := range keyPart.FindAllStringSubmatch(key, -1) {
+		if m[1] != "" {
+			out = append(out, m[1])
+		}
+	}
+	return out
+}
+
+// hasKey tells whether a list entry has the key. A part that the entry does not set has its default there.
+func hasKey(item any, key string) bool {
+	for _, m := range keyPart.FindAllStringSubmatch(key, -1) {
+		v := item
+		if m[1] != "" {
+			entry, _ := item.(map[string]any)
+			var set bool
+			if v, set = entry[m[1]]; !set {
+				continue
+			}
+		}
+		want := m[2]
+		if text, err := strconv.Unquote(want); err == nil {
+			want = text
+		}
+		if fmt.Sprint(v) != want {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,459 @@
+// Package ruletest runs a rule's cases: txtar archives that stand beside the rule.
+//
+// A case is one archive:
+//
+//	A sentence that says what the case shows.
+//	unknown: "regexp"        (any number: what the rule cannot judge, and says)
+//	skipped: "regexp"        (any number: what it does not judge because the object asks for that)
+//	admission: true          (the object comes from the API server)
+//	-- object.yaml --        the object, with what is to be found on the line of the offending field:
+//	spec: {...}  # want KS001 "regexp"      a finding
+//	spec: {...}  # was KS001 "regexp"       a finding that the stored object has already (only with old.yaml)
+//	-- old.yaml --           the stored object; makes the case an UPDATE
+//	-- lookup/NAME.yaml --   objects that a lookup finds; all others are absent
+//	-- lookup/hidden --      "Kind namespace/name: reason" or "Kind.group ..." a line: objects that are there and cannot be read
+//	-- lookup/crds/NAME.yaml -- CustomResourceDefinitions that are installed; other kinds are Kubernetes' own, or absent. A line
+//	                         "Kind group/Name: reason" in lookup/hidden makes a kind unknown
+//	-- lookup/charts/... --  chart directories, for lookups of charts
+//	-- lookup/builds.yaml -- what Flux Kustomizations build, a list; the Kustomizations themselves are objects of lookup/:
+//	                         {kustomization: ns/name, applies: ["Kind.group ns/name", ...], complete: true, problems: [{kind, path, message, ...}]}
+//	-- provenance.yaml --    {declaredNamespace, kustomization: ns/name, orphaned, lister} of the object
+//	-- policy.yaml --        the rule's parameters
+//	-- fixed.yaml --         the object after the findings' edits; it must pass
+package ruletest
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"go.yaml.in/yaml/v3"
+	"golang.org/x/tools/txtar"
+	jsonpatch "gopkg.in/evanphx/json-patch.v4"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+	sigsyaml "sigs.k8s.io/yaml"
+
+	"github.com/flux-admission/flux-admission/internal/lookup"
+	"github.com/flux-admission/flux-admission/internal/yamlposition"
+	"github.com/flux-admission/flux-admission/validators"
+)
+
+// Case is one parsed archive.
+type Case struct {
+	// Name is the archive's file name without its ending.
+	Name string
+	// Title is the first line of the archive.
+	Title   string
+	Request validators.Request
+	// Source is object.yaml as it is written.
+	Source []byte
+	// Objects are those of lookup/*.yaml.
+	Objects []*unstructured.Unstructured
+	// Hidden are the objects that cannot be read, with the reason.
+	Hidden map[ObjectKey]string
+	// CRDs are the CustomResourceDefinitions of lookup/crds/.
+	CRDs []*unstructured.Unstructured
+	// Builds are what the Kustomizations of lookup/builds.yaml build.
+	Builds map[types.NamespacedName]*validators.Build
+	// Charts are the files below lookup/charts/, by their path below it.
+	Charts map[string][]byte
+	// Params is policy.yaml; nil when there is none.
+	Params []byte
+	// Fixed is fixed.yaml; nil when there is none.
+	Fixed *unstructured.Unstructured
+	Want  []Want
+	// Unknown and Skipped are what is to be said of rules that were not evaluated.
+	Unknown, Skipped []*regexp.Regexp
+}
+
+// ObjectKey names one object by kind.
+type ObjectKey struct {
+	Kind string
+	types.NamespacedName
+}
+
+// Want is one finding that a case expects.
+type Want struct {
+	Line int
+	// Rule is the rule's ID.
+	Rule    string
+	Message *regexp.Regexp
+	// Preexisting tells that the stored object has the problem already.
+	Preexisting bool
+}
+
+// ChartsFunc makes a resolver of charts from a directory of chart directories.
+type ChartsFunc func(t *testing.T, dir string) lookup.Charts
+
+var (
+	wantComment = regexp.MustCompile(`#\s*((?:want|was)\s+[A-Z]{2}[0-9]{3}\s.*)$`)
+	wantItem    = regexp.MustCompile(`^\s*(?:(want|was)\s+)?([A-Z]{2}[0-9]{3})\s+("(?:[^"\\]|\\.)*")`)
+)
+
+// Parse reads one archive.
+func Parse(name string, data []byte) (*Case, error) {
+	a := txtar.Parse(data)
+	c := &Case{Name: name, Request: validators.Request{Operation: validators.Create}, Hidden: map[ObjectKey]string{}, Charts: map[string][]byte{}}
+	if err := c.header(string(a.Comment)); err != nil {
+		return nil, err
+	}
+	for _, f := range a.Files {
+		var err error
+		switch {
+		case f.Name == "object.yaml":
+			c.Source = f.Data
+			if c.Request.Object, err = object(f.Data); err == nil {
+				c.Want, err = wants(f.Data)
+			}
+		case f.Name == "old.yaml":
+			c.Request.Operation = validators.Update
+			c.Request.Old, err = object(f.Data)
+		case f.Name == "policy.yaml":
+			c.Params = f.Data
+		case f.Name == "fixed.yaml":
+			c.Fixed, err = object(f.Data)
+		case f.Name == "provenance.yaml":
+			c.Request.Provenance, err = provenance(f.Data)
+		case f.Name == "lookup/builds.yaml":
+			c.Builds, err = builds(f.Data)
+		case f.Name == "lookup/hidden":
+			err = c.hidden(string(f.Data))
+		case strings.HasPrefix(f.Name, "lookup/charts/"):
+			c.Charts[strings.TrimPrefix(f.Name, "lookup/charts/")] = f.Data
+		case strings.HasPrefix(f.Name, "lookup/crds/"):
+			var o *unstructured.Unstructured
+			if o, err = object(f.Data); err == nil {
+				c.CRDs = append(c.CRDs, o)
+			}
+		case strings.HasPrefix(f.Name, "lookup/"):
+			var o *unstructured.Unstructured
+			if o, err = object(f.Data); err == nil {
+				c.Objects = append(c.Objects, o)
+			}
+		default:
+			err = errors.New("is not a file that a case has")
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%s: %s: %w", name, f.Name, err)
+		}
+	}
+	if c.Request.Object == nil {
+		return nil, fmt.Errorf("%s: no object.yaml", name)
+	}
+	return c, nil
+}
+
+func (c *Case) header(comment string) error {
+	for line := range strings.Lines(comment) {
+		line = strings.TrimSpace(line)
+		word, rest, _ := strings.Cut(line, ": ")
+		if line == "admission: true" {
+			c.Request.Admission = true
+			continue
+		}
+		if word != "unknown" && word != "skipped" {
+			if c.Title == "" {
+				c.Title = line
+			}
+			continue
+		}
+		text, err := strconv.Unquote(rest)
+		if err != nil {
+			return fmt.Errorf("%s: %s: the regexp must be quoted: %w", c.Name, line, err)
+		}
+		re, err := regexp.Compile(text)
+		if err != nil {
+			return fmt.Errorf("%s: %s: %w", c.Name, line, err)
+		}
+		if word == "unknown" {
+			c.Unknown = append(c.Unknown, re)
+		} else {
+			c.Skipped = append(c.Skipped, re)
+		}
+	}
+	if c.Title == "" {
+		return fmt.Errorf("%s: the first line must say what the case shows", c.Name)
+	}
+	return nil
+}
+
+func (c *Case) hidden(text string) error {
+	for line := range strings.Lines(text) {
+		name, reason, ok := strings.Cut(strings.TrimSpace(line), ": ")
+		kind, key, ok2 := strings.Cut(name, " ")
+		if !ok || !ok2 {
+			return fmt.Errorf("%q: want Kind namespace/name: reason", line)
+		}
+		ns, n, _ := strings.Cut(key, "/")
+		c.Hidden[ObjectKey{kind, types.NamespacedName{Namespace: ns, Name: n}}] = reason
+	}
+	return nil
+}
+
+func object(data []byte) (*unstructured.Unstructured, error) {
+	j, err := sigsyaml.YAMLToJSON(data)
+	if err != nil {
+		return nil, err
+	}
+	u := &unstructured.Unstructured{}
+	if err := u.UnmarshalJSON(j); err != nil {
+		return nil, err
+	}
+	return u, nil
+}
+
+func wants(src []byte) ([]Want, error) {
+	var out []Want
+	for i, line := range bytes.Split(src, []byte("\n")) {
+		m := wantComment.FindSubmatch(line)
+		if m == nil {
+			continue
+		}
+		rest, word := string(m[1]), ""
+		for strings.TrimSpace(rest) != "" {
+			item := wantItem.FindStringSubmatch(rest)
+			if item == nil {
+				return nil, fmt.Errorf("line %d: cannot read %q", i+1, rest)
+			}
+			if item[1] != "" {
+				word = item[1]
+			}
+			text, err := strconv.Unquote(item[3])
+			if err != nil {
+				return nil, fmt.Errorf("line %d: %w", i+1, err)
+			}
+			re, err := regexp.Compile(text)
+			if err != nil {
+				return nil, fmt.Errorf("line %d: %w", i+1, err)
+			}
+			out = append(out, Want{Line: i + 1, Rule: item[2], Message: re, Preexisting: word == "was"})
+			rest = rest[len(item[0]):]
+		}
+	}
+	return out, nil
+}
+
+// Load reads every archive of a directory, in the order of their names.
+func Load(dir string) ([]*Case, error) {
+	paths, err := filepath.Glob(filepath.Join(dir, "*.txtar"))
+	if err != nil {
+		return nil, err
+	}
+	var cases []*Case
+	for _, p := range paths {
+		data, err := os.ReadFile(p)
+		if err != nil {
+			return nil, err
+		}
+		c, err := Parse(strings.TrimSuffix(filepath.Base(p), ".txtar"), data)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", p, err)
+		}
+		cases = append(cases, c)
+	}
+	if len(cases) == 0 {
+		return nil, fmt.Errorf("%s: no *.txtar", dir)
+	}
+	return cases, nil
+}
+
+// Lookup returns what the case's rules can look up.
+func (c *Case) Lookup(t *testing.T, charts ChartsFunc) *lookup.Memory {
+	t.Helper()
+	m := lookup.NewMemory(c.Objects...)
+	for key, reason := range c.Hidden {
+		m.Hide(schema.ParseGroupKind(key.Kind), key.NamespacedName, errors.New(reason))
+	}
+	if charts != nil {
+		m.Charts = charts(t, c.WriteCharts(t))
+	}
+	m.Kinds = &kinds{c: c}
+	if c.Builds != nil {
+		m.Builds = built(c.Builds)
+	}
+	return m
+}
+
+// WriteCharts writes the case's charts below a temporary directory and returns it.
+func (c *Case) WriteCharts(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	for name, data := range c.Charts {
+		if !fs.ValidPath(name) {
+			t.Fatalf("%s: chart file %s is not below lookup/charts", c.Name, name)
+		}
+		p := filepath.Join(dir, filepath.FromSlash(name))
+		if err := os.MkdirAll(filepath.Dir(p), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(p, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+// Suite returns a suite of the rule with the case's parameters.
+func (c *Case) Suite(t *testing.T, rule *validators.Rule) *validators.Suite {
+	t.Helper()
+	s, err := validators.NewSuite(rule)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Params == nil {
+		return s
+	}
+	if rule.Params == nil {
+		t.Fatalf("%s: policy.yaml for a rule without parameters", c.Name)
+	}
+	params := rule.Params()
+	if err := sigsyaml.UnmarshalStrict(c.Params, params); err != nil {
+		t.Fatalf("%s: policy.yaml: %v", c.Name, err)
+	}
+	if cp, ok := params.(validators.Compiler); ok {
+		if err := cp.Compile(); err != nil {
+			t.Fatalf("%s: policy.yaml: %v", c.Name, err)
+		}
+	}
+	return s.Bind(map[string]any{rule.Name: params}, func(*validators.Meta) bool { return true })
+}
+
+// Run runs the rule's cases in testdata/<id in lower case>/ and fails when none of them has a finding, or none passes. Charts may be nil for
+// rules that look up no chart.
+func Run(t *testing.T, rule *validators.Rule, charts ChartsFunc) {
+	t.Helper()
+	cases, err := Load(filepath.Join("testdata", strings.ToLower(rule.ID)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	failing, passing := 0, 0
+	for _, c := range cases {
+		if len(c.Want) > 0 {
+			failing++
+		} else if len(c.Unknown)+len(c.Skipped) == 0 {
+			passing++
+		}
+		t.Run(c.Name, func(t *testing.T) { c.run(t, rule, charts) })
+	}
+	if failing == 0 || passing == 0 {
+		t.Errorf("rule %s has %d cases with a finding and %d that pass; it needs one of each", rule.ID, failing, passing)
+	}
+}
+
+func (c *Case) run(t *testing.T, rule *validators.Rule, charts ChartsFunc) {
+	suite, look := c.Suite(t, rule), c.Lookup(t, charts)
+	before := c.Request.Object.DeepCopy()
+	res := suite.Evaluate(t.Context(), c.Request, look)
+	if !reflect.DeepEqual(before.Object, c.Request.Object.Object) {
+		t.Error("the rule changed the object")
+	}
+	for _, e := range res.Errors {
+		t.Errorf("the rule could not run: %v", e.Err)
+	}
+	c.Compare(t, res.Findings)
+	matchSkipped(t, "unknown", c.Unknown, res.Skipped, true)
+	matchSkipped(t, "skipped", c.Skipped, res.Skipped, false)
+	if c.Fixed != nil {
+		c.checkFix(t.Context(), t, suite, look, res)
+	}
+}
+
+// Compare holds findings against what the case wants: the line of each, its rule, its message, and whether the stored object has it.
+func (c *Case) Compare(t *testing.T, findings []*validators.Finding) {
+	t.Helper()
+	var doc yaml.Node
+	if err := yaml.Unmarshal(c.Source, &doc); err != nil {
+		t.Fatal(err)
+	}
+	left := slices.Clone(c.Want)
+	for _, f := range findings {
+		line := yamlposition.Find(&doc, f.Path).Line
+		i := slices.IndexFunc(left, func(w Want) bool {
+			return w.Line == line && w.Rule == f.Rule.ID && w.Preexisting == f.Preexisting && w.Message.MatchString(f.Message)
+		})
+		if i < 0 {
+			t.Errorf("unexpected finding: line %d: %s: %s: %s (preexisting: %t)", line, f.Rule.ID, f.Path, f.Message, f.Preexisting)
+			continue
+		}
+		left = slices.Delete(left, i, i+1)
+		if !strings.HasSuffix(f.Fix, ".") {
+			t.Errorf("%s: the fix must end with a period: %q", f.Rule.ID, f.Fix)
+		}
+	}
+	for _, w := range left {
+		t.Errorf("missing finding: line %d: %s %q (preexisting: %t)", w.Line, w.Rule, w.Message, w.Preexisting)
+	}
+}
+
+func matchSkipped(t *testing.T, word string, want []*regexp.Regexp, got []validators.Skipped, unknown bool) {
+	t.Helper()
+	left := slices.Clone(want)
+	for _, s := range got {
+		if s.Unknown != unknown {
+			continue
+		}
+		i := slices.IndexFunc(left, func(re *regexp.Regexp) bool { return re.MatchString(s.Reason) })
+		if i < 0 {
+			t.Errorf("unexpected %s: %s: %s", word, s.Rule.ID, s.Reason)
+			continue
+		}
+		left = slices.Delete(left, i, i+1)
+	}
+	for _, re := range left {
+		t.Errorf("missing %s: %q", word, re)
+	}
+}
+
+func (c *Case) checkFix(ctx context.Context, t *testing.T, suite *validators.Suite, look validators.Lookup, res validators.Result) {
+	t.Helper()
+	var edits []validators.Edit
+	for _, f := range res.Findings {
+		edits = append(edits, f.Edits...)
+	}
+	got, err := Apply(c.Request.Object, edits)
+	if err != nil {
+		t.Fatalf("applying the edits: %v", err)
+	}
+	if !reflect.DeepEqual(got.Object, c.Fixed.Object) {
+		have, _ := sigsyaml.Marshal(got.Object)
+		t.Errorf("the edits do not give fixed.yaml but:\n%s", have)
+	}
+	again := suite.Evaluate(ctx, validators.Request{Operation: validators.Create, Object: got}, look)
+	for _, f := range again.Findings {
+		t.Errorf("the fixed object still fails: %s: %s", f.Path, f.Message)
+	}
+}
+
+// Apply returns a copy of the object with the edits applied as a JSON Patch.
+func Apply(o *unstructured.Unstructured, edits []validators.Edit) (*unstructured.Unstructured, error) {
+	doc, err := json.Marshal(o.Object)
+	if err != nil {
+		return nil, err
+	}
+	ops, err := validators.JSONPatch(edits)
+	if err != nil {
+		return nil, err
+	}
+	p, err := jsonpatch.DecodePatch(ops)
+	if err != nil {
+		return nil, err
+	}
+	if doc, err = p.Apply(doc); err != nil {
+		return nil, err
+	}
+	out := &unstructured.Unstructured{}
+	return out, out.UnmarshalJSON(doc)
+}
