@@ -50,8 +50,8 @@ type Lookup interface {
 	Kind(ctx context.Context, gk schema.GroupKind) (*Kind, Presence, error)
 	// Build returns what a Flux Kustomization builds. Absent says that there is no such Kustomization; in a cluster it is Unknown.
 	Build(ctx context.Context, key types.NamespacedName) (*Build, Presence, error)
-	// Appliers returns the Flux Kustomizations that apply an object, sorted; Present with none means that none does. It is never Absent.
-	Appliers(ctx context.Context, gk schema.GroupKind, key types.NamespacedName) ([]types.NamespacedName, Presence, error)
+	// Owners returns the Flux Kustomizations that apply an object, sorted; Present with none means that none does. It is never Absent.
+	Owners(ctx context.Context, gk schema.GroupKind, key types.NamespacedName) ([]types.NamespacedName, Presence, error)
 }
 
 // ObjectRef names another object. Namespace is filled in by whoever builds the reference, never left to a default.
@@ -85,11 +85,11 @@ type Chart interface {
 	Version() string
 	// Validate composes the values as Flux and Helm do and puts them to the schema of the chart and of each enabled subchart.
 	// An error means that no verdict could be had; its text carries no value of a Secret.
-	Validate(ctx context.Context, v Values) (ValuesVerdict, error)
+	Validate(ctx context.Context, v Values) (ValuesResult, error)
 	// Render composes the values likewise and renders the chart as Helm does for an installation, without asking a cluster. Present comes
 	// with the rendering; Unknown says why none can be had: a part of the values cannot be read, the chart's templates are not there.
 	// It is never Absent.
-	Render(ctx context.Context, r Release) (*Rendering, Presence, error)
+	Render(ctx context.Context, r Release) (*Templated, Presence, error)
 	// CRDs returns the names of the CustomResourceDefinitions ("widgets.example.com") that the chart's crds/ directory holds, subcharts
 	// included, sorted.
 	CRDs() []string
@@ -102,23 +102,23 @@ type Release struct {
 	Values          Values
 	// SkipCRDs leaves out what is in crds/.
 	SkipCRDs bool
-	// DeadKeys asks for the keys that change nothing, which takes several renderings.
-	DeadKeys bool
+	// UnusedValues asks for the keys that change nothing, which takes several renderings.
+	UnusedValues bool
 }
 
-// Rendering is what a chart renders to, or why Helm refuses to.
-type Rendering struct {
+// Templated is what a chart renders to, or why Helm refuses to.
+type Templated struct {
 	// Objects are what Helm would create, crds/ and hooks included, before any post-renderer.
-	Objects []RenderedObject
+	Objects []TemplatedObject
 	// Failure is nil when the chart renders.
-	Failure *RenderFailure
-	// DeadKeys are keys of the release's own values whose removal changes nothing in what is rendered and that the chart's own values do not
+	Failure *TemplateFailure
+	// UnusedValues are keys of the release's own values whose removal changes nothing in what is rendered and that the chart's own values do not
 	// have, in the order of their paths. Nil unless asked for, and the chart could be rendered without each.
-	DeadKeys []UnknownKey
+	UnusedValues []UnknownKey
 }
 
-// RenderedObject is an object that a chart renders.
-type RenderedObject struct {
+// TemplatedObject is an object that a chart renders.
+type TemplatedObject struct {
 	Object *unstructured.Unstructured
 	// Template is the file it comes from, with the chart's name: "app/templates/deployment.yaml".
 	Template string
@@ -126,8 +126,8 @@ type RenderedObject struct {
 	Line int
 }
 
-// RenderFailure is why a chart does not render.
-type RenderFailure struct {
+// TemplateFailure is why a chart does not render.
+type TemplateFailure struct {
 	// Template is the file at fault, with the chart's name; may be empty.
 	Template string
 	// Line and Column are those of the template, from 1; 0 when not known.
@@ -164,8 +164,8 @@ type ValuesSource struct {
 	Object *unstructured.Unstructured
 }
 
-// ValuesVerdict is what a chart's schemas say of composed values.
-type ValuesVerdict struct {
+// ValuesResult is what a chart's schemas say of composed values.
+type ValuesResult struct {
 	// HasSchema tells whether the chart or an enabled subchart carries a values.schema.json at all.
 	HasSchema bool
 	// Violations are all that could be found, in the order of their paths. With Missing parts, only those that no missing part can repair.
@@ -213,8 +213,8 @@ type Violation struct {
 	From int
 }
 
-// NotGiven explains an Unknown: whoever asks has to give it first, such as a chart or a definition. It is said once for all that are missing.
-type NotGiven struct {
+// MissingInput explains an Unknown: whoever asks has to give it first, such as a chart or a definition. It is said once for all that are missing.
+type MissingInput struct {
 	// What is missing: "chart", "CustomResourceDefinition".
 	What string
 	// Name names the one that is missing.
@@ -224,7 +224,7 @@ type NotGiven struct {
 }
 
 // Error returns the whole explanation.
-func (e *NotGiven) Error() string { return e.Text }
+func (e *MissingInput) Error() string { return e.Text }
 
 // Pending explains an Unknown that will be known soon: a chart that is being read. Who asks again later gets an answer.
 type Pending struct {

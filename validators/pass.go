@@ -27,8 +27,8 @@ type Request struct {
 	// Admission says that the object comes from the API server, which has put it to its schema itself and dropped what is not in it.
 	// Rules for any kind are not asked then: they could find nothing, or only what the API server refuses next.
 	Admission bool
-	// Opaque are the fields of Object whose value cannot be known here: it is encrypted, or comes from a variable that is not in Git.
-	Opaque []Path
+	// Unresolved are the fields of Object whose value cannot be known here: it is encrypted, or comes from a variable that is not in Git.
+	Unresolved []Path
 	// Provenance says how the object came to be in a Git tree; nil outside one.
 	Provenance *Provenance
 }
@@ -80,10 +80,10 @@ type Finding struct {
 	Fix string
 	// Edits repair it mechanically; empty when a person has to choose.
 	Edits []Edit
-	// Place is where in Git to look when that is not where the field at Path is written; the zero value leaves it to Path.
-	Place Place
-	// Also are further places that belong to the finding.
-	Also []Place
+	// Position is where in Git to look when that is not where the field at Path is written; the zero value leaves it to Path.
+	Position Position
+	// Related are further places that belong to the finding.
+	Related []Position
 	// Key tells two findings of the same rule at the same path apart, across changes that leave the problem as it was. Message when the rule set none.
 	Key string
 	// Preexisting is set by the Suite on an update: the stored object has the same problem already.

@@ -48,9 +48,9 @@ type Meta struct {
 	AnyKind bool
 	// Files says that Check is called for the objects that stand for files of a Git tree (FileKind); Kinds is empty then.
 	Files bool
-	// Orphans says that Check is called for Flux objects that no Kustomization applies (Provenance.Orphaned), and for no other; Kinds is empty then.
-	Orphans bool
-	// Offline says that Check needs a rendered Git tree: it is not asked about what comes out of admission. So it is with AnyKind, Files and Orphans.
+	// Unapplied says that Check is called for Flux objects that no Kustomization applies (Provenance.Unapplied), and for no other; Kinds is empty then.
+	Unapplied bool
+	// Offline says that Check needs a rendered Git tree: it is not asked about what comes out of admission. So it is with AnyKind, Files and Unapplied.
 	Offline bool
 	// Severity is the author's opinion; the operator's action is separate.
 	Severity Severity
@@ -86,12 +86,12 @@ func (m *Meta) Validate() error {
 	bad(!idPattern.MatchString(m.ID), "ID must be two capital letters and three digits")
 	bad(!namePattern.MatchString(m.Name), "Name must be lower-case words joined by hyphens")
 	subjects := 0
-	for _, is := range []bool{len(m.Kinds) > 0, m.AnyKind, m.Files, m.Orphans} {
+	for _, is := range []bool{len(m.Kinds) > 0, m.AnyKind, m.Files, m.Unapplied} {
 		if is {
 			subjects++
 		}
 	}
-	bad(subjects != 1, "one of Kinds, AnyKind, Files and Orphans must be set, and only one")
+	bad(subjects != 1, "one of Kinds, AnyKind, Files and Unapplied must be set, and only one")
 	bad(m.Severity != SeverityError && m.Severity != SeverityWarning && m.Severity != SeverityInfo, "Severity must be error, warning or info")
 	bad(m.Doc.Title == "" || strings.HasSuffix(m.Doc.Title, "."), "Doc.Title must be set and not end with a period")
 	bad(!strings.HasSuffix(m.Doc.Why, "."), "Doc.Why must end with a period")

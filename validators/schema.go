@@ -47,10 +47,10 @@ type Schema interface {
 // UnknownField is a field that a schema does not have.
 type UnknownField struct {
 	Path Path
-	// Meant is the field that was likely meant; nil when none is near, or more than one is.
-	Meant Path
-	// Movable tells that Meant is not set and takes the value as it is.
-	Movable bool
+	// Suggestion is the field that was likely meant; nil when none is near, or more than one is.
+	Suggestion Path
+	// Renamable tells that Suggestion is not set and takes the value as it is.
+	Renamable bool
 }
 
 // InvalidValue is a value that a schema does not allow, or one that it demands and that is missing.

@@ -75,7 +75,7 @@ func (s *Suite) index() {
 			}
 		case r.Files:
 			s.files = append(s.files, r)
-		case r.Orphans:
+		case r.Unapplied:
 			s.orphans = append(s.orphans, r)
 		}
 		for _, gk := range r.Kinds {
@@ -91,7 +91,7 @@ func (s *Suite) index() {
 func (s *Suite) rulesFor(r Request) []*Rule {
 	gvk := r.Object.GroupVersionKind()
 	switch {
-	case r.Provenance != nil && r.Provenance.Orphaned:
+	case r.Provenance != nil && r.Provenance.Unapplied:
 		return s.orphans
 	case gvk == FileKind:
 		return s.files

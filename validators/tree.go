@@ -9,8 +9,8 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// Place is a place in a file of a Git tree. The zero value is no place.
-type Place struct {
+// Position is a place in a file of a Git tree. The zero value is no place.
+type Position struct {
 	// File is relative to the tree's root, with slashes.
 	File string `json:"file,omitempty"`
 	// Line and Column count from 1; 0 when only the file is known.
@@ -24,11 +24,11 @@ type Provenance struct {
 	DeclaredNamespace string
 	// Kustomization is the Flux Kustomization that applies the object; the zero value when that is none, or not known.
 	Kustomization types.NamespacedName
-	// Orphaned says that no Kustomization applies the object, although it stands in a directory that one of them renders. Only rules with
-	// Meta.Orphans are asked then.
-	Orphaned bool
-	// Lister is the kustomization file that would have to list the file of an orphaned object; empty when there is none near it.
-	Lister string
+	// Unapplied says that no Kustomization applies the object, although it stands in a directory that one of them renders. Only rules with
+	// Meta.Unapplied are asked then.
+	Unapplied bool
+	// ReferencedBy is the kustomization file that would have to list the file of an orphaned object; empty when there is none near it.
+	ReferencedBy string
 }
 
 // Build is what is known of what a Flux Kustomization builds from its source.
@@ -37,9 +37,9 @@ type Build struct {
 	Applies []ObjectRef
 	// Complete says that Applies are all. They are not when the build fails, or takes in something that is not in the tree.
 	Complete bool
-	// Precedes are the Kustomizations that cannot be applied before this one has been, itself included: those that depend on it, those that only
+	// Dependents are the Kustomizations that cannot be applied before this one has been, itself included: those that depend on it, those that only
 	// it applies, and so on.
-	Precedes map[types.NamespacedName]bool
+	Dependents map[types.NamespacedName]bool
 	// Problems are what is wrong with the build, by place.
 	Problems []BuildProblem
 }
@@ -72,10 +72,10 @@ type BuildProblem struct {
 	Kind ProblemKind `json:"kind"`
 	// Path is the field of the Kustomization concerned; empty when it is none of them.
 	Path Path `json:"-"`
-	// Place is where to look first: the file at fault. The zero value when there is none.
-	Place Place `json:"place"`
+	// Position is where to look first: the file at fault. The zero value when there is none.
+	Position Position `json:"place"`
 	// Other are further places that belong to it.
-	Other []Place `json:"other,omitempty"`
+	Other []Position `json:"other,omitempty"`
 	// Message says what is wrong in one sentence without a period, with no value of a Secret.
 	Message string `json:"message"`
 	// Detail is what the tool that failed said; may be empty.

@@ -49,7 +49,7 @@ func (blind) Build(context.Context, types.NamespacedName) (*validators.Build, va
 	return nil, validators.Unknown, errBlind
 }
 
-func (blind) Appliers(context.Context, schema.GroupKind, types.NamespacedName) ([]types.NamespacedName, validators.Presence, error) {
+func (blind) Owners(context.Context, schema.GroupKind, types.NamespacedName) ([]types.NamespacedName, validators.Presence, error) {
 	return nil, validators.Unknown, errBlind
 }
 

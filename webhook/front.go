@@ -82,7 +82,7 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	// The deadline has its answer written from aside; what is still being evaluated then goes on and is not waited for. This costs less than
-	// evaluating aside: the deadline is the exception.
+	// evaluating aside: the deadline is the exemption.
 	var once sync.Once
 	stop := context.AfterFunc(ctx, func() {
 		once.Do(func() {

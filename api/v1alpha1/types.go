@@ -116,12 +116,12 @@ type AdmissionPolicySpec struct {
 	// +listType=atomic
 	// +optional
 	Overrides []Override `json:"overrides,omitempty"`
-	// Exceptions take objects out of rules: what is found there is recorded and nothing else. They stand here and nowhere else: an object
+	// Exemptions take objects out of rules: what is found there is recorded and nothing else. They stand here and nowhere else: an object
 	// cannot except itself.
 	// +kubebuilder:validation:MaxItems=256
 	// +listType=atomic
 	// +optional
-	Exceptions []Exception `json:"exceptions,omitempty"`
+	Exemptions []Exemption `json:"exemptions,omitempty"`
 }
 
 // RuleSettings is the part of a rule's settings that all rules have; the rule's own parameters stand beside it.
@@ -148,8 +148,8 @@ type Override struct {
 	Action Action `json:"action"`
 }
 
-// Exception takes objects out of rules.
-type Exception struct {
+// Exemption takes objects out of rules.
+type Exemption struct {
 	// Rules are names of rules.
 	// +kubebuilder:validation:MinItems=1
 	// +kubebuilder:validation:MaxItems=64
@@ -162,7 +162,7 @@ type Exception struct {
 	// +kubebuilder:validation:MaxLength=1024
 	// +kubebuilder:validation:Pattern=`\S`
 	Reason string `json:"reason"`
-	// Expires ends the exception at that time, RFC 3339.
+	// Expires ends the exemption at that time, RFC 3339.
 	// +optional
 	Expires *metav1.Time `json:"expires,omitempty"`
 }

@@ -49,7 +49,7 @@ func limitToChange(ctx context.Context, o treeOptions, path, revision string, r 
 		had[before.Findings[i].Identity()] = true
 	}
 	r.Findings = slices.DeleteFunc(r.Findings, func(f report.Finding) bool {
-		touched := changed[f.File] || slices.ContainsFunc(f.Also, func(p report.Place) bool { return changed[p.File] })
+		touched := changed[f.File] || slices.ContainsFunc(f.Related, func(p report.Position) bool { return changed[p.File] })
 		return !touched && had[f.Identity()]
 	})
 	r.Normalize()

@@ -219,7 +219,7 @@ func subjectText(m *validators.Meta) string {
 		return "objects of any kind"
 	case m.Files:
 		return "the files of a Git tree"
-	case m.Orphans:
+	case m.Unapplied:
 		return "Flux objects that nothing applies"
 	}
 	return kindText(m.Kinds)

@@ -94,7 +94,7 @@ func runFix(ctx context.Context, o fixOptions, path string, stdout, stderr io.Wr
 			files[name] = true
 		}
 		for _, c := range plan.Changed {
-			if _, err := fmt.Fprintf(stdout, "%s: %s: %s: %s\n", c.Place, c.Rule, c.Object, c.What); err != nil {
+			if _, err := fmt.Fprintf(stdout, "%s: %s: %s: %s\n", c.Position, c.Rule, c.Object, c.What); err != nil {
 				return fmt.Errorf("writing the report: %w", err)
 			}
 		}
@@ -108,7 +108,7 @@ func sayFixed(to io.Writer, left []fix.Change, sum string) error {
 		if reason == "" {
 			reason = "each repair makes another one necessary"
 		}
-		if _, err := fmt.Fprintf(to, "%s: %s: %s: left alone, %s (%s)\n", c.Place, c.Rule, c.Object, reason, c.What); err != nil {
+		if _, err := fmt.Fprintf(to, "%s: %s: %s: left alone, %s (%s)\n", c.Position, c.Rule, c.Object, reason, c.What); err != nil {
 			return fmt.Errorf("writing the report: %w", err)
 		}
 	}

@@ -156,10 +156,10 @@ func TestFix(t *testing.T) {
 			rules: []string{"kustomization-dependency-missing"}, left: true,
 			says: []string{"is in another place of the file than of what is applied", "0 repaired in 0 files, 1 left alone"},
 		},
-		"what an exception accepts is left as it is": {
+		"what an exemption accepts is left as it is": {
 			files: with(repository("flux-system", "enabled"), map[string]string{
 				"clusters/home/policy.yaml": "apiVersion: flux-admission.dev/v1alpha1\nkind: AdmissionPolicy\nmetadata: {name: default}\nspec:\n  rules: {cnpg-monitoring-enabled: {action: Deny}}\n" +
-					"  exceptions: [{rules: [cnpg-monitoring-enabled], reason: ours, match: {kinds: [Cluster], namespaces: [apps], names: [db]}}]\n",
+					"  exemptions: [{rules: [cnpg-monitoring-enabled], reason: ours, match: {kinds: [Cluster], namespaces: [apps], names: [db]}}]\n",
 			}),
 			says: []string{"0 repaired in 0 files, 0 left alone"},
 		},

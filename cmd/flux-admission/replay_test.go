@@ -41,7 +41,7 @@ func (c *replayCase) is(f *report.Finding) bool {
 			return true
 		}
 	}
-	return f.File == c.File || slices.ContainsFunc(f.Also, func(p report.Place) bool { return p.File == c.File })
+	return f.File == c.File || slices.ContainsFunc(f.Related, func(p report.Position) bool { return p.File == c.File })
 }
 
 // refuted are the rules by which the claims of negatives.jsonl would be reported, by case.

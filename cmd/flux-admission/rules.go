@@ -148,7 +148,7 @@ func subjectsOf(m *validators.Meta) (looksAt string, kinds []string) {
 		return "any", kinds
 	case m.Files:
 		return "files", kinds
-	case m.Orphans:
+	case m.Unapplied:
 		return "orphans", kinds
 	}
 	for _, gk := range m.Kinds {

@@ -227,7 +227,7 @@ func serve(ctx context.Context, o serveOptions) error {
 		return fmt.Errorf("watching namespaces: %w", err)
 	}
 	objects := lookup.NewCluster(mgr.GetCache(), mgr.GetAPIReader(), mgr.GetRESTMapper(), resolver)
-	warmer := &deferred.Warmer{Lookup: objects, Log: log.WithName("charts")}
+	warmer := &deferred.Prefetcher{Lookup: objects, Log: log.WithName("charts")}
 	changed := warmer.Changed
 	if !o.chartWarm {
 		changed = nil
@@ -242,7 +242,7 @@ func serve(ctx context.Context, o serveOptions) error {
 		}
 		return nil
 	}
-	late := &deferred.Judge{
+	late := &deferred.Reevaluator{
 		Policy: func() deferred.Reviewer {
 			if p := policies.Get(); p != nil {
 				return p

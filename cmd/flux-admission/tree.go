@@ -276,5 +276,5 @@ func notGiven(ref validators.ChartRef) error {
 	if name == "" {
 		name = ref.Source.Kind + " " + ref.Source.Namespace + "/" + ref.Source.Name
 	}
-	return &validators.NotGiven{What: check.ChartNotGiven, Name: name, Text: "chart " + name + " is in none of the --charts directories"}
+	return &validators.MissingInput{What: check.ChartNotGiven, Name: name, Text: "chart " + name + " is in none of the --charts directories"}
 }

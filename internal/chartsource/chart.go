@@ -120,16 +120,16 @@ func (c *Chart) Version() string { return c.version }
 func (c *Chart) Bytes() int64 { return c.bytes }
 
 // Validate implements validators.Chart.
-func (c *Chart) Validate(ctx context.Context, v validators.Values) (validators.ValuesVerdict, error) {
+func (c *Chart) Validate(ctx context.Context, v validators.Values) (validators.ValuesResult, error) {
 	ctx, cancel := context.WithTimeout(ctx, validateTimeout)
 	defer cancel()
 	release, err := values.FromRelease(ctx, v)
 	if err != nil {
-		return validators.ValuesVerdict{}, err
+		return validators.ValuesResult{}, err
 	}
 	verdict, err := c.judgeAll(ctx, release)
 	if err != nil {
-		return validators.ValuesVerdict{}, err
+		return validators.ValuesResult{}, err
 	}
 	if literal, ok := release.Literal(); ok {
 		// When the placeholders, taken as text, change nothing, then the verdict is whole.
@@ -164,12 +164,12 @@ func (c *Chart) Validate(ctx context.Context, v validators.Values) (validators.V
 }
 
 // judgeAll composes a release's values and puts them to the schemas of the chart and its enabled subcharts.
-func (c *Chart) judgeAll(ctx context.Context, release *values.Release) (validators.ValuesVerdict, error) {
+func (c *Chart) judgeAll(ctx context.Context, release *values.Release) (validators.ValuesResult, error) {
 	layers, missing, err := c.chart.Compose(release)
 	if err != nil {
-		return validators.ValuesVerdict{}, err
+		return validators.ValuesResult{}, err
 	}
-	verdict := validators.ValuesVerdict{
+	verdict := validators.ValuesResult{
 		Missing:   append(slices.Clone(release.Missing), missing...),
 		HasSchema: len(missing) > 0 && len(c.schemas) > 0,
 	}
@@ -178,14 +178,14 @@ func (c *Chart) judgeAll(ctx context.Context, release *values.Release) (validato
 	}
 	for _, layer := range layers {
 		if err := c.judge(ctx, layer, &verdict); err != nil {
-			return validators.ValuesVerdict{}, err
+			return validators.ValuesResult{}, err
 		}
 	}
 	return verdict, nil
 }
 
 // judge puts one chart's values to its schema.
-func (c *Chart) judge(ctx context.Context, layer values.Layer, verdict *validators.ValuesVerdict) error {
+func (c *Chart) judge(ctx context.Context, layer values.Layer, verdict *validators.ValuesResult) error {
 	switch layer.Values.(type) {
 	case map[string]any, schema.Open, schema.Unknown:
 	default:

@@ -96,15 +96,15 @@ func TestNoDeadKeysInWhatAuthorsTestWith(t *testing.T) {
 		t.Fatal(files, err)
 	}
 	for _, f := range files {
-		out := mustRender(t, c, validators.Release{Name: "web", Namespace: "apps", DeadKeys: true, Values: valuesOf(t, f)})
-		if out.Failure != nil || len(out.DeadKeys) > 0 {
-			t.Errorf("%s: %v, keys %v", filepath.Base(f), out.Failure, out.DeadKeys)
+		out := mustRender(t, c, validators.Release{Name: "web", Namespace: "apps", UnusedValues: true, Values: valuesOf(t, f)})
+		if out.Failure != nil || len(out.UnusedValues) > 0 {
+			t.Errorf("%s: %v, keys %v", filepath.Base(f), out.Failure, out.UnusedValues)
 		}
 	}
 	v := valuesOf(t, files[0])
 	v.Inline["replicacount"] = 2
-	out := mustRender(t, c, validators.Release{Name: "web", Namespace: "apps", DeadKeys: true, Values: v})
-	if len(out.DeadKeys) != 1 || out.DeadKeys[0].Suggestion != "replicaCount" {
-		t.Errorf("%v %v", out.Failure, out.DeadKeys)
+	out := mustRender(t, c, validators.Release{Name: "web", Namespace: "apps", UnusedValues: true, Values: v})
+	if len(out.UnusedValues) != 1 || out.UnusedValues[0].Suggestion != "replicaCount" {
+		t.Errorf("%v %v", out.Failure, out.UnusedValues)
 	}
 }

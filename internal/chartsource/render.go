@@ -67,7 +67,7 @@ type keptRendering struct {
 type rendered struct {
 	ingredients
 	files     map[string]string
-	rendering *validators.Rendering
+	rendering *validators.Templated
 }
 
 // newTemplates returns what a chart renders with; nil for one that has no templates.
@@ -103,7 +103,7 @@ func hasTemplates(c *chart.Chart) bool {
 }
 
 // Render implements validators.Chart.
-func (c *Chart) Render(ctx context.Context, r validators.Release) (*validators.Rendering, validators.Presence, error) {
+func (c *Chart) Render(ctx context.Context, r validators.Release) (*validators.Templated, validators.Presence, error) {
 	if c.templates == nil {
 		return nil, validators.Unknown, errNoTemplates
 	}
@@ -124,8 +124,8 @@ func (c *Chart) Render(ctx context.Context, r validators.Release) (*validators.R
 		return nil, validators.Unknown, err
 	}
 	rendering := *out.rendering
-	if r.DeadKeys && rendering.Failure == nil {
-		rendering.DeadKeys = c.deadKeys(ctx, out, r.Values, release)
+	if r.UnusedValues && rendering.Failure == nil {
+		rendering.UnusedValues = c.deadKeys(ctx, out, r.Values, release)
 	}
 	return &rendering, validators.Present, nil
 }
@@ -192,7 +192,7 @@ func (c *Chart) render(ctx context.Context, r validators.Release, of *values.Rel
 			return nil, err
 		}
 	}
-	made := &rendered{ingredients: s, files: out.Files, rendering: &validators.Rendering{}}
+	made := &rendered{ingredients: s, files: out.Files, rendering: &validators.Templated{}}
 	switch {
 	case out.Failure == nil:
 		c.objects(made, r)
@@ -203,7 +203,7 @@ func (c *Chart) render(ctx context.Context, r validators.Release, of *values.Rel
 		fallthrough
 	default:
 		f := out.Failure
-		made.rendering.Failure = &validators.RenderFailure{Template: f.Template, Line: f.Line, Column: f.Column, Values: f.Values, Message: f.Message}
+		made.rendering.Failure = &validators.TemplateFailure{Template: f.Template, Line: f.Line, Column: f.Column, Values: f.Values, Message: f.Message}
 	}
 	if f := made.rendering.Failure; f != nil {
 		f.Message = redact(f.Message, of.Secrets())
@@ -284,11 +284,11 @@ func (c *Chart) objects(r *rendered, of validators.Release) {
 }
 
 // parse reads the objects of one rendered file. Hooks are among them, but for tests.
-func parse(file, text string) ([]validators.RenderedObject, *validators.RenderFailure) {
+func parse(file, text string) ([]validators.TemplatedObject, *validators.TemplateFailure) {
 	documents := releaseutil.SplitManifests(text)
 	names := slices.Collect(maps.Keys(documents))
 	sort.Sort(releaseutil.BySplitManifestsOrder(names))
-	var out []validators.RenderedObject
+	var out []validators.TemplatedObject
 	from := 0
 	for _, n := range names {
 		document := documents[n]
@@ -297,8 +297,8 @@ func parse(file, text string) ([]validators.RenderedObject, *validators.RenderFa
 			line += strings.Count(text[:from+i], "\n")
 			from += i + len(document)
 		}
-		fail := func(format string, args ...any) *validators.RenderFailure {
-			return &validators.RenderFailure{Template: file, Message: fmt.Sprintf(format, args...)}
+		fail := func(format string, args ...any) *validators.TemplateFailure {
+			return &validators.TemplateFailure{Template: file, Message: fmt.Sprintf(format, args...)}
 		}
 		if err := archive.CheckYAML([]byte(document)); err != nil {
 			return nil, fail("what it renders cannot be read: %s", plainYAML(err, line))
@@ -326,12 +326,12 @@ func parse(file, text string) ([]validators.RenderedObject, *validators.RenderFa
 		if items, _ := o.Object["items"].([]any); o.GetAPIVersion() == "v1" && strings.HasSuffix(o.GetKind(), "List") {
 			for _, item := range items {
 				if m, ok := item.(map[string]any); ok {
-					out = append(out, validators.RenderedObject{Object: &unstructured.Unstructured{Object: m}, Template: file, Line: line})
+					out = append(out, validators.TemplatedObject{Object: &unstructured.Unstructured{Object: m}, Template: file, Line: line})
 				}
 			}
 			continue
 		}
-		out = append(out, validators.RenderedObject{Object: o, Template: file, Line: line})
+		out = append(out, validators.TemplatedObject{Object: o, Template: file, Line: line})
 	}
 	return out, nil
 }

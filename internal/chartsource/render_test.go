@@ -29,10 +29,10 @@ func renderable(t testing.TB, files map[string]string) *chartsource.Chart {
 
 func asRelease(t testing.TB, inline string, from ...validators.ValuesSource) validators.Release {
 	t.Helper()
-	return validators.Release{Name: "web", Namespace: "apps", DeadKeys: true, Values: validators.Values{Namespace: "apps", From: from, Inline: object(t, inline).Object}}
+	return validators.Release{Name: "web", Namespace: "apps", UnusedValues: true, Values: validators.Values{Namespace: "apps", From: from, Inline: object(t, inline).Object}}
 }
 
-func mustRender(t testing.TB, c *chartsource.Chart, r validators.Release) *validators.Rendering {
+func mustRender(t testing.TB, c *chartsource.Chart, r validators.Release) *validators.Templated {
 	t.Helper()
 	out, presence, err := c.Render(t.Context(), r)
 	if presence != validators.Present || err != nil {
@@ -41,7 +41,7 @@ func mustRender(t testing.TB, c *chartsource.Chart, r validators.Release) *valid
 	return out
 }
 
-func listed(out *validators.Rendering) []string {
+func listed(out *validators.Templated) []string {
 	var got []string
 	for _, o := range out.Objects {
 		got = append(got, fmt.Sprintf("%s %s/%s %s:%d", o.Object.GetKind(), o.Object.GetNamespace(), o.Object.GetName(), o.Template, o.Line))
@@ -278,7 +278,7 @@ data:
 		t.Fatal(*out.Failure)
 	}
 	var got []string
-	for _, k := range out.DeadKeys {
+	for _, k := range out.UnusedValues {
 		got = append(got, fmt.Sprintf("%s %s meant %q inline %t from %d", k.Chart, k.Path, k.Suggestion, k.Inline, k.From))
 	}
 	want := []string{
@@ -293,7 +293,7 @@ data:
 		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
 	r := asRelease(t, "{replcias: 1}")
-	if r.DeadKeys = false; mustRender(t, c, r).DeadKeys != nil {
+	if r.UnusedValues = false; mustRender(t, c, r).UnusedValues != nil {
 		t.Error("keys that nobody asked for")
 	}
 }
@@ -308,7 +308,7 @@ data:
   d{{ $i }}: {{ keys $d | join "," | quote }}
 {{- end }}
 `})
-	if out := mustRender(t, c, asRelease(t, "{dead: 1}")); out.Failure != nil || out.DeadKeys != nil {
-		t.Error(out.Failure, out.DeadKeys)
+	if out := mustRender(t, c, asRelease(t, "{dead: 1}")); out.Failure != nil || out.UnusedValues != nil {
+		t.Error(out.Failure, out.UnusedValues)
 	}
 }

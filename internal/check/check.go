@@ -62,7 +62,7 @@ func Run(ctx context.Context, rendered *kustomization.Result, o Options) (*repor
 		return nil, err
 	}
 	all = append(all, files...)
-	for _, orphan := range rendered.Orphans {
+	for _, orphan := range rendered.Unapplied {
 		if orphan.Under == nil {
 			all = append(all, orphanTask(orphan))
 		}
@@ -107,7 +107,7 @@ type subject struct {
 	// rendered is nil for what was not rendered.
 	rendered *kustomization.Object
 	// place is where it is, for what was not rendered.
-	place kustomization.Place
+	place kustomization.Position
 }
 
 // clusterTasks are the objects of a cluster.
@@ -121,7 +121,7 @@ func clusterTasks(ctx context.Context, c *kustomization.Cluster, o Options) ([]t
 	var out []task
 	for _, object := range c.Objects {
 		// What another cluster gets is that cluster's. What the entry point implies has no place in Git, but a Kustomization's build has.
-		if object.Kustomization != nil && object.Kustomization.Elsewhere() || object.Origin.Implied && object.GroupVersionKind().GroupKind() != flux.Kustomization {
+		if object.Kustomization != nil && object.Kustomization.RemoteCluster() || object.Origin.Implied && object.GroupVersionKind().GroupKind() != flux.Kustomization {
 			continue
 		}
 		s := subject{name: named(object.Unstructured), file: object.Origin.File, rendered: object}
@@ -131,7 +131,7 @@ func clusterTasks(ctx context.Context, c *kustomization.Cluster, o Options) ([]t
 			s.kustomization = object.Kustomization.Key.String()
 		}
 		out = append(out, task{s, validators.Request{
-			Operation: validators.Create, Object: object.Unstructured, Opaque: object.Unknown, Provenance: from,
+			Operation: validators.Create, Object: object.Unstructured, Unresolved: object.Unknown, Provenance: from,
 		}, look})
 	}
 	return out, nil
@@ -143,10 +143,10 @@ func fileTasks(rendered *kustomization.Result) ([]task, error) {
 	byFile := map[string][]validators.BuildProblem{}
 	for _, p := range rendered.Problems {
 		if problem, ok := p.ForRules(); ok {
-			if byFile[p.Place.File] == nil {
-				names = append(names, p.Place.File)
+			if byFile[p.Position.File] == nil {
+				names = append(names, p.Position.File)
 			}
-			byFile[p.Place.File] = append(byFile[p.Place.File], problem)
+			byFile[p.Position.File] = append(byFile[p.Position.File], problem)
 		}
 	}
 	var out []task
@@ -156,7 +156,7 @@ func fileTasks(rendered *kustomization.Result) ([]task, error) {
 			if err != nil {
 				return nil, err
 			}
-			s := subject{name: named(o), file: name, place: kustomization.Place(problem.Place)}
+			s := subject{name: named(o), file: name, place: kustomization.Position(problem.Position)}
 			if object := objectAt(rendered, s.place); object != nil {
 				s.name = named(object.Unstructured)
 				if object.Kustomization != nil {
@@ -170,7 +170,7 @@ func fileTasks(rendered *kustomization.Result) ([]task, error) {
 }
 
 // objectAt returns the rendered object that is written at a place; nil when there is none.
-func objectAt(rendered *kustomization.Result, place kustomization.Place) *kustomization.Object {
+func objectAt(rendered *kustomization.Result, place kustomization.Position) *kustomization.Object {
 	var best *kustomization.Object
 	line := -1
 	for _, c := range rendered.Clusters {
@@ -194,9 +194,9 @@ func orphanTask(orphan *kustomization.Orphan) task {
 		o.SetNamespace(orphan.Namespace)
 	}
 	return task{
-		subject{name: named(o), file: orphan.Place.File, place: orphan.Place},
+		subject{name: named(o), file: orphan.Position.File, place: orphan.Position},
 		validators.Request{
-			Operation: validators.Create, Object: o, Provenance: &validators.Provenance{Orphaned: true, Lister: orphan.Kustomization},
+			Operation: validators.Create, Object: o, Provenance: &validators.Provenance{Unapplied: true, ReferencedBy: orphan.Kustomization},
 		},
 		&lookup.Memory{},
 	}
@@ -254,7 +254,7 @@ func (e *evaluation) add(s subject, d policy.Decision) {
 			}
 		}
 	}
-	for _, x := range d.Excepted {
+	for _, x := range d.Exempted {
 		i := slices.IndexFunc(r.Findings[first:], func(f report.Finding) bool {
 			return f.ID == x.Finding.Rule.ID && f.Path == x.Finding.Path.String() && f.Message == x.Finding.Message
 		})
@@ -272,7 +272,7 @@ func (e *evaluation) add(s subject, d policy.Decision) {
 // skipped says a reason once, however many objects it keeps from being judged.
 func (e *evaluation) skipped(s subject, list []policy.Judged, unknown bool) {
 	for _, j := range list {
-		if missing, ok := errors.AsType[*validators.NotGiven](j.Cause); ok {
+		if missing, ok := errors.AsType[*validators.MissingInput](j.Cause); ok {
 			if e.notGiven[missing.What] == nil {
 				e.notGiven[missing.What] = map[string]bool{}
 			}
@@ -297,7 +297,7 @@ func notGivenText(what string) (text, remedy string) {
 	return what + " was not given", ""
 }
 
-// ChartNotGiven is what a validators.NotGiven says of a chart that is in none of the directories that are searched.
+// ChartNotGiven is what a validators.MissingInput says of a chart that is in none of the directories that are searched.
 const ChartNotGiven = "chart"
 
 // sayNotGiven says once of each sort what is missing.
@@ -322,19 +322,19 @@ func (e *evaluation) finding(s subject, f *validators.Finding, action validators
 	if s.rendered != nil {
 		out.Path = f.Path.String()
 		at := s.rendered.Locate(f.Path)
-		place = at.Place
+		place = at.Position
 		for _, also := range at.Others {
-			out.Also = append(out.Also, report.Place{File: also.Place.File, Line: also.Place.Line, Column: also.Place.Column, Note: string(also.Role)})
+			out.Related = append(out.Related, report.Position{File: also.Position.File, Line: also.Position.Line, Column: also.Position.Column, Note: string(also.Role)})
 		}
 	}
-	if f.Place.File != "" {
-		if own := place; own.File != "" && own != kustomization.Place(f.Place) && s.rendered != nil {
-			out.Also = append(out.Also, report.Place{File: own.File, Line: own.Line, Column: own.Column})
+	if f.Position.File != "" {
+		if own := place; own.File != "" && own != kustomization.Position(f.Position) && s.rendered != nil {
+			out.Related = append(out.Related, report.Position{File: own.File, Line: own.Line, Column: own.Column})
 		}
-		place = kustomization.Place(f.Place)
+		place = kustomization.Position(f.Position)
 	}
-	for _, also := range f.Also {
-		out.Also = append(out.Also, report.Place{File: also.File, Line: also.Line, Column: also.Column})
+	for _, also := range f.Related {
+		out.Related = append(out.Related, report.Position{File: also.File, Line: also.Line, Column: also.Column})
 	}
 	out.File, out.Line, out.Column = place.File, place.Line, place.Column
 	if f.Rule.Name == e.options.FoldRule {
@@ -355,9 +355,9 @@ func (e *evaluation) problem(p *kustomization.Problem) {
 	e.said[p.String()] = true
 	switch p.Kind {
 	case kustomization.RemoteBase, kustomization.SourceUnknown, kustomization.DecryptionMissing:
-		e.report.Skipped = append(e.report.Skipped, report.Skipped{File: p.Place.File, Line: p.Place.Line, Reason: p.Message, Unknown: true})
+		e.report.Skipped = append(e.report.Skipped, report.Skipped{File: p.Position.File, Line: p.Position.Line, Reason: p.Message, Unknown: true})
 	case kustomization.PathMissing, kustomization.BuildFailed, kustomization.VariableUnset, kustomization.SpecInvalid, kustomization.DuplicateKey, kustomization.NotYAML, kustomization.FileRefused,
 		kustomization.EntryPointMissing:
-		e.report.Errors = append(e.report.Errors, report.Error{File: p.Place.File, Line: p.Place.Line, Column: p.Place.Column, Message: p.Message})
+		e.report.Errors = append(e.report.Errors, report.Error{File: p.Position.File, Line: p.Position.Line, Column: p.Position.Column, Message: p.Message})
 	}
 }

@@ -72,8 +72,8 @@ func compare(t *testing.T, comment string, findings []report.Finding) {
 			last = left[i]
 			left = slices.Delete(left, i, i+1)
 		case word == "also":
-			if !slices.ContainsFunc(last.Also, func(p report.Place) bool { return p.String() == rest }) {
-				t.Errorf("%s: the further places are %v, without %s", last.Rule, last.Also, rest)
+			if !slices.ContainsFunc(last.Related, func(p report.Position) bool { return p.String() == rest }) {
+				t.Errorf("%s: the further places are %v, without %s", last.Rule, last.Related, rest)
 			}
 		case word == "suppressed":
 			i := slices.IndexFunc(left, func(f report.Finding) bool { return f.Suppressed != nil && f.Rule == rest })

@@ -32,9 +32,9 @@ type Plan struct {
 
 // Change is one finding and what becomes of it.
 type Change struct {
-	Rule   string
-	Object string
-	Place  kustomization.Place
+	Rule     string
+	Object   string
+	Position kustomization.Position
 	// What says what is edited; Reason says why it is not.
 	What, Reason string
 }
@@ -72,7 +72,7 @@ func NewPlan(root string, rendered *kustomization.Result) *Plan {
 	for _, c := range rendered.Clusters {
 		for _, o := range c.Objects {
 			// What another cluster gets is not evaluated.
-			if o.Origin.File != "" && !o.Origin.Generated && (o.Kustomization == nil || !o.Kustomization.Elsewhere()) {
+			if o.Origin.File != "" && !o.Origin.Generated && (o.Kustomization == nil || !o.Kustomization.RemoteCluster()) {
 				p.objects[documentOf(o)] = append(p.objects[documentOf(o)], o)
 			}
 		}
@@ -86,7 +86,7 @@ func (p *Plan) Add(o *kustomization.Object, f *validators.Finding) {
 		return
 	}
 	w := &want{document: documentOf(o), rule: f.Rule.ID, edits: f.Edits, objects: []*kustomization.Object{o}}
-	w.change = Change{Rule: f.Rule.Name, Object: o.String(), Place: o.Locate(f.Path).Place, What: describe(f.Edits)}
+	w.change = Change{Rule: f.Rule.Name, Object: o.String(), Position: o.Locate(f.Path).Position, What: describe(f.Edits)}
 	if w.document.number >= 0 && !o.Origin.Generated { // what a generator makes has no document that could be shared
 		key := fmt.Sprint(w.document, w.rule, patchText(w.edits))
 		if known := p.index[key]; known != nil {
@@ -102,7 +102,7 @@ func (p *Plan) Add(o *kustomization.Object, f *validators.Finding) {
 func (p *Plan) Decide() {
 	slices.SortStableFunc(p.wanted, func(a, b *want) int {
 		x, y := a.change, b.change
-		return cmp.Or(cmp.Compare(x.Place.File, y.Place.File), cmp.Compare(x.Place.Line, y.Place.Line), cmp.Compare(x.Rule, y.Rule), cmp.Compare(x.What, y.What))
+		return cmp.Or(cmp.Compare(x.Position.File, y.Position.File), cmp.Compare(x.Position.Line, y.Position.Line), cmp.Compare(x.Rule, y.Rule), cmp.Compare(x.What, y.What))
 	})
 	byDocument := map[document][]*want{}
 	for _, w := range p.wanted {
@@ -137,7 +137,7 @@ func (p *Plan) check(w *want, others []*want) error {
 		}
 		for _, path := range paths(w.edits) {
 			if at := o.Locate(path); at.Role != kustomization.RoleField || at.File != o.Origin.File {
-				return fmt.Errorf("it is set in %s (%s)", at.Place, at.Role)
+				return fmt.Errorf("it is set in %s (%s)", at.Position, at.Role)
 			}
 		}
 	}
@@ -237,7 +237,7 @@ func (p *Plan) make(w *want) error {
 // in a value would be lost.
 func same(o *kustomization.Object, doc *yaml.Node, edits []validators.Edit) error {
 	for _, path := range paths(edits) {
-		at, own := yamlposition.Find(doc, join(o.Within(), path)), o.Locate(path).Place
+		at, own := yamlposition.Find(doc, join(o.Within(), path)), o.Locate(path).Position
 		if at.Line != own.Line || at.Column != own.Column {
 			return fmt.Errorf("%s is in another place of the file than of what is applied", path)
 		}

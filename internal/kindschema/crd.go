@@ -207,12 +207,12 @@ func missing(a, b any, at validators.Path, report func(validators.Path)) {
 func (s *versionSchema) unknown(o *unstructured.Unstructured, p validators.Path) validators.UnknownField {
 	parent, name := p[:len(p)-1], p[len(p)-1].Key
 	meant := suggestion(structuralNode{s.at(parent)}, parent, name, structuralNode{s.structural})
-	f := validators.UnknownField{Path: p, Meant: meant}
+	f := validators.UnknownField{Path: p, Suggestion: meant}
 	if meant == nil || meant.Lookup(o.Object) != nil {
 		return f
 	}
 	target := s.at(meant)
-	f.Movable = target != nil && takes(target, p.Lookup(o.Object)) && parentExists(o.Object, meant)
+	f.Renamable = target != nil && takes(target, p.Lookup(o.Object)) && parentExists(o.Object, meant)
 	return f
 }
 
@@ -344,7 +344,7 @@ func (s *versionSchema) meant(o *unstructured.Unstructured, errs field.ErrorList
 	}
 	var out []string
 	for _, f := range s.UnknownFields(o) {
-		out = append(out, f.Meant.String())
+		out = append(out, f.Suggestion.String())
 	}
 	return out
 }

@@ -185,7 +185,7 @@ func (s *Set) near(gk schema.GroupKind) []schema.GroupKind {
 }
 
 func notSeen(gk schema.GroupKind, text string) error {
-	return &validators.NotGiven{What: CustomResourceDefinition.Kind, Name: describe(gk), Text: text}
+	return &validators.MissingInput{What: CustomResourceDefinition.Kind, Name: describe(gk), Text: text}
 }
 
 func describe(gk schema.GroupKind) string {

@@ -155,13 +155,13 @@ func (w *walker) meaning(g *goType, parent validators.Path, name string, value a
 	if w.root != nil {
 		root = w.root
 	}
-	if f.Meant = suggestion(g, parent, name, root); f.Meant == nil || w.root == nil {
+	if f.Suggestion = suggestion(g, parent, name, root); f.Suggestion == nil || w.root == nil {
 		return f
 	}
-	if target := w.root.at(f.Meant); target != nil && f.Meant.Lookup(w.object) == nil && parentExists(w.object, f.Meant) {
+	if target := w.root.at(f.Suggestion); target != nil && f.Suggestion.Lookup(w.object) == nil && parentExists(w.object, f.Suggestion) {
 		try := &walker{}
 		try.walk(target, value, nil)
-		f.Movable = len(try.unknown)+len(try.invalid) == 0
+		f.Renamable = len(try.unknown)+len(try.invalid) == 0
 	}
 	return f
 }

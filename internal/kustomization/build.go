@@ -57,7 +57,7 @@ func build(v *view, dir string, g *generated, allowRemote bool) *output {
 	}
 	if limit := v.tree.limits.Objects; r.count(r.root, limit, map[*step]int{}) > limit {
 		out.blind = true
-		out.problems = append(out.problems, &Problem{Kind: BuildFailed, Place: r.fault(""),
+		out.problems = append(out.problems, &Problem{Kind: BuildFailed, Position: r.fault(""),
 			Message: fmt.Sprintf("not built: it makes more objects than the limit of %d", limit)})
 		return out
 	}
@@ -67,7 +67,7 @@ func build(v *view, dir string, g *generated, allowRemote bool) *output {
 		out.blind = true
 		if cut {
 			// What is missing may be what the build stumbles over.
-			out.problems = append(out.problems, &Problem{Kind: RemoteBase, Place: v.tree.place(g.file, 0, 0), Name: "build", Detail: err.Error(),
+			out.problems = append(out.problems, &Problem{Kind: RemoteBase, Position: v.tree.place(g.file, 0, 0), Name: "build", Detail: err.Error(),
 				Message: "the Kustomization cannot be built without its remote resources"})
 			return out
 		}

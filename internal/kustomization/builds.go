@@ -29,7 +29,7 @@ func newBuilds(c *Cluster) *builds {
 	}
 	for _, k := range c.Kustomizations {
 		b.byKey[k.Key] = k
-		if k.Elsewhere() {
+		if k.RemoteCluster() {
 			continue
 		}
 		for _, o := range k.Objects {
@@ -64,7 +64,7 @@ func (b *builds) Build(_ context.Context, key types.NamespacedName) (*validators
 }
 
 func (b *builds) describe(k *Kustomization) *validators.Build {
-	out := &validators.Build{Complete: k.State == Built, Precedes: b.precedes(k)}
+	out := &validators.Build{Complete: k.State == Built, Dependents: b.precedes(k)}
 	for _, o := range k.Objects {
 		out.Applies = append(out.Applies, refOf(o))
 	}
@@ -105,8 +105,8 @@ func (b *builds) precedes(k *Kustomization) map[types.NamespacedName]bool {
 	return after
 }
 
-// Appliers implements lookup.Builds. An object that only a build that failed would apply is not seen.
-func (b *builds) Appliers(_ context.Context, gk schema.GroupKind, key types.NamespacedName) ([]types.NamespacedName, validators.Presence, error) {
+// Owners implements lookup.Builds. An object that only a build that failed would apply is not seen.
+func (b *builds) Owners(_ context.Context, gk schema.GroupKind, key types.NamespacedName) ([]types.NamespacedName, validators.Presence, error) {
 	found := b.appliers[validators.ObjectRef{Group: gk.Group, Kind: gk.Kind, Namespace: key.Namespace, Name: key.Name}]
 	if len(found) == 0 && !b.cluster.Complete {
 		return nil, validators.Unknown, errNotBuilt
@@ -117,12 +117,12 @@ func (b *builds) Appliers(_ context.Context, gk schema.GroupKind, key types.Name
 // ForRules returns the problem in the words of the rules, and whether there is a rule for its kind. The others are what cannot be seen, or keep a tree from
 // being read.
 func (p *Problem) ForRules() (validators.BuildProblem, bool) {
-	out := validators.BuildProblem{Place: validators.Place(p.Place), Message: p.Message, Detail: p.Detail, Name: p.Name, Near: p.Near}
+	out := validators.BuildProblem{Position: validators.Position(p.Position), Message: p.Message, Detail: p.Detail, Name: p.Name, Near: p.Near}
 	if p.Object == nil {
 		out.Path = p.Path
 	}
 	for _, o := range p.Other {
-		out.Other = append(out.Other, validators.Place(o))
+		out.Other = append(out.Other, validators.Position(o))
 	}
 	switch p.Kind {
 	case PathMissing:

@@ -38,7 +38,7 @@ func (f *file) document() *document {
 			if refused, ok := errors.AsType[*refusedError](err); ok {
 				f.doc.refused = refused
 			}
-			f.doc.problems = []*Problem{{Kind: FileRefused, Place: f.tree.place(f.path, 0, 0), Message: fmt.Sprintf("the file was not read: %v", err)}}
+			f.doc.problems = []*Problem{{Kind: FileRefused, Position: f.tree.place(f.path, 0, 0), Message: fmt.Sprintf("the file was not read: %v", err)}}
 			return
 		}
 		f.doc = parseYAML(data, f.tree.label+f.path, f.tree.limits)
@@ -78,7 +78,7 @@ func parseYAML(data []byte, name string, limits Limits) *document {
 		}
 		if d.refused != nil {
 			d.docs = nil
-			d.problems = []*Problem{{Kind: FileRefused, Place: Place{File: name}, Message: "the file was not read: " + d.refused.reason}}
+			d.problems = []*Problem{{Kind: FileRefused, Position: Position{File: name}, Message: "the file was not read: " + d.refused.reason}}
 			return d
 		}
 		if root := content(&n); root != nil && (root.Kind != yaml.ScalarNode || root.Tag != "!!null") {
@@ -118,11 +118,11 @@ func invalidUTF8Line(data []byte) int {
 
 func (d *document) fail(name string, data []byte, line int, kind ProblemKind, message string) {
 	d.broken = true
-	place := Place{File: name, Line: line}
+	place := Position{File: name, Line: line}
 	if line > 0 {
 		place.Column = firstColumn(data, line)
 	}
-	d.problems = append(d.problems, &Problem{Kind: kind, Place: place, Message: message})
+	d.problems = append(d.problems, &Problem{Kind: kind, Position: place, Message: message})
 }
 
 // firstColumn is the column of the first character of a line that is not a space: the parser's errors name only the line.
@@ -214,9 +214,9 @@ func (c *checker) duplicates(n *yaml.Node) {
 		}
 		c.doc.problems = append(c.doc.problems, &Problem{
 			Kind: DuplicateKey, Name: key.Value,
-			Place:   Place{File: c.name, Line: key.Line, Column: key.Column},
-			Other:   []Place{{File: c.name, Line: was.Line, Column: was.Column}},
-			Message: fmt.Sprintf("the key %q stands here a second time; the first is on line %d", key.Value, was.Line),
+			Position: Position{File: c.name, Line: key.Line, Column: key.Column},
+			Other:    []Position{{File: c.name, Line: was.Line, Column: was.Column}},
+			Message:  fmt.Sprintf("the key %q stands here a second time; the first is on line %d", key.Value, was.Line),
 		})
 	}
 }
@@ -288,9 +288,9 @@ func (id identity) isObject() bool {
 }
 
 // find returns the place of a path in a document of the named file.
-func find(name string, doc *yaml.Node, p validators.Path) Place {
+func find(name string, doc *yaml.Node, p validators.Path) Position {
 	pos := yamlposition.Find(doc, p)
-	return Place{File: name, Line: pos.Line, Column: pos.Column}
+	return Position{File: name, Line: pos.Line, Column: pos.Column}
 }
 
 // isTemplate tells whether the file is a chart's template, which is YAML only once Helm has rendered it.

@@ -18,8 +18,8 @@ import (
 type EntryPoint struct {
 	// Kind says how it was found: FluxInstance, gotk-sync.yaml, the values of the flux-instance chart, or a directory that was given.
 	Kind string
-	// Place is where it is written; zero for a directory that was given.
-	Place Place
+	// Position is where it is written; zero for a directory that was given.
+	Position Position
 	// Path is the directory, relative to the root.
 	Path string
 	// Key is the Kustomization that it creates.
@@ -78,7 +78,7 @@ func entryPoints(v *view, given []string) ([]*EntryPoint, []*Problem, error) {
 		if v.isDir(e.Path) {
 			return false
 		}
-		problems = append(problems, &Problem{Kind: EntryPointMissing, Place: e.Place, Name: e.Path, Near: v.nearDir(e.Path),
+		problems = append(problems, &Problem{Kind: EntryPointMissing, Position: e.Position, Name: e.Path, Near: v.nearDir(e.Path),
 			Message: fmt.Sprintf("the %s syncs the path %s, but %s", e.Kind, e.Path, v.explainMissing(e.Path))})
 		return true
 	})
@@ -118,7 +118,7 @@ func (v *view) givenEntry(dir string) (*EntryPoint, error) {
 		}
 	}
 	e := &EntryPoint{Kind: entryDirectory, Path: dir, Key: types.NamespacedName{Namespace: fluxNamespace, Name: fluxNamespace}}
-	e.objects = []*Object{v.implied(Place{}, kustomizationObject(e.Key, "./"+dir, validators.ObjectRef{Kind: "GitRepository", Name: fluxNamespace, Namespace: fluxNamespace}))}
+	e.objects = []*Object{v.implied(Position{}, kustomizationObject(e.Key, "./"+dir, validators.ObjectRef{Kind: "GitRepository", Name: fluxNamespace, Namespace: fluxNamespace}))}
 	return e, nil
 }
 
@@ -150,12 +150,12 @@ func (v *view) entriesOf(p string) []*EntryPoint {
 }
 
 // instance is the entry point of a FluxInstance's spec.sync. The operator names what it creates after spec.sync.name, by default its namespace.
-func (v *view) instance(kind string, place Place, namespace string, sync *yaml.Node) []*EntryPoint {
+func (v *view) instance(kind string, place Position, namespace string, sync *yaml.Node) []*EntryPoint {
 	if scalar(sync, "path") == "" {
 		return nil
 	}
 	name := cmp.Or(scalar(sync, "name"), namespace)
-	e := &EntryPoint{Kind: kind, Place: place, Path: rel(scalar(sync, "path")), URL: scalar(sync, "url"),
+	e := &EntryPoint{Kind: kind, Position: place, Path: rel(scalar(sync, "path")), URL: scalar(sync, "url"),
 		Key:    types.NamespacedName{Namespace: namespace, Name: name},
 		Source: validators.ObjectRef{Group: sourceGroup, Kind: cmp.Or(scalar(sync, "kind"), "GitRepository"), Namespace: namespace, Name: name},
 	}
@@ -182,7 +182,7 @@ func kustomizationObject(key types.NamespacedName, dir string, source validators
 	}
 }
 
-func (v *view) implied(place Place, object map[string]any) *Object {
+func (v *view) implied(place Position, object map[string]any) *Object {
 	return &Object{Unstructured: &unstructured.Unstructured{Object: object}, Origin: Origin{File: place.File, Document: -1, Implied: true}, place: place}
 }
 
@@ -190,7 +190,7 @@ func (v *view) implied(place Place, object map[string]any) *Object {
 func (v *view) sync(p string, docs []*yaml.Node, index int) *EntryPoint {
 	doc := docs[index]
 	id := identify(doc)
-	e := &EntryPoint{Kind: entrySync, Place: find(v.tree.label+p, doc, nil), Path: rel(scalar(doc, "spec", "path")),
+	e := &EntryPoint{Kind: entrySync, Position: find(v.tree.label+p, doc, nil), Path: rel(scalar(doc, "spec", "path")),
 		Key: types.NamespacedName{Namespace: cmp.Or(id.namespace, fluxNamespace), Name: id.name},
 		Source: validators.ObjectRef{Group: sourceGroup, Kind: scalar(doc, "spec", "sourceRef", "kind"),
 			Namespace: cmp.Or(scalar(doc, "spec", "sourceRef", "namespace"), id.namespace, fluxNamespace), Name: scalar(doc, "spec", "sourceRef", "name")},
@@ -208,7 +208,7 @@ func (v *view) sync(p string, docs []*yaml.Node, index int) *EntryPoint {
 		}
 	}
 	if len(e.objects) == 0 || e.objects[0].GetKind() != "Kustomization" {
-		e.objects = append([]*Object{v.implied(e.Place, kustomizationObject(e.Key, "./"+e.Path, e.Source))}, e.objects...)
+		e.objects = append([]*Object{v.implied(e.Position, kustomizationObject(e.Key, "./"+e.Path, e.Source))}, e.objects...)
 	}
 	return e
 }

@@ -19,7 +19,7 @@ var (
 // explain says in plain words why kustomize refused to build, and which file is at fault.
 func explain(r *reach, err error) *Problem {
 	text := redact(strings.ReplaceAll(strings.TrimSpace(err.Error()), "\n", " "))
-	p := &Problem{Kind: BuildFailed, Detail: text, Place: r.fault(text)}
+	p := &Problem{Kind: BuildFailed, Detail: text, Position: r.fault(text)}
 	switch {
 	case duplicateID.MatchString(text):
 		id := duplicateID.FindStringSubmatch(text)[1]
@@ -41,7 +41,7 @@ func explain(r *reach, err error) *Problem {
 		}
 		if users := r.repeated(); len(users) > 0 {
 			// The usual cause: one component or base included by several directories that end up in one namespace.
-			p.Place = users[len(users)-1]
+			p.Position = users[len(users)-1]
 			p.Other = append(p.Other, users[:len(users)-1]...)
 		}
 	case noPatchMatch.MatchString(text):
@@ -49,11 +49,11 @@ func explain(r *reach, err error) *Problem {
 		p.Name = name
 		p.Message = fmt.Sprintf("the build fails: a patch is for %s %s, which is not among the resources", kind, slashed(namespace, name))
 		if places := r.definitions(kind, name, r.patchFiles()); len(places) > 0 {
-			p.Place = places[0]
+			p.Position = places[0]
 		}
 	case unknownField.MatchString(text):
 		p.Name = unknownField.FindStringSubmatch(text)[1]
-		p.Message = fmt.Sprintf("the build fails: %s has an unknown field %q", path.Base(p.Place.File), p.Name)
+		p.Message = fmt.Sprintf("the build fails: %s has an unknown field %q", path.Base(p.Position.File), p.Name)
 	case strings.Contains(text, "must specify --enable-helm"):
 		p.Message = "the build fails: helmCharts need kustomize's Helm support, which Flux does not switch on; use a HelmRelease"
 	case strings.Contains(text, "cycle detected: "):
@@ -104,7 +104,7 @@ func plain(text string) string {
 }
 
 // fault finds the file that an error of kustomize's is about: the last one of the build that it names, else the kustomization itself.
-func (r *reach) fault(text string) Place {
+func (r *reach) fault(text string) Position {
 	found := r.root.file
 	for _, m := range treePath.FindAllString(text, -1) {
 		for _, candidate := range []string{rel(m), rel(path.Join(r.root.dir, m))} {
@@ -119,14 +119,14 @@ func (r *reach) fault(text string) Place {
 		}
 	}
 	if r.view.files[found] == nil {
-		return Place{}
+		return Position{}
 	}
 	return r.view.tree.place(found, 0, 0)
 }
 
 // definitions finds the documents with an object of the kind and name in files of the build.
-func (r *reach) definitions(kind, name string, files []string) []Place {
-	var out []Place
+func (r *reach) definitions(kind, name string, files []string) []Position {
+	var out []Position
 	for _, p := range files {
 		for _, doc := range r.view.files[p].document().docs {
 			if id := identify(doc); id.kind == kind && id.name != "" && strings.Contains(name, id.name) {
@@ -139,8 +139,8 @@ func (r *reach) definitions(kind, name string, files []string) []Place {
 }
 
 // listings returns the places that list a file as a resource, when there is more than one.
-func (r *reach) listings(name string) []Place {
-	var out []Place
+func (r *reach) listings(name string) []Position {
+	var out []Position
 	for _, dir := range sortedKeys(r.steps) {
 		s := r.steps[dir]
 		list := child(s.doc, "resources")
@@ -199,8 +199,8 @@ func (r *reach) resourceFiles() []string {
 
 // repeated returns the places that include one and the same step more than once without a namespace of their own: the includer that lacks
 // `namespace:` comes last, as it is the likeliest fault.
-func (r *reach) repeated() []Place {
-	var out, without []Place
+func (r *reach) repeated() []Position {
+	var out, without []Position
 	for _, s := range r.steps {
 		if len(s.parents) < 2 {
 			continue
@@ -222,7 +222,7 @@ func (r *reach) repeated() []Place {
 	return append(out, without...)
 }
 
-func (r *reach) includePlace(parent, s *step) Place {
+func (r *reach) includePlace(parent, s *step) Position {
 	for _, field := range []string{"components", "resources", "bases"} {
 		list := child(parent.doc, field)
 		if list == nil {
@@ -237,8 +237,8 @@ func (r *reach) includePlace(parent, s *step) Place {
 	return r.view.tree.place(parent.file, 0, 0)
 }
 
-func sortPlaces(ps []Place) {
-	slices.SortFunc(ps, func(a, b Place) int { return strings.Compare(a.String(), b.String()) })
+func sortPlaces(ps []Position) {
+	slices.SortFunc(ps, func(a, b Position) int { return strings.Compare(a.String(), b.String()) })
 }
 
 // splitID takes kustomize's name of a resource apart: Kind.version.group/name.namespace, with [noGrp] and [noNs] for what is not there.

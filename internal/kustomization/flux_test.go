@@ -312,8 +312,8 @@ func mistakes(t *testing.T, repo, tag string) []string {
 		t.Fatal(err)
 	}
 	var out []string
-	for _, o := range res.Orphans {
-		out = append(out, "orphan "+o.Place.String())
+	for _, o := range res.Unapplied {
+		out = append(out, "orphan "+o.Position.String())
 	}
 	for _, k := range res.Clusters[0].Kustomizations {
 		for _, p := range k.Problems {
@@ -347,11 +347,11 @@ func TestReplayPlaces(t *testing.T) {
 			fields++
 			data, err := os.ReadFile(filepath.Join(repo, l.File))
 			if err != nil || l.Line == 0 {
-				t.Errorf("%s %s is said to be at %s: %v", o, p, l.Place, err)
+				t.Errorf("%s %s is said to be at %s: %v", o, p, l.Position, err)
 				return
 			}
 			if line := strings.Split(string(data), "\n")[l.Line-1]; !strings.Contains(line, p[len(p)-1].Key) {
-				t.Errorf("%s %s is said to be at %s: %s", o, p, l.Place, line)
+				t.Errorf("%s %s is said to be at %s: %s", o, p, l.Position, line)
 			}
 		})
 	}

@@ -23,7 +23,7 @@ func FuzzParseYAML(f *testing.F) {
 		d := parseYAML(data, "fuzz.yaml", limits)
 		lines := strings.Count(string(data), "\n") + strings.Count(string(data), "\r") + 2
 		for _, p := range d.problems {
-			if p.Message == "" || p.Place.File != "fuzz.yaml" || p.Place.Line > lines {
+			if p.Message == "" || p.Position.File != "fuzz.yaml" || p.Position.Line > lines {
 				t.Errorf("problem %+v in a text of %d lines", p, lines)
 			}
 		}

@@ -182,22 +182,22 @@ func (f *file) scanned() error {
 
 // parseFailure is the problem of a build that stops at a file which cannot be read as what it should be.
 func (v *view) parseFailure(p string, err error) *Problem {
-	out := &Problem{Kind: BuildFailed, Place: v.tree.place(p, 0, 0), Detail: redact(err.Error())}
+	out := &Problem{Kind: BuildFailed, Position: v.tree.place(p, 0, 0), Detail: redact(err.Error())}
 	if d := v.files[p].document(); d.broken || d.refused != nil {
 		first := d.problems[len(d.problems)-1]
-		out.Place, out.Message = first.Place, "the build fails: "+first.Message
+		out.Position, out.Message = first.Position, "the build fails: "+first.Message
 		return out
 	}
 	if m := unknownField.FindStringSubmatch(err.Error()); m != nil {
 		out.Name = m[1]
 		out.Message = fmt.Sprintf("the build fails: %s has an unknown field %q", path.Base(p), m[1])
 		if place, ok := v.search(p, m[1]+":", 1); ok {
-			out.Place = place
+			out.Position = place
 		}
 		return out
 	}
 	line, text := yamlError(err)
-	out.Place.Line = line
+	out.Position.Line = line
 	text = strings.TrimPrefix(text, "error converting YAML to JSON: yaml: ")
 	out.Message = fmt.Sprintf("the build fails at %s: %s", path.Base(p), plain(redact(text)))
 	return out

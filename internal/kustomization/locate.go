@@ -39,7 +39,7 @@ const (
 
 // Source is a place with what stands there.
 type Source struct {
-	Place
+	Position
 	Role Role
 }
 
@@ -51,13 +51,13 @@ type Location struct {
 }
 
 // Own returns the place in the object's own file.
-func (l Location) Own() Place {
+func (l Location) Own() Position {
 	for _, s := range append([]Source{l.Source}, l.Others...) {
 		if s.Role == RoleField {
-			return s.Place
+			return s.Position
 		}
 	}
-	return l.Place
+	return l.Position
 }
 
 // document returns the object's document, or the item of a List that it is; nil when the object is from no file.
@@ -95,10 +95,10 @@ func (o *Object) Locate(p validators.Path) Location {
 		if w := o.writers(p); len(w) > 0 {
 			return Location{Source: w[0], Others: w[1:]}
 		}
-		return Location{Source: Source{Place{File: o.Origin.File}, RoleField}}
+		return Location{Source: Source{Position{File: o.Origin.File}, RoleField}}
 	}
 	pos, node, found := descend(doc, o.Object, p)
-	own := Source{Place{File: o.Origin.File, Line: pos.Line, Column: pos.Column}, RoleField}
+	own := Source{Position{File: o.Origin.File, Line: pos.Line, Column: pos.Column}, RoleField}
 	value := p.Lookup(map[string]any(o.Object))
 	switch {
 	case value == nil, len(p) == 0:
@@ -125,7 +125,7 @@ func (o *Object) definitions(text string) []Source {
 	}
 	for _, m := range variableUse.FindAllStringSubmatch(text, -1) {
 		if v, ok := o.Kustomization.vars.known[m[1]]; ok && v.object != nil && v.object != o {
-			out = append(out, Source{v.object.Locate(v.path).Place, RoleVariable})
+			out = append(out, Source{v.object.Locate(v.path).Position, RoleVariable})
 		}
 	}
 	return out
@@ -133,12 +133,12 @@ func (o *Object) definitions(text string) []Source {
 
 // descend walks a path through a document. Items of lists are matched with those of the rendered object, since a patch may have added some.
 // It returns the place of the field or of its nearest parent that is there, the node there, and whether it is the field itself.
-func descend(doc *yaml.Node, rendered any, p validators.Path) (Place, *yaml.Node, bool) {
+func descend(doc *yaml.Node, rendered any, p validators.Path) (Position, *yaml.Node, bool) {
 	node := resolve(doc)
 	if node == nil {
-		return Place{}, nil, false
+		return Position{}, nil, false
 	}
-	at := Place{Line: node.Line, Column: node.Column}
+	at := Position{Line: node.Line, Column: node.Column}
 	for _, s := range p {
 		var next, pos *yaml.Node
 		if s.IsIndex() {
@@ -157,7 +157,7 @@ func descend(doc *yaml.Node, rendered any, p validators.Path) (Place, *yaml.Node
 		if next == nil {
 			return at, node, false
 		}
-		at = Place{Line: pos.Line, Column: pos.Column}
+		at = Position{Line: pos.Line, Column: pos.Column}
 		node = resolve(next)
 	}
 	return at, node, true
@@ -249,7 +249,7 @@ func (o *Object) writers(p validators.Path) []Source {
 	if c := o.Kustomization.Spec.CommonMetadata; c != nil && len(p) == 3 && p[0].Key == "metadata" {
 		set := map[string]map[string]string{"labels": c.Labels, "annotations": c.Annotations}[p[1].Key]
 		if _, ok := set[p[2].Key]; ok {
-			out = append(out, Source{o.Kustomization.Object.Locate(validators.NewPath("spec", "commonMetadata", p[1].Key, p[2].Key)).Place, RoleMetadata})
+			out = append(out, Source{o.Kustomization.Object.Locate(validators.NewPath("spec", "commonMetadata", p[1].Key, p[2].Key)).Position, RoleMetadata})
 		}
 	}
 	chain := o.out.reach.chain(strings.TrimPrefix(o.Origin.File, o.view.tree.label))
@@ -278,7 +278,7 @@ func (o *Object) settings(s *step, p validators.Path) []Source {
 		if s != o.out.reach.root || value == "" {
 			return false
 		}
-		out = append(out, Source{o.Kustomization.Object.Locate(validators.NewPath("spec", field)).Place, role})
+		out = append(out, Source{o.Kustomization.Object.Locate(validators.NewPath("spec", field)).Position, role})
 		return true
 	}
 	last := p[len(p)-1]
@@ -300,7 +300,7 @@ func (o *Object) settings(s *step, p validators.Path) []Source {
 		if s == o.out.reach.root {
 			for i, image := range ks.Images {
 				if strings.Contains(fmt.Sprint(p.Lookup(map[string]any(o.Object))), path.Base(image.Name)) {
-					out = append(out, Source{o.Kustomization.Object.Locate(validators.NewPath("spec", "images").Index(i)).Place, RoleImage})
+					out = append(out, Source{o.Kustomization.Object.Locate(validators.NewPath("spec", "images").Index(i)).Position, RoleImage})
 				}
 			}
 		}
@@ -411,7 +411,7 @@ func (o *Object) specPatch(field validators.Path, patch kustypes.Patch, p valida
 	if !ok {
 		return nil
 	}
-	place := owner.Locate(field).Place
+	place := owner.Locate(field).Position
 	if doc := owner.document(); doc != nil {
 		if _, node, found := descend(doc, owner.Object, field); found {
 			place = inside(owner.view, strings.TrimPrefix(owner.Origin.File, owner.view.tree.label), node, at)
@@ -421,7 +421,7 @@ func (o *Object) specPatch(field validators.Path, patch kustypes.Patch, p valida
 }
 
 // inside returns the place in a file of a position inside the text of one of its scalars.
-func inside(v *view, name string, n *yaml.Node, at Place) Place {
+func inside(v *view, name string, n *yaml.Node, at Position) Position {
 	place := v.tree.place(name, n.Line, n.Column)
 	if n.Style&yaml.LiteralStyle == 0 {
 		return place
@@ -437,9 +437,9 @@ func inside(v *view, name string, n *yaml.Node, at Place) Place {
 }
 
 // writes tells whether a patch is for the object and writes the field, and where in its text.
-func (o *Object) writes(docs []*yaml.Node, target *kustypes.Selector, p validators.Path) (Place, bool) {
+func (o *Object) writes(docs []*yaml.Node, target *kustypes.Selector, p validators.Path) (Position, bool) {
 	if target != nil && !o.selected(target) {
-		return Place{}, false
+		return Position{}, false
 	}
 	for _, doc := range slices.Backward(docs) {
 		root := resolve(doc)
@@ -462,7 +462,7 @@ func (o *Object) writes(docs []*yaml.Node, target *kustypes.Selector, p validato
 			return at, true
 		}
 	}
-	return Place{}, false
+	return Position{}, false
 }
 
 // names tells whether the field names the object: in a strategic merge patch it is no change.
@@ -500,7 +500,7 @@ func (o *Object) selected(target *kustypes.Selector) bool {
 }
 
 // jsonPatchWrites finds the operation of a JSON patch (RFC 6902) that writes the field or something around it, the last one first.
-func jsonPatchWrites(ops *yaml.Node, p validators.Path, rendered map[string]any) (Place, bool) {
+func jsonPatchWrites(ops *yaml.Node, p validators.Path, rendered map[string]any) (Position, bool) {
 	pointer := p.Pointer()
 	for _, op := range slices.Backward(ops.Content) {
 		target := child(op, "path")
@@ -528,7 +528,7 @@ func jsonPatchWrites(ops *yaml.Node, p validators.Path, rendered map[string]any)
 		if pointer != at && !strings.HasPrefix(pointer, at+"/") {
 			continue
 		}
-		place := Place{Line: target.Line, Column: target.Column}
+		place := Position{Line: target.Line, Column: target.Column}
 		if value == nil {
 			return place, true
 		}
@@ -540,13 +540,13 @@ func jsonPatchWrites(ops *yaml.Node, p validators.Path, rendered map[string]any)
 		}
 		return place, true
 	}
-	return Place{}, false
+	return Position{}, false
 }
 
 // locateGenerated maps a field of a generated object to the generator and the file that the value is taken from.
 func (o *Object) locateGenerated(p validators.Path) Location {
 	name := strings.TrimPrefix(o.Origin.File, o.view.tree.label)
-	fallback := Location{Source: Source{Place{File: o.Origin.File}, RoleGenerator}}
+	fallback := Location{Source: Source{Position{File: o.Origin.File}, RoleGenerator}}
 	var s *step
 	for _, candidate := range o.out.reach.steps {
 		if candidate.file == name && candidate.k != nil {
@@ -592,7 +592,7 @@ func (o *Object) locateGenerated(p validators.Path) Location {
 }
 
 // dataPlace finds where a generator takes the value of a key from.
-func (o *Object) dataPlace(s *step, n *yaml.Node, g *kustypes.GeneratorArgs, key string) (Place, bool) {
+func (o *Object) dataPlace(s *step, n *yaml.Node, g *kustypes.GeneratorArgs, key string) (Position, bool) {
 	for _, src := range g.FileSources {
 		k, p, ok := strings.Cut(src, "=")
 		if !ok {
@@ -624,11 +624,11 @@ func (o *Object) dataPlace(s *step, n *yaml.Node, g *kustypes.GeneratorArgs, key
 			}
 		}
 	}
-	return Place{}, false
+	return Position{}, false
 }
 
 // textPlace finds a text in the object's document, else in what its build was configured with; else it is the object's place.
-func (o *Object) textPlace(text string) Place {
+func (o *Object) textPlace(text string) Position {
 	if doc := o.document(); doc != nil {
 		name := strings.TrimPrefix(o.Origin.File, o.view.tree.label)
 		if place, ok := o.view.search(name, text, content(doc).Line); ok {
@@ -654,7 +654,7 @@ func (o *Object) textPlace(text string) Place {
 			}
 		}
 	}
-	return o.Locate(nil).Place
+	return o.Locate(nil).Position
 }
 
 func joinAll(dir string, names []string) []string {
@@ -665,14 +665,14 @@ func joinAll(dir string, names []string) []string {
 	return out
 }
 
-func (v *view) search(name, text string, from int) (Place, bool) {
+func (v *view) search(name, text string, from int) (Position, bool) {
 	f := v.files[name]
 	if f == nil {
-		return Place{}, false
+		return Position{}, false
 	}
 	data, err := f.read()
 	if err != nil {
-		return Place{}, false
+		return Position{}, false
 	}
 	for i, line := range strings.Split(string(data), "\n") {
 		if i+1 < from {
@@ -682,5 +682,5 @@ func (v *view) search(name, text string, from int) (Place, bool) {
 			return v.tree.place(name, i+1, at+1), true
 		}
 	}
-	return Place{}, false
+	return Position{}, false
 }

@@ -13,9 +13,9 @@ import (
 
 // at writes a location as the tests have it: where the value is written last, then the other places.
 func at(l Location) string {
-	out := []string{fmt.Sprintf("%s %s", l.Role, l.Place)}
+	out := []string{fmt.Sprintf("%s %s", l.Role, l.Position)}
 	for _, o := range l.Others {
-		out = append(out, fmt.Sprintf("%s %s", o.Role, o.Place))
+		out = append(out, fmt.Sprintf("%s %s", o.Role, o.Position))
 	}
 	return strings.Join(out, "; ")
 }

@@ -19,8 +19,8 @@ func (r *renderer) orphans(clusters []*Cluster) []*Orphan {
 				blind[k.Path] = blind[k.Path] || k.State == Unseen
 			}
 		}
-		if c.Entry.Place.File != "" {
-			used[c.Entry.Place.File] = true
+		if c.Entry.Position.File != "" {
+			used[c.Entry.Position.File] = true
 		}
 	}
 	read := r.read[r.tree]
@@ -35,7 +35,7 @@ func (r *renderer) orphans(clusters []*Cluster) []*Orphan {
 			if !strings.HasSuffix(id.group(), fluxGroups) || id.name == "" {
 				continue
 			}
-			o := &Orphan{Place: find(r.tree.label+p, doc, nil), Group: id.group(), Version: path.Base(id.apiVersion), Kind: id.kind, Namespace: id.namespace, Name: id.name}
+			o := &Orphan{Position: find(r.tree.label+p, doc, nil), Group: id.group(), Version: path.Base(id.apiVersion), Kind: id.kind, Namespace: id.namespace, Name: id.name}
 			o.Kustomization = v.lister(p)
 			out = append(out, o)
 		}
@@ -75,14 +75,14 @@ func (r *renderer) underOrphans(v *view, all []*Orphan) {
 		if o.Kind != "Kustomization" {
 			continue
 		}
-		for _, doc := range v.files[o.Place.File].document().docs {
+		for _, doc := range v.files[o.Position.File].document().docs {
 			if id := identify(doc); id.kind == o.Kind && id.name == o.Name {
 				roots[rel(scalar(doc, "spec", "path"))] = o
 			}
 		}
 	}
 	for _, o := range all {
-		for d := path.Dir(o.Place.File); ; d = path.Dir(d) {
+		for d := path.Dir(o.Position.File); ; d = path.Dir(d) {
 			if root := roots[d]; root != nil && root != o && !slices.Contains(under(root), o) {
 				o.Under = root
 				break

@@ -8,8 +8,8 @@ import (
 	"github.com/flux-admission/flux-admission/validators"
 )
 
-// Place is a place in a file of the tree. The zero value is no place.
-type Place struct {
+// Position is a place in a file of the tree. The zero value is no place.
+type Position struct {
 	// File is relative to the tree's root, with slashes; for a file of a mapped source it is prefixed with "NAME:".
 	File string
 	// Line and Column count from 1; 0 when only the file is known.
@@ -17,7 +17,7 @@ type Place struct {
 }
 
 // String returns file:line:column, as compilers write it.
-func (p Place) String() string {
+func (p Position) String() string {
 	switch {
 	case p.Line == 0:
 		return p.File
@@ -34,7 +34,7 @@ type ProblemKind string
 const (
 	// PathMissing: spec.path is not in the source. Near holds a path that is, if one resembles it.
 	PathMissing ProblemKind = "path-missing"
-	// BuildFailed: kustomize refuses to build. Place is the file at fault, Detail is kustomize's own message.
+	// BuildFailed: kustomize refuses to build. Position is the file at fault, Detail is kustomize's own message.
 	BuildFailed ProblemKind = "build-failed"
 	// VariableUnset: a variable without a value and without a default; Name is the variable.
 	VariableUnset ProblemKind = "variable-unset"
@@ -69,10 +69,10 @@ type Problem struct {
 	Object *Object
 	// Path is the field concerned: of Object if set, else of the Kustomization's own object.
 	Path validators.Path
-	// Place is where to look first; the zero Place when there is none.
-	Place Place
+	// Position is where to look first; the zero Position when there is none.
+	Position Position
 	// Other are further places that belong to it, such as the first of two equal keys.
-	Other []Place
+	Other []Position
 	// Message says what is wrong in one sentence without a period, with no value of a Secret.
 	Message string
 	// Detail is the message of the tool that failed, as it said it; may be empty.
@@ -85,10 +85,10 @@ type Problem struct {
 
 // String returns the problem as one line for a person.
 func (p *Problem) String() string {
-	if p.Place.File == "" {
+	if p.Position.File == "" {
 		return p.Message
 	}
-	return p.Place.String() + ": " + p.Message
+	return p.Position.String() + ": " + p.Message
 }
 
 // fails tells whether Flux would refuse the whole Kustomization for it.
@@ -103,7 +103,7 @@ func (p *Problem) fails() bool {
 
 func sortProblems(ps []*Problem) {
 	slices.SortStableFunc(ps, func(a, b *Problem) int {
-		return cmp.Or(cmp.Compare(a.Place.File, b.Place.File), cmp.Compare(a.Place.Line, b.Place.Line),
-			cmp.Compare(a.Place.Column, b.Place.Column), cmp.Compare(a.Message, b.Message))
+		return cmp.Or(cmp.Compare(a.Position.File, b.Position.File), cmp.Compare(a.Position.Line, b.Position.Line),
+			cmp.Compare(a.Position.Column, b.Position.Column), cmp.Compare(a.Message, b.Message))
 	})
 }

@@ -104,7 +104,7 @@ func (r *reach) write(p string, k *kustypes.Kustomization) {
 	data, err := json.Marshal(k) // JSON is YAML, and quicker to write
 	if err != nil {
 		// The struct was read from YAML; that it cannot be written again is a failure of the build.
-		r.fail(&Problem{Kind: BuildFailed, Place: r.view.tree.place(p, 0, 0), Message: "the kustomization cannot be written as JSON", Detail: err.Error()})
+		r.fail(&Problem{Kind: BuildFailed, Position: r.view.tree.place(p, 0, 0), Message: "the kustomization cannot be written as JSON", Detail: err.Error()})
 		return
 	}
 	r.written[p] = data
@@ -144,7 +144,7 @@ func (r *reach) entry(s *step, field string, index int, entry string, component 
 			return true
 		}
 		address := redactURL(entry)
-		r.fail(&Problem{Kind: RemoteBase, Name: address, Place: place, Message: fmt.Sprintf("the remote resource %s was not evaluated", address)})
+		r.fail(&Problem{Kind: RemoteBase, Name: address, Position: place, Message: fmt.Sprintf("the remote resource %s was not evaluated", address)})
 		return false
 	}
 	p := path.Join(s.dir, entry)
@@ -160,7 +160,7 @@ func (r *reach) entry(s *step, field string, index int, entry string, component 
 		return true
 	}
 	if !r.view.isDir(p) {
-		problem := &Problem{Kind: BuildFailed, Name: entry, Place: place,
+		problem := &Problem{Kind: BuildFailed, Name: entry, Position: place,
 			Message: fmt.Sprintf("the build fails: %s lists %s, but %s", path.Base(s.file), entry, r.view.explainMissing(p))}
 		problem.Near = r.nearEntry(s.dir, p)
 		r.fail(problem)
@@ -168,7 +168,7 @@ func (r *reach) entry(s *step, field string, index int, entry string, component 
 	}
 	kf := r.view.kustomizationFile(p)
 	if kf == "" {
-		r.fail(&Problem{Kind: BuildFailed, Name: entry, Place: place,
+		r.fail(&Problem{Kind: BuildFailed, Name: entry, Position: place,
 			Message: fmt.Sprintf("the build fails: %s lists the directory %s, which has no kustomization.yaml", path.Base(s.file), p)})
 		return false
 	}
@@ -192,7 +192,7 @@ func (r *reach) entry(s *step, field string, index int, entry string, component 
 	s.children = append(s.children, sub)
 	r.steps[p] = sub
 	if err := read.k.CheckEmpty(); err != nil {
-		r.fail(&Problem{Kind: BuildFailed, Place: r.view.tree.place(kf, 0, 0), Other: []Place{place}, Message: "the build fails: the kustomization.yaml is empty"})
+		r.fail(&Problem{Kind: BuildFailed, Position: r.view.tree.place(kf, 0, 0), Other: []Position{place}, Message: "the build fails: the kustomization.yaml is empty"})
 		return false
 	}
 	fixed := *read.k
@@ -213,7 +213,7 @@ func (r *reach) resourceFile(f *file) bool {
 	d := f.document()
 	if d.broken || d.refused != nil {
 		first := d.problems[len(d.problems)-1]
-		r.fail(&Problem{Kind: BuildFailed, Place: first.Place, Message: "the build fails: " + first.Message})
+		r.fail(&Problem{Kind: BuildFailed, Position: first.Position, Message: "the build fails: " + first.Message})
 		return false
 	}
 	if _, done := r.written[f.path]; done {
@@ -221,7 +221,7 @@ func (r *reach) resourceFile(f *file) bool {
 	}
 	for _, p := range d.problems {
 		if p.Kind == DuplicateKey {
-			r.fail(&Problem{Kind: BuildFailed, Place: p.Place, Other: p.Other, Name: p.Name,
+			r.fail(&Problem{Kind: BuildFailed, Position: p.Position, Other: p.Other, Name: p.Name,
 				Message: fmt.Sprintf("the build fails: the key %q is already defined at line %d", p.Name, p.Other[0].Line)})
 			if data, err := withoutDuplicates(d.docs); err == nil {
 				r.written[f.path] = data
@@ -268,7 +268,7 @@ func unique(n *yaml.Node) *yaml.Node {
 	return &out
 }
 
-func (r *reach) entryPlace(s *step, field string, index int, entry string) Place {
+func (r *reach) entryPlace(s *step, field string, index int, entry string) Position {
 	if list := child(s.doc, field); list != nil && list.Kind == yaml.SequenceNode {
 		if index < len(list.Content) && list.Content[index].Value == entry {
 			return r.view.tree.place(s.file, list.Content[index].Line, list.Content[index].Column)
@@ -280,7 +280,7 @@ func (r *reach) entryPlace(s *step, field string, index int, entry string) Place
 		}
 	}
 	if s.doc == nil {
-		return Place{} // made up by Flux, or an entry of the Flux Kustomization's own spec
+		return Position{} // made up by Flux, or an entry of the Flux Kustomization's own spec
 	}
 	return r.view.tree.place(s.file, 0, 0)
 }
@@ -371,7 +371,7 @@ func (r *reach) screenPath(s *step, p string, plugin bool) {
 	}
 	if d := f.document(); d.refused != nil {
 		r.blocked = true
-		r.fail(&Problem{Kind: BuildFailed, Place: r.view.tree.place(f.path, 0, 0), Message: "the build fails: " + d.problems[0].Message})
+		r.fail(&Problem{Kind: BuildFailed, Position: r.view.tree.place(f.path, 0, 0), Message: "the build fails: " + d.problems[0].Message})
 		return
 	}
 	if data, err := f.content(); err == nil && plugin && pluginFetches.Match(data) {
@@ -383,7 +383,7 @@ func (r *reach) screenText(s *step, text string, plugin bool) {
 	if strings.Contains(text, "*") && strings.Contains(text, "&") {
 		if d := parseYAML([]byte(text), s.file, r.view.tree.limits); d.refused != nil {
 			r.blocked = true
-			r.fail(&Problem{Kind: BuildFailed, Place: r.view.tree.place(s.file, 0, 0), Message: "a patch was not read: " + d.refused.reason})
+			r.fail(&Problem{Kind: BuildFailed, Position: r.view.tree.place(s.file, 0, 0), Message: "a patch was not read: " + d.refused.reason})
 		}
 	}
 	if plugin && pluginFetches.MatchString(text) {
@@ -400,7 +400,7 @@ func (r *reach) block(s *step, what string) {
 	}
 	r.blocked = true
 	what = redactURL(what)
-	r.fail(&Problem{Kind: RemoteBase, Name: what, Place: r.view.tree.place(s.file, 0, 0),
+	r.fail(&Problem{Kind: RemoteBase, Name: what, Position: r.view.tree.place(s.file, 0, 0),
 		Message: fmt.Sprintf("not evaluated: %s refers to something outside of the tree (%s)", path.Base(s.file), what)})
 }
 

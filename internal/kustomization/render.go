@@ -99,7 +99,7 @@ func Tree(ctx context.Context, opts Options) (_ *Result, err error) {
 		}
 		res.Clusters = append(res.Clusters, c)
 	}
-	res.Orphans = r.orphans(res.Clusters)
+	res.Unapplied = r.orphans(res.Clusters)
 	sortProblems(res.Problems)
 	return res, nil
 }
@@ -337,8 +337,8 @@ const recovered = "recovered from panic"
 // report adds a problem. Without a place of its own it is put where the Kustomization's own field stands.
 func (k *Kustomization) report(p *Problem) {
 	p.Kustomization = k
-	if p.Place.File == "" {
-		p.Place = k.Object.Locate(p.Path).Place
+	if p.Position.File == "" {
+		p.Position = k.Object.Locate(p.Path).Position
 	}
 	k.Problems = append(k.Problems, p)
 }
@@ -404,7 +404,7 @@ func (w *world) objectsOf(k *Kustomization) {
 			o.within = validators.NewPath("items").Index(m.item)
 		}
 		if m.err != nil {
-			k.report(&Problem{Kind: BuildFailed, Place: o.Locate(nil).Place, Message: "an object cannot be written as JSON: " + redact(m.err.Error())})
+			k.report(&Problem{Kind: BuildFailed, Position: o.Locate(nil).Position, Message: "an object cannot be written as JSON: " + redact(m.err.Error())})
 			continue
 		}
 		w.substitute(k, o, unset)
@@ -429,14 +429,14 @@ func (w *world) substitute(k *Kustomization, o *Object, reported map[string]bool
 	}
 	s := k.vars.substitute(o.Object, w.opts.LenientVariables)
 	if s.err != nil {
-		k.report(&Problem{Kind: BuildFailed, Object: o, Place: o.Locate(nil).Place, Message: fmt.Sprintf("%s: %v", o, s.err)})
+		k.report(&Problem{Kind: BuildFailed, Object: o, Position: o.Locate(nil).Position, Message: fmt.Sprintf("%s: %v", o, s.err)})
 		return
 	}
 	for _, name := range s.unset {
 		place := o.textPlace("${" + name)
 		if id := name + " " + place.String(); !reported[id] {
 			reported[id] = true
-			k.report(&Problem{Kind: VariableUnset, Object: o, Place: place, Name: name, Near: near(name, sortedKeys(k.vars.known)),
+			k.report(&Problem{Kind: VariableUnset, Object: o, Position: place, Name: name, Near: near(name, sortedKeys(k.vars.known)),
 				Message: fmt.Sprintf("the variable %s has no value and no default", name)})
 		}
 	}
@@ -451,7 +451,7 @@ func (w *world) decrypt(k *Kustomization, o *Object) {
 	}
 	o.Encrypted = true
 	if k.Spec.Decryption == nil {
-		k.report(&Problem{Kind: DecryptionMissing, Object: o, Path: validators.NewPath("spec", "decryption"), Place: o.Locate(validators.NewPath("sops")).Place,
+		k.report(&Problem{Kind: DecryptionMissing, Object: o, Path: validators.NewPath("spec", "decryption"), Position: o.Locate(validators.NewPath("sops")).Position,
 			Message: fmt.Sprintf("%s is encrypted with SOPS, and the Kustomization %s has no spec.decryption", o, k.Key)})
 		return
 	}
@@ -535,7 +535,7 @@ func (w *world) merge(k *Kustomization) {
 		switch {
 		case gvk.Group == "" && (gvk.Kind == "ConfigMap" || gvk.Kind == "Secret"), gvk.Group == sourceGroup:
 			w.objects[refOf(o)] = o
-		case gvk.Group == kustomizationGroup && gvk.Kind == "Kustomization" && !k.Elsewhere():
+		case gvk.Group == kustomizationGroup && gvk.Kind == "Kustomization" && !k.RemoteCluster():
 			w.child(k, o)
 		}
 	}

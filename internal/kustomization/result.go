@@ -22,8 +22,8 @@ type Result struct {
 	Clusters []*Cluster
 	// Problems are those of files and entry points. Those of a Kustomization are with it.
 	Problems []*Problem
-	// Orphans are Flux objects in the directories that Kustomizations render, which none of them applies.
-	Orphans []*Orphan
+	// Unapplied are Flux objects in the directories that Kustomizations render, which none of them applies.
+	Unapplied []*Orphan
 	// Files is the number of YAML files of the tree.
 	Files int
 }
@@ -48,7 +48,7 @@ type Cluster struct {
 func (c *Cluster) Lookup(charts lookup.Charts) validators.Lookup {
 	s := &seen{Memory: &lookup.Memory{Complete: c.Complete, Charts: charts, Builds: newBuilds(c)}}
 	for _, o := range c.Objects {
-		if o.Kustomization != nil && o.Kustomization.Elsewhere() {
+		if o.Kustomization != nil && o.Kustomization.RemoteCluster() {
 			continue
 		}
 		s.Add(o.Unstructured)
@@ -58,7 +58,7 @@ func (c *Cluster) Lookup(charts lookup.Charts) validators.Lookup {
 	}
 	for _, k := range c.Kustomizations {
 		for _, p := range k.Problems {
-			if p.Kind == RemoteBase && !k.Elsewhere() {
+			if p.Kind == RemoteBase && !k.RemoteCluster() {
 				s.remote = append(s.remote, k.Spec.TargetNamespace)
 			}
 		}
@@ -195,10 +195,10 @@ type Kustomization struct {
 // Failed tells whether Flux would refuse to build it.
 func (k *Kustomization) Failed() bool { return slices.ContainsFunc(k.Problems, (*Problem).fails) }
 
-// Elsewhere tells whether its objects are applied to another cluster than its own.
-func (k *Kustomization) Elsewhere() bool { return k.Spec.KubeConfig != nil }
+// RemoteCluster tells whether its objects are applied to another cluster than its own.
+func (k *Kustomization) RemoteCluster() bool { return k.Spec.KubeConfig != nil }
 
-// Files returns the files that its build read, sorted, in the form of Place.File. A change of none of them changes none of its objects, but
+// Files returns the files that its build read, sorted, in the form of Position.File. A change of none of them changes none of its objects, but
 // for the values of variables.
 func (k *Kustomization) Files() []string {
 	if k.out == nil {
@@ -239,7 +239,7 @@ func (k *Kustomization) HealthChecks() []validators.ObjectRef {
 
 // Origin is where an object comes from.
 type Origin struct {
-	// File is the file that defines it, as in Place; for a generated object the kustomization file with the generator. Empty when unknown,
+	// File is the file that defines it, as in Position; for a generated object the kustomization file with the generator. Empty when unknown,
 	// as for an object of a remote base.
 	File string
 	// Document is the index of its document in the file, from 0 and without empty documents; -1 when unknown.
@@ -263,7 +263,7 @@ type Object struct {
 
 	view   *view
 	out    *output
-	place  Place           // of what an entry point brings
+	place  Position        // of what an entry point brings
 	within validators.Path // where the object stands in its document: empty, or an item of a List
 }
 
@@ -285,7 +285,7 @@ func (o *Object) String() string { return o.GetKind() + " " + slashed(o.GetNames
 
 // Orphan is a Flux object in a file that no Kustomization applies.
 type Orphan struct {
-	Place Place
+	Position Position
 	Group, Version, Kind,
 	Namespace, Name string
 	// Kustomization is the kustomization file that would have to list the orphan's file; empty when there is none near it.

@@ -44,7 +44,7 @@ func TestMappedSources(t *testing.T) {
 			if k.State != Built || len(k.Objects) != 1 {
 				t.Fatalf("%s with %d objects, %v", k.State, len(k.Objects), k.Problems)
 			}
-			if got, want := k.Objects[0].Locate(nil).Place.String(), key+":deploy/config.yaml:1:1"; got != want {
+			if got, want := k.Objects[0].Locate(nil).Position.String(), key+":deploy/config.yaml:1:1"; got != want {
 				t.Errorf("place %s, want %s", got, want)
 			}
 		})
@@ -242,7 +242,7 @@ func TestManifests(t *testing.T) {
 			}
 			var got []string
 			for _, o := range res.Clusters[0].Objects {
-				got = append(got, o.Locate(nil).Place.String()+" "+o.String())
+				got = append(got, o.Locate(nil).Position.String()+" "+o.String())
 			}
 			for _, p := range res.Problems {
 				got = append(got, p.String())
@@ -278,7 +278,7 @@ func TestRemoteBasesWhenAllowed(t *testing.T) {
 			if got := fmt.Sprint(k.State, " ", len(k.Objects)); got != want {
 				t.Fatalf("%s, want %s; %v", got, want, k.Problems)
 			}
-			if got := k.Objects[0].Locate(nil).Place.String(); got != "app/local.yaml:1:1" {
+			if got := k.Objects[0].Locate(nil).Position.String(); got != "app/local.yaml:1:1" {
 				t.Errorf("the local object is at %s", got)
 			}
 			if got, want := strings.Join(k.Files(), " "), "app/kustomization.yaml app/local.yaml"; got != want {

@@ -150,8 +150,8 @@ func domain(dir string) []string {
 }
 
 // place returns the place in a file of the tree.
-func (t *tree) place(p string, line, column int) Place {
-	return Place{File: t.label + p, Line: line, Column: column}
+func (t *tree) place(p string, line, column int) Position {
+	return Position{File: t.label + p, Line: line, Column: column}
 }
 
 // read returns the file's content, or why it is not to be had. The content must not be changed.
@@ -335,7 +335,7 @@ func (v *view) nearDir(missing string) string {
 	if n := near(missing, dirs); n != "" {
 		return n
 	}
-	// With one exception the name at the end says little: "app" is everywhere, so its parent must be the same too.
+	// With one exemption the name at the end says little: "app" is everywhere, so its parent must be the same too.
 	if len(same) == 1 {
 		return same[0]
 	}

@@ -101,8 +101,8 @@ func describe(res *Result) string {
 			}
 		}
 	}
-	for _, o := range res.Orphans {
-		fmt.Fprintf(&b, "orphan %s %s %s/%s, not in %s\n", o.Place, o.Kind, o.Namespace, o.Name, o.Kustomization)
+	for _, o := range res.Unapplied {
+		fmt.Fprintf(&b, "orphan %s %s %s/%s, not in %s\n", o.Position, o.Kind, o.Namespace, o.Name, o.Kustomization)
 	}
 	return b.String()
 }

@@ -118,8 +118,8 @@ func (c *Cluster) Build(context.Context, types.NamespacedName) (*validators.Buil
 	return nil, validators.Unknown, errNoBuilds
 }
 
-// Appliers implements validators.Lookup.
-func (c *Cluster) Appliers(context.Context, schema.GroupKind, types.NamespacedName) ([]types.NamespacedName, validators.Presence, error) {
+// Owners implements validators.Lookup.
+func (c *Cluster) Owners(context.Context, schema.GroupKind, types.NamespacedName) ([]types.NamespacedName, validators.Presence, error) {
 	return nil, validators.Unknown, errNoBuilds
 }
 

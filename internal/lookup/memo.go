@@ -93,7 +93,7 @@ type judgedChart struct {
 
 type judgedValues struct {
 	values  validators.Values
-	verdict validators.ValuesVerdict
+	verdict validators.ValuesResult
 	err     error
 }
 
@@ -101,7 +101,7 @@ type judgedValues struct {
 const maxJudged = 4
 
 // Validate implements validators.Chart. Values are the same when they are the very map and objects: rules take them from the object that they look at.
-func (c *judgedChart) Validate(ctx context.Context, v validators.Values) (validators.ValuesVerdict, error) {
+func (c *judgedChart) Validate(ctx context.Context, v validators.Values) (validators.ValuesResult, error) {
 	c.mu.Lock()
 	for _, known := range c.verdicts {
 		if sameValues(known.values, v) {

@@ -14,9 +14,9 @@ type counted struct {
 	validations int
 }
 
-func (c *counted) Validate(context.Context, validators.Values) (validators.ValuesVerdict, error) {
+func (c *counted) Validate(context.Context, validators.Values) (validators.ValuesResult, error) {
 	c.validations++
-	return validators.ValuesVerdict{HasSchema: true}, nil
+	return validators.ValuesResult{HasSchema: true}, nil
 }
 
 func (c *counted) Resolve(context.Context, validators.Lookup, validators.ChartRef) (validators.Chart, validators.Presence, error) {

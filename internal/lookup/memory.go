@@ -29,7 +29,7 @@ type Kinds interface {
 // Builds tells what Flux Kustomizations build; internal/kustomization implements it. The contract is that of validators.Lookup.
 type Builds interface {
 	Build(ctx context.Context, key types.NamespacedName) (*validators.Build, validators.Presence, error)
-	Appliers(ctx context.Context, gk schema.GroupKind, key types.NamespacedName) ([]types.NamespacedName, validators.Presence, error)
+	Owners(ctx context.Context, gk schema.GroupKind, key types.NamespacedName) ([]types.NamespacedName, validators.Presence, error)
 }
 
 // errNoBuilds explains an Unknown where no Builds are given.
@@ -179,10 +179,10 @@ func (m *Memory) Build(ctx context.Context, key types.NamespacedName) (*validato
 	return m.Builds.Build(ctx, key)
 }
 
-// Appliers implements validators.Lookup.
-func (m *Memory) Appliers(ctx context.Context, gk schema.GroupKind, key types.NamespacedName) ([]types.NamespacedName, validators.Presence, error) {
+// Owners implements validators.Lookup.
+func (m *Memory) Owners(ctx context.Context, gk schema.GroupKind, key types.NamespacedName) ([]types.NamespacedName, validators.Presence, error) {
 	if m.Builds == nil {
 		return nil, validators.Unknown, errNoBuilds
 	}
-	return m.Builds.Appliers(ctx, gk, key)
+	return m.Builds.Owners(ctx, gk, key)
 }

@@ -22,8 +22,8 @@ type Judged struct {
 	Cause error
 }
 
-// Excepted is a finding that an exception takes out. It is among the findings to audit as well.
-type Excepted struct {
+// Exempted is a finding that an exemption takes out. It is among the findings to audit as well.
+type Exempted struct {
 	Finding *validators.Finding
 	Reason  string
 }
@@ -33,7 +33,7 @@ type Decision struct {
 	Deny, Warn, Audit []*validators.Finding
 	// Unknown are rules that could not tell, Errors rules that could not run, Skipped rules that the object asks not to judge it by.
 	Unknown, Errors, Skipped []Judged
-	Excepted                 []Excepted
+	Exempted                 []Exempted
 	// AuditOnly tells that the policy's mode took the edge off everything.
 	AuditOnly bool
 }
@@ -82,8 +82,8 @@ func (p *Policy) decide(r validators.Result, namespaceLabels map[string]string, 
 		if p.ratchet && f.Preexisting {
 			action = atMost(action, Warn)
 		}
-		if e := p.exception(f.Rule.Name, r.Object); e != nil {
-			d.Excepted = append(d.Excepted, Excepted{f, e.reason})
+		if e := p.exemption(f.Rule.Name, r.Object); e != nil {
+			d.Exempted = append(d.Exempted, Exempted{f, e.reason})
 			action = atMost(action, Audit)
 		}
 		switch p.cap(action) {
@@ -134,7 +134,7 @@ func (p *Policy) action(rule string, namespaceLabels map[string]string, labelsKn
 }
 
 func (p *Policy) judge(action Action, rule string, o *unstructured.Unstructured) Action {
-	if p.exception(rule, o) != nil {
+	if p.exemption(rule, o) != nil {
 		action = atMost(action, Audit)
 	}
 	return p.cap(action)
@@ -148,10 +148,10 @@ func (p *Policy) cap(action Action) Action {
 	return action
 }
 
-// exception returns the first exception in force that takes the object out of the rule; nil when there is none.
-func (p *Policy) exception(rule string, o *unstructured.Unstructured) *exception {
-	for i := range p.exceptions {
-		e := &p.exceptions[i]
+// exemption returns the first exemption in force that takes the object out of the rule; nil when there is none.
+func (p *Policy) exemption(rule string, o *unstructured.Unstructured) *exemption {
+	for i := range p.exemptions {
+		e := &p.exemptions[i]
 		if e.rules[rule] && e.matches(o) && (e.expires.IsZero() || p.clock().Before(e.expires)) {
 			return e
 		}
@@ -159,7 +159,7 @@ func (p *Policy) exception(rule string, o *unstructured.Unstructured) *exception
 	return nil
 }
 
-func (e *exception) matches(o *unstructured.Unstructured) bool {
+func (e *exemption) matches(o *unstructured.Unstructured) bool {
 	in := func(list []string, s string) bool { return len(list) == 0 || slices.Contains(list, s) }
 	return in(e.kinds, o.GetKind()) && in(e.namespaces, o.GetNamespace()) && in(e.names, o.GetName()) &&
 		(e.selector == nil || e.selector.Matches(labels.Set(o.GetLabels())))

@@ -63,7 +63,7 @@ type Policy struct {
 	onError    Action
 	rules      map[string]ruleSettings
 	overrides  []override
-	exceptions []exception
+	exemptions []exemption
 	suite      *validators.Suite
 	mutators   *mutators.Set
 	mutated    map[schema.GroupKind]bool
@@ -82,7 +82,7 @@ type override struct {
 	action   Action
 }
 
-type exception struct {
+type exemption struct {
 	rules                    map[string]bool
 	kinds, namespaces, names []string
 	selector                 labels.Selector
@@ -95,7 +95,7 @@ func Shipped() (*v1alpha1.AdmissionPolicy, error) {
 	return Parse("the policy that ships", manifests.DefaultPolicy)
 }
 
-// Compile binds a policy that Parse returned to rules and mutators. Clock tells the time, for exceptions that expire; nil is the system's. The
+// Compile binds a policy that Parse returned to rules and mutators. Clock tells the time, for exemptions that expire; nil is the system's. The
 // error names every field that cannot be used.
 func Compile(p *v1alpha1.AdmissionPolicy, suite *validators.Suite, muts *mutators.Set, clock func() time.Time) (*Policy, error) {
 	if clock == nil {
@@ -112,7 +112,7 @@ func Compile(p *v1alpha1.AdmissionPolicy, suite *validators.Suite, muts *mutator
 	}
 	params, errs := out.bindRules(p.Spec.Rules)
 	errs = append(errs, out.bindOverrides(p.Spec.Overrides)...)
-	errs = append(errs, out.bindExceptions(p.Spec.Exceptions)...)
+	errs = append(errs, out.bindExceptions(p.Spec.Exemptions)...)
 	settings, mutationErrs := bindMutations(p.Spec.Mutations, muts)
 	errs = append(errs, mutationErrs...)
 	if len(errs) > 0 {
@@ -248,10 +248,10 @@ func (p *Policy) bindOverrides(list []v1alpha1.Override) (errs []error) {
 	return errs
 }
 
-func (p *Policy) bindExceptions(list []v1alpha1.Exception) (errs []error) {
+func (p *Policy) bindExceptions(list []v1alpha1.Exemption) (errs []error) {
 	for i, e := range list {
-		at := fmt.Sprintf("spec.exceptions[%d]", i)
-		x := exception{kinds: e.Match.Kinds, namespaces: e.Match.Namespaces, names: e.Match.Names, reason: e.Reason}
+		at := fmt.Sprintf("spec.exemptions[%d]", i)
+		x := exemption{kinds: e.Match.Kinds, namespaces: e.Match.Namespaces, names: e.Match.Names, reason: e.Reason}
 		if strings.TrimSpace(e.Reason) == "" {
 			errs = append(errs, fmt.Errorf("%s.reason: must say why", at))
 		}
@@ -271,7 +271,7 @@ func (p *Policy) bindExceptions(list []v1alpha1.Exception) (errs []error) {
 		set, setErrs := p.ruleSet(at+".rules", e.Rules)
 		x.rules = set
 		errs = append(errs, setErrs...)
-		p.exceptions = append(p.exceptions, x)
+		p.exemptions = append(p.exemptions, x)
 	}
 	return errs
 }
@@ -347,12 +347,12 @@ func (p *Policy) Rules() (active []v1alpha1.ActiveRule, inactive []v1alpha1.Inac
 	return active, inactive
 }
 
-// Notes are things about the policy that its author may want to know: exceptions that have expired, rules that it does not name.
+// Notes are things about the policy that its author may want to know: exemptions that have expired, rules that it does not name.
 func (p *Policy) Notes() []string {
 	var notes []string
-	for i, e := range p.exceptions {
+	for i, e := range p.exemptions {
 		if !e.expires.IsZero() && !p.clock().Before(e.expires) {
-			notes = append(notes, fmt.Sprintf("spec.exceptions[%d] expired at %s", i, e.expires.UTC().Format(time.RFC3339)))
+			notes = append(notes, fmt.Sprintf("spec.exemptions[%d] expired at %s", i, e.expires.UTC().Format(time.RFC3339)))
 		}
 	}
 	var unlisted []string

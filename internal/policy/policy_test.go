@@ -114,11 +114,11 @@ func TestParseNamesLineFieldAndFix(t *testing.T) {
 		"a mode that there is not":         {document("  mode: Audit\n"), `p.yaml:5: spec.mode: Unsupported value: "Audit": supported values: "Enforce", "AuditOnly"`},
 		"Off without quotes":               {document("  rules:\n    kustomization-namespace: {action: Off}\n"), `YAML reads Off without quotes as false, write "Off"`},
 		"a parameter of another type":      {document("  rules:\n    kustomization-namespace: {allowedNamespaces: flux-system}\n"), `spec.rules.kustomization-namespace.allowedNamespaces: Invalid value: "string"`},
-		"an exception without a reason":    {document("  exceptions: [{rules: [kustomization-namespace], match: {names: [a]}}]\n"), "p.yaml:5: spec.exceptions[0].reason: Required value"},
-		"an exception with a blank reason": {document("  exceptions: [{rules: [kustomization-namespace], match: {names: [a]}, reason: ' '}]\n"), "spec.exceptions[0].reason: Invalid value"},
-		"an exception for everything":      {document("  exceptions: [{rules: [kustomization-namespace], match: {}, reason: x}]\n"), "spec.exceptions[0].match: Invalid value: 0: spec.exceptions[0].match in body should have at least 1 properties"},
-		"an exception from no known rule":  {document("  exceptions: [{rules: [nope], match: {names: [a]}, reason: x}]\n"), `spec.exceptions[0].rules[0]: Unsupported value: "nope"`},
-		"an expiry that is no time":        {document("  exceptions: [{rules: [kustomization-namespace], match: {names: [a]}, reason: x, expires: tomorrow}]\n"), "spec.exceptions[0].expires: Invalid value"},
+		"an exemption without a reason":    {document("  exemptions: [{rules: [kustomization-namespace], match: {names: [a]}}]\n"), "p.yaml:5: spec.exemptions[0].reason: Required value"},
+		"an exemption with a blank reason": {document("  exemptions: [{rules: [kustomization-namespace], match: {names: [a]}, reason: ' '}]\n"), "spec.exemptions[0].reason: Invalid value"},
+		"an exemption for everything":      {document("  exemptions: [{rules: [kustomization-namespace], match: {}, reason: x}]\n"), "spec.exemptions[0].match: Invalid value: 0: spec.exemptions[0].match in body should have at least 1 properties"},
+		"an exemption from no known rule":  {document("  exemptions: [{rules: [nope], match: {names: [a]}, reason: x}]\n"), `spec.exemptions[0].rules[0]: Unsupported value: "nope"`},
+		"an expiry that is no time":        {document("  exemptions: [{rules: [kustomization-namespace], match: {names: [a]}, reason: x, expires: tomorrow}]\n"), "spec.exemptions[0].expires: Invalid value"},
 		"both ways to name a namespace":    {document("  mutations: {target-namespace: [{targetNamespace: a, targetNamespaceLabel: b}]}\n"), "spec.mutations.target-namespace[0]: Invalid value: set exactly one of targetNamespace and targetNamespaceLabel"},
 		"the same namespace twice":         {document("  rules: {kustomization-namespace: {allowedNamespaces: [a, a]}}\n"), `spec.rules.kustomization-namespace.allowedNamespaces[1]: Duplicate value: "a"`},
 	} {
@@ -214,11 +214,11 @@ func TestReview(t *testing.T) {
 		"with labels unknown the mildest counts":      {"  rules: {kustomization-namespace: {action: Deny}}\n" + warnInSandbox, "sandbox", false, blind, "warn unknown"},
 		"what was there already is warned about":      {"  rules: {kustomization-namespace: {action: Deny}}\n", "prod", true, world, "warn"},
 		"without ratcheting it is refused":            {"  ratchet: Disabled\n  rules: {kustomization-namespace: {action: Deny}}\n", "prod", true, world, "deny"},
-		"an exception by name records":                {"  rules: {kustomization-namespace: {action: Deny}}\n  exceptions: [{rules: [kustomization-namespace], match: {names: [apps]}, reason: x}]\n", "prod", false, world, "audit excepted"},
-		"an exception for another namespace does not": {"  rules: {kustomization-namespace: {action: Deny}}\n  exceptions: [{rules: [kustomization-namespace], match: {names: [apps], namespaces: [other]}, reason: x}]\n", "prod", false, world, "deny"},
-		"an exception by label records":               {"  rules: {kustomization-namespace: {action: Deny}}\n  exceptions: [{rules: [kustomization-namespace], match: {selector: {matchLabels: {legacy: 'yes'}}}, reason: x}]\n", "prod", false, world, "audit excepted"},
-		"an exception that expires later counts":      {"  rules: {kustomization-namespace: {action: Deny}}\n  exceptions: [{rules: [kustomization-namespace], match: {names: [apps]}, reason: x, expires: '2026-11-23T12:00:01Z'}]\n", "prod", false, world, "audit excepted"},
-		"an exception that has expired does not":      {"  rules: {kustomization-namespace: {action: Deny}}\n  exceptions: [{rules: [kustomization-namespace], match: {names: [apps]}, reason: x, expires: '2026-11-23T12:00:00Z'}]\n", "prod", false, world, "deny"},
+		"an exemption by name records":                {"  rules: {kustomization-namespace: {action: Deny}}\n  exemptions: [{rules: [kustomization-namespace], match: {names: [apps]}, reason: x}]\n", "prod", false, world, "audit excepted"},
+		"an exemption for another namespace does not": {"  rules: {kustomization-namespace: {action: Deny}}\n  exemptions: [{rules: [kustomization-namespace], match: {names: [apps], namespaces: [other]}, reason: x}]\n", "prod", false, world, "deny"},
+		"an exemption by label records":               {"  rules: {kustomization-namespace: {action: Deny}}\n  exemptions: [{rules: [kustomization-namespace], match: {selector: {matchLabels: {legacy: 'yes'}}}, reason: x}]\n", "prod", false, world, "audit excepted"},
+		"an exemption that expires later counts":      {"  rules: {kustomization-namespace: {action: Deny}}\n  exemptions: [{rules: [kustomization-namespace], match: {names: [apps]}, reason: x, expires: '2026-11-23T12:00:01Z'}]\n", "prod", false, world, "audit excepted"},
+		"an exemption that has expired does not":      {"  rules: {kustomization-namespace: {action: Deny}}\n  exemptions: [{rules: [kustomization-namespace], match: {names: [apps]}, reason: x, expires: '2026-11-23T12:00:00Z'}]\n", "prod", false, world, "deny"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := compile(t, tc.spec)
@@ -228,7 +228,7 @@ func TestReview(t *testing.T) {
 			}
 			d := p.Review(t.Context(), r, tc.lookup)
 			var got []string
-			for word, n := range map[string]int{"deny": len(d.Deny), "warn": len(d.Warn), "audit": len(d.Audit), "excepted": len(d.Excepted), "unknown": len(d.Unknown)} {
+			for word, n := range map[string]int{"deny": len(d.Deny), "warn": len(d.Warn), "audit": len(d.Audit), "excepted": len(d.Exempted), "unknown": len(d.Unknown)} {
 				if n > 0 {
 					got = append(got, word)
 				}
@@ -350,7 +350,7 @@ func FuzzParse(f *testing.F) {
 	f.Add([]byte(document("  mode: AuditOnly\n")))
 	f.Add([]byte(document("  rules: {kustomization-namespace: {action: \"Off\"}}\n")))
 	f.Add([]byte("a: &a [*a]\n"))
-	f.Add([]byte("{\"apiVersion\": \"flux-admission.dev/v1alpha1\", \"kind\": \"AdmissionPolicy\", \"spec\": {\"exceptions\": [{}]}}"))
+	f.Add([]byte("{\"apiVersion\": \"flux-admission.dev/v1alpha1\", \"kind\": \"AdmissionPolicy\", \"spec\": {\"exemptions\": [{}]}}"))
 	s, m := suite(f), set(f)
 	f.Fuzz(func(t *testing.T, data []byte) {
 		p, err := policy.Parse("fuzz", data)

@@ -81,7 +81,7 @@ func annotation(g *folded, o Options) command {
 	f := g.first
 	var text strings.Builder
 	fmt.Fprintf(&text, "%s: %s", printable(f.Object.String()), printable(f.Message))
-	for _, p := range f.Also {
+	for _, p := range f.Related {
 		fmt.Fprintf(&text, "\n%s: %s", printable(p.Note), printable(p.String()))
 	}
 	if f.Fix != "" {

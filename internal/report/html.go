@@ -217,7 +217,7 @@ func draw(g Graph, anchors map[string]string) *drawing {
 			drawn = append(drawn, e)
 		}
 	}
-	pic := layout.Place(len(g.Nodes), edges, layout.Size{Width: nodeWidth, Height: nodeHeight, GapX: 64, GapY: 14, Columns: 5})
+	pic := layout.Position(len(g.Nodes), edges, layout.Size{Width: nodeWidth, Height: nodeHeight, GapX: 64, GapY: 14, Columns: 5})
 	d := &drawing{Width: pic.Width + 2*margin, Height: pic.Height + 2*margin}
 	states := map[NodeState]bool{}
 	for i, n := range g.Nodes {

@@ -62,7 +62,7 @@ func WriteJUnit(w io.Writer, r *Report) error {
 		suite(name).add(junitFinding(f))
 	}
 	for _, e := range r.Errors {
-		where := e.Place().String()
+		where := e.Position().String()
 		suite("errors").add(junitCase{
 			Name: strings.TrimSpace(where + " " + e.Rule), Class: e.Rule, File: e.File, Line: e.Line, Error: &junitDetail{Message: e.Message, Type: e.ID, Text: e.Message},
 		})
@@ -91,8 +91,8 @@ func WriteJUnit(w io.Writer, r *Report) error {
 func junitFinding(f *Finding) junitCase {
 	c := junitCase{Name: strings.TrimSpace(f.Object.String() + " " + f.Path), Class: f.Rule, File: f.File, Line: f.Line}
 	var text strings.Builder
-	fmt.Fprintf(&text, "%s\n%s: %s\n", f.Message, f.ID, f.Place())
-	for _, p := range f.Also {
+	fmt.Fprintf(&text, "%s\n%s: %s\n", f.Message, f.ID, f.Position())
+	for _, p := range f.Related {
 		fmt.Fprintf(&text, "%s: %s\n", p.Note, p)
 	}
 	if f.Fix != "" {

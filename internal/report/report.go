@@ -54,8 +54,8 @@ func (o Object) String() string {
 	return strings.TrimSpace(o.Kind + " " + name)
 }
 
-// Place is a place in a file. Line and column count from 1; 0 when they are not known.
-type Place struct {
+// Position is a place in a file. Line and column count from 1; 0 when they are not known.
+type Position struct {
 	// File is relative to the root of the tree, with slashes.
 	File   string `json:"file"`
 	Line   int    `json:"line,omitempty"`
@@ -65,7 +65,7 @@ type Place struct {
 }
 
 // String returns file:line:column, as compilers write it.
-func (p Place) String() string {
+func (p Position) String() string {
 	switch {
 	case p.Line == 0:
 		return p.File
@@ -81,7 +81,7 @@ type SuppressedBy string
 // The reasons for which a finding does not count.
 const (
 	ByBaseline  SuppressedBy = "baseline"  // it stands in the baseline file
-	ByException SuppressedBy = "exception" // the policy excepts the object
+	ByException SuppressedBy = "exemption" // the policy excepts the object
 )
 
 // Suppression takes a finding out of the count.
@@ -103,10 +103,10 @@ type Finding struct {
 	File   string `json:"file"`
 	Line   int    `json:"line"`
 	Column int    `json:"column"`
-	// Also are further places that belong to it.
-	Also    []Place `json:"also,omitempty"`
-	Message string  `json:"message"`
-	Fix     string  `json:"fix"`
+	// Related are further places that belong to it.
+	Related []Position `json:"also,omitempty"`
+	Message string     `json:"message"`
+	Fix     string     `json:"fix"`
 	// Fixable says that the finding carries edits that repair it.
 	Fixable bool `json:"fixable"`
 	// Kustomization is the namespace/name of the Kustomization that applies the object; empty for none.
@@ -121,8 +121,8 @@ type Finding struct {
 	Fold string `json:"-"`
 }
 
-// Place is where the finding is.
-func (f *Finding) Place() Place { return Place{File: f.File, Line: f.Line, Column: f.Column} }
+// Position is where the finding is.
+func (f *Finding) Position() Position { return Position{File: f.File, Line: f.Line, Column: f.Column} }
 
 // Counts tells whether the finding is none of those that are suppressed.
 func (f *Finding) Counts() bool { return f.Suppressed == nil }
@@ -176,8 +176,8 @@ type Error struct {
 	Message string  `json:"message"`
 }
 
-// Place is where the error is.
-func (e *Error) Place() Place { return Place{File: e.File, Line: e.Line, Column: e.Column} }
+// Position is where the error is.
+func (e *Error) Position() Position { return Position{File: e.File, Line: e.Line, Column: e.Column} }
 
 // Summary are the counts. Normalize sets all but the last four.
 type Summary struct {
@@ -244,7 +244,7 @@ func (r *Report) Normalize() {
 	for i := range r.Findings {
 		f := &r.Findings[i]
 		f.Fingerprint = f.Identity().Fingerprint()
-		slices.SortFunc(f.Also, comparePlaces)
+		slices.SortFunc(f.Related, comparePlaces)
 		if !f.Counts() {
 			s.Suppressed++
 			continue
@@ -263,7 +263,7 @@ func (r *Report) Normalize() {
 		}
 	}
 	slices.SortStableFunc(r.Findings, func(a, b Finding) int {
-		return cmp.Or(comparePlaces(a.Place(), b.Place()), cmp.Compare(a.ID, b.ID), compareObjects(a.Object, b.Object),
+		return cmp.Or(comparePlaces(a.Position(), b.Position()), cmp.Compare(a.ID, b.ID), compareObjects(a.Object, b.Object),
 			cmp.Compare(a.Path, b.Path), cmp.Compare(a.Message, b.Message))
 	})
 	slices.SortStableFunc(r.Skipped, func(a, b Skipped) int {
@@ -277,7 +277,7 @@ func (r *Report) Normalize() {
 }
 
 // comparePlaces puts what has no file last.
-func comparePlaces(a, b Place) int {
+func comparePlaces(a, b Position) int {
 	if (a.File == "") != (b.File == "") {
 		if a.File == "" {
 			return 1

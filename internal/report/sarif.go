@@ -135,7 +135,7 @@ func WriteSARIF(w io.Writer, r *Report, o Options) error {
 	for _, e := range r.Errors {
 		n := sarifNotification{Level: "error", Message: sarifText{Text: e.Message}}
 		if e.File != "" {
-			n.Locations = []sarifLocation{{PhysicalLocation: sarifPhysicalOf(e.Place(), o)}}
+			n.Locations = []sarifLocation{{PhysicalLocation: sarifPhysicalOf(e.Position(), o)}}
 		}
 		run.Invocations[0].ToolExecutionNotifications = append(run.Invocations[0].ToolExecutionNotifications, n)
 	}
@@ -201,10 +201,10 @@ func sarifResultOf(f *Finding, o Options) sarifResult {
 	}
 	loc := sarifLocation{LogicalLocations: []sarifLogical{{FullyQualifiedName: strings.TrimSpace(f.Object.String() + " " + f.Path), Kind: "object"}}}
 	if f.File != "" {
-		loc.PhysicalLocation = sarifPhysicalOf(f.Place(), o)
+		loc.PhysicalLocation = sarifPhysicalOf(f.Position(), o)
 	}
 	res.Locations = append(res.Locations, loc)
-	for i, p := range f.Also {
+	for i, p := range f.Related {
 		also := sarifLocation{ID: i + 1, PhysicalLocation: sarifPhysicalOf(p, o)}
 		if p.Note != "" {
 			also.Message = &sarifText{Text: p.Note}
@@ -224,7 +224,7 @@ func sarifResultOf(f *Finding, o Options) sarifResult {
 	return res
 }
 
-func sarifPhysicalOf(p Place, o Options) *sarifPhysical {
+func sarifPhysicalOf(p Position, o Options) *sarifPhysical {
 	// A file's name may hold anything; a URI may not, and "a:b" must not be taken for a scheme.
 	uri := (&url.URL{Path: o.PathPrefix + p.File}).EscapedPath()
 	if first, _, _ := strings.Cut(uri, "/"); strings.Contains(first, ":") {

@@ -139,14 +139,14 @@ func (t *textWriter) finding(g *folded, o Options) {
 		at = fmt.Sprintf("%d:%d", f.Line, f.Column)
 	}
 	if o.ByKustomization {
-		at = f.Place().String()
+		at = f.Position().String()
 	}
 	head := strings.Join(slices.DeleteFunc([]string{
 		t.paint(dim, printable(at)), t.action(f.Action), t.paint(bold, printable(f.Object.String())), t.paint(dim, f.ID+" "+f.Rule),
 	}, func(s string) bool { return s == "" }), "  ")
 	t.line("  %s", head)
 	t.line("      %s", printable(f.Message))
-	for _, p := range f.Also {
+	for _, p := range f.Related {
 		note := p.Note
 		if note == "" {
 			note = "see also"
@@ -158,11 +158,11 @@ func (t *textWriter) finding(g *folded, o Options) {
 	}
 	if n := len(g.rest); n > 0 {
 		var places []string
-		here := f.Place().String()
+		here := f.Position().String()
 		for _, other := range g.rest {
 			place := printable(other.Object.String())
 			if other.File != "" {
-				place = printable(other.Place().String())
+				place = printable(other.Position().String())
 			}
 			// Several clusters, or namespaces, may share a file.
 			if (f.File == "" || place != here) && !slices.Contains(places, place) {
@@ -198,7 +198,7 @@ func (t *textWriter) errors(list []Error) {
 	}
 	t.line("%s", t.paint(red, "Could not be done"))
 	for _, e := range list {
-		where := e.Place().String()
+		where := e.Position().String()
 		if where == "" && e.Object != nil {
 			where = e.Object.String()
 		}

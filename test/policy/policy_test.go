@@ -76,7 +76,7 @@ func TestAFileAndTheClusterGetTheSameVerdict(t *testing.T) {
 		"a mutation by path":                  {document("  mutations: {target-namespace: [{match: {path: '^x/(?P<ns>.*)'}, targetNamespace: '{ns}'}]}\n"), ""},
 		"a mutation by label":                 {document("  mutations: {target-namespace: [{match: {kinds: [HelmRelease]}, targetNamespaceLabel: example.com/team}]}\n"), ""},
 		"an override":                         {document("  overrides: [{namespaceSelector: {matchLabels: {a: b}}, rules: [kustomization-namespace], action: Audit}]\n"), ""},
-		"an exception":                        {document("  exceptions: [{rules: [kustomization-namespace], match: {kinds: [Kustomization], names: [a]}, reason: because, expires: '2030-01-01T00:00:00Z'}]\n"), ""},
+		"an exemption":                        {document("  exemptions: [{rules: [kustomization-namespace], match: {kinds: [Kustomization], names: [a]}, reason: because, expires: '2030-01-01T00:00:00Z'}]\n"), ""},
 		"another name":                        {strings.Replace(document("  mode: Enforce\n"), "default", "other", 1), "named default"},
 		"an unknown mode":                     {document("  mode: Loud\n"), "spec.mode"},
 		"an unknown field":                    {document("  modes: Enforce\n"), "spec.modes"},
@@ -93,9 +93,9 @@ func TestAFileAndTheClusterGetTheSameVerdict(t *testing.T) {
 		"a kind that Flux does not have":      {document("  mutations: {target-namespace: [{match: {kinds: [Deployment]}, targetNamespace: a}]}\n"), "match.kinds[0]"},
 		"an override without an action":       {document("  overrides: [{namespaceSelector: {}, rules: [kustomization-namespace]}]\n"), "spec.overrides[0].action"},
 		"a selector with an unknown operator": {document("  overrides: [{namespaceSelector: {matchExpressions: [{key: a, operator: Like}]}, rules: [kustomization-namespace], action: Warn}]\n"), "spec.overrides[0].namespaceSelector"},
-		"an exception without a reason":       {document("  exceptions: [{rules: [kustomization-namespace], match: {names: [a]}}]\n"), "spec.exceptions[0].reason"},
-		"an exception for everything":         {document("  exceptions: [{rules: [kustomization-namespace], match: {}, reason: x}]\n"), "spec.exceptions[0].match"},
-		"an expiry that is no time":           {document("  exceptions: [{rules: [kustomization-namespace], match: {names: [a]}, reason: x, expires: soon}]\n"), "spec.exceptions[0].expires"},
+		"an exemption without a reason":       {document("  exemptions: [{rules: [kustomization-namespace], match: {names: [a]}}]\n"), "spec.exemptions[0].reason"},
+		"an exemption for everything":         {document("  exemptions: [{rules: [kustomization-namespace], match: {}, reason: x}]\n"), "spec.exemptions[0].match"},
+		"an expiry that is no time":           {document("  exemptions: [{rules: [kustomization-namespace], match: {names: [a]}, reason: x, expires: soon}]\n"), "spec.exemptions[0].expires"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			parsed, fileErr := policy.Parse("policy.yaml", []byte(tc.text))

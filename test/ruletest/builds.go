@@ -24,8 +24,8 @@ func (b built) Build(_ context.Context, key types.NamespacedName) (*validators.B
 	return nil, validators.Absent, nil
 }
 
-// Appliers implements lookup.Builds.
-func (b built) Appliers(_ context.Context, gk schema.GroupKind, key types.NamespacedName) ([]types.NamespacedName, validators.Presence, error) {
+// Owners implements lookup.Builds.
+func (b built) Owners(_ context.Context, gk schema.GroupKind, key types.NamespacedName) ([]types.NamespacedName, validators.Presence, error) {
 	var out []types.NamespacedName
 	for k, build := range b {
 		if slices.Contains(build.Applies, validators.ObjectRef{Group: gk.Group, Kind: gk.Kind, Namespace: key.Namespace, Name: key.Name}) {
@@ -48,7 +48,7 @@ func builds(data []byte) (map[types.NamespacedName]*validators.Build, error) {
 	var list []struct {
 		Kustomization string   `json:"kustomization"`
 		Applies       []string `json:"applies"`
-		Precedes      []string `json:"precedes"`
+		Dependents    []string `json:"precedes"`
 		Complete      bool     `json:"complete"`
 		Problems      []struct {
 			validators.BuildProblem
@@ -60,9 +60,9 @@ func builds(data []byte) (map[types.NamespacedName]*validators.Build, error) {
 	}
 	out := map[types.NamespacedName]*validators.Build{}
 	for _, item := range list {
-		b := &validators.Build{Complete: item.Complete, Precedes: map[types.NamespacedName]bool{key(item.Kustomization): true}}
-		for _, text := range item.Precedes {
-			b.Precedes[key(text)] = true
+		b := &validators.Build{Complete: item.Complete, Dependents: map[types.NamespacedName]bool{key(item.Kustomization): true}}
+		for _, text := range item.Dependents {
+			b.Dependents[key(text)] = true
 		}
 		for _, text := range item.Applies {
 			kind, name, ok := strings.Cut(text, " ")
@@ -90,13 +90,13 @@ func provenance(data []byte) (*validators.Provenance, error) {
 	var from struct {
 		DeclaredNamespace string `json:"declaredNamespace"`
 		Kustomization     string `json:"kustomization"`
-		Orphaned          bool   `json:"orphaned"`
-		Lister            string `json:"lister"`
+		Unapplied         bool   `json:"orphaned"`
+		ReferencedBy      string `json:"lister"`
 	}
 	if err := sigsyaml.UnmarshalStrict(data, &from); err != nil {
 		return nil, err
 	}
 	return &validators.Provenance{
-		DeclaredNamespace: from.DeclaredNamespace, Kustomization: key(from.Kustomization), Orphaned: from.Orphaned, Lister: from.Lister,
+		DeclaredNamespace: from.DeclaredNamespace, Kustomization: key(from.Kustomization), Unapplied: from.Unapplied, ReferencedBy: from.ReferencedBy,
 	}, nil
 }

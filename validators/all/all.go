@@ -24,7 +24,7 @@ func Rules() []*validators.Rule {
 		kustomization.BuildFailed,
 		kustomization.VariableUnset,
 		kustomization.NamespaceOverridden,
-		kustomization.Orphaned,
+		kustomization.Unapplied,
 		kustomization.HealthCheckMissing,
 		kustomization.PruneMove,
 		source.Missing,

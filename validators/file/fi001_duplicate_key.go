@@ -36,7 +36,7 @@ func report(p *validators.Pass, kind validators.ProblemKind) error {
 	for i, problem := range problems {
 		if problem.Kind == kind {
 			f := p.Report(validators.NewPath("problems").Index(i), nil, "%s", problem.Message)
-			f.Place, f.Also = problem.Place, problem.Other
+			f.Position, f.Related = problem.Position, problem.Other
 		}
 	}
 	return nil

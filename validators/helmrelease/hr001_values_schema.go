@@ -159,7 +159,7 @@ func edit(p *validators.Pass, path validators.Path, v validators.Violation) (val
 }
 
 // settles tells whether an edit of the release's own values takes violations away and brings no other: a name that is near need not be the one that was meant.
-func settles(ctx context.Context, chart validators.Chart, values validators.Values, e validators.Edit, before validators.ValuesVerdict) bool {
+func settles(ctx context.Context, chart validators.Chart, values validators.Values, e validators.Edit, before validators.ValuesResult) bool {
 	inline := runtime.DeepCopyJSON(values.Inline)
 	within := len(validators.NewPath("spec", "values"))
 	parent, _ := e.Path[within : len(e.Path)-1].Lookup(inline).(map[string]any)

@@ -48,12 +48,12 @@ func checkUnknownKey(ctx context.Context, p *validators.Pass) error {
 		return nil
 	}
 	keys := verdict.UnknownKeys
-	// Rendering tells what texts only hint at. What a schema refuses is not rendered.
+	// Templated tells what texts only hint at. What a schema refuses is not rendered.
 	if len(verdict.Violations) == 0 {
 		release := asInstalled(p.Object, values)
-		release.DeadKeys = true
-		if out, presence, _ := chart.Render(ctx, release); presence == validators.Present && out.DeadKeys != nil {
-			keys = out.DeadKeys
+		release.UnusedValues = true
+		if out, presence, _ := chart.Render(ctx, release); presence == validators.Present && out.UnusedValues != nil {
+			keys = out.UnusedValues
 		}
 	}
 	for i, k := range keys {

@@ -43,7 +43,7 @@ var RenderedInvalid = &validators.Rule{
 
 // flaw is one problem of a rendered object.
 type flaw struct {
-	of   validators.RenderedObject
+	of   validators.TemplatedObject
 	path validators.Path
 	// text says what is wrong, the field first.
 	text string
@@ -117,7 +117,7 @@ func checkRenderedInvalid(ctx context.Context, p *validators.Pass) error {
 }
 
 // flaws returns what is wrong with rendered objects whose kind is known, and how many flaws depend on values that are filled in later.
-func flaws(ctx context.Context, look validators.Lookup, objects []validators.RenderedObject) (out []flaw, later int) {
+func flaws(ctx context.Context, look validators.Lookup, objects []validators.TemplatedObject) (out []flaw, later int) {
 	for _, r := range objects {
 		o := r.Object
 		gvk := o.GroupVersionKind()
@@ -142,8 +142,8 @@ func flaws(ctx context.Context, look validators.Lookup, objects []validators.Ren
 		}
 		for _, f := range s.UnknownFields(o) {
 			text := fmt.Sprintf("%s is not a field of %s (%s)", f.Path, gvk.Kind, gvk.GroupVersion())
-			if f.Meant != nil {
-				text += fmt.Sprintf("; did you mean %s?", f.Meant)
+			if f.Suggestion != nil {
+				text += fmt.Sprintf("; did you mean %s?", f.Suggestion)
 			}
 			add(f.Path, text)
 		}
@@ -251,7 +251,7 @@ type trial struct {
 }
 
 // objectKey tells objects of a rendering apart.
-func objectKey(r validators.RenderedObject) string {
+func objectKey(r validators.TemplatedObject) string {
 	return strings.Join([]string{r.Template, r.Object.GetKind(), r.Object.GetNamespace(), r.Object.GetName()}, " ")
 }
 

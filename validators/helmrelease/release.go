@@ -81,7 +81,7 @@ func shortName(name string) string {
 type rendering struct {
 	chart   validators.Chart
 	release validators.Release
-	*validators.Rendering
+	*validators.Templated
 }
 
 // renderingOf renders a release. Where it cannot be said what it renders to, it has said so; where the chart's schema refuses the values, Helm does not
@@ -107,7 +107,7 @@ func renderingOf(ctx context.Context, p *validators.Pass) (rendering, bool) {
 		p.Unknown("what chart %s %s renders is not known: %v", chart.Name(), chart.Version(), err)
 		return rendering{}, false
 	}
-	r.Rendering = out
+	r.Templated = out
 	return r, true
 }
 
@@ -146,7 +146,7 @@ func text(m map[string]any, key string) string {
 }
 
 // Rendered returns what a release's chart renders to; nil when the chart cannot be had, its values are not all known, or Helm refuses to render it.
-func Rendered(ctx context.Context, look validators.Lookup, o *unstructured.Unstructured) *validators.Rendering {
+func Rendered(ctx context.Context, look validators.Lookup, o *unstructured.Unstructured) *validators.Templated {
 	ref, ok := ChartRef(o)
 	if !ok {
 		return nil

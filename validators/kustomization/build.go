@@ -32,7 +32,7 @@ func reportProblems(ctx context.Context, p *validators.Pass, kind validators.Pro
 			at = specPath
 		}
 		f := p.Report(at, nil, "%s", problem.Message)
-		f.Place, f.Also = problem.Place, problem.Other
+		f.Position, f.Related = problem.Position, problem.Other
 		if detail := strings.TrimSpace(problem.Detail); detail != "" && !strings.Contains(f.Message, detail) {
 			f.Message += " (" + firstLine(detail) + ")"
 		}

@@ -7,16 +7,16 @@ import (
 	"github.com/flux-admission/flux-admission/validators"
 )
 
-// Orphaned is the rule kustomization-orphaned.
+// Unapplied is the rule kustomization-orphaned.
 //
 // Only Flux's own objects are looked at: a tree holds many other files that are not meant to be applied, but a HelmRelease or a Kustomization in a directory
 // that Flux reads is.
-var Orphaned = &validators.Rule{
+var Unapplied = &validators.Rule{
 	Meta: validators.Meta{
-		ID:       "KS009",
-		Name:     "kustomization-orphaned",
-		Orphans:  true,
-		Severity: validators.SeverityWarning,
+		ID:        "KS009",
+		Name:      "kustomization-orphaned",
+		Unapplied: true,
+		Severity:  validators.SeverityWarning,
 		Doc: validators.Doc{
 			Title: "Flux object that no Kustomization applies",
 			Why:   "The file is in a directory that Flux renders, and no kustomization.yaml lists it: it looks deployed and is not.",
@@ -26,7 +26,7 @@ var Orphaned = &validators.Rule{
 	},
 	Check: func(_ context.Context, p *validators.Pass) error {
 		f := p.Report(validators.Path{}, nil, "no Kustomization applies this %s", p.Object.GetKind())
-		if lister := p.Provenance.Lister; lister != "" {
+		if lister := p.Provenance.ReferencedBy; lister != "" {
 			f.Message += fmt.Sprintf("; %s does not list it", lister)
 			f.Fix = fmt.Sprintf("List the file under resources in %s, or remove it.", lister)
 		}

@@ -22,7 +22,7 @@ func TestVariableUnset(t *testing.T) { ruletest.Run(t, VariableUnset, nil) }
 
 func TestNamespaceOverridden(t *testing.T) { ruletest.Run(t, NamespaceOverridden, nil) }
 
-func TestOrphaned(t *testing.T) { ruletest.Run(t, Orphaned, nil) }
+func TestOrphaned(t *testing.T) { ruletest.Run(t, Unapplied, nil) }
 
 func TestHealthCheckMissing(t *testing.T) { ruletest.Run(t, HealthCheckMissing, nil) }
 

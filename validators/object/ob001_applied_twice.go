@@ -43,7 +43,7 @@ func checkAppliedTwice(ctx context.Context, p *validators.Pass) error {
 	}
 	gk := p.Object.GroupVersionKind().GroupKind()
 	me := p.Provenance.Kustomization
-	by, presence, _ := p.Lookup.Appliers(ctx, gk, types.NamespacedName{Namespace: p.Object.GetNamespace(), Name: p.Object.GetName()})
+	by, presence, _ := p.Lookup.Owners(ctx, gk, types.NamespacedName{Namespace: p.Object.GetNamespace(), Name: p.Object.GetName()})
 	if presence == validators.Present && len(by) > 1 && slices.Index(by, me) > 0 {
 		f := p.Report(validators.NewPath("metadata", "name"), p.Object.GetName(), "the Kustomization %s applies this object as well", others(by, me))
 		f.Key = "applied"

@@ -114,7 +114,7 @@ func (c *collector) bootstraps(ctx context.Context) bool {
 func (c *collector) add(at validators.Path, to schema.GroupKind, namespace string) {
 	name, _ := at.Lookup(c.root).(string)
 	if name == "" || strings.Contains(name, "${") || strings.Contains(name, "{{") ||
-		slices.ContainsFunc(c.pass.Opaque, func(o validators.Path) bool { return at.HasPrefix(o) }) {
+		slices.ContainsFunc(c.pass.Unresolved, func(o validators.Path) bool { return at.HasPrefix(o) }) {
 		return
 	}
 	switch {

@@ -51,7 +51,7 @@ func checkNamespace(ctx context.Context, p *validators.Pass) error {
 	}
 	for _, path := range at {
 		name, _ := path.Lookup(p.Object.Object).(string)
-		if name == "" || strings.Contains(name, "${") || standing(name) || slices.ContainsFunc(p.Opaque, func(o validators.Path) bool { return path.HasPrefix(o) }) {
+		if name == "" || strings.Contains(name, "${") || standing(name) || slices.ContainsFunc(p.Unresolved, func(o validators.Path) bool { return path.HasPrefix(o) }) {
 			continue
 		}
 		_, presence, err := p.Lookup.Namespace(ctx, name)

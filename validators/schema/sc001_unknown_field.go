@@ -36,22 +36,22 @@ func checkUnknownField(ctx context.Context, p *validators.Pass) error {
 	unknown := s.UnknownFields(p.Object)
 	wanted := map[string]int{}
 	for _, f := range unknown {
-		wanted[f.Meant.String()]++
+		wanted[f.Suggestion.String()]++
 	}
 	for _, f := range unknown {
 		if isMonitoringEnabled(p, f.Path) {
 			continue
 		}
 		text := fmt.Sprintf("%s is not a field of %s%s", f.Path, kindName(p.Object.GroupVersionKind()), s.by)
-		if f.Meant == nil {
+		if f.Suggestion == nil {
 			p.Report(f.Path, nil, "%s", text)
 			continue
 		}
-		finding := p.Report(f.Path, nil, "%s; did you mean %s?", text, f.Meant)
-		finding.Fix = fmt.Sprintf("Write %s instead.", f.Meant)
+		finding := p.Report(f.Path, nil, "%s; did you mean %s?", text, f.Suggestion)
+		finding.Fix = fmt.Sprintf("Write %s instead.", f.Suggestion)
 		// Two fields that mean the same one cannot both become it.
-		if f.Movable && wanted[f.Meant.String()] == 1 {
-			finding.Edits = []validators.Edit{{Op: validators.EditMove, From: f.Path, Path: f.Meant}}
+		if f.Renamable && wanted[f.Suggestion.String()] == 1 {
+			finding.Edits = []validators.Edit{{Op: validators.EditMove, From: f.Path, Path: f.Suggestion}}
 		}
 	}
 	return nil

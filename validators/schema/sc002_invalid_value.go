@@ -35,7 +35,7 @@ func checkInvalidValue(ctx context.Context, p *validators.Pass) error {
 	left := 0
 	for _, v := range s.InvalidValues(ctx, p.Object) {
 		// A rule between fields has the place of what holds them.
-		if slices.ContainsFunc(p.Opaque, func(u validators.Path) bool { return v.Path.HasPrefix(u) || u.HasPrefix(v.Path) }) {
+		if slices.ContainsFunc(p.Unresolved, func(u validators.Path) bool { return v.Path.HasPrefix(u) || u.HasPrefix(v.Path) }) {
 			left++
 			continue
 		}

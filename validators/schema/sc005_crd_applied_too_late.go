@@ -57,7 +57,7 @@ func checkTooLate(ctx context.Context, p *validators.Pass) error {
 	if presence != validators.Present || !build.Complete {
 		return nil // it may hold the definition itself
 	}
-	installers, known := installers(ctx, p.Lookup, gk, me, build.Precedes)
+	installers, known := installers(ctx, p.Lookup, gk, me, build.Dependents)
 	if !known || len(installers) == 0 {
 		return nil
 	}
@@ -118,7 +118,7 @@ func known(ctx context.Context, look validators.Lookup, releases []*unstructured
 func installers(ctx context.Context, look validators.Lookup, gk k8sschema.GroupKind, me types.NamespacedName, after map[types.NamespacedName]bool) ([]string, bool) {
 	var out []string
 	comesAfter := func(kind k8sschema.GroupKind, o *unstructured.Unstructured) bool {
-		by, presence, _ := look.Appliers(ctx, kind, types.NamespacedName{Namespace: o.GetNamespace(), Name: o.GetName()})
+		by, presence, _ := look.Owners(ctx, kind, types.NamespacedName{Namespace: o.GetNamespace(), Name: o.GetName()})
 		if presence != validators.Present || len(by) == 0 {
 			return false
 		}
@@ -160,7 +160,7 @@ func installers(ctx context.Context, look validators.Lookup, gk k8sschema.GroupK
 			continue
 		}
 		// In the object's own Kustomization the definition is applied first.
-		if by, _, _ := look.Appliers(ctx, crdKind, types.NamespacedName{Name: o.GetName()}); slices.Contains(by, me) || !comesAfter(crdKind, o) {
+		if by, _, _ := look.Owners(ctx, crdKind, types.NamespacedName{Name: o.GetName()}); slices.Contains(by, me) || !comesAfter(crdKind, o) {
 			return nil, false
 		}
 	}

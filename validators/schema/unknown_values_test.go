@@ -23,7 +23,7 @@ func TestValuesThatAreNotKnown(t *testing.T) {
 	o := &unstructured.Unstructured{Object: map[string]any{
 		"apiVersion": "apps/v1", "kind": "Deployment", "spec": map[string]any{"replicas": "${REPLICAS}", "minReadySeconds": "ten"},
 	}}
-	res := suite.Evaluate(t.Context(), validators.Request{Object: o, Opaque: []validators.Path{validators.NewPath("spec", "replicas")}},
+	res := suite.Evaluate(t.Context(), validators.Request{Object: o, Unresolved: []validators.Path{validators.NewPath("spec", "replicas")}},
 		lookup.WithKinds(lookup.NewMemory(), kinds))
 	if len(res.Findings) != 1 || res.Findings[0].Message != "spec.minReadySeconds must be an integer, is a string" {
 		t.Errorf("findings %v, want the one on spec.minReadySeconds", res.Findings)

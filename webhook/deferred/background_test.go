@@ -52,7 +52,7 @@ func TestALateVerdict(t *testing.T) {
 			got := map[string]Verdict{}
 			var mu sync.Mutex
 			seen := make(chan struct{}, 1)
-			j := &Judge{
+			j := &Reevaluator{
 				Policy: func() Reviewer { return reviewer(tc.later) }, Lookup: &lookup.Memory{}, Log: logr.Discard(),
 				Observe: func(rule string, v Verdict) {
 					mu.Lock()
@@ -80,7 +80,7 @@ func TestALateVerdict(t *testing.T) {
 }
 
 func TestWhatWaitsIsBounded(t *testing.T) {
-	j := &Judge{Policy: func() Reviewer { return nil }, Lookup: &lookup.Memory{}, Log: logr.Discard()}
+	j := &Reevaluator{Policy: func() Reviewer { return nil }, Lookup: &lookup.Memory{}, Log: logr.Discard()}
 	d := undecided(&validators.Pending{Text: "it is being read"})
 	for i := range 2 * maxWaiting {
 		j.Later(request(fmt.Sprint("web-", i)), d)
@@ -120,7 +120,7 @@ func TestWarming(t *testing.T) {
 	asked := make(asking, 10)
 	memory := lookup.NewMemory(release, other)
 	memory.Charts = asked
-	w := &Warmer{Lookup: memory, Log: logr.Discard()}
+	w := &Prefetcher{Lookup: memory, Log: logr.Discard()}
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error)
 	go func() { ended <- w.Start(ctx) }()

@@ -43,9 +43,9 @@ const (
 	Unknown Verdict = "unknown"
 )
 
-// Judge judges requests again whose review could not wait for a chart. The verdict goes to the log and to Observe: the answer was given long ago. It is a
+// Reevaluator judges requests again whose review could not wait for a chart. The verdict goes to the log and to Observe: the answer was given long ago. It is a
 // manager.Runnable.
-type Judge struct {
+type Reevaluator struct {
 	// Policy returns the policy in force; nil before there is one.
 	Policy func() Reviewer
 	Lookup validators.Lookup
@@ -71,7 +71,7 @@ type task struct {
 	rules map[string]bool
 }
 
-func (j *Judge) init() {
+func (j *Reevaluator) init() {
 	j.once.Do(func() {
 		j.queue = workqueue.NewTyped[subject]()
 		j.waiting = map[subject]task{}
@@ -80,7 +80,7 @@ func (j *Judge) init() {
 
 // Later takes up a request whose review said that a chart is still being read; of others it takes no notice. It returns at once, and forgets the request when too
 // many wait already.
-func (j *Judge) Later(r validators.Request, d policy.Decision) {
+func (j *Reevaluator) Later(r validators.Request, d policy.Decision) {
 	rules := map[string]bool{}
 	for _, u := range d.Unknown {
 		if _, ok := errors.AsType[*validators.Pending](u.Cause); ok {
@@ -107,7 +107,7 @@ func (j *Judge) Later(r validators.Request, d policy.Decision) {
 }
 
 // Start implements manager.Runnable: it judges until the context ends.
-func (j *Judge) Start(ctx context.Context) error {
+func (j *Reevaluator) Start(ctx context.Context) error {
 	j.init()
 	work(ctx, j.queue, func(s subject) {
 		j.mu.Lock()
@@ -122,9 +122,9 @@ func (j *Judge) Start(ctx context.Context) error {
 }
 
 // NeedLeaderElection implements manager.LeaderElectionRunnable: every replica judges what it has reviewed.
-func (j *Judge) NeedLeaderElection() bool { return false }
+func (j *Reevaluator) NeedLeaderElection() bool { return false }
 
-func (j *Judge) judge(ctx context.Context, t task) {
+func (j *Reevaluator) judge(ctx context.Context, t task) {
 	p := j.Policy()
 	if p == nil {
 		return

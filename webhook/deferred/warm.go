@@ -24,9 +24,9 @@ const (
 	warmBurst = 20
 )
 
-// Warmer has the charts of releases read and compiled before a review asks for them: of every release when the gate starts, and again when a release or its
+// Prefetcher has the charts of releases read and compiled before a review asks for them: of every release when the gate starts, and again when a release or its
 // source changes. It is a manager.Runnable.
-type Warmer struct {
+type Prefetcher struct {
 	// Lookup gives releases and their charts.
 	Lookup validators.Lookup
 	Log    logr.Logger
@@ -35,12 +35,12 @@ type Warmer struct {
 	queue workqueue.TypedInterface[types.NamespacedName]
 }
 
-func (w *Warmer) init() {
+func (w *Prefetcher) init() {
 	w.once.Do(func() { w.queue = workqueue.NewTyped[types.NamespacedName]() })
 }
 
 // Changed takes up what an informer has seen: old is nil for what is new to it. It returns at once.
-func (w *Warmer) Changed(gk schema.GroupKind, old, o *unstructured.Unstructured) {
+func (w *Prefetcher) Changed(gk schema.GroupKind, old, o *unstructured.Unstructured) {
 	if old != nil && old.GetGeneration() == o.GetGeneration() && revision(old) == revision(o) {
 		return // a resync, or a change of status that tells nothing of the chart
 	}
@@ -76,7 +76,7 @@ func revision(o *unstructured.Unstructured) string {
 }
 
 // Start implements manager.Runnable: it has charts read until the context ends.
-func (w *Warmer) Start(ctx context.Context) error {
+func (w *Prefetcher) Start(ctx context.Context) error {
 	w.init()
 	limit := rate.NewLimiter(warmRate, warmBurst)
 	work(ctx, w.queue, func(key types.NamespacedName) {
@@ -88,9 +88,9 @@ func (w *Warmer) Start(ctx context.Context) error {
 }
 
 // NeedLeaderElection implements manager.LeaderElectionRunnable: every replica has its own cache.
-func (w *Warmer) NeedLeaderElection() bool { return false }
+func (w *Prefetcher) NeedLeaderElection() bool { return false }
 
-func (w *Warmer) warm(ctx context.Context, key types.NamespacedName) {
+func (w *Prefetcher) warm(ctx context.Context, key types.NamespacedName) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	release, presence, _ := w.Lookup.Get(ctx, flux.HelmRelease, key)

@@ -143,7 +143,7 @@ func (c *Chart) Unknown(values map[string]any, known Known) []Key {
 }
 
 // Candidates returns the keys of a release's values that the chart may know nothing of, in the order of their paths: no default of it has them, no comment
-// mentions them, and no template asks for them by their whole path. Rendering the chart without one tells whether it is read all the same.
+// mentions them, and no template asks for them by their whole path. Templated the chart without one tells whether it is read all the same.
 func (c *Chart) Candidates(values map[string]any, known Known) []Key {
 	if len(c.words) > maxWords || len(c.taken) > maxWords {
 		return nil

@@ -37,8 +37,8 @@ type Edge struct{ From, To int }
 // sweeps is how often the order within the layers is improved. The gain after a few is nil.
 const sweeps = 8
 
-// Place lays out n nodes. An edge to a node that is not there is a mistake of the caller's and is left out.
-func Place(n int, edges []Edge, s Size) Picture {
+// Position lays out n nodes. An edge to a node that is not there is a mistake of the caller's and is left out.
+func Position(n int, edges []Edge, s Size) Picture {
 	p := Picture{Nodes: make([]Point, n), Routes: make([][]Point, len(edges)), Back: make([]bool, len(edges))}
 	g := newGraph(n, edges)
 	for i := range edges {

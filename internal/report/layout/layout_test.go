@@ -26,7 +26,7 @@ func TestPlace(t *testing.T) {
 		"nothing takes no room":                             {0, nil, []layout.Point{}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if got := layout.Place(tc.n, tc.edges, size).Nodes; !reflect.DeepEqual(got, tc.want) {
+			if got := layout.Position(tc.n, tc.edges, size).Nodes; !reflect.DeepEqual(got, tc.want) {
 				t.Errorf("nodes at %v, want %v", got, tc.want)
 			}
 		})
@@ -34,7 +34,7 @@ func TestPlace(t *testing.T) {
 }
 
 func TestAnEdgeOverTwoLayersPassesBesideTheNodeBetween(t *testing.T) {
-	p := layout.Place(3, []layout.Edge{{From: 1, To: 0}, {From: 2, To: 1}, {From: 2, To: 0}}, size)
+	p := layout.Position(3, []layout.Edge{{From: 1, To: 0}, {From: 2, To: 1}, {From: 2, To: 0}}, size)
 	long := p.Routes[2]
 	if len(long) != 4 {
 		t.Fatalf("route %v, want 4 points", long)
@@ -59,8 +59,8 @@ func FuzzPlace(f *testing.F) {
 		for range m {
 			edges = append(edges, layout.Edge{From: r.IntN(n + 1), To: r.IntN(n + 1)})
 		}
-		p := layout.Place(n, edges, size)
-		if !reflect.DeepEqual(p, layout.Place(n, edges, size)) {
+		p := layout.Position(n, edges, size)
+		if !reflect.DeepEqual(p, layout.Position(n, edges, size)) {
 			t.Fatal("two pictures of one graph differ")
 		}
 		for i, a := range p.Nodes {
@@ -94,7 +94,7 @@ func BenchmarkPlace(b *testing.B) {
 				}
 			}
 			for b.Loop() {
-				layout.Place(n, edges, size)
+				layout.Position(n, edges, size)
 			}
 		})
 	}

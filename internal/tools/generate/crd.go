@@ -152,7 +152,7 @@ func generateCRD(out files) error {
 		return err
 	}
 	spec.Properties["mutations"] = describe(spec.Properties["mutations"], mutations)
-	for _, list := range []string{"overrides", "exceptions"} {
+	for _, list := range []string{"overrides", "exemptions"} {
 		item := spec.Properties[list].Items.Schema
 		item.Properties["rules"] = ruleNames(item.Properties["rules"])
 	}

@@ -75,7 +75,7 @@ func rulePage(s *schemas, r *validators.Rule) ([]byte, error) {
 		return nil, err
 	}
 	fmt.Fprintf(&b, "## Example\n\n%s\n\n```yaml\n%s```\n\n", example.title, example.object)
-	fmt.Fprintf(&b, "## Switch it off\n\n```yaml\nspec:\n  rules:\n    %s: {action: \"Off\"}\n```\n\nOr for some objects only, with an entry in `spec.exceptions`.\n", r.Name)
+	fmt.Fprintf(&b, "## Switch it off\n\n```yaml\nspec:\n  rules:\n    %s: {action: \"Off\"}\n```\n\nOr for some objects only, with an entry in `spec.exemptions`.\n", r.Name)
 	return b.Bytes(), nil
 }
 
@@ -142,7 +142,7 @@ func subjects(r *validators.Rule) string {
 		return "objects of any kind" + before
 	case r.Files:
 		return "the files of a Git tree" + before
-	case r.Orphans:
+	case r.Unapplied:
 		return "Flux objects that nothing applies" + before
 	case r.Offline:
 		return kinds(r.Kinds) + before
