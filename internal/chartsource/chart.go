@@ -151,9 +151,9 @@ func (c *Chart) Validate(ctx context.Context, v validators.Values) (validators.V
 		f.Path = slices.Clone(f.Path[moved:])
 	}
 	for _, k := range c.words.Unknown(release.Values, c.knows) {
-		u := validators.UnknownKey{Chart: k.Chart, Path: k.Path, Suggestion: k.Suggestion}
+		u := validators.UnusedValue{Chart: k.Chart, Path: k.Path, Suggestion: k.Suggestion}
 		u.Inline, u.From, _ = locate(k.Path, v, release)
-		verdict.UnknownKeys = append(verdict.UnknownKeys, u)
+		verdict.UnusedValues = append(verdict.UnusedValues, u)
 	}
 	slices.SortStableFunc(verdict.Violations, func(a, b validators.Violation) int {
 		return cmp.Or(cmp.Compare(a.Path.Pointer(), b.Path.Pointer()), cmp.Compare(a.Message, b.Message))

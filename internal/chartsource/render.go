@@ -102,8 +102,8 @@ func hasTemplates(c *chart.Chart) bool {
 	return len(c.Templates) > 0 || slices.ContainsFunc(c.Dependencies(), hasTemplates)
 }
 
-// Render implements validators.Chart.
-func (c *Chart) Render(ctx context.Context, r validators.Release) (*validators.Templated, validators.Presence, error) {
+// Template implements validators.Chart.
+func (c *Chart) Template(ctx context.Context, r validators.Release) (*validators.Templated, validators.Presence, error) {
 	if c.templates == nil {
 		return nil, validators.Unknown, errNoTemplates
 	}
@@ -445,12 +445,12 @@ func replaceWord(message, word, with string) string {
 }
 
 // deadKeys returns the keys without which the chart renders to the same; nil when that cannot be said.
-func (c *Chart) deadKeys(ctx context.Context, r *rendered, v validators.Values, of *values.Release) []validators.UnknownKey {
+func (c *Chart) deadKeys(ctx context.Context, r *rendered, v validators.Values, of *values.Release) []validators.UnusedValue {
 	candidates := c.words.Candidates(of.Values, c.knows)
 	if len(candidates) > maxDeadCandidates {
 		candidates = candidates[:maxDeadCandidates]
 	}
-	out := []validators.UnknownKey{}
+	out := []validators.UnusedValue{}
 	if len(candidates) == 0 {
 		return out
 	}
@@ -495,7 +495,7 @@ func (c *Chart) deadKeys(ctx context.Context, r *rendered, v validators.Values, 
 			return nil
 		}
 		if dead {
-			u := validators.UnknownKey{Chart: k.Chart, Path: k.Path, Suggestion: k.Suggestion}
+			u := validators.UnusedValue{Chart: k.Chart, Path: k.Path, Suggestion: k.Suggestion}
 			u.Inline, u.From, _ = locate(k.Path, v, of)
 			out = append(out, u)
 		}

@@ -34,7 +34,7 @@ func asRelease(t testing.TB, inline string, from ...validators.ValuesSource) val
 
 func mustRender(t testing.TB, c *chartsource.Chart, r validators.Release) *validators.Templated {
 	t.Helper()
-	out, presence, err := c.Render(t.Context(), r)
+	out, presence, err := c.Template(t.Context(), r)
 	if presence != validators.Present || err != nil {
 		t.Fatalf("the rendering is %s: %v", presence, err)
 	}
@@ -206,14 +206,14 @@ func TestRenderingsThatCannotBeHad(t *testing.T) {
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
-			out, presence, err := renderable(t, tc.files).Render(t.Context(), asRelease(t, tc.values, tc.from...))
+			out, presence, err := renderable(t, tc.files).Template(t.Context(), asRelease(t, tc.values, tc.from...))
 			if presence != validators.Unknown || err == nil || !strings.HasPrefix(err.Error(), tc.want) {
 				t.Fatalf("%v %s: %v", out, presence, err)
 			}
 		})
 	}
 	t.Run("a chart that was read for its values only", func(t *testing.T) {
-		_, presence, err := prepared(t, chartArchive(t, "app", "1.0.0", map[string]string{"templates/a.yaml": ""})).Render(t.Context(), asRelease(t, "{}"))
+		_, presence, err := prepared(t, chartArchive(t, "app", "1.0.0", map[string]string{"templates/a.yaml": ""})).Template(t.Context(), asRelease(t, "{}"))
 		if presence != validators.Unknown || err == nil {
 			t.Fatalf("%s: %v", presence, err)
 		}
@@ -225,7 +225,7 @@ func TestARenderingThatDoesNotEnd(t *testing.T) {
 	c := renderable(t, map[string]string{"templates/a.yaml": `{{ range until 10000 }}{{ range until 10000 }}{{ range until 10 }}{{ end }}{{ end }}{{ end }}`})
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
 	defer cancel()
-	_, presence, err := c.Render(ctx, asRelease(t, "{}"))
+	_, presence, err := c.Template(ctx, asRelease(t, "{}"))
 	if presence != validators.Unknown || !errors.Is(err, context.DeadlineExceeded) {
 		t.Fatalf("%s: %v", presence, err)
 	}

@@ -47,12 +47,12 @@ func checkUnknownKey(ctx context.Context, p *validators.Pass) error {
 		p.Unknown("the values for chart %s %s are not known: %v", chart.Name(), chart.Version(), err)
 		return nil
 	}
-	keys := verdict.UnknownKeys
+	keys := verdict.UnusedValues
 	// Templated tells what texts only hint at. What a schema refuses is not rendered.
 	if len(verdict.Violations) == 0 {
 		release := asInstalled(p.Object, values)
 		release.UnusedValues = true
-		if out, presence, _ := chart.Render(ctx, release); presence == validators.Present && out.UnusedValues != nil {
+		if out, presence, _ := chart.Template(ctx, release); presence == validators.Present && out.UnusedValues != nil {
 			keys = out.UnusedValues
 		}
 	}
@@ -67,7 +67,7 @@ func checkUnknownKey(ctx context.Context, p *validators.Pass) error {
 	return nil
 }
 
-func reportUnknownKey(p *validators.Pass, chart validators.Chart, k validators.UnknownKey) {
+func reportUnknownKey(p *validators.Pass, chart validators.Chart, k validators.UnusedValue) {
 	path := validators.NewPath("spec", "values")
 	switch {
 	case k.Inline:

@@ -262,7 +262,7 @@ func (t *trials) with(ctx context.Context, values validators.Values) (trial, boo
 	}
 	release := t.release
 	release.Values = values
-	out, presence, _ := t.chart.Render(ctx, release)
+	out, presence, _ := t.chart.Template(ctx, release)
 	if presence != validators.Present || out.Failure != nil {
 		return trial{}, false
 	}

@@ -102,7 +102,7 @@ func renderingOf(ctx context.Context, p *validators.Pass) (rendering, bool) {
 		}
 	}
 	r := rendering{chart: chart, release: asInstalled(p.Object, values)}
-	out, presence, err := chart.Render(ctx, r.release)
+	out, presence, err := chart.Template(ctx, r.release)
 	if presence != validators.Present {
 		p.Unknown("what chart %s %s renders is not known: %v", chart.Name(), chart.Version(), err)
 		return rendering{}, false
@@ -155,7 +155,7 @@ func Rendered(ctx context.Context, look validators.Lookup, o *unstructured.Unstr
 	if presence != validators.Present {
 		return nil
 	}
-	out, presence, _ := chart.Render(ctx, asInstalled(o, releaseValues(ctx, o, look)))
+	out, presence, _ := chart.Template(ctx, asInstalled(o, releaseValues(ctx, o, look)))
 	if presence != validators.Present || out.Failure != nil {
 		return nil
 	}
