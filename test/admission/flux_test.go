@@ -3,7 +3,6 @@ package admission_test
 import (
 	"errors"
 	"fmt"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -16,8 +15,8 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/flux-admission/flux-admission/test/chartrepo"
-	"github.com/flux-admission/flux-admission/test/env"
 	"github.com/flux-admission/flux-admission/test/flux"
+	"github.com/flux-admission/flux-admission/test/sharedinputs"
 	"github.com/flux-admission/flux-admission/test/writepath"
 )
 
@@ -333,19 +332,12 @@ func TestTargetNamespaceStaysThroughReapplies(t *testing.T) {
 	}
 }
 
-// The real release and the real chart of the evening that this project comes from; they lie beside a developer's checkout, not in it.
-func TestTheRealAirflowRelease(t *testing.T) {
-	root, err := env.Root()
-	if err != nil {
-		t.Fatal(err)
-	}
-	chart := filepath.Join(root, "..", "shared", "charts", "airflow-1.16.0")
-	bundle := filepath.Join(root, "..", "shared", "replay", "trees.bundle")
-	for _, p := range []string{chart, bundle} {
-		if _, err := os.Stat(p); err != nil {
-			t.Skipf("the real inputs are not here: %v", err)
-		}
-	}
+// A recorded release and the chart that it names: the webhook refuses the values before they were corrected, and allows
+// them after.
+func TestWebhook_RecordedAirflowRelease(t *testing.T) {
+	dir := sharedinputs.Dir(t)
+	chart := filepath.Join(dir, "charts", "airflow-1.16.0")
+	bundle := filepath.Join(dir, "replay", "trees.bundle")
 	setPolicy(t, deny, "")
 	server, err := chartrepo.Serve(t.TempDir(), chart)
 	if err != nil {
