@@ -59,10 +59,11 @@ generate: ## write everything that is generated
 	go run -C $(TOOLS)/generate .
 	go generate ./...
 
-lint: ## golangci-lint, and the Dockerfile's own linter
+lint: ## golangci-lint, the Dockerfile's own linter, and the list of words that are not used here
 	go build -C $(TOOLS)/golangci-lint -o $(CURDIR)/$(LINT) github.com/golangci/golangci-lint/v2/cmd/golangci-lint
 	$(LINT) run
 	go run -C $(TOOLS)/dockerlint . ../../../Dockerfile
+	go run ./$(TOOLS)/wordlint --report-only --counts 10
 
 verify: ## generated files are fresh, modules are tidy
 	go run -C $(TOOLS)/generate . --check
