@@ -28,7 +28,7 @@ import (
 // bench is what all tests of the package share.
 type bench struct {
 	cp         *controlplane.ControlPlane
-	gate       *env.Gate
+	gate       *env.Webhook
 	client     client.Client
 	repository *httptest.Server
 }

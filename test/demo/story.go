@@ -19,7 +19,7 @@ import (
 // story sends the objects and holds the answers against what is expected.
 type story struct {
 	cp            *controlplane.ControlPlane
-	gate          *env.Gate
+	gate          *env.Webhook
 	client        client.Client
 	out           io.Writer
 	repositoryURL string

@@ -7,8 +7,6 @@ import (
 	"regexp"
 	"strings"
 	"testing"
-
-	"github.com/flux-admission/flux-admission/test/env"
 )
 
 // The ways in which a policy treats a release without a verdict.
@@ -131,8 +129,8 @@ func TestARepositoryInTrouble(t *testing.T) {
 		}
 	}
 	t.Logf("onUnknown, trouble, verdict, words:%s", table.String())
-	said := shared.gate.Log()
-	events, err := shared.cp.AuditEvents()
+	said := shared.Webhook().Log()
+	events, err := shared.ControlPlane.AuditEvents()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -145,7 +143,7 @@ func TestARepositoryInTrouble(t *testing.T) {
 // review sends a release with wrong values whose chart comes from a repository in trouble. It returns how the gate counts the answer, and what it says.
 func review(t *testing.T, tc trouble, onUnknown string) (verdict, words string) {
 	t.Helper()
-	ns := namespace(t)
+	ns := shared.Namespace(t, "failures-")
 	if answer := write(t, "apply", tc.start(t, ns)); answer.Err != nil {
 		t.Fatal(answer.Err)
 	}
@@ -214,7 +212,7 @@ func keepsSecrets(t *testing.T, text string) {
 // What a slow source has is told to nobody who waits, but counted and logged, and known to the next review. A source that never answers is given up.
 func TestASlowSourceInTheEnd(t *testing.T) {
 	setPolicy(t, byDefault)
-	slow, never := namespace(t), namespace(t)
+	slow, never := shared.Namespace(t, "failures-"), shared.Namespace(t, "failures-")
 	repository := sound()
 	repository.index = slowly(repository.index)
 	for ns, s := range map[string]site{slow: repository, never: {index: silent}} {
@@ -247,7 +245,7 @@ func TestASlowSourceInTheEnd(t *testing.T) {
 		"that there is none":       regexp.MustCompile(`"Judged a release after its review".*"namespace":"` + never + `".*"verdict":"unknown".*HR001.*timeout awaiting response headers`),
 		"why a chart was not read": regexp.MustCompile(`"could not read a chart".* of HelmRepository ` + never + `/charts".*timeout awaiting response headers`),
 	} {
-		eventually(t, "the log says "+name, func() bool { return want.MatchString(shared.gate.Log()) })
+		eventually(t, "the log says "+name, func() bool { return want.MatchString(shared.Webhook().Log()) })
 	}
 	if answer := try(t, release(slow, bad)); answer.Err == nil || !strings.Contains(answer.Err.Error(), "/data/metadataConnection") {
 		t.Errorf("the next review of bad values: %s; want a refusal", answer)
@@ -255,7 +253,7 @@ func TestASlowSourceInTheEnd(t *testing.T) {
 	if answer := try(t, release(slow, good)); answer.Err != nil {
 		t.Errorf("the next review of good values: %s; want it allowed", answer)
 	}
-	keepsSecrets(t, shared.gate.Log())
+	keepsSecrets(t, shared.Webhook().Log())
 }
 
 // The address that a redirect leads to is refused for where it is, and for nothing else.
@@ -263,7 +261,7 @@ func TestARedirectToLoopbackIsFollowedWithTheFlag(t *testing.T) {
 	restart(t, "--charts-allow-local")
 	defer restart(t)
 	setPolicy(t, byDefault)
-	ns := namespace(t)
+	ns := shared.Namespace(t, "failures-")
 	elsewhere := serve(t, sound())
 	moved := func(w http.ResponseWriter, r *http.Request) { redirect(elsewhere+r.URL.Path)(w, r) }
 	if answer := write(t, "apply", source(ns, serve(t, site{moved, moved}), "")); answer.Err != nil {
@@ -277,16 +275,10 @@ func TestARedirectToLoopbackIsFollowedWithTheFlag(t *testing.T) {
 	}
 }
 
-// restart starts the gate anew at its address, with arguments added.
+// restart starts the webhook server again, with arguments added.
 func restart(t *testing.T, args ...string) {
 	t.Helper()
-	if err := shared.gate.Stop(); err != nil {
-		t.Fatal(err)
-	}
-	options := shared.options
-	options.Args = args
-	var err error
-	if shared.gate, err = env.Start(t.Context(), shared.cp, options); err != nil {
+	if err := shared.Webhook().Restart(t.Context(), args...); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -26,7 +26,7 @@ import (
 
 var shared struct {
 	cp     *controlplane.ControlPlane
-	gate   *env.Gate
+	gate   *env.Webhook
 	client client.Client
 }
 

@@ -42,7 +42,7 @@ const login, password = "reader", "let-me-in"
 
 var shared struct {
 	cp     *controlplane.ControlPlane
-	gate   *env.Gate
+	gate   *env.Webhook
 	client client.Client
 	// plain serves the chart over HTTP, private too with a login, secure over TLS, images as OCI.
 	plain, private, secure, images, artifacts *httptest.Server

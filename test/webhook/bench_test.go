@@ -11,8 +11,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// BenchmarkReapply applies a Kustomization again, as Flux does at every interval, with the webhooks registered and without, in turns, and reports
-// the median of each and their ratio: unchanged, which is not asked about, and changed, which is.
+// BenchmarkReapply applies a Kustomization again, as Flux does at every interval, with and without the webhooks in turns. It
+// reports both medians and their ratio, for an unchanged object, which is not sent to the webhooks, and for a changed one.
 func BenchmarkReapply(b *testing.B) {
 	ctx := b.Context()
 	o := kustomization("flux-system", "reapplied")
@@ -20,14 +20,14 @@ func BenchmarkReapply(b *testing.B) {
 		again := o.DeepCopy()
 		again.Object["spec"].(map[string]any)["path"] = path
 		start := time.Now()
-		if err := shared.client.Patch(ctx, again, client.Apply, client.FieldOwner("flux"), client.ForceOwnership); err != nil { //nolint:staticcheck // unstructured objects have no other way
+		if err := shared.Client.Patch(ctx, again, client.Apply, client.FieldOwner("flux"), client.ForceOwnership); err != nil { //nolint:staticcheck // unstructured objects have no other way
 			b.Fatal(err)
 		}
 		return time.Since(start)
 	}
 	apply("./x")
 	b.Cleanup(func() {
-		if err := shared.client.Delete(context.WithoutCancel(ctx), o); err != nil {
+		if err := shared.Client.Delete(context.WithoutCancel(ctx), o); err != nil {
 			b.Error(err)
 		}
 	})
@@ -60,7 +60,7 @@ func BenchmarkReapply(b *testing.B) {
 	}
 }
 
-// match switches the webhooks on and off by their namespace selector.
+// match enables or disables the webhooks by their namespace selector.
 func match(b *testing.B, on bool) {
 	b.Helper()
 	selector := &metav1.LabelSelector{}
@@ -70,20 +70,20 @@ func match(b *testing.B, on bool) {
 	key := client.ObjectKey{Name: "flux-admission"}
 	var v admissionregv1.ValidatingWebhookConfiguration
 	var m admissionregv1.MutatingWebhookConfiguration
-	if err := shared.client.Get(b.Context(), key, &v); err != nil {
+	if err := shared.Client.Get(b.Context(), key, &v); err != nil {
 		b.Fatal(err)
 	}
-	if err := shared.client.Get(b.Context(), key, &m); err != nil {
+	if err := shared.Client.Get(b.Context(), key, &m); err != nil {
 		b.Fatal(err)
 	}
 	beforeV, beforeM := client.MergeFrom(v.DeepCopy()), client.MergeFrom(m.DeepCopy())
 	v.Webhooks[0].NamespaceSelector, m.Webhooks[0].NamespaceSelector = selector, selector
-	if err := shared.client.Patch(b.Context(), &v, beforeV); err != nil {
+	if err := shared.Client.Patch(b.Context(), &v, beforeV); err != nil {
 		b.Fatal(err)
 	}
-	if err := shared.client.Patch(b.Context(), &m, beforeM); err != nil {
+	if err := shared.Client.Patch(b.Context(), &m, beforeM); err != nil {
 		b.Fatal(err)
 	}
-	// There is nothing to ask the API server whether it has seen it.
+	// The API server does not report when the change takes effect.
 	<-time.After(time.Second)
 }

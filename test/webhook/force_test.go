@@ -9,11 +9,11 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// TestADenialUnderForceDeletesNothing applies a mistake to a stored object as kustomize-controller does for a Kustomization with spec.force: a
-// denial that looked like a change of an immutable field would have the object deleted.
-func TestADenialUnderForceDeletesNothing(t *testing.T) {
+// TestWebhook_DenialUnderForce applies an invalid change to a stored object as kustomize-controller does for a Kustomization
+// with spec.force, which deletes the object if a denial looks like a change of an immutable field.
+func TestWebhook_DenialUnderForce(t *testing.T) {
 	stored := kustomization("flux-system", "forced")
-	if err := shared.client.Create(t.Context(), stored); err != nil {
+	if err := shared.Client.Create(t.Context(), stored); err != nil {
 		t.Fatal(err)
 	}
 	bad := kustomization("flux-system", "forced")
@@ -26,19 +26,19 @@ func TestADenialUnderForceDeletesNothing(t *testing.T) {
 	}
 	options := ssa.DefaultApplyOptions()
 	options.Force = true
-	manager := ssa.NewResourceManager(shared.client, nil, ssa.Owner{Field: "kustomize-controller", Group: "kustomize.toolkit.fluxcd.io"})
+	manager := ssa.NewResourceManager(shared.Client, nil, ssa.Owner{Field: "kustomize-controller", Group: "kustomize.toolkit.fluxcd.io"})
 	_, err := manager.ApplyAll(t.Context(), []*unstructured.Unstructured{bad}, options)
 	if err == nil || !strings.Contains(err.Error(), "PG001") {
 		t.Errorf("error %v; want a denial of PG001", err)
 	}
 	after := kustomization("flux-system", "forced")
-	if err := shared.client.Get(t.Context(), client.ObjectKeyFromObject(stored), after); err != nil {
+	if err := shared.Client.Get(t.Context(), client.ObjectKeyFromObject(stored), after); err != nil {
 		t.Fatalf("the stored object: %v", err)
 	}
 	if after.GetUID() != stored.GetUID() {
 		t.Error("the stored object was deleted and created anew")
 	}
-	if err := shared.client.Delete(t.Context(), after); err != nil {
+	if err := shared.Client.Delete(t.Context(), after); err != nil {
 		t.Error(err)
 	}
 }

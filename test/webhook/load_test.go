@@ -22,7 +22,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// load is admission going on in the background while something is replaced.
+// load is a stream of admissions in the background.
 type load struct {
 	direct, throughServer atomic.Int64
 
@@ -31,8 +31,9 @@ type load struct {
 	stop     func()
 }
 
-// startLoad sends reviews to the balancer at 200 a second, trusting what the webhook configuration says, and writes through the API server as fast
-// as it answers one writer: a good object that must be let through and a bad one that must be refused in our own words.
+// startLoad sends 200 reviews per second to the load balancer, trusting the CAs of the webhook configuration, and writes
+// through the API server as fast as it responds to one client: a good object, which must be allowed, and a bad one, which must
+// be denied by KS001.
 func startLoad(t *testing.T, refuses func() bool) *load {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -54,7 +55,7 @@ func (l *load) fail(format string, args ...any) {
 	l.failures = append(l.failures, time.Now().Format("15:04:05.000 ")+fmt.Sprintf(format, args...))
 }
 
-// end stops the load and reports what failed.
+// end stops the load and reports failures.
 func (l *load) end(t *testing.T, atLeast int64) {
 	t.Helper()
 	l.stop()
@@ -67,14 +68,14 @@ func (l *load) end(t *testing.T, atLeast int64) {
 		t.Error(f)
 	}
 	if l.direct.Load() < atLeast || l.throughServer.Load() == 0 {
-		t.Errorf("%d direct reviews and %d writes are too few to prove anything; want %d", l.direct.Load(), l.throughServer.Load(), atLeast)
+		t.Errorf("%d direct reviews and %d writes are too few; want at least %d", l.direct.Load(), l.throughServer.Load(), atLeast)
 	}
 }
 
-// roots are the CAs that the API server trusts: those in the webhook configuration.
+// roots returns the CAs that the API server trusts: those in the webhook configuration.
 func roots(ctx context.Context) (*x509.CertPool, error) {
 	var v admissionregv1.ValidatingWebhookConfiguration
-	if err := shared.client.Get(ctx, client.ObjectKey{Name: "flux-admission"}, &v); err != nil {
+	if err := shared.Client.Get(ctx, client.ObjectKey{Name: "flux-admission"}, &v); err != nil {
 		return nil, err
 	}
 	pool := x509.NewCertPool()
@@ -84,7 +85,8 @@ func roots(ctx context.Context) (*x509.CertPool, error) {
 	return pool, nil
 }
 
-// reviews sends 200 reviews a second over kept connections; every half second it begins anew, with the CAs that are published then.
+// reviews sends 200 reviews per second over persistent connections. Every half second it opens new ones, with the CAs that
+// are published by then.
 func (l *load) reviews(ctx context.Context) {
 	raw, err := kustomization("flux-system", "direct").MarshalJSON()
 	if err != nil {
@@ -138,7 +140,7 @@ func (l *load) reviews(ctx context.Context) {
 }
 
 func post(ctx context.Context, c *http.Client, body []byte) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "https://"+shared.balancer.address()+"/validate?timeout=5s", bytes.NewReader(body))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "https://"+shared.Address+"/validate?timeout=5s", bytes.NewReader(body))
 	if err != nil {
 		return err
 	}
@@ -150,7 +152,7 @@ func post(ctx context.Context, c *http.Client, body []byte) error {
 	defer func() { _ = resp.Body.Close() }()
 	data, err := io.ReadAll(resp.Body)
 	if err == nil && !bytes.Contains(data, []byte(`"uid":"direct","allowed":true}`)) {
-		err = fmt.Errorf("answer %d %s", resp.StatusCode, data)
+		err = fmt.Errorf("response %d %s", resp.StatusCode, data)
 	}
 	return err
 }
@@ -158,15 +160,15 @@ func post(ctx context.Context, c *http.Client, body []byte) error {
 // writes creates a good and a bad object, by dry-run, over and over.
 func (l *load) writes(ctx context.Context, refuses func() bool) {
 	for ctx.Err() == nil {
-		if err := shared.client.Create(ctx, kustomization("flux-system", "good"), client.DryRunAll); err != nil && ctx.Err() == nil {
+		if err := shared.Client.Create(ctx, kustomization("flux-system", "good"), client.DryRunAll); err != nil && ctx.Err() == nil {
 			l.fail("a good object: %v", err)
 		}
 		must := refuses()
-		err := shared.client.Create(ctx, kustomization("default", "bad"), client.DryRunAll)
+		err := shared.Client.Create(ctx, kustomization("default", "bad"), client.DryRunAll)
 		switch {
 		case ctx.Err() != nil:
 		case err == nil && must:
-			l.fail("a bad object was let through")
+			l.fail("a bad object was allowed")
 		case err != nil && !strings.Contains(err.Error(), "KS001"):
 			l.fail("a bad object: %v", err)
 		}

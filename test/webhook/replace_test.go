@@ -29,11 +29,11 @@ func pause(t *testing.T, d time.Duration) {
 	}
 }
 
-// TestACertificateIsRenewedUnderLoad runs for 30 seconds, in which the certificates of both gates are renewed several times and the CA is rotated once
-// by age and once by force, and demands that no admission fails.
-func TestACertificateIsRenewedUnderLoad(t *testing.T) {
+// TestWebhook_CertificateRenewal checks that no admission fails while the certificates of both webhook servers are renewed
+// several times and the CA is rotated, by age and by force.
+func TestWebhook_CertificateRenewal(t *testing.T) {
 	expiry := func() float64 {
-		n, err := shared.gates[0].Metric(t.Context(), "flux_admission_certificate_expiry_timestamp_seconds")
+		n, err := shared.Webhook().Metric(t.Context(), "flux_admission_certificate_expiry_timestamp_seconds")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -66,40 +66,40 @@ func TestACertificateIsRenewedUnderLoad(t *testing.T) {
 func ca(t *testing.T) string {
 	t.Helper()
 	var s corev1.Secret
-	if err := shared.client.Get(t.Context(), client.ObjectKey{Namespace: env.Namespace, Name: "flux-admission-ca"}, &s); err != nil {
+	if err := shared.Client.Get(t.Context(), client.ObjectKey{Namespace: env.Namespace, Name: "flux-admission-ca"}, &s); err != nil {
 		t.Fatal(err)
 	}
 	return string(s.Data["tls.crt"])
 }
 
-// rotate makes the CA's Secret look incomplete, which makes the gates sign a new one at once.
+// rotate makes the CA's Secret incomplete, so that the webhook servers issue a new CA at once.
 func rotate(t *testing.T) {
 	t.Helper()
 	s := &corev1.Secret{}
 	s.Namespace, s.Name = env.Namespace, "flux-admission-ca"
-	if err := shared.client.Patch(t.Context(), s, client.RawPatch("application/merge-patch+json", []byte(`{"data":{"ca.crt":""}}`))); err != nil {
+	if err := shared.Client.Patch(t.Context(), s, client.RawPatch("application/merge-patch+json", []byte(`{"data":{"ca.crt":""}}`))); err != nil {
 		t.Fatal(err)
 	}
 }
 
-// TestAPolicyIsReloadedUnderLoad switches the cluster's policy between refusing and recording, while objects are admitted.
-func TestAPolicyIsReloadedUnderLoad(t *testing.T) {
+// TestWebhook_PolicyReload switches the AdmissionPolicy between Enforce and AuditOnly while objects are admitted.
+func TestWebhook_PolicyReload(t *testing.T) {
 	var changing atomic.Bool
 	l := startLoad(t, func() bool { return !changing.Load() })
 	for range 3 {
 		changing.Store(true)
 		setMode(t, "AuditOnly")
 		took := until(t, func(err error) bool { return err == nil })
-		t.Logf("a bad object is let through %s after the policy was applied", took)
+		t.Logf("A bad object is allowed %s after the policy was applied", took)
 		setMode(t, "Enforce")
 		took = until(t, func(err error) bool { return err != nil && strings.Contains(err.Error(), "KS001") })
-		t.Logf("it is refused again after %s", took)
+		t.Logf("It is denied again after %s", took)
 		changing.Store(false)
 		pause(t, 500*time.Millisecond)
 	}
 	l.end(t, 300)
 	p := &unstructured.Unstructured{Object: map[string]any{"apiVersion": "flux-admission.dev/v1alpha1", "kind": "AdmissionPolicy", "metadata": map[string]any{"name": "default"}}}
-	if err := client.IgnoreNotFound(shared.client.Delete(t.Context(), p)); err != nil {
+	if err := client.IgnoreNotFound(shared.Client.Delete(t.Context(), p)); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -114,18 +114,19 @@ func setMode(t *testing.T, mode string) {
 		t.Fatal(err)
 	}
 	p := &unstructured.Unstructured{Object: map[string]any{"apiVersion": "flux-admission.dev/v1alpha1", "kind": "AdmissionPolicy", "metadata": map[string]any{"name": "default"}}}
-	if err := shared.client.Patch(t.Context(), p, client.RawPatch("application/apply-patch+yaml", data), client.FieldOwner("test"), client.ForceOwnership); err != nil {
+	if err := shared.Client.Patch(t.Context(), p, client.RawPatch("application/apply-patch+yaml", data), client.FieldOwner("test"), client.ForceOwnership); err != nil {
 		t.Fatal(err)
 	}
 }
 
-// until creates a bad object until ten answers in a row, of both gates that is, are as wanted, and returns how long that took.
+// until creates a bad object until ten responses in a row, thus of both webhook servers, are as wanted. It returns how long
+// that took.
 func until(t *testing.T, want func(error) bool) time.Duration {
 	t.Helper()
 	start := time.Now()
 	row := 0
 	err := wait.PollUntilContextTimeout(t.Context(), 20*time.Millisecond, time.Minute, true, func(ctx context.Context) (bool, error) {
-		if want(shared.client.Create(ctx, kustomization("default", "bad"), client.DryRunAll)) {
+		if want(shared.Client.Create(ctx, kustomization("default", "bad"), client.DryRunAll)) {
 			row++
 		} else {
 			row = 0
@@ -138,21 +139,15 @@ func until(t *testing.T, want func(error) bool) time.Duration {
 	return time.Since(start)
 }
 
-// TestAServerIsRestartedBehindTwoReplicas stops each gate in turn and starts it again, as a rollout does.
-func TestAServerIsRestartedBehindTwoReplicas(t *testing.T) {
+// TestWebhook_RollingRestart restarts each webhook server in turn, as a rollout does.
+func TestWebhook_RollingRestart(t *testing.T) {
 	l := startLoad(t, always)
-	for i := range shared.gates {
+	for _, w := range shared.Webhooks {
 		pause(t, time.Second)
-		if err := shared.gates[i].Stop(); err != nil {
+		if err := w.Restart(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		g, err := env.Start(t.Context(), shared.cp, shared.options[i])
-		if err != nil {
-			t.Fatal(err)
-		}
-		shared.gates[i] = g
-		shared.balancer.replace(i, g)
-		if err := shared.balancer.wait(t.Context(), 2); err != nil {
+		if err := shared.WaitBalanced(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -160,13 +155,12 @@ func TestAServerIsRestartedBehindTwoReplicas(t *testing.T) {
 	l.end(t, 500)
 }
 
-// TestAPolicyThatCannotBeUsedIsRefused asks the webhook for policies.
-func TestAPolicyThatCannotBeUsedIsRefused(t *testing.T) {
+func TestWebhook_InvalidPolicyIsDenied(t *testing.T) {
 	p := &unstructured.Unstructured{Object: map[string]any{
 		"apiVersion": "flux-admission.dev/v1alpha1", "kind": "AdmissionPolicy", "metadata": map[string]any{"name": "default"},
 		"spec": map[string]any{"mutations": map[string]any{"target-namespace": []any{map[string]any{"targetNamespace": "{ns}"}}}},
 	}}
-	err := shared.client.Create(t.Context(), p, client.DryRunAll)
+	err := shared.Client.Create(t.Context(), p, client.DryRunAll)
 	if err == nil || !strings.Contains(err.Error(), "policy.flux-admission.dev") || !strings.Contains(err.Error(), "{ns} is not a named group") || apierrors.IsInvalid(err) {
 		t.Errorf("error %v; want a refusal by the webhook that names the field", err)
 	}

@@ -1,0 +1,91 @@
+package env
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+
+	admissionregv1 "k8s.io/api/admissionregistration/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
+	"github.com/flux-admission/flux-admission/test/controlplane"
+)
+
+// Overlay is the kustomization whose manifests are installed.
+const Overlay = "manifests/overlays/self-managed"
+
+// buildTimeout is for a machine that is busy with other tests.
+const buildTimeout = 15 * time.Minute
+
+// Root returns the directory of the product's go.mod.
+func Root() (string, error) {
+	dir, err := os.Getwd()
+	if err != nil {
+		return "", err
+	}
+	for {
+		if _, err := os.Stat(filepath.Join(dir, "manifests", "base")); err == nil {
+			return dir, nil
+		}
+		parent := filepath.Dir(dir)
+		if parent == dir {
+			return "", errors.New("not inside the project: no manifests/base in this directory or above it")
+		}
+		dir = parent
+	}
+}
+
+// Build builds the binary in dir and returns its path.
+func Build(ctx context.Context, dir string) (string, error) {
+	root, err := Root()
+	if err != nil {
+		return "", err
+	}
+	ctx, cancel := context.WithTimeout(ctx, buildTimeout)
+	defer cancel()
+	path := filepath.Join(dir, "flux-admission")
+	cmd := exec.CommandContext(ctx, "go", "build", "-o", path, "./cmd/flux-admission")
+	cmd.Dir = root
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("building flux-admission: %w\n%s", err, out)
+	}
+	return path, nil
+}
+
+// install applies the project's manifests with strict validation. There is no network of pods here, so each webhook gets
+// the URL of address (host:port) in place of its Service. A failure policy that is not empty replaces that of every webhook.
+func install(
+	ctx context.Context, cp *controlplane.ControlPlane, address string, failurePolicy admissionregv1.FailurePolicyType,
+) error {
+	root, err := Root()
+	if err != nil {
+		return err
+	}
+	return cp.InstallManifests(ctx, filepath.Join(root, Overlay), func(o *unstructured.Unstructured) {
+		if strings.HasSuffix(o.GetKind(), "WebhookConfiguration") {
+			editWebhooks(o, address, failurePolicy)
+		}
+	})
+}
+
+func editWebhooks(o *unstructured.Unstructured, address string, failurePolicy admissionregv1.FailurePolicyType) {
+	webhooks, _, _ := unstructured.NestedSlice(o.Object, "webhooks")
+	for _, w := range webhooks {
+		hook, _ := w.(map[string]any)
+		config, _ := hook["clientConfig"].(map[string]any)
+		service, _ := config["service"].(map[string]any)
+		path, _ := service["path"].(string)
+		delete(config, "service")
+		config["url"] = "https://" + address + path
+		if failurePolicy != "" {
+			hook["failurePolicy"] = string(failurePolicy)
+		}
+	}
+	_ = unstructured.SetNestedSlice(o.Object, webhooks, "webhooks")
+}
