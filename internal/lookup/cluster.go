@@ -24,8 +24,6 @@ var namespaceGK = schema.GroupKind{Kind: "Namespace"}
 // Cluster is a Lookup over a live cluster. Namespaces, and the kinds that Watched has, come from informers, other objects from the API server, when they are
 // asked for: there is no cluster-wide watch on Secrets.
 type Cluster struct {
-	// Kinds knows kinds and their schemas; nil makes every kind Unknown.
-	Kinds Kinds
 	// Watched tells which kinds the cache has seen all objects of; nil for none.
 	Watched func(gk schema.GroupKind) bool
 
@@ -105,12 +103,9 @@ func (c *Cluster) Chart(ctx context.Context, ref validators.ChartRef) (validator
 	return c.charts.Resolve(ctx, c, ref)
 }
 
-// Kind implements validators.Lookup.
-func (c *Cluster) Kind(ctx context.Context, gk schema.GroupKind) (*validators.Kind, validators.Presence, error) {
-	if c.Kinds == nil {
-		return nil, validators.Unknown, errNoKinds
-	}
-	return c.Kinds.Kind(ctx, gk)
+// Kind implements validators.Lookup: no kind is known, because the API server validates objects against their schemas itself.
+func (c *Cluster) Kind(context.Context, schema.GroupKind) (*validators.Kind, validators.Presence, error) {
+	return nil, validators.Unknown, errNoKinds
 }
 
 // Build implements validators.Lookup: a cluster holds what was built last, not what will be.
