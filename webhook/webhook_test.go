@@ -171,7 +171,7 @@ var (
 )
 
 func finding(m *validators.Meta, at validators.Path, message string) *validators.Finding {
-	return &validators.Finding{Rule: m, Path: at, Message: message, Fix: "Write something else."}
+	return &validators.Finding{Diagnostic: validators.Diagnostic{Message: message, Fix: "Write something else."}, Rule: m, Path: at}
 }
 
 func TestWritesThatPassWhateverThePolicySays(t *testing.T) {

@@ -15,6 +15,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
+	"github.com/flux-admission/flux-admission/api/v1alpha1"
 	"github.com/flux-admission/flux-admission/internal/kindschema"
 	"github.com/flux-admission/flux-admission/internal/kustomization"
 	"github.com/flux-admission/flux-admission/internal/lookup"
@@ -57,11 +58,7 @@ func Run(ctx context.Context, rendered *kustomization.Result, o Options) (*repor
 	for _, p := range rendered.Problems {
 		e.problem(p)
 	}
-	files, err := fileTasks(rendered)
-	if err != nil {
-		return nil, err
-	}
-	all = append(all, files...)
+	all = append(all, fileTasks(rendered)...)
 	for _, orphan := range rendered.Unapplied {
 		if orphan.Under == nil {
 			all = append(all, orphanTask(orphan))
@@ -138,9 +135,9 @@ func clusterTasks(ctx context.Context, c *kustomization.Cluster, o Options) ([]t
 }
 
 // fileTasks are the files that have problems.
-func fileTasks(rendered *kustomization.Result) ([]task, error) {
+func fileTasks(rendered *kustomization.Result) []task {
 	var names []string
-	byFile := map[string][]validators.BuildProblem{}
+	byFile := map[string][]validators.Problem{}
 	for _, p := range rendered.Problems {
 		if problem, ok := p.ForRules(); ok {
 			if byFile[p.Position.File] == nil {
@@ -152,21 +149,23 @@ func fileTasks(rendered *kustomization.Result) ([]task, error) {
 	var out []task
 	for _, name := range names {
 		for _, problem := range byFile[name] {
-			o, err := validators.NewFile(name, []validators.BuildProblem{problem})
-			if err != nil {
-				return nil, err
-			}
-			s := subject{name: named(o), file: name, place: kustomization.Position(problem.Position)}
+			s := subject{name: fileObject(name), file: name, place: kustomization.Position(problem.Position)}
 			if object := objectAt(rendered, s.place); object != nil {
 				s.name = named(object.Unstructured)
 				if object.Kustomization != nil {
 					s.kustomization = object.Kustomization.Key.String()
 				}
 			}
-			out = append(out, task{s, validators.Request{Operation: validators.Create, Object: o}, &lookup.Memory{}})
+			file := &validators.File{Name: name, Problems: []validators.Problem{problem}}
+			out = append(out, task{s, validators.Request{Operation: validators.Create, File: file}, &lookup.Memory{}})
 		}
 	}
-	return out, nil
+	return out
+}
+
+// fileObject names a file in the place of an object, for reports.
+func fileObject(name string) report.Object {
+	return report.Object{APIVersion: v1alpha1.GroupVersion.String(), Kind: policy.FileKind, Name: name}
 }
 
 // objectAt returns the rendered object that is written at a place; nil when there is none.

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"slices"
 
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/labels"
 
 	"github.com/flux-admission/flux-admission/internal/lookup"
@@ -51,11 +50,15 @@ func (p *Policy) Review(ctx context.Context, r validators.Request, l validators.
 	if len(p.overrides) == 0 || len(result.Findings)+len(result.Skipped)+len(result.Errors) == 0 {
 		return p.Decide(result, nil)
 	}
-	ns, presence, err := l.Namespace(ctx, r.Object.GetNamespace())
+	namespace := ""
+	if r.Object != nil {
+		namespace = r.Object.GetNamespace()
+	}
+	ns, presence, err := l.Namespace(ctx, namespace)
 	if presence != validators.Present {
 		d := p.decide(result, nil, false)
 		if err == nil {
-			err = fmt.Errorf("namespace %s is %s", r.Object.GetNamespace(), presence)
+			err = fmt.Errorf("namespace %s is %s", namespace, presence)
 		}
 		for _, f := range result.Findings {
 			d.Unknown = append(d.Unknown, Judged{f.Rule, fmt.Sprintf("the labels of the namespace are not known, so the mildest action counts: %v", err), Audit, err})
@@ -82,7 +85,7 @@ func (p *Policy) decide(r validators.Result, namespaceLabels map[string]string, 
 		if p.ratchet && f.Preexisting {
 			action = atMost(action, Warn)
 		}
-		if e := p.exemption(f.Rule.Name, r.Object); e != nil {
+		if e := p.exemption(f.Rule.Name, r); e != nil {
 			d.Exempted = append(d.Exempted, Exempted{f, e.reason})
 			action = atMost(action, Audit)
 		}
@@ -106,14 +109,14 @@ func (p *Policy) decide(r validators.Result, namespaceLabels map[string]string, 
 			continue
 		}
 		// A rule that only warns about what it finds does not refuse what it cannot tell.
-		d.Unknown = append(d.Unknown, Judged{s.Rule, s.Reason, p.judge(atMost(p.rules[s.Rule.Name].onUnknown, action), s.Rule.Name, r.Object), s.Cause})
+		d.Unknown = append(d.Unknown, Judged{s.Rule, s.Reason, p.judge(atMost(p.rules[s.Rule.Name].onUnknown, action), s.Rule.Name, r), s.Cause})
 	}
 	for _, e := range r.Errors {
 		action := p.action(e.Rule.Name, namespaceLabels, labelsKnown)
 		if action == Off {
 			continue
 		}
-		d.Errors = append(d.Errors, Judged{e.Rule, e.Err.Error(), p.judge(atMost(p.onError, action), e.Rule.Name, r.Object), e.Err})
+		d.Errors = append(d.Errors, Judged{e.Rule, e.Err.Error(), p.judge(atMost(p.onError, action), e.Rule.Name, r), e.Err})
 	}
 	return d
 }
@@ -133,8 +136,8 @@ func (p *Policy) action(rule string, namespaceLabels map[string]string, labelsKn
 	return action
 }
 
-func (p *Policy) judge(action Action, rule string, o *unstructured.Unstructured) Action {
-	if p.exemption(rule, o) != nil {
+func (p *Policy) judge(action Action, rule string, r validators.Result) Action {
+	if p.exemption(rule, r) != nil {
 		action = atMost(action, Audit)
 	}
 	return p.cap(action)
@@ -148,19 +151,26 @@ func (p *Policy) cap(action Action) Action {
 	return action
 }
 
-// exemption returns the first exemption in force that takes the object out of the rule; nil when there is none.
-func (p *Policy) exemption(rule string, o *unstructured.Unstructured) *exemption {
+// exemption returns the first exemption in force that takes the object or file out of the rule; nil when there is none.
+func (p *Policy) exemption(rule string, r validators.Result) *exemption {
 	for i := range p.exemptions {
 		e := &p.exemptions[i]
-		if e.rules[rule] && e.matches(o) && (e.expires.IsZero() || p.clock().Before(e.expires)) {
+		if e.rules[rule] && e.matches(r) && (e.expires.IsZero() || p.clock().Before(e.expires)) {
 			return e
 		}
 	}
 	return nil
 }
 
-func (e *exemption) matches(o *unstructured.Unstructured) bool {
+// FileKind is the kind by which exemptions and reports name a file of a Git tree.
+const FileKind = "File"
+
+func (e *exemption) matches(r validators.Result) bool {
 	in := func(list []string, s string) bool { return len(list) == 0 || slices.Contains(list, s) }
+	if r.File != nil {
+		return in(e.kinds, FileKind) && in(e.namespaces, "") && in(e.names, r.File.Name) && (e.selector == nil || e.selector.Matches(labels.Set{}))
+	}
+	o := r.Object
 	return in(e.kinds, o.GetKind()) && in(e.namespaces, o.GetNamespace()) && in(e.names, o.GetName()) &&
 		(e.selector == nil || e.selector.Matches(labels.Set(o.GetLabels())))
 }

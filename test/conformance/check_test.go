@@ -76,8 +76,8 @@ func notATree(c *ruletest.Case) string {
 		return "in a tree everything can be read"
 	case c.Builds != nil || c.Request.Provenance != nil:
 		return "it says what a tree builds; see the trees of internal/check"
-	case c.Request.Object.GroupVersionKind() == validators.FileKind:
-		return "it stands for a file; see the trees of internal/check"
+	case c.Request.File != nil:
+		return "it is about a file; see the trees of internal/check"
 	}
 	return ""
 }

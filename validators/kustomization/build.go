@@ -11,11 +11,9 @@ import (
 
 var specPath = validators.NewPath("spec", "path")
 
-// reportProblems reports what is wrong with the Kustomization's build, of one kind, where it is written: in a file of its source, or in the Kustomization. About
-// tells the problems of the very object from those of another state of it; nil takes all.
-func reportProblems(ctx context.Context, p *validators.Pass, kind validators.ProblemKind, about func(validators.BuildProblem) bool,
-	each func(*validators.Finding, validators.BuildProblem),
-) {
+// reportProblems reports the problems of the Kustomization's build that accept accepts, each at its position: in a file of the source, or in the
+// Kustomization. Each is called with the finding of each problem.
+func reportProblems(ctx context.Context, p *validators.Pass, accept func(validators.Problem) bool, each func(*validators.Finding, validators.Problem)) {
 	build, presence, err := p.Lookup.Build(ctx, types.NamespacedName{Namespace: p.Object.GetNamespace(), Name: p.Object.GetName()})
 	if presence != validators.Present {
 		if presence == validators.Unknown {
@@ -24,7 +22,7 @@ func reportProblems(ctx context.Context, p *validators.Pass, kind validators.Pro
 		return
 	}
 	for _, problem := range build.Problems {
-		if problem.Kind != kind || about != nil && !about(problem) {
+		if !accept(problem) {
 			continue
 		}
 		at := problem.Path
@@ -32,7 +30,7 @@ func reportProblems(ctx context.Context, p *validators.Pass, kind validators.Pro
 			at = specPath
 		}
 		f := p.Report(at, nil, "%s", problem.Message)
-		f.Position, f.Related = problem.Position, problem.Other
+		f.Position, f.Related = problem.Position, problem.Related
 		if detail := strings.TrimSpace(problem.Detail); detail != "" && !strings.Contains(f.Message, detail) {
 			f.Message += " (" + firstLine(detail) + ")"
 		}

@@ -32,12 +32,16 @@ var PathMissing = &validators.Rule{
 
 func checkPath(ctx context.Context, p *validators.Pass) error {
 	written, _ := specPath.Lookup(p.Object.Object).(string)
-	reportProblems(ctx, p, validators.ProblemPath, func(problem validators.BuildProblem) bool { return problem.Name == written }, func(f *validators.Finding, problem validators.BuildProblem) {
+	// A problem of another path belongs to the stored state of the Kustomization.
+	accept := func(problem validators.Problem) bool {
+		return problem.Kind == validators.ProblemPathMissing && problem.Name == written
+	}
+	reportProblems(ctx, p, accept, func(f *validators.Finding, problem validators.Problem) {
 		f.Value = written
-		if problem.Near == "" {
+		if problem.Suggestion == "" {
 			return
 		}
-		near := "./" + problem.Near
+		near := "./" + problem.Suggestion
 		f.Fix = "Write path: " + near + ", if that is what was meant."
 		f.Edits = []validators.Edit{{Op: validators.EditReplace, Path: specPath, Value: near}}
 	})

@@ -30,9 +30,10 @@ var VariableUnset = &validators.Rule{
 		},
 	},
 	Check: func(ctx context.Context, p *validators.Pass) error {
-		reportProblems(ctx, p, validators.ProblemVariable, nil, func(f *validators.Finding, problem validators.BuildProblem) {
-			if problem.Near != "" {
-				f.Fix = fmt.Sprintf("There is a variable %s, if that is what was meant. %s", problem.Near, f.Fix)
+		accept := func(problem validators.Problem) bool { return problem.Kind == validators.ProblemVariableUnset }
+		reportProblems(ctx, p, accept, func(f *validators.Finding, problem validators.Problem) {
+			if problem.Suggestion != "" {
+				f.Fix = fmt.Sprintf("There is a variable %s, if that is what was meant. %s", problem.Suggestion, f.Fix)
 			}
 		})
 		return nil

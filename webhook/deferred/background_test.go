@@ -43,7 +43,7 @@ func TestALateVerdict(t *testing.T) {
 	}{
 		"the values turn out to be valid": {pending, policy.Decision{}, map[string]Verdict{"helm-values-schema": Valid}},
 		"the values turn out to be invalid": {
-			pending, policy.Decision{Deny: []*validators.Finding{{Rule: meta, Message: "no"}}}, map[string]Verdict{"helm-values-schema": Invalid},
+			pending, policy.Decision{Deny: []*validators.Finding{{Rule: meta, Diagnostic: validators.Diagnostic{Message: "no"}}}}, map[string]Verdict{"helm-values-schema": Invalid},
 		},
 		"there is still no verdict":                             {pending, undecided(errors.New("401")), map[string]Verdict{"helm-values-schema": Unknown}},
 		"what is unknown for another reason is not asked again": {undecided(errors.New("no permission")), policy.Decision{}, map[string]Verdict{}},

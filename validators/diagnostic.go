@@ -1,0 +1,69 @@
+package validators
+
+// Diagnostic is a message about a place, with what repairs it. Findings of rules and problems of files and builds are diagnostics.
+type Diagnostic struct {
+	// Message is what is wrong and where, for the person at the terminal: one sentence without a final period and without a value of a Secret.
+	Message string `json:"message"`
+	// Position is where in Git to look. In a Finding the zero value means the position of the field at Finding.Path.
+	Position Position `json:"position"`
+	// Related are further positions that belong to it, such as the first of two equal keys.
+	Related []Position `json:"related,omitempty"`
+	// Fix is what to write instead, in whole sentences.
+	Fix string `json:"fix,omitempty"`
+	// Edits are suggested edits that repair it mechanically; empty when a person has to choose.
+	Edits []Edit `json:"-"`
+}
+
+// ProblemKind is the kind of a Problem.
+type ProblemKind string
+
+// The kinds of problems of a Flux Kustomization.
+const (
+	// ProblemPathMissing: spec.path is not in the source. Name is the path as it is written, Suggestion is a path of the source, if one resembles it.
+	ProblemPathMissing ProblemKind = "path-missing"
+	// ProblemBuildFailed: kustomize refuses to build. Position is the file at fault, Detail is kustomize's own message.
+	ProblemBuildFailed ProblemKind = "build-failed"
+	// ProblemSpecInvalid: the Kustomization's own spec cannot be read, such as a list where a string belongs.
+	ProblemSpecInvalid ProblemKind = "spec-invalid"
+	// ProblemVariableUnset: a variable without a value and without a default; Name is the variable.
+	ProblemVariableUnset ProblemKind = "variable-unset"
+	// ProblemDecryptionMissing: an object is encrypted with SOPS, and its Kustomization has no spec.decryption.
+	ProblemDecryptionMissing ProblemKind = "decryption-missing"
+	// ProblemRemoteBase: a resource outside the tree was not evaluated; Name is its address.
+	ProblemRemoteBase ProblemKind = "remote-base"
+	// ProblemSourceUnknown: the source is neither the tree nor mapped to a directory; Name is the source. Reported once for each source.
+	ProblemSourceUnknown ProblemKind = "source-unknown"
+)
+
+// The kinds of problems of a file.
+const (
+	// ProblemDuplicateKey: a key is duplicated in a mapping; Name is the key, Related the position of the first.
+	ProblemDuplicateKey ProblemKind = "duplicate-key"
+	// ProblemNotYAML: the text does not parse.
+	ProblemNotYAML ProblemKind = "not-yaml"
+	// ProblemFileRefused: the file exceeds a limit (size, nesting, aliases) and was not read.
+	ProblemFileRefused ProblemKind = "file-refused"
+	// ProblemEntryPointMissing: something names a path of this tree as an entry point, and it does not exist.
+	ProblemEntryPointMissing ProblemKind = "entry-point-missing"
+)
+
+// Problem is one thing that is wrong with a file, or with what a Flux Kustomization builds, or that could not be evaluated.
+type Problem struct {
+	Diagnostic `json:",inline"`
+	Kind       ProblemKind `json:"kind"`
+	// Path is the field of the Kustomization concerned; empty when it is none of them.
+	Path Path `json:"-"`
+	// Detail is the message of the tool that failed; may be empty.
+	Detail string `json:"detail,omitempty"`
+	// Name is what Kind says it is.
+	Name string `json:"name,omitempty"`
+	// Suggestion is the nearest existing thing to what was written; empty when nothing resembles it.
+	Suggestion string `json:"suggestion,omitempty"`
+}
+
+// File is a file of a Git tree with the problems that reading it showed.
+type File struct {
+	// Name is relative to the tree's root, with slashes.
+	Name     string
+	Problems []Problem
+}
