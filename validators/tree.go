@@ -2,17 +2,6 @@ package validators
 
 import "k8s.io/apimachinery/pkg/types"
 
-// String returns file:line:column, as compilers write it, without the parts that are not known.
-func (p Position) String() string {
-	switch {
-	case p.Line == 0:
-		return p.File
-	case p.Column == 0:
-		return fmt.Sprintf("%s:%d", p.File, p.Line)
-	}
-	return fmt.Sprintf("%s:%d:%d", p.File, p.Line, p.Column)
-}
-
 // Provenance says how an object came to be in a Git tree.
 type Provenance struct {
 	// DeclaredNamespace is the namespace that the object's own file gives it; empty when it gives none or is not known.
