@@ -37,7 +37,7 @@ func projects() []project {
 }
 
 // Definitions returns the stock's index and its definitions by file name, as JSON without descriptions. The modules are those that the
-// test bench pins; those that are not in the module cache are downloaded.
+// test control plane pins; those that are not in the module cache are downloaded.
 func Definitions(ctx context.Context) ([]builtin.Entry, map[string][]byte, error) {
 	var index []builtin.Entry
 	defs := map[string][]byte{}
