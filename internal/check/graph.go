@@ -8,8 +8,8 @@ import (
 	"github.com/flux-admission/flux-admission/validators"
 )
 
-// draw adds a cluster's Kustomizations to the graph, each waiting for what it depends on and for the Kustomizations that apply it.
-func draw(g *report.Graph, c *kustomization.Cluster, findings []report.Finding) {
+// addToGraph adds a cluster's Kustomizations to the graph, with their dependencies and the Kustomizations that apply them.
+func addToGraph(g *report.Graph, c *kustomization.Cluster, findings []report.Finding) {
 	prefix := ""
 	if len(g.Nodes) > 0 {
 		prefix = c.Name + " "
@@ -59,7 +59,7 @@ func draw(g *report.Graph, c *kustomization.Cluster, findings []report.Finding) 
 	}
 }
 
-// reaches tells whether from depends on to, over any number of others.
+// reaches reports whether from depends on to, directly or through others.
 func reaches(c *kustomization.Cluster, from, to *kustomization.Kustomization, seen map[*kustomization.Kustomization]bool) bool {
 	if from == to {
 		return true

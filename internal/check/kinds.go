@@ -16,23 +16,23 @@ import (
 	"github.com/flux-admission/flux-admission/validators/helmrelease"
 )
 
-// knownKinds are Kubernetes' own, those whose definitions the tree applies or the user gives, and those that are built in.
-func knownKinds(ctx context.Context, c *kustomization.Cluster, look validators.Lookup, o Options) (*kindschema.Set, error) {
-	stock, err := builtin.New()
+// knownKinds returns the kinds of Kubernetes, of the definitions that the tree applies or that are given, and of the CRD catalog.
+func knownKinds(ctx context.Context, c *kustomization.Cluster, look validators.Lookup, given []Definition) (*kindschema.Set, error) {
+	catalog, err := builtin.New()
 	if err != nil {
-		return nil, fmt.Errorf("reading the schemas that are built in: %w", err)
+		return nil, fmt.Errorf("reading the CRD catalog: %w", err)
 	}
 	installed := chartDefinitions(ctx, look)
-	set, err := kindschema.NewSet(kindschema.Options{Fallback: stock, Complete: installsAll(ctx, c, look, o, installed)})
+	set, err := kindschema.NewSet(kindschema.Options{Fallback: catalog, Complete: installsAll(ctx, c, look, len(given)+len(installed))})
 	if err != nil {
-		return nil, fmt.Errorf("reading Kubernetes' own schemas: %w", err)
+		return nil, fmt.Errorf("reading the schemas of Kubernetes: %w", err)
 	}
 	for _, group := range fluxGroups() {
 		set.Assume(group)
 	}
 	for _, object := range c.Objects {
 		if object.GroupVersionKind().GroupKind() == kindschema.CustomResourceDefinition {
-			// A definition that cannot be used leaves its kind unknown.
+			// An invalid definition leaves its kind unknown.
 			_ = set.Add(object.Origin.File, object.Unstructured)
 		}
 	}
@@ -40,7 +40,7 @@ func knownKinds(ctx context.Context, c *kustomization.Cluster, look validators.L
 		// As above.
 		_ = set.Add(d.Origin, d.Object)
 	}
-	for _, d := range o.CRDs {
+	for _, d := range given {
 		if err := set.AddExternal(d.Origin, d.Object); err != nil {
 			return nil, err
 		}
@@ -48,7 +48,7 @@ func knownKinds(ctx context.Context, c *kustomization.Cluster, look validators.L
 	return set, nil
 }
 
-// fluxGroups are the API groups whose kinds are there before anything of the tree is applied: Flux's own, and the gate's.
+// fluxGroups returns the API groups whose kinds are installed before anything of the tree is applied: those of Flux, and this project's.
 func fluxGroups() []string {
 	return []string{
 		"source.toolkit.fluxcd.io", "kustomize.toolkit.fluxcd.io", "helm.toolkit.fluxcd.io", "notification.toolkit.fluxcd.io", "image.toolkit.fluxcd.io",
@@ -56,11 +56,11 @@ func fluxGroups() []string {
 	}
 }
 
-// installsAll tells whether all that may install a kind is known: then a kind that nothing installs is missing. A tree without any definition leaves them to
-// somebody else.
-func installsAll(ctx context.Context, c *kustomization.Cluster, look validators.Lookup, o Options, installed []Definition) bool {
+// installsAll reports whether everything that may install a kind is known, so that a kind that nothing installs is missing. A tree without any definition,
+// with no others, leaves them to somebody else.
+func installsAll(ctx context.Context, c *kustomization.Cluster, look validators.Lookup, others int) bool {
 	crds, presence, _ := look.List(ctx, kindschema.CustomResourceDefinition, "")
-	if presence != validators.Present || len(crds)+len(o.CRDs)+len(installed) == 0 {
+	if presence != validators.Present || len(crds)+others == 0 {
 		return false
 	}
 	for _, k := range c.Kustomizations {
@@ -74,7 +74,7 @@ func installsAll(ctx context.Context, c *kustomization.Cluster, look validators.
 	})
 }
 
-// chartDefinitions are the CustomResourceDefinitions that releases install, of charts that can be rendered.
+// chartDefinitions returns the CustomResourceDefinitions that releases install, as far as their charts can be templated.
 func chartDefinitions(ctx context.Context, look validators.Lookup) []Definition {
 	var out []Definition
 	releases, _, _ := look.List(ctx, flux.HelmRelease, "")

@@ -7,7 +7,7 @@ import (
 	"github.com/flux-admission/flux-admission/internal/lookup"
 )
 
-// resolver knows the charts of a case, and no others.
+// resolver returns a resolver of the charts of a case only.
 func resolver(t *testing.T, dir string) lookup.Charts {
 	t.Helper()
 	r, err := chartsource.New(chartsource.Options{Dirs: []string{dir}, Templates: true})

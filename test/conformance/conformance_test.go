@@ -1,5 +1,5 @@
-// Package parity_test holds the front ends to the same verdict: every case of every rule goes through the Suite and through an HTTP
-// AdmissionReview, and the findings must be the same.
+// Package conformance_test requires the same findings from every driver of the rules: every case of every rule goes through the Suite, through an HTTP
+// AdmissionReview and through the check of a Git tree.
 package conformance_test
 
 import (
@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/go-logr/logr"
+	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
 	admissionv1 "k8s.io/api/admission/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -31,43 +32,44 @@ import (
 	"github.com/flux-admission/flux-admission/webhook/webhookconfig"
 )
 
-func TestSuiteAndAdmissionReviewFindTheSame(t *testing.T) {
+// TestAdmissionReview sends each case to the webhook server. The causes of the response must be the findings of the suite.
+func TestAdmissionReview(t *testing.T) {
 	for _, rule := range allvalidators.Rules() {
 		if !rule.AtAdmission() {
-			continue // not asked at admission: the API server has put the object to its schema itself
+			continue
 		}
 		for _, c := range cases(t, rule) {
 			t.Run(rule.Name+"/"+c.Name, func(t *testing.T) {
 				look := c.Lookup(t, resolver)
 				request := c.Request
-				request.Admission = true // as the webhook asks
+				request.Admission = true // as the webhook sets it
 				found := c.Suite(t, rule).Evaluate(t.Context(), request, look)
-				want := make([]string, 0, len(found.Findings))
+				var want []string
 				for _, f := range found.Findings {
 					want = append(want, f.Path.String()+": "+f.Message)
 				}
-				answer := review(t, compile(t, c, rule), look, c.Request)
+				response := review(t, compile(t, c, rule), look, c.Request)
 				var got []string
-				if answer.Result != nil && answer.Result.Details != nil {
-					for _, cause := range answer.Result.Details.Causes {
+				if response.Result != nil && response.Result.Details != nil {
+					for _, cause := range response.Result.Details.Causes {
 						message, _, _ := strings.Cut(cause.Message, " ("+rule.ID)
 						got = append(got, cause.Field+": "+message)
 					}
 				}
 				slices.Sort(want)
 				slices.Sort(got)
-				// A write that changes nothing a rule reads is not judged at the door: the API server does not even ask.
+				// An update that changes no field that a rule reads is not evaluated: the match conditions do not send it to the webhook.
 				if c.Request.Old != nil && webhookconfig.Unchanged(c.Request.Object, c.Request.Old) {
-					if !answer.Allowed {
-						t.Errorf("an unchanged update is refused: %v", got)
+					if !response.Allowed {
+						t.Errorf("an update without changes is denied: %v", got)
 					}
 					return
 				}
-				if !slices.Equal(got, want) {
-					t.Errorf("the review finds\n%s\nthe suite\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+				if diff := cmp.Diff(want, got); diff != "" {
+					t.Errorf("findings (-suite +review):\n%s", diff)
 				}
-				if answer.Allowed != (len(want) == 0) {
-					t.Errorf("allowed: %t with %d findings", answer.Allowed, len(want))
+				if response.Allowed != (len(want) == 0) {
+					t.Errorf("allowed: %t with %d findings", response.Allowed, len(want))
 				}
 			})
 		}
@@ -87,26 +89,37 @@ func cases(t *testing.T, rule *validators.Rule) []*ruletest.Case {
 	return list
 }
 
-// compile makes a policy of the case's parameters in which the rule refuses everything it finds, old mistakes too.
-func compile(t *testing.T, c *ruletest.Case, rule *validators.Rule) *policy.Policy {
+// policyText returns a policy with the case's parameters that denies all findings of the rule, those of the stored object too. Other rules are off.
+func policyText(t *testing.T, c *ruletest.Case, rule *validators.Rule) []byte {
 	t.Helper()
+	rules := map[string]any{}
+	for _, other := range allvalidators.Rules() {
+		rules[other.Name] = map[string]any{"action": "Off"}
+	}
 	settings := map[string]any{}
 	if err := yaml.Unmarshal(c.Params, &settings); err != nil {
 		t.Fatal(err)
 	}
 	settings["action"] = "Deny"
+	rules[rule.Name] = settings
 	text, err := json.Marshal(map[string]any{
 		"apiVersion": "flux-admission.dev/v1alpha1", "kind": "AdmissionPolicy", "metadata": map[string]any{"name": "default"},
-		"spec": map[string]any{"ratchet": "Disabled", "rules": map[string]any{rule.Name: settings}},
+		"spec": map[string]any{"ratchet": "Disabled", "rules": rules},
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	parsed, err := policy.Parse(c.Name, text)
+	return text
+}
+
+// compile returns the compiled policy of policyText.
+func compile(t *testing.T, c *ruletest.Case, rule *validators.Rule) *policy.Policy {
+	t.Helper()
+	parsed, err := policy.Parse(c.Name, policyText(t, c, rule))
 	if err != nil {
 		t.Fatal(err)
 	}
-	suite, err := validators.NewSuite(rule)
+	suite, err := validators.NewSuite(allvalidators.Rules()...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -121,7 +134,7 @@ func compile(t *testing.T, c *ruletest.Case, rule *validators.Rule) *policy.Poli
 	return p
 }
 
-// review sends the request as an API server does and returns the answer.
+// review sends the request as an API server does and returns the response.
 func review(t *testing.T, p *policy.Policy, look validators.Lookup, r validators.Request) *admissionv1.AdmissionResponse {
 	t.Helper()
 	counts := metrics.New(prometheus.NewRegistry())

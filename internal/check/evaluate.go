@@ -1,0 +1,344 @@
+package check
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
+	"github.com/flux-admission/flux-admission/api/v1alpha1"
+	"github.com/flux-admission/flux-admission/internal/kindschema"
+	"github.com/flux-admission/flux-admission/internal/kustomization"
+	"github.com/flux-admission/flux-admission/internal/lookup"
+	"github.com/flux-admission/flux-admission/internal/policy"
+	"github.com/flux-admission/flux-admission/internal/report"
+	"github.com/flux-admission/flux-admission/validators"
+	"github.com/flux-admission/flux-admission/validators/flux"
+)
+
+// EvaluateOptions say how a tree is evaluated.
+type EvaluateOptions struct {
+	// Workers is how many objects are evaluated at a time; default: the number of processors.
+	Workers int
+	// Progress is called from several goroutines after each object with how many of all are done; nil for nobody.
+	Progress func(done, all int)
+	// Found is called for every finding on a built object, in no order but one at a time; nil for nobody.
+	Found func(*kustomization.Object, *validators.Finding)
+}
+
+// Evaluate evaluates every object of the tree and reports the findings. An error means that nothing could be evaluated.
+func (t *Tree) Evaluate(ctx context.Context, o EvaluateOptions) (*report.Report, error) {
+	r := &report.Report{Rules: t.Policy.Evaluated()}
+	r.Summary.Files = t.Built.Files
+	e := &evaluation{tree: t, report: r, options: o, reported: map[string]bool{}, missing: map[string]map[string]bool{}}
+	for _, p := range t.Built.Problems {
+		e.problem(p)
+	}
+	all := fileTasks(t.Built)
+	for _, unapplied := range t.Built.Unapplied {
+		if unapplied.Under == nil {
+			all = append(all, unappliedTask(unapplied))
+		}
+	}
+	for _, c := range t.Built.Clusters {
+		tasks, err := t.clusterTasks(ctx, c)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, tasks...)
+		r.Summary.Kustomizations += len(c.Kustomizations)
+		r.Summary.Objects += len(tasks)
+		for _, k := range c.Kustomizations {
+			for _, p := range k.Problems {
+				e.problem(p)
+			}
+		}
+	}
+	if err := e.run(ctx, all); err != nil {
+		return nil, err
+	}
+	e.reportMissing()
+	for _, c := range t.Built.Clusters {
+		addToGraph(&r.Graph, c, r.Findings)
+	}
+	r.Normalize()
+	return r, nil
+}
+
+// task is one object to evaluate, and how the report names it.
+type task struct {
+	subject
+	request validators.Request
+	look    validators.Lookup
+}
+
+// subject is what findings are about: a built object, a file, or an object that nothing applies.
+type subject struct {
+	name          report.Object
+	kustomization string
+	file          string
+	// built is nil for a file and for an object that nothing applies; position is set for these only.
+	built    *kustomization.Object
+	position kustomization.Position
+}
+
+// clusterTasks returns a task for each object of a cluster.
+func (t *Tree) clusterTasks(ctx context.Context, c *kustomization.Cluster) ([]task, error) {
+	look := c.Lookup(t.charts)
+	kinds, err := knownKinds(ctx, c, look, t.definitions)
+	if err != nil {
+		return nil, err
+	}
+	look = lookup.WithKinds(look, kinds)
+	var out []task
+	for _, object := range c.Objects {
+		// Objects of a remote cluster are not this cluster's. Objects that the entry point implies have no position in Git, except for the position of
+		// what an implied Kustomization builds.
+		if object.Kustomization != nil && object.Kustomization.RemoteCluster() || object.Origin.Implied && object.GroupVersionKind().GroupKind() != flux.Kustomization {
+			continue
+		}
+		s := subject{name: nameOf(object.Unstructured), file: object.Origin.File, built: object}
+		from := &validators.Provenance{DeclaredNamespace: object.DeclaredNamespace()}
+		if object.Kustomization != nil {
+			from.Kustomization = object.Kustomization.Key
+			s.kustomization = object.Kustomization.Key.String()
+		}
+		out = append(out, task{s, validators.Request{
+			Operation: validators.Create, Object: object.Unstructured, Unresolved: object.Unknown, Provenance: from,
+		}, look})
+	}
+	return out, nil
+}
+
+// fileTasks returns a task for each problem of a file.
+func fileTasks(built *kustomization.Result) []task {
+	var names []string
+	byFile := map[string][]validators.Problem{}
+	for _, p := range built.Problems {
+		if problem, ok := p.ForRules(); ok {
+			if byFile[p.Position.File] == nil {
+				names = append(names, p.Position.File)
+			}
+			byFile[p.Position.File] = append(byFile[p.Position.File], problem)
+		}
+	}
+	var out []task
+	for _, name := range names {
+		for _, problem := range byFile[name] {
+			s := subject{name: fileObject(name), file: name, position: kustomization.Position(problem.Position)}
+			if object := objectAt(built, s.position); object != nil {
+				s.name = nameOf(object.Unstructured)
+				if object.Kustomization != nil {
+					s.kustomization = object.Kustomization.Key.String()
+				}
+			}
+			file := &validators.File{Name: name, Problems: []validators.Problem{problem}}
+			out = append(out, task{s, validators.Request{Operation: validators.Create, File: file}, &lookup.Memory{}})
+		}
+	}
+	return out
+}
+
+// fileObject names a file in the place of an object, for reports.
+func fileObject(name string) report.Object {
+	return report.Object{APIVersion: v1alpha1.GroupVersion.String(), Kind: policy.FileKind, Name: name}
+}
+
+// objectAt returns the built object whose source is at a position; nil when there is none.
+func objectAt(built *kustomization.Result, position kustomization.Position) *kustomization.Object {
+	var best *kustomization.Object
+	line := -1
+	for _, c := range built.Clusters {
+		for _, o := range c.Objects {
+			if o.Origin.File != position.File || o.Origin.Generated {
+				continue
+			}
+			if own := o.Locate(nil).Own(); own.Line <= position.Line && own.Line > line {
+				best, line = o, own.Line
+			}
+		}
+	}
+	return best
+}
+
+func unappliedTask(u *kustomization.Orphan) task {
+	o := &unstructured.Unstructured{Object: map[string]any{
+		"apiVersion": u.Group + "/" + u.Version, "kind": u.Kind, "metadata": map[string]any{"name": u.Name},
+	}}
+	if u.Namespace != "" {
+		o.SetNamespace(u.Namespace)
+	}
+	return task{
+		subject{name: nameOf(o), file: u.Position.File, position: u.Position},
+		validators.Request{
+			Operation: validators.Create, Object: o, Provenance: &validators.Provenance{Unapplied: true, ReferencedBy: u.Kustomization},
+		},
+		&lookup.Memory{},
+	}
+}
+
+// evaluation collects the policy's decision on each object.
+type evaluation struct {
+	tree    *Tree
+	options EvaluateOptions
+	report  *report.Report
+	// reported are the problems and reasons that the report has already.
+	reported map[string]bool
+	// missing are the names of missing inputs, by what they are.
+	missing map[string]map[string]bool
+}
+
+// run evaluates the tasks several at a time, and reports them in their order.
+func (e *evaluation) run(ctx context.Context, all []task) error {
+	workers := e.options.Workers
+	if workers <= 0 {
+		workers = runtime.GOMAXPROCS(0)
+	}
+	decisions := make([]policy.Decision, len(all))
+	var next, done atomic.Int64
+	var running sync.WaitGroup
+	for range min(workers, len(all)) {
+		running.Go(func() {
+			for i := next.Add(1) - 1; int(i) < len(all) && ctx.Err() == nil; i = next.Add(1) - 1 {
+				decisions[i] = e.tree.Policy.Review(ctx, all[i].request, all[i].look)
+				if n := done.Add(1); e.options.Progress != nil {
+					e.options.Progress(int(n), len(all))
+				}
+			}
+		})
+	}
+	running.Wait()
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("checking objects, %d of %d done: %w", done.Load(), len(all), err)
+	}
+	for i, t := range all {
+		e.add(t.subject, decisions[i])
+	}
+	return nil
+}
+
+func (e *evaluation) add(s subject, d policy.Decision) {
+	r := e.report
+	first := len(r.Findings)
+	for _, list := range []struct {
+		action   validators.Action
+		findings []*validators.Finding
+	}{{policy.Deny, d.Deny}, {policy.Warn, d.Warn}, {policy.Audit, d.Audit}} {
+		for _, f := range list.findings {
+			r.Findings = append(r.Findings, e.finding(s, f, list.action))
+			if e.options.Found != nil && s.built != nil {
+				e.options.Found(s.built, f)
+			}
+		}
+	}
+	for _, x := range d.Exempted {
+		i := slices.IndexFunc(r.Findings[first:], func(f report.Finding) bool {
+			return f.ID == x.Finding.Rule.ID && f.Path == x.Finding.Path.String() && f.Message == x.Finding.Message
+		})
+		if i >= 0 {
+			r.Findings[first+i].Suppressed = &report.Suppression{By: report.ByException, Reason: x.Reason}
+		}
+	}
+	e.skipped(s, d.Unknown, true)
+	e.skipped(s, d.Skipped, false)
+	for _, j := range d.Errors {
+		r.Errors = append(r.Errors, report.Error{Rule: j.Rule.Name, ID: j.Rule.ID, Object: &s.name, File: s.file, Message: j.Reason})
+	}
+}
+
+// skipped reports each reason once, however many objects it prevents from being evaluated.
+func (e *evaluation) skipped(s subject, list []policy.Judged, unknown bool) {
+	for _, j := range list {
+		if input, ok := errors.AsType[*validators.MissingInput](j.Cause); ok {
+			if e.missing[input.What] == nil {
+				e.missing[input.What] = map[string]bool{}
+			}
+			e.missing[input.What][input.Name] = true
+			continue
+		}
+		if key := j.Rule.ID + j.Reason; !e.reported[key] {
+			e.reported[key] = true
+			e.report.Skipped = append(e.report.Skipped, report.Skipped{Rule: j.Rule.Name, ID: j.Rule.ID, Object: &s.name, Reason: j.Reason, Unknown: unknown})
+		}
+	}
+}
+
+// missingText returns what cannot be checked without an input, and the flag that gives it.
+func missingText(what string) (text, remedy string) {
+	switch what {
+	case missingChart:
+		return "the values of releases were not checked against charts that are not available", "use --charts DIR or --fetch-charts"
+	case kindschema.CustomResourceDefinition.Kind:
+		return "objects of kinds without a CustomResourceDefinition in the tree were checked only as far as their kind is known", "use --crds DIR"
+	}
+	return "the " + what + " is missing", ""
+}
+
+// reportMissing reports the missing inputs, once for each sort.
+func (e *evaluation) reportMissing() {
+	for _, what := range slices.Sorted(maps.Keys(e.missing)) {
+		text, remedy := missingText(what)
+		names := slices.Sorted(maps.Keys(e.missing[what]))
+		reason := fmt.Sprintf("%s (%d): %s", text, len(names), strings.Join(names, ", "))
+		if remedy != "" {
+			reason += "; " + remedy
+		}
+		e.report.Skipped = append(e.report.Skipped, report.Skipped{Reason: reason, Unknown: true})
+	}
+}
+
+func (e *evaluation) finding(s subject, f *validators.Finding, action validators.Action) report.Finding {
+	out := report.Finding{
+		Rule: f.Rule.Name, ID: f.Rule.ID, Severity: f.Rule.Severity, Action: action, Object: s.name, Kustomization: s.kustomization,
+		Message: f.Message, Fix: f.Fix, Fixable: len(f.Edits) > 0, Key: f.Key,
+	}
+	position := s.position
+	if s.built != nil {
+		out.Path = f.Path.String()
+		at := s.built.Locate(f.Path)
+		position = at.Position
+		for _, related := range at.Others {
+			out.Related = append(out.Related, report.Position{File: related.Position.File, Line: related.Position.Line, Column: related.Position.Column, Note: string(related.Role)})
+		}
+	}
+	if f.Position.File != "" {
+		if own := position; own.File != "" && own != kustomization.Position(f.Position) && s.built != nil {
+			out.Related = append(out.Related, report.Position{File: own.File, Line: own.Line, Column: own.Column})
+		}
+		position = kustomization.Position(f.Position)
+	}
+	for _, related := range f.Related {
+		out.Related = append(out.Related, report.Position{File: related.File, Line: related.Line, Column: related.Column})
+	}
+	out.File, out.Line, out.Column = position.File, position.Line, position.Column
+	if e.tree.Grouped(f.Rule.Name) {
+		out.Fold = f.Rule.Name
+	}
+	return out
+}
+
+func nameOf(o *unstructured.Unstructured) report.Object {
+	return report.Object{APIVersion: o.GetAPIVersion(), Kind: o.GetKind(), Namespace: o.GetNamespace(), Name: o.GetName()}
+}
+
+// problem reports a problem of the build that is no rule's: one that leaves something unknown as skipped, others as errors.
+func (e *evaluation) problem(p *kustomization.Problem) {
+	if _, ok := p.ForRules(); ok && p.Kind != kustomization.DecryptionMissing || e.reported[p.String()] {
+		return
+	}
+	e.reported[p.String()] = true
+	switch p.Kind {
+	case kustomization.RemoteBase, kustomization.SourceUnknown, kustomization.DecryptionMissing:
+		e.report.Skipped = append(e.report.Skipped, report.Skipped{File: p.Position.File, Line: p.Position.Line, Reason: p.Message, Unknown: true})
+	case kustomization.PathMissing, kustomization.BuildFailed, kustomization.VariableUnset, kustomization.SpecInvalid, kustomization.DuplicateKey,
+		kustomization.NotYAML, kustomization.FileRefused, kustomization.EntryPointMissing:
+		e.report.Errors = append(e.report.Errors, report.Error{File: p.Position.File, Line: p.Position.Line, Column: p.Position.Column, Message: p.Message})
+	}
+}

@@ -1,0 +1,130 @@
+package check
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/flux-admission/flux-admission/internal/check/variables"
+	"github.com/flux-admission/flux-admission/internal/kustomization"
+	"github.com/flux-admission/flux-admission/internal/lookup"
+	"github.com/flux-admission/flux-admission/internal/policy"
+)
+
+// StandardInput is the path of manifests that are read from Input.Stdin.
+const StandardInput = "-"
+
+// maxStdin bounds what is read from standard input, in bytes.
+const maxStdin = 256 << 20
+
+// Input is what is checked, and with which charts, definitions, variables and policy. Errors about a field name the command's flag for it.
+type Input struct {
+	// Path is the root of a Git tree, a directory or file of plain manifests, or StandardInput.
+	Path string
+	// Stdin is read for StandardInput.
+	Stdin io.Reader
+	// EntryPoints are the directories of Flux entry points, relative to Path; they are found if there are none.
+	EntryPoints []string
+	// Charts are directories with Helm charts and chart archives.
+	Charts []string
+	// FetchCharts fetches charts that are in none of these directories from their repositories.
+	FetchCharts bool
+	// CRDs are files and directories with CustomResourceDefinitions that the tree does not apply.
+	CRDs []string
+	// Variables are NAME=VALUE pairs that take precedence over those of VariablesFiles.
+	Variables, VariablesFiles []string
+	// Sources are NAME=DIR pairs: the directories with the content of other sources.
+	Sources []string
+	// Policy is the file with the AdmissionPolicy; default: the tree's own, or the default policy.
+	Policy string
+	// AllowRemoteBases lets kustomizations fetch remote resources.
+	AllowRemoteBases bool
+}
+
+// Tree is a built tree with the policy, charts and definitions to evaluate it with.
+type Tree struct {
+	// Built is what Flux would apply, with the policy's mutations.
+	Built *kustomization.Result
+	// Policy decides what is done about findings.
+	Policy *policy.Policy
+
+	charts      lookup.Charts
+	definitions []Definition
+	// grouped is the name of the rule whose findings are reported as one; empty for none.
+	grouped string
+	close   func()
+}
+
+// Load builds the tree, chooses the policy and applies the policy's mutations. The caller must close the tree.
+func Load(ctx context.Context, in Input) (*Tree, error) {
+	t := &Tree{close: func() {}}
+	var err error
+	if t.definitions, err = readDefinitions(in.CRDs); err != nil {
+		return nil, err
+	}
+	rebuild, err := t.build(ctx, in)
+	if err != nil {
+		return nil, err
+	}
+	if t.Policy, t.grouped, err = choosePolicy(in.Policy, t.Built); err != nil {
+		return nil, err
+	}
+	mutated, err := mutate(ctx, t.Built, t.Policy)
+	if err != nil {
+		return nil, err
+	}
+	if len(mutated) > 0 {
+		if err := rebuild(mutated); err != nil {
+			return nil, err
+		}
+	}
+	if t.charts, t.close, err = openCharts(in); err != nil {
+		return nil, err
+	}
+	return t, nil
+}
+
+// Close releases the charts that were read.
+func (t *Tree) Close() { t.close() }
+
+// Grouped reports whether the findings of a rule are reported as one because most repositories break the rule on purpose.
+func (t *Tree) Grouped(rule string) bool { return rule != "" && rule == t.grouped }
+
+// build builds what is at the input's path. The function that it returns builds it again with mutated objects, which may change what Kustomizations build.
+func (t *Tree) build(ctx context.Context, in Input) (rebuild func(mutations) error, err error) {
+	vars, err := variables.Read(in.VariablesFiles, in.Variables)
+	if err != nil {
+		return nil, err
+	}
+	sources, err := variables.Pairs(in.Sources)
+	if err != nil {
+		return nil, fmt.Errorf("--source %w", err)
+	}
+	// Plain manifests have no Kustomizations.
+	plain := func(mutations) error { return nil }
+	if in.Path == StandardInput {
+		data, err := io.ReadAll(io.LimitReader(in.Stdin, maxStdin+1))
+		if err != nil {
+			return nil, fmt.Errorf("reading standard input: %w", err)
+		}
+		if len(data) > maxStdin {
+			return nil, fmt.Errorf("standard input is larger than %d bytes", maxStdin)
+		}
+		t.Built = kustomization.Stream(data, "stdin", kustomization.Limits{})
+		return plain, nil
+	}
+	options := kustomization.Options{
+		Root: in.Path, EntryPoints: in.EntryPoints, Vars: vars, Sources: sources, AllowRemoteBases: in.AllowRemoteBases,
+	}
+	t.Built, err = kustomization.Tree(ctx, options)
+	if errors.Is(err, kustomization.ErrNoEntryPoint) {
+		t.Built, err = kustomization.Manifests(ctx, in.Path, kustomization.Limits{})
+		return plain, err
+	}
+	return func(m mutations) (err error) {
+		options.Amend = m.of
+		t.Built, err = kustomization.Tree(ctx, options)
+		return err
+	}, err
+}

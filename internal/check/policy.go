@@ -1,0 +1,85 @@
+package check
+
+import (
+	"fmt"
+	"os"
+
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+
+	"github.com/flux-admission/flux-admission/api/v1alpha1"
+	"github.com/flux-admission/flux-admission/internal/kustomization"
+	"github.com/flux-admission/flux-admission/internal/policy"
+	"github.com/flux-admission/flux-admission/mutators"
+	allmutators "github.com/flux-admission/flux-admission/mutators/all"
+	"github.com/flux-admission/flux-admission/validators"
+	allvalidators "github.com/flux-admission/flux-admission/validators/all"
+)
+
+// Policy returns the policy of a file; with the file "", the default policy as check uses it for a tree without an AdmissionPolicy.
+func Policy(file string) (*policy.Policy, error) {
+	p, _, err := choosePolicy(file, &kustomization.Result{})
+	return p, err
+}
+
+// choosePolicy returns the policy to check with: the file's, the tree's own, or the default one. With the last, the rule on namespaces only warns and its
+// findings are grouped, because many repositories use other namespaces on purpose.
+func choosePolicy(file string, built *kustomization.Result) (compiled *policy.Policy, grouped string, err error) {
+	var parsed *v1alpha1.AdmissionPolicy
+	switch own := policyOf(built); {
+	case file != "":
+		data, err := os.ReadFile(file)
+		if err != nil {
+			return nil, "", fmt.Errorf("--policy: %w", err)
+		}
+		if parsed, err = policy.Parse(file, data); err != nil {
+			return nil, "", err
+		}
+	case own != nil:
+		data, err := own.MarshalJSON()
+		if err != nil {
+			return nil, "", fmt.Errorf("reading the tree's AdmissionPolicy: %w", err)
+		}
+		if parsed, err = policy.ParseObject(data); err != nil {
+			return nil, "", fmt.Errorf("%s: %w", own.Origin.File, err)
+		}
+	default:
+		if parsed, err = policy.Shipped(); err != nil {
+			return nil, "", err
+		}
+		grouped = "kustomization-namespace"
+		parsed.Spec.Rules[grouped] = apiextensionsv1.JSON{Raw: []byte(`{"action": "Warn"}`)}
+		// At admission these only warn, because objects arrive one after the other; a tree is complete.
+		for _, rule := range []string{
+			"kustomization-dependency-missing", "source-missing", "helm-dependency-missing", "kustomization-dependency-cycle", "helm-dependency-cycle",
+		} {
+			parsed.Spec.Rules[rule] = apiextensionsv1.JSON{Raw: []byte(`{"action": "Deny"}`)}
+		}
+	}
+	compiled, err = compile(parsed)
+	return compiled, grouped, err
+}
+
+func compile(parsed *v1alpha1.AdmissionPolicy) (*policy.Policy, error) {
+	rules, err := validators.NewSuite(allvalidators.Rules()...)
+	if err != nil {
+		return nil, fmt.Errorf("building the suite of rules: %w", err)
+	}
+	mutations, err := mutators.NewSet(allmutators.Mutators()...)
+	if err != nil {
+		return nil, fmt.Errorf("building the set of mutators: %w", err)
+	}
+	return policy.Compile(parsed, rules, mutations, nil)
+}
+
+// policyOf returns the AdmissionPolicy that the tree applies; nil when it applies none.
+func policyOf(built *kustomization.Result) *kustomization.Object {
+	for _, c := range built.Clusters {
+		for _, o := range c.Objects {
+			gvk := o.GroupVersionKind()
+			if gvk.Group == v1alpha1.GroupVersion.Group && gvk.Kind == v1alpha1.Kind && o.GetName() == v1alpha1.Name {
+				return o
+			}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,105 @@
+// Package revision reads revisions of a Git work tree by calling git.
+package revision
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+)
+
+// Resolve returns the commit of a revision in the work tree that dir is in.
+func Resolve(ctx context.Context, dir, revision string) (commit string, err error) {
+	if strings.HasPrefix(revision, "-") {
+		return "", fmt.Errorf("%q is not a revision", revision)
+	}
+	out, err := git(ctx, dir, "rev-parse", "--verify", "--quiet", revision+"^{commit}")
+	if err != nil {
+		return "", fmt.Errorf("%s has no revision %s; fetch it, or name an existing one: %w", dir, revision, err)
+	}
+	return strings.TrimSpace(string(out)), nil
+}
+
+// ChangedFiles returns the files below dir, relative to it and with slashes, that differ from a commit, untracked ones included.
+func ChangedFiles(ctx context.Context, dir, commit string) (map[string]bool, error) {
+	changed := map[string]bool{}
+	for _, args := range [][]string{
+		{"diff", "--name-only", "--relative", "-z", "--no-renames", commit, "--", "."},
+		{"ls-files", "--others", "--exclude-standard", "-z", "--", "."},
+	} {
+		out, err := git(ctx, dir, args...)
+		if err != nil {
+			return nil, err
+		}
+		for name := range strings.SplitSeq(string(out), "\x00") {
+			changed[name] = true
+		}
+	}
+	return changed, nil
+}
+
+// Export writes the regular files that a commit has below dir to the directory to, which must exist. Symbolic links are left out, as Flux does.
+func Export(ctx context.Context, dir, commit, to string) error {
+	prefix, err := git(ctx, dir, "rev-parse", "--show-prefix")
+	if err != nil {
+		return err
+	}
+	archive, err := git(ctx, dir, "archive", "--format=tar", commit+":"+strings.TrimSuffix(strings.TrimSpace(string(prefix)), "/"))
+	if err != nil {
+		return err
+	}
+	if err := unpack(archive, to); err != nil {
+		return fmt.Errorf("unpacking the tree of %s: %w", commit, err)
+	}
+	return nil
+}
+
+func unpack(data []byte, dir string) error {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = root.Close() }()
+	for r := tar.NewReader(bytes.NewReader(data)); ; {
+		h, err := r.Next()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if h.Typeflag != tar.TypeReg {
+			continue
+		}
+		name := filepath.FromSlash(h.Name)
+		if err := root.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+			return err
+		}
+		f, err := root.Create(name)
+		if err != nil {
+			return err
+		}
+		_, err = io.Copy(f, r)
+		if err := errors.Join(err, f.Close()); err != nil {
+			return err
+		}
+	}
+}
+
+// git returns the standard output of a git command that runs in the directory.
+func git(ctx context.Context, dir string, args ...string) ([]byte, error) {
+	c := exec.CommandContext(ctx, "git", append([]string{"-C", dir}, args...)...)
+	var stderr bytes.Buffer
+	c.Stderr = &stderr
+	out, err := c.Output()
+	if err != nil {
+		return nil, fmt.Errorf("git %s: %w: %s", args[0], err, strings.TrimSpace(stderr.String()))
+	}
+	return out, nil
+}

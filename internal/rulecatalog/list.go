@@ -1,0 +1,187 @@
+// Package rulecatalog lists and explains all rules, with what a policy does about their findings.
+package rulecatalog
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/flux-admission/flux-admission/internal/check"
+	"github.com/flux-admission/flux-admission/internal/policy"
+	"github.com/flux-admission/flux-admission/internal/suggest"
+	"github.com/flux-admission/flux-admission/mutators"
+	allmutators "github.com/flux-admission/flux-admission/mutators/all"
+	"github.com/flux-admission/flux-admission/validators"
+	allvalidators "github.com/flux-admission/flux-admission/validators/all"
+)
+
+// Rule is a rule with what a policy does about its findings.
+type Rule struct {
+	ID       string              `json:"id"`
+	Name     string              `json:"name"`
+	Title    string              `json:"title"`
+	Severity validators.Severity `json:"severity"`
+	Actions  Actions             `json:"actions"`
+	// LooksAt is "kinds", or what the rule matches instead: "any" object, "files" of a Git tree, "unapplied" objects.
+	LooksAt string `json:"looksAt"`
+	// Kinds are Kind.group; empty unless LooksAt is "kinds".
+	Kinds []string `json:"kinds"`
+	Since string   `json:"since"`
+}
+
+// Actions are those of a rule in the cluster and in the check command.
+type Actions struct {
+	// Cluster is empty for a rule that only check evaluates.
+	Cluster validators.Action `json:"cluster,omitempty"`
+	Check   validators.Action `json:"check"`
+}
+
+// String describes the actions.
+func (a Actions) String() string {
+	if a.Cluster == "" {
+		return string(a.Check) + ", only in check"
+	}
+	if a.Cluster == a.Check {
+		return string(a.Check)
+	}
+	return fmt.Sprintf("%s in the cluster, %s in check", a.Cluster, a.Check)
+}
+
+// List returns all rules in the order of the documentation, with the actions of the policy in a file, or those of the default policy for the file "".
+func List(policyFile string) ([]Rule, error) {
+	forCheck, err := check.Policy(policyFile)
+	if err != nil {
+		return nil, err
+	}
+	forCluster := forCheck
+	if policyFile == "" {
+		if forCluster, err = defaultPolicy(); err != nil {
+			return nil, err
+		}
+	}
+	atCheck, atCluster := actionsOf(forCheck), actionsOf(forCluster)
+	var list []Rule
+	for _, r := range allvalidators.Rules() {
+		looksAt, kinds := subjectsOf(&r.Meta)
+		one := Rule{
+			ID: r.ID, Name: r.Name, Title: r.Doc.Title, Severity: r.Severity, LooksAt: looksAt, Kinds: kinds, Since: r.Doc.Since,
+			Actions: Actions{Check: atCheck[r.Name]},
+		}
+		if r.AtAdmission() {
+			one.Actions.Cluster = atCluster[r.Name]
+		}
+		list = append(list, one)
+	}
+	return list, nil
+}
+
+func defaultPolicy() (*policy.Policy, error) {
+	suite, err := validators.NewSuite(allvalidators.Rules()...)
+	if err != nil {
+		return nil, fmt.Errorf("building the suite of rules: %w", err)
+	}
+	set, err := mutators.NewSet(allmutators.Mutators()...)
+	if err != nil {
+		return nil, fmt.Errorf("building the set of mutators: %w", err)
+	}
+	shipped, err := policy.Shipped()
+	if err != nil {
+		return nil, err
+	}
+	return policy.Compile(shipped, suite, set, nil)
+}
+
+// actionsOf returns the action of every rule by its name.
+func actionsOf(p *policy.Policy) map[string]validators.Action {
+	actions := map[string]validators.Action{}
+	active, inactive := p.Rules()
+	for _, r := range active {
+		actions[r.Name] = validators.Action(r.Action)
+	}
+	for _, r := range inactive {
+		actions[r.Name] = validators.ActionOff
+	}
+	return actions
+}
+
+func subjectsOf(m *validators.Meta) (looksAt string, kinds []string) {
+	kinds = []string{}
+	switch {
+	case m.AnyKind:
+		return "any", kinds
+	case m.Files:
+		return "files", kinds
+	case m.Unapplied:
+		return "unapplied", kinds
+	}
+	for _, gk := range m.Kinds {
+		kinds = append(kinds, gk.String())
+	}
+	return "kinds", kinds
+}
+
+// WriteTable writes a table with a line for each rule.
+func WriteTable(to io.Writer, list []Rule) error {
+	w := tabwriter.NewWriter(to, 0, 0, 3, ' ', 0)
+	fmt.Fprintln(w, "ID\tNAME\tSEVERITY\tCLUSTER\tCHECK\tTITLE\tKINDS")
+	for _, r := range list {
+		cluster := string(r.Actions.Cluster)
+		if cluster == "" {
+			cluster = "-"
+		}
+		kinds := "(" + r.LooksAt + ")"
+		if len(r.Kinds) > 0 {
+			kinds = kindNames(r.Kinds)
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", r.ID, r.Name, r.Severity, cluster, r.Actions.Check, r.Title, kinds)
+	}
+	if err := w.Flush(); err != nil {
+		return fmt.Errorf("writing the list of rules: %w", err)
+	}
+	return nil
+}
+
+// kindNames returns the kinds without their groups, which would make lines too long.
+func kindNames(kinds []string) string {
+	names := make([]string, 0, len(kinds))
+	for _, k := range kinds {
+		name, _, _ := strings.Cut(k, ".")
+		names = append(names, name)
+	}
+	return strings.Join(names, ",")
+}
+
+// WriteJSON writes the rules as a JSON list.
+func WriteJSON(to io.Writer, list []Rule) error {
+	e := json.NewEncoder(to)
+	e.SetIndent("", "  ")
+	e.SetEscapeHTML(false)
+	if err := e.Encode(list); err != nil {
+		return fmt.Errorf("writing the list of rules: %w", err)
+	}
+	return nil
+}
+
+// IDs returns the IDs of rules that are given by name or ID, in upper or lower case. The error suggests a rule for a misspelt one.
+func IDs(given []string) ([]string, error) {
+	var out, names []string
+	ids := map[string]string{}
+	for _, r := range allvalidators.Rules() {
+		ids[strings.ToLower(r.ID)], ids[r.Name] = r.ID, r.ID
+		names = append(names, r.Name)
+	}
+	for _, g := range given {
+		id, ok := ids[strings.ToLower(g)]
+		if !ok {
+			err := fmt.Errorf("there is no rule %q; `flux-admission rules` lists them", g)
+			if near := suggest.Nearest(strings.ToLower(g), names); near != "" {
+				err = fmt.Errorf("there is no rule %q; did you mean %s?", g, near)
+			}
+			return nil, err
+		}
+		out = append(out, id)
+	}
+	return out, nil
+}
