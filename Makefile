@@ -1,4 +1,4 @@
-# What there is to run. `make help` lists it.
+# The tasks of this repository. `make help` lists them.
 
 TESTENV    := go run ./test/controlplane/cmd/testenv
 TIMEOUT    ?= 30m
@@ -10,44 +10,63 @@ VERSION    ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo d
 TOOLS      := internal/tools
 LINT       := bin/golangci-lint
 
+# What runs inside the process of its tests, so that the race detector and the coverage profile see it.
+PRODUCT    := ./api/... ./cmd/... ./internal/... ./manifests/... ./mutators/... ./validators/... ./webhook/...
+INPROCESS  := $(PRODUCT) ./test/chartrepo/... ./test/conformance/... ./test/gitserver/... ./test/ruletest/...
+
+empty :=
+space := $(empty) $(empty)
+comma := ,
+
 export CGO_ENABLED ?= 0
 
-.PHONY: help demo test unit envtest e2e bench fuzz generate lint verify build image clean
+.PHONY: help demo test unit test-race cover envtest e2e bench fuzz generate lint verify build image clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: ## tell the story of the three mistakes on a real API server; DEMO_EXIT=1 ends by itself
+demo: ## show the three mistakes on a real API server; with DEMO_EXIT=1 it ends by itself
 	@$(TESTENV) build
 	@go build -o bin/demo ./test/demo
 	@exec bin/demo
 
-test: ## unit tests, rule cases, parity, and the rules on the real API server
+test: ## unit tests, rule cases, conformance of the drivers, and the rules on a real API server
 	@$(TESTENV) build
 	go test -timeout $(TIMEOUT) -count 1 -p 2 ./...
 
-unit: ## what needs no API server
+unit: ## the tests that need no API server
 	go test -timeout $(TIMEOUT) $$(go list ./... | grep -v /test/) ./test/conformance/...
 
-envtest: ## what needs a real API server
+test-race: ## unit tests with the race detector, which needs a C compiler
+	CGO_ENABLED=1 go test -race -timeout $(TIMEOUT) $(INPROCESS)
+
+cover: ## statement and branch coverage per package, and the least covered files
+	@mkdir -p bin
+	go test -timeout $(TIMEOUT) -covermode count -coverprofile bin/cover.out \
+		-coverpkg $(subst $(space),$(comma),$(PRODUCT)) $(INPROCESS) > bin/cover.log || { cat bin/cover.log; exit 1; }
+	@grep -vE '^[^:]*/(internal/tools|generate|pack)/' bin/cover.out > bin/cover.product.out
+	@go run ./$(TOOLS)/cover --least 10 bin/cover.product.out
+
+envtest: ## the tests that need a real API server
 	@$(TESTENV) build
 	go test -timeout $(TIMEOUT) -count 1 -p 2 ./test/...
 
-e2e: ## commits through real Flux controllers
+e2e: ## commits through the controllers of Flux
 	@$(TESTENV) build --flux
 	go test -timeout $(TIMEOUT) -count 1 -p 1 -tags e2e ./test/e2e/... ./test/flux/...
 
-bench: ## what a review costs, next to a handler that always allows and to Helm's own validation
+bench: ## the cost of a review, next to a handler that always allows and to Helm's own validation
 	@$(TESTENV) build
 	go test -timeout $(TIMEOUT) -p 1 -run '^$$' -bench . -benchtime $(BENCHTIME) $$(go list $(BENCHPKGS) 2>/dev/null)
 
 # Go's fuzzer sometimes reports the end of its own time as a failure, "context deadline exceeded", with no failing input. That alone
-# is none.
+# is not a failure.
 fuzz: ## every fuzz target for FUZZTIME each
-	@set -e; log=$$(mktemp); trap 'rm -f "$$log"' EXIT; for pkg in $$(go list ./...); do \
-		for target in $$(go test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
-			echo "$$pkg $$target"; \
-			go test -timeout $(TIMEOUT) -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 5x $$pkg > "$$log" 2>&1 || { \
+	@set -e; log=$$(mktemp); trap 'rm -f "$$log"' EXIT; \
+	for dir in $$(git grep -lE '^func Fuzz' -- '*_test.go' | xargs -n 1 dirname | sort -u); do \
+		for target in $$(go test -list '^Fuzz' ./$$dir | grep '^Fuzz' || true); do \
+			echo "$$dir $$target"; \
+			go test -timeout $(TIMEOUT) -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 5x ./$$dir > "$$log" 2>&1 || { \
 				cat "$$log"; \
 				grep -q 'context deadline exceeded' "$$log" && ! grep -qE 'Failing input|panic|_test.go:' "$$log"; \
 			}; \
@@ -59,13 +78,13 @@ generate: ## write everything that is generated
 	go run -C $(TOOLS)/generate .
 	go generate ./...
 
-lint: ## golangci-lint, the Dockerfile's own linter, and the list of words that are not used here
+lint: ## golangci-lint, a linter for the Dockerfile, and the list of words that are not used here
+	go run ./$(TOOLS)/wordlint --report-only --counts 10
 	go build -C $(TOOLS)/golangci-lint -o $(CURDIR)/$(LINT) github.com/golangci/golangci-lint/v2/cmd/golangci-lint
 	$(LINT) run
 	go run -C $(TOOLS)/dockerlint . ../../../Dockerfile
-	go run ./$(TOOLS)/wordlint --report-only --counts 10
 
-verify: ## generated files are fresh, modules are tidy
+verify: ## generated files are up to date, modules are tidy
 	go run -C $(TOOLS)/generate . --check
 	go generate ./...
 	go mod tidy -diff
@@ -74,7 +93,7 @@ verify: ## generated files are fresh, modules are tidy
 build: ## bin/flux-admission, static
 	go build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o bin/flux-admission ./cmd/flux-admission
 
-image: ## build the image with docker, or what stands for it
+image: ## build the image with docker or a compatible builder
 	docker build --build-arg VERSION=$(VERSION) -t $(IMG) .
 
 clean: ## remove what was built in the tree; the programs of the test control plane stay in the cache directory
