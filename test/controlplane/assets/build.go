@@ -22,7 +22,7 @@ import (
 )
 
 // AssetsEnv names the environment variable that, as for envtest, points to a
-// directory with etcd, kube-apiserver and kubectl to use instead of our own.
+// directory with etcd, kube-apiserver and kubectl to use instead.
 const AssetsEnv = "KUBEBUILDER_ASSETS"
 
 // buildTimeout bounds one program's build on a slow machine with empty caches.
@@ -76,13 +76,13 @@ func fluxComponents() []component {
 	}
 }
 
-// BuildControlPlane returns the programs of a control plane and builds those that are
-// not in the cache yet, one after another. It says on out what it builds and
-// how far it is; out may be nil. Processes that call it at the same time wait
-// for one another. A build that was interrupted goes on where it stopped.
+// BuildControlPlane returns the programs of a control plane. Those that are not in the cache are downloaded by
+// setup-envtest, or built one after another where that fails; controlPlane has the order. Progress is written to out,
+// which may be nil. Processes that call it at the same time wait for one another. A build that was interrupted continues
+// where it stopped.
 //
-// With KUBEBUILDER_ASSETS set, etcd, kube-apiserver and kubectl are taken from
-// that directory; one that is missing there is an error.
+// With KUBEBUILDER_ASSETS set, etcd, kube-apiserver and kubectl are taken from that directory; one that is missing there
+// is an error.
 func BuildControlPlane(ctx context.Context, out io.Writer) (ControlPlane, error) {
 	b, err := newBuilder(out)
 	if err != nil {
@@ -92,12 +92,7 @@ func BuildControlPlane(ctx context.Context, out io.Writer) (ControlPlane, error)
 	if err != nil {
 		return ControlPlane{}, err
 	}
-	var paths []string
-	if dir := os.Getenv(AssetsEnv); dir != "" {
-		paths, err = providedAssets(dir)
-	} else {
-		paths, err = b.buildAll(ctx, controlPlaneComponents())
-	}
+	paths, err := b.controlPlane(ctx, controlPlaneComponents())
 	if err != nil {
 		return ControlPlane{}, err
 	}
@@ -124,7 +119,7 @@ func providedAssets(dir string) ([]string, error) {
 	for _, c := range controlPlaneComponents() {
 		path := filepath.Join(dir, c.name)
 		if !isExecutable(path) {
-			return nil, fmt.Errorf("%s is %q, which holds no executable %s: point it to a directory with etcd, kube-apiserver and kubectl, or unset it to have them built", AssetsEnv, dir, c.name)
+			return nil, fmt.Errorf("%s is %q, which holds no executable %s: point it to a directory with etcd, kube-apiserver and kubectl, or unset it to have them downloaded or built", AssetsEnv, dir, c.name)
 		}
 		paths = append(paths, path)
 	}
@@ -136,9 +131,12 @@ func isExecutable(path string) bool {
 	return err == nil && info.Mode().IsRegular() && info.Mode().Perm()&0o111 != 0
 }
 
+// A builder provides programs and keeps them in a cache directory.
 type builder struct {
 	root, cache string
 	out         io.Writer
+	// index is the URL of setup-envtest's index of releases, empty for its default.
+	index string
 }
 
 func newBuilder(out io.Writer) (*builder, error) {

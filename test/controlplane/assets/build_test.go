@@ -54,7 +54,7 @@ func newTinyBuilder(t *testing.T, program string) (*builder, component, *lines) 
 
 const goodProgram = "package main\n\nfunc main() { println(\"hello\") }\n"
 
-func TestAProgramIsBuiltOnceHoweverManyAskForIt(t *testing.T) {
+func TestBuild_ConcurrentCallers(t *testing.T) {
 	b, c, out := newTinyBuilder(t, goodProgram)
 	var group sync.WaitGroup
 	var paths [4]string
@@ -89,7 +89,7 @@ func TestAProgramIsBuiltOnceHoweverManyAskForIt(t *testing.T) {
 	}
 }
 
-func TestAnotherGoSumMeansAnotherProgram(t *testing.T) {
+func TestCacheDir_GoSum(t *testing.T) {
 	b, c, _ := newTinyBuilder(t, goodProgram)
 	before, err := b.cacheDir(c)
 	if err != nil {
@@ -107,7 +107,7 @@ func TestAnotherGoSumMeansAnotherProgram(t *testing.T) {
 	}
 }
 
-func TestWhatAKilledBuildLeftIsNoObstacle(t *testing.T) {
+func TestBuild_AfterKilledBuild(t *testing.T) {
 	b, c, _ := newTinyBuilder(t, goodProgram)
 	dir, err := b.cacheDir(c)
 	if err != nil {
@@ -132,7 +132,7 @@ func TestWhatAKilledBuildLeftIsNoObstacle(t *testing.T) {
 	}
 }
 
-func TestABuildThatFailsSaysWhyAndLeavesNothing(t *testing.T) {
+func TestBuild_Failure(t *testing.T) {
 	b, c, out := newTinyBuilder(t, "package main\n\nfunc main() { undefinedThing() }\n")
 	_, err := b.build(t.Context(), c)
 	if err == nil || !strings.Contains(err.Error(), "undefined: undefinedThing") || !strings.HasPrefix(err.Error(), "building tiny (what is compiled so far is kept") {
@@ -154,7 +154,7 @@ func TestABuildThatFailsSaysWhyAndLeavesNothing(t *testing.T) {
 	}
 }
 
-func TestWaitingForAnotherBuildEndsWithTheContext(t *testing.T) {
+func TestBuild_WaitEndsWithContext(t *testing.T) {
 	b, c, _ := newTinyBuilder(t, goodProgram)
 	lock := flock.New(filepath.Join(b.cache, "build.lock"))
 	if err := lock.Lock(); err != nil {
@@ -173,7 +173,7 @@ func TestWaitingForAnotherBuildEndsWithTheContext(t *testing.T) {
 	}
 }
 
-func TestProgramsOfKubebuilderAssetsAreUsedAsTheyAre(t *testing.T) {
+func TestBuildControlPlane_KubebuilderAssets(t *testing.T) {
 	dir := t.TempDir()
 	t.Setenv(AssetsEnv, dir)
 	for _, name := range []string{"etcd", "kubectl"} {
@@ -181,7 +181,7 @@ func TestProgramsOfKubebuilderAssetsAreUsedAsTheyAre(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	want := `KUBEBUILDER_ASSETS is "` + dir + `", which holds no executable kube-apiserver: point it to a directory with etcd, kube-apiserver and kubectl, or unset it to have them built`
+	want := `KUBEBUILDER_ASSETS is "` + dir + `", which holds no executable kube-apiserver: point it to a directory with etcd, kube-apiserver and kubectl, or unset it to have them downloaded or built`
 	if _, err := BuildControlPlane(t.Context(), nil); err == nil || err.Error() != want {
 		t.Errorf("got %v, want %s", err, want)
 	}
@@ -201,7 +201,7 @@ func TestProgramsOfKubebuilderAssetsAreUsedAsTheyAre(t *testing.T) {
 	}
 }
 
-func TestVersionFlagsAreThoseOfKubernetesOwnBuild(t *testing.T) {
+func TestVersionFlags(t *testing.T) {
 	const prefix = "-X k8s.io/component-base/version."
 	want := prefix + "gitVersion=v1.37.2 " + prefix + "gitMajor=1 " + prefix + "gitMinor=37 " + prefix + "gitCommit= " + prefix + "gitTreeState=clean"
 	if got := versionFlags("v1.37.2"); got != want {
@@ -209,7 +209,7 @@ func TestVersionFlagsAreThoseOfKubernetesOwnBuild(t *testing.T) {
 	}
 }
 
-func TestOutsideTheTreeTheErrorSaysWhereToRunIt(t *testing.T) {
+func TestTreeRoot_OutsideTree(t *testing.T) {
 	dir := t.TempDir()
 	t.Chdir(dir)
 	want := "no test/controlplane/modules in " + dir + " or above it: run this inside the flux-admission source tree"
