@@ -6,8 +6,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/flux-admission/flux-admission/api/v1alpha1"
 	"github.com/flux-admission/flux-admission/internal/rulecatalog"
-	"github.com/flux-admission/flux-admission/validators"
 	allvalidators "github.com/flux-admission/flux-admission/validators/all"
 )
 
@@ -51,22 +51,22 @@ func TestRules_Actions(t *testing.T) {
 		want         rulecatalog.Actions
 	}{
 		"the default policy denies in the cluster a finding that only warns in check": {
-			rule: "kustomization-namespace", want: rulecatalog.Actions{Cluster: validators.ActionDeny, Check: validators.ActionWarn},
+			rule: "kustomization-namespace", want: rulecatalog.Actions{Cluster: v1alpha1.ActionDeny, Check: v1alpha1.ActionWarn},
 		},
 		"the default policy only warns in the cluster if the same apply may add the object": {
-			rule: "source-missing", want: rulecatalog.Actions{Cluster: validators.ActionWarn, Check: validators.ActionDeny},
+			rule: "source-missing", want: rulecatalog.Actions{Cluster: v1alpha1.ActionWarn, Check: v1alpha1.ActionDeny},
 		},
 		"the actions of a file apply to both": {
-			policy: "spec: {rules: {source-missing: {action: Audit}}}", rule: "source-missing", want: rulecatalog.Actions{Cluster: validators.ActionAudit, Check: validators.ActionAudit},
+			policy: "spec: {rules: {source-missing: {action: Audit}}}", rule: "source-missing", want: rulecatalog.Actions{Cluster: v1alpha1.ActionAudit, Check: v1alpha1.ActionAudit},
 		},
 		"a rule that a file disables is listed as off": {
-			policy: `spec: {rules: {source-missing: {action: "Off"}}}`, rule: "source-missing", want: rulecatalog.Actions{Cluster: validators.ActionOff, Check: validators.ActionOff},
+			policy: `spec: {rules: {source-missing: {action: "Off"}}}`, rule: "source-missing", want: rulecatalog.Actions{Cluster: v1alpha1.ActionOff, Check: v1alpha1.ActionOff},
 		},
 		"a rule that a file does not name only warns": {
-			policy: "spec: {}", rule: "unknown-field", want: rulecatalog.Actions{Cluster: "", Check: validators.ActionWarn},
+			policy: "spec: {}", rule: "unknown-field", want: rulecatalog.Actions{Cluster: "", Check: v1alpha1.ActionWarn},
 		},
 		"mode AuditOnly downgrades every action": {
-			policy: "spec: {mode: AuditOnly, rules: {helm-values-schema: {action: Deny}}}", rule: "helm-values-schema", want: rulecatalog.Actions{Cluster: validators.ActionAudit, Check: validators.ActionAudit},
+			policy: "spec: {mode: AuditOnly, rules: {helm-values-schema: {action: Deny}}}", rule: "helm-values-schema", want: rulecatalog.Actions{Cluster: v1alpha1.ActionAudit, Check: v1alpha1.ActionAudit},
 		},
 	}
 	for name, c := range cases {

@@ -207,7 +207,7 @@ func (e *evaluation) run(ctx context.Context, all []task) error {
 	for range min(workers, len(all)) {
 		running.Go(func() {
 			for i := next.Add(1) - 1; int(i) < len(all) && ctx.Err() == nil; i = next.Add(1) - 1 {
-				decisions[i] = e.tree.Policy.Review(ctx, all[i].request, all[i].look)
+				decisions[i] = e.tree.Policy.Evaluate(ctx, all[i].request, all[i].look)
 				if n := done.Add(1); e.options.Progress != nil {
 					e.options.Progress(int(n), len(all))
 				}
@@ -228,9 +228,9 @@ func (e *evaluation) add(s subject, d policy.Decision) {
 	r := e.report
 	first := len(r.Findings)
 	for _, list := range []struct {
-		action   validators.Action
+		action   v1alpha1.Action
 		findings []*validators.Finding
-	}{{policy.Deny, d.Deny}, {policy.Warn, d.Warn}, {policy.Audit, d.Audit}} {
+	}{{v1alpha1.ActionDeny, d.Deny}, {v1alpha1.ActionWarn, d.Warn}, {v1alpha1.ActionAudit, d.Audit}} {
 		for _, f := range list.findings {
 			r.Findings = append(r.Findings, e.finding(s, f, list.action))
 			if e.options.Found != nil && s.built != nil {
@@ -254,7 +254,7 @@ func (e *evaluation) add(s subject, d policy.Decision) {
 }
 
 // skipped reports each reason once, however many objects it prevents from being evaluated.
-func (e *evaluation) skipped(s subject, list []policy.Judged, unknown bool) {
+func (e *evaluation) skipped(s subject, list []policy.NotEvaluated, unknown bool) {
 	for _, j := range list {
 		if input, ok := errors.AsType[*validators.MissingInput](j.Cause); ok {
 			if e.missing[input.What] == nil {
@@ -294,7 +294,7 @@ func (e *evaluation) reportMissing() {
 	}
 }
 
-func (e *evaluation) finding(s subject, f *validators.Finding, action validators.Action) report.Finding {
+func (e *evaluation) finding(s subject, f *validators.Finding, action v1alpha1.Action) report.Finding {
 	out := report.Finding{
 		Rule: f.Rule.Name, ID: f.Rule.ID, Severity: f.Rule.Severity, Action: action, Object: s.name, Kustomization: s.kustomization,
 		Message: f.Message, Fix: f.Fix, Fixable: len(f.Edits) > 0, Key: f.Key,

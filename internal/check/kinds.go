@@ -9,7 +9,7 @@ import (
 
 	"github.com/flux-admission/flux-admission/api/v1alpha1"
 	"github.com/flux-admission/flux-admission/internal/kindschema"
-	"github.com/flux-admission/flux-admission/internal/kindschema/builtin"
+	"github.com/flux-admission/flux-admission/internal/kindschema/catalog"
 	"github.com/flux-admission/flux-admission/internal/kustomization"
 	"github.com/flux-admission/flux-admission/validators"
 	"github.com/flux-admission/flux-admission/validators/flux"
@@ -18,17 +18,17 @@ import (
 
 // knownKinds returns the kinds of Kubernetes, of the definitions that the tree applies or that are given, and of the CRD catalog.
 func knownKinds(ctx context.Context, c *kustomization.Cluster, look validators.Lookup, given []Definition) (*kindschema.Set, error) {
-	catalog, err := builtin.New()
+	crds, err := catalog.New()
 	if err != nil {
 		return nil, fmt.Errorf("reading the CRD catalog: %w", err)
 	}
 	installed := chartDefinitions(ctx, look)
-	set, err := kindschema.NewSet(kindschema.Options{Fallback: catalog, Complete: installsAll(ctx, c, look, len(given)+len(installed))})
+	set, err := kindschema.NewSet(kindschema.Options{Catalog: crds, Complete: installsAll(ctx, c, look, len(given)+len(installed))})
 	if err != nil {
 		return nil, fmt.Errorf("reading the schemas of Kubernetes: %w", err)
 	}
 	for _, group := range fluxGroups() {
-		set.Assume(group)
+		set.AssumeInstalled(group)
 	}
 	for _, object := range c.Objects {
 		if object.GroupVersionKind().GroupKind() == kindschema.CustomResourceDefinition {

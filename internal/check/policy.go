@@ -43,7 +43,7 @@ func choosePolicy(file string, built *kustomization.Result) (compiled *policy.Po
 			return nil, "", fmt.Errorf("%s: %w", own.Origin.File, err)
 		}
 	default:
-		if parsed, err = policy.Shipped(); err != nil {
+		if parsed, err = policy.Default(); err != nil {
 			return nil, "", err
 		}
 		grouped = "kustomization-namespace"

@@ -8,6 +8,7 @@ import (
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
+	"github.com/flux-admission/flux-admission/api/v1alpha1"
 	"github.com/flux-admission/flux-admission/validators"
 	allvalidators "github.com/flux-admission/flux-admission/validators/all"
 )
@@ -24,7 +25,7 @@ func TestExplanation_String(t *testing.T) {
 				Fix: "Move it.", Since: "v0.1.0",
 			},
 		},
-		actions: Actions{Cluster: validators.ActionWarn, Check: validators.ActionDeny},
+		actions: Actions{Cluster: v1alpha1.ActionWarn, Check: v1alpha1.ActionDeny},
 		settings: map[string]apiextensionsv1.JSONSchemaProps{
 			"onUnknown": {Type: "string", Description: "OnUnknown is it."},
 			"action":    {Type: "string", Description: "Action is\nit.", Default: raw(`"Deny"`), Enum: []apiextensionsv1.JSON{*raw(`"Off"`), *raw(`"Deny"`)}},

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"text/tabwriter"
 
+	"github.com/flux-admission/flux-admission/api/v1alpha1"
 	"github.com/flux-admission/flux-admission/internal/check"
 	"github.com/flux-admission/flux-admission/internal/policy"
 	"github.com/flux-admission/flux-admission/internal/suggest"
@@ -34,8 +35,8 @@ type Rule struct {
 // Actions are those of a rule in the cluster and in the check command.
 type Actions struct {
 	// Cluster is empty for a rule that only check evaluates.
-	Cluster validators.Action `json:"cluster,omitempty"`
-	Check   validators.Action `json:"check"`
+	Cluster v1alpha1.Action `json:"cluster,omitempty"`
+	Check   v1alpha1.Action `json:"check"`
 }
 
 // String describes the actions.
@@ -86,7 +87,7 @@ func defaultPolicy() (*policy.Policy, error) {
 	if err != nil {
 		return nil, fmt.Errorf("building the set of mutators: %w", err)
 	}
-	shipped, err := policy.Shipped()
+	shipped, err := policy.Default()
 	if err != nil {
 		return nil, err
 	}
@@ -94,14 +95,14 @@ func defaultPolicy() (*policy.Policy, error) {
 }
 
 // actionsOf returns the action of every rule by its name.
-func actionsOf(p *policy.Policy) map[string]validators.Action {
-	actions := map[string]validators.Action{}
+func actionsOf(p *policy.Policy) map[string]v1alpha1.Action {
+	actions := map[string]v1alpha1.Action{}
 	active, inactive := p.Rules()
 	for _, r := range active {
-		actions[r.Name] = validators.Action(r.Action)
+		actions[r.Name] = r.Action
 	}
 	for _, r := range inactive {
-		actions[r.Name] = validators.ActionOff
+		actions[r.Name] = v1alpha1.ActionOff
 	}
 	return actions
 }

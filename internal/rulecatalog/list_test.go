@@ -7,6 +7,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/flux-admission/flux-admission/api/v1alpha1"
 	"github.com/flux-admission/flux-admission/internal/rulecatalog"
 	"github.com/flux-admission/flux-admission/validators"
 )
@@ -15,11 +16,11 @@ func sampleRules() []rulecatalog.Rule {
 	return []rulecatalog.Rule{
 		{
 			ID: "KS001", Name: "wrong-place", Title: "Widget in the wrong place", Severity: validators.SeverityError, LooksAt: "kinds",
-			Kinds: []string{"Widget.example.com", "Secret"}, Actions: rulecatalog.Actions{Cluster: validators.ActionDeny, Check: validators.ActionWarn}, Since: "v0.1.0",
+			Kinds: []string{"Widget.example.com", "Secret"}, Actions: rulecatalog.Actions{Cluster: v1alpha1.ActionDeny, Check: v1alpha1.ActionWarn}, Since: "v0.1.0",
 		},
 		{
 			ID: "FI001", Name: "two-keys", Title: "Key <twice>", Severity: validators.SeverityWarning, LooksAt: "files",
-			Kinds: []string{}, Actions: rulecatalog.Actions{Check: validators.ActionOff}, Since: "v0.2.0",
+			Kinds: []string{}, Actions: rulecatalog.Actions{Check: v1alpha1.ActionOff}, Since: "v0.2.0",
 		},
 	}
 }

@@ -21,7 +21,7 @@ var meta = &validators.Meta{ID: "HR001", Name: "helm-values-schema"}
 // reviewer answers every review with the same decision.
 type reviewer policy.Decision
 
-func (r reviewer) Review(context.Context, validators.Request, validators.Lookup) policy.Decision {
+func (r reviewer) Evaluate(context.Context, validators.Request, validators.Lookup) policy.Decision {
 	return policy.Decision(r)
 }
 
@@ -32,7 +32,7 @@ func request(name string) validators.Request {
 }
 
 func undecided(cause error) policy.Decision {
-	return policy.Decision{Unknown: []policy.Judged{{Rule: meta, Reason: cause.Error(), Cause: cause}}}
+	return policy.Decision{Unknown: []policy.NotEvaluated{{Rule: meta, Reason: cause.Error(), Cause: cause}}}
 }
 
 func TestALateVerdict(t *testing.T) {
