@@ -1,6 +1,6 @@
 # What there is to run. `make help` lists it.
 
-TESTENV    := go run ./test/controlplane/cmd/testenv
+BENCH      := go run ./test/controlplane/cmd/bench
 TIMEOUT    ?= 30m
 FUZZTIME   ?= 10s
 BENCHTIME  ?= 1s
@@ -18,27 +18,27 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: ## tell the story of the three mistakes on a real API server; DEMO_EXIT=1 ends by itself
-	@$(TESTENV) build
+	@$(BENCH) build
 	@go build -o bin/demo ./test/demo
 	@exec bin/demo
 
 test: ## unit tests, rule cases, parity, and the rules on the real API server
-	@$(TESTENV) build
+	@$(BENCH) build
 	go test -timeout $(TIMEOUT) -count 1 -p 2 ./...
 
 unit: ## what needs no API server
 	go test -timeout $(TIMEOUT) $$(go list ./... | grep -v /test/) ./test/conformance/...
 
 envtest: ## what needs a real API server
-	@$(TESTENV) build
+	@$(BENCH) build
 	go test -timeout $(TIMEOUT) -count 1 -p 2 ./test/...
 
 e2e: ## commits through real Flux controllers
-	@$(TESTENV) build --flux
+	@$(BENCH) build --flux
 	go test -timeout $(TIMEOUT) -count 1 -p 1 -tags e2e ./test/e2e/... ./test/flux/...
 
 bench: ## what a review costs, next to a handler that always allows and to Helm's own validation
-	@$(TESTENV) build
+	@$(BENCH) build
 	go test -timeout $(TIMEOUT) -p 1 -run '^$$' -bench . -benchtime $(BENCHTIME) $$(go list $(BENCHPKGS) 2>/dev/null)
 
 # Go's fuzzer sometimes reports the end of its own time as a failure, "context deadline exceeded", with no failing input. That alone
@@ -77,5 +77,5 @@ build: ## bin/flux-admission, static
 image: ## build the image with docker, or what stands for it
 	docker build --build-arg VERSION=$(VERSION) -t $(IMG) .
 
-clean: ## remove what was built in the tree; the programs of the test control plane stay in the cache directory
+clean: ## remove what was built in the tree; the bench's programs stay in the cache directory
 	rm -rf bin dist

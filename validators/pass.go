@@ -18,10 +18,8 @@ const (
 // Request is one object to evaluate.
 type Request struct {
 	Operation Operation
-	// Object is the object as it is to be stored; nil for a file. Rules must not change it.
+	// Object is the object as it is to be stored. Rules must not change it.
 	Object *unstructured.Unstructured
-	// File is a file of a Git tree, for rules of that scope; nil for an object.
-	File *File
 	// Old is the stored object on an update, nil otherwise. A check of a Git tree has none.
 	Old *unstructured.Unstructured
 	// User is the name of the user who makes the request; empty outside a cluster.
@@ -69,14 +67,23 @@ type Edit struct {
 	Value any
 }
 
-// Finding is one problem of one object or file, reported by a rule.
+// Finding is one problem of one object.
 type Finding struct {
-	Diagnostic
 	Rule *Meta
 	// Path is the offending field; for a missing field, the field that should be there.
 	Path Path
-	// Value is the value at Path; nil when there is none or it must not be printed.
+	// Value is what stands there; nil when it must not be printed or there is none.
 	Value any
+	// Message says what is wrong and where, for the person at the terminal: one sentence, no final period.
+	Message string
+	// Fix says what to write instead of it here, whole sentences; the rule's own Doc.Fix when the rule set none.
+	Fix string
+	// Edits repair it mechanically; empty when a person has to choose.
+	Edits []Edit
+	// Position is where in Git to look when that is not where the field at Path is written; the zero value leaves it to Path.
+	Position Position
+	// Related are further places that belong to the finding.
+	Related []Position
 	// Key tells two findings of the same rule at the same path apart, across changes that leave the problem as it was. Message when the rule set none.
 	Key string
 	// Preexisting is set by the Suite on an update: the stored object has the same problem already.
@@ -102,7 +109,7 @@ type RuleError struct {
 // Report adds a finding at path. A nil value is never printed (it may be a secret). The message is a sentence without a period.
 // The returned finding may be given a Fix, Edits or a Key before Check returns.
 func (p *Pass) Report(path Path, value any, format string, args ...any) *Finding {
-	f := &Finding{Diagnostic: Diagnostic{Message: fmt.Sprintf(format, args...), Fix: p.rule.Doc.Fix}, Rule: p.rule, Path: path, Value: value}
+	f := &Finding{Rule: p.rule, Path: path, Value: value, Message: fmt.Sprintf(format, args...), Fix: p.rule.Doc.Fix}
 	p.findings = append(p.findings, f)
 	return f
 }

@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"github.com/flux-admission/flux-admission/api/v1alpha1"
 )
 
 // Severity is the author's opinion of how bad a finding is. What is done about it is the operator's Action, in the policy.
@@ -112,26 +114,15 @@ type Compiler interface {
 	Compile() error
 }
 
-// Action is what a policy does about a finding. Off < Audit < Warn < Deny.
-type Action string
-
-// The actions, mildest first.
-const (
-	ActionOff   Action = "Off"
-	ActionAudit Action = "Audit"
-	ActionWarn  Action = "Warn"
-	ActionDeny  Action = "Deny"
-)
-
 // DefaultAction is what a policy that names the rule does, when it says nothing else: errors are refused, warnings are shown, the rest is recorded.
-func (m *Meta) DefaultAction() Action {
+func (m *Meta) DefaultAction() v1alpha1.Action {
 	switch m.Severity {
 	case SeverityError:
-		return ActionDeny
+		return v1alpha1.ActionDeny
 	case SeverityWarning:
-		return ActionWarn
+		return v1alpha1.ActionWarn
 	case SeverityInfo:
-		return ActionAudit
+		return v1alpha1.ActionAudit
 	}
-	return ActionAudit
+	return v1alpha1.ActionAudit
 }

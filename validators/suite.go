@@ -26,9 +26,8 @@ type Suite struct {
 
 // Result is what a suite found out about one object. The order is stable: rules in the suite's order, findings by path.
 type Result struct {
-	// Object is the object that was evaluated, or File the file; the other is nil.
+	// Object is the object that was evaluated.
 	Object   *unstructured.Unstructured
-	File     *File
 	Findings []*Finding
 	Skipped  []Skipped
 	Errors   []RuleError
@@ -90,13 +89,12 @@ func (s *Suite) index() {
 
 // rulesFor returns the rules that are asked about the object, in the suite's order.
 func (s *Suite) rulesFor(r Request) []*Rule {
-	if r.File != nil {
-		return s.files
-	}
 	gvk := r.Object.GroupVersionKind()
 	switch {
 	case r.Provenance != nil && r.Provenance.Unapplied:
 		return s.orphans
+	case gvk == FileKind:
+		return s.files
 	case r.Admission:
 		return s.admitted[gvk.GroupKind()]
 	}
@@ -142,7 +140,7 @@ func (s *Suite) Handles(gk schema.GroupKind) bool { return len(s.admitted[gk]) >
 // On an update each finding is compared with what the same rules say of the stored object: one that was there already is marked
 // Preexisting. An object that did not change can therefore have no new finding, which is what lets the API server skip it.
 func (s *Suite) Evaluate(ctx context.Context, r Request, l Lookup) Result {
-	res := Result{Object: r.Object, File: r.File}
+	res := Result{Object: r.Object}
 	for _, rule := range s.rulesFor(r) {
 		findings, skipped, err := s.run(ctx, rule, r, l)
 		if err != nil {

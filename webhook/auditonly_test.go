@@ -126,7 +126,7 @@ func TestAuditOnlyRefusesNothingAndRecordsEverything(t *testing.T) {
 func holdAuditOnly(t *testing.T, p *policy.Policy, c *ruletest.Case, l validators.Lookup) {
 	t.Helper()
 	// What there is to record, by the policy itself.
-	d := p.Review(t.Context(), c.Request, l)
+	d := p.Evaluate(t.Context(), c.Request, l)
 	if !d.Allowed() || len(d.Deny)+len(d.Warn) > 0 {
 		t.Fatalf("the decision itself refuses or warns: %+v", d)
 	}

@@ -27,8 +27,8 @@ type watched struct {
 	wrong atomic.Bool
 }
 
-func (w *watched) Review(ctx context.Context, r validators.Request, l validators.Lookup) policy.Decision {
-	d := w.Gate.Review(ctx, r, l)
+func (w *watched) Evaluate(ctx context.Context, r validators.Request, l validators.Lookup) policy.Decision {
+	d := w.Gate.Evaluate(ctx, r, l)
 	if len(d.Errors) > 0 {
 		w.wrong.Store(true)
 	}

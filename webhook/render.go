@@ -8,6 +8,7 @@ import (
 	admissionv1 "k8s.io/api/admission/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/flux-admission/flux-admission/api/v1alpha1"
 	"github.com/flux-admission/flux-admission/internal/policy"
 	"github.com/flux-admission/flux-admission/validators"
 	"github.com/flux-admission/flux-admission/webhook/metrics"
@@ -23,7 +24,7 @@ func (v *Validator) render(req *request, r validators.Request, d policy.Decision
 	bySeverity(d.Warn)
 
 	response, verdict := allowed(), metrics.Recorded
-	refusals, cautions := judged(d, policy.Deny), judged(d, policy.Warn)
+	refusals, cautions := judged(d, v1alpha1.ActionDeny), judged(d, v1alpha1.ActionWarn)
 	if !d.Allowed() {
 		verdict = metrics.Denied
 		response = refuse(req, d.Deny, refusals, r.Object.Object)
@@ -62,7 +63,7 @@ func denied(req *request, message string, causes []metav1.StatusCause) *admissio
 }
 
 // judged returns a line for each rule that has no verdict and that the policy answers for with the action.
-func judged(d policy.Decision, action policy.Action) []string {
+func judged(d policy.Decision, action v1alpha1.Action) []string {
 	var out []string
 	for _, j := range d.Unknown {
 		if j.Action == action {

@@ -8,6 +8,7 @@ import (
 	admissionv1 "k8s.io/api/admission/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
+	"github.com/flux-admission/flux-admission/api/v1alpha1"
 	"github.com/flux-admission/flux-admission/internal/policy"
 	"github.com/flux-admission/flux-admission/mutators"
 	"github.com/flux-admission/flux-admission/validators"
@@ -18,10 +19,10 @@ import (
 type Gate interface {
 	// Handles tells whether any rule or mutator looks at the kind.
 	Handles(gk schema.GroupKind) bool
-	Review(ctx context.Context, r validators.Request, l validators.Lookup) policy.Decision
+	Evaluate(ctx context.Context, r validators.Request, l validators.Lookup) policy.Decision
 	Mutate(ctx context.Context, r validators.Request, l validators.Lookup) mutators.Result
 	// OnError is what to do about an object that could not be evaluated at all.
-	OnError() policy.Action
+	OnError() v1alpha1.Action
 }
 
 // Names of audit annotations; the API server puts the webhook's name before them.
@@ -56,7 +57,7 @@ type Validator struct {
 // asked about.
 func (v *Validator) failed(req *request, err error) *admissionv1.AdmissionResponse {
 	gate := v.Policy()
-	if gate == nil || gate.OnError() != policy.Deny || req.SubResource != "" || !gate.Handles(req.groupKind()) ||
+	if gate == nil || gate.OnError() != v1alpha1.ActionDeny || req.SubResource != "" || !gate.Handles(req.groupKind()) ||
 		req.Operation != admissionv1.Create && req.Operation != admissionv1.Update {
 		return nil
 	}
@@ -80,7 +81,7 @@ func (v *Validator) review(ctx context.Context, req *request) (*admissionv1.Admi
 	if !ok {
 		return allowed(), metrics.Passed, nil
 	}
-	decision := gate.Review(ctx, r, v.Lookup)
+	decision := gate.Evaluate(ctx, r, v.Lookup)
 	if v.Later != nil {
 		v.Later(r, decision)
 	}

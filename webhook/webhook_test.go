@@ -23,6 +23,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	utilnet "k8s.io/apimachinery/pkg/util/net"
 
+	"github.com/flux-admission/flux-admission/api/v1alpha1"
 	"github.com/flux-admission/flux-admission/internal/lookup"
 	"github.com/flux-admission/flux-admission/internal/policy"
 	"github.com/flux-admission/flux-admission/mutators"
@@ -38,14 +39,14 @@ type gate struct {
 	decision policy.Decision
 	result   mutators.Result
 	review   func(context.Context, validators.Request) // before the verdict
-	onError  policy.Action
+	onError  v1alpha1.Action
 }
 
-func (g *gate) OnError() policy.Action { return g.onError }
+func (g *gate) OnError() v1alpha1.Action { return g.onError }
 
 func (g *gate) Handles(gk schema.GroupKind) bool { return gk == flux.Kustomization }
 
-func (g *gate) Review(ctx context.Context, r validators.Request, _ validators.Lookup) policy.Decision {
+func (g *gate) Evaluate(ctx context.Context, r validators.Request, _ validators.Lookup) policy.Decision {
 	if g.review != nil {
 		g.review(ctx, r)
 	}
@@ -171,7 +172,7 @@ var (
 )
 
 func finding(m *validators.Meta, at validators.Path, message string) *validators.Finding {
-	return &validators.Finding{Diagnostic: validators.Diagnostic{Message: message, Fix: "Write something else."}, Rule: m, Path: at}
+	return &validators.Finding{Rule: m, Path: at, Message: message, Fix: "Write something else."}
 }
 
 func TestWritesThatPassWhateverThePolicySays(t *testing.T) {
@@ -425,20 +426,20 @@ func TestWhatCannotBeEvaluatedIsAllowedAndSaidSo(t *testing.T) {
 func TestAPolicyMayRefuseWhatCouldNotBeEvaluated(t *testing.T) {
 	panics := func(context.Context, validators.Request) { panic("boom") }
 	for name, tc := range map[string]struct {
-		onError policy.Action
+		onError v1alpha1.Action
 		path    string
 		body    string
 		refused bool
 	}{
-		"a panic is refused where onError is Deny":        {policy.Deny, webhookconfig.ValidatePath, write{operation: admissionv1.Create, object: kustomization}.body(t), true},
-		"a panic is allowed where onError is Warn":        {policy.Warn, webhookconfig.ValidatePath, write{operation: admissionv1.Create, object: kustomization}.body(t), false},
-		"the mutating webhook never refuses":              {policy.Deny, webhookconfig.MutatePath, write{operation: admissionv1.Create, object: kustomization}.body(t), false},
-		"an object that cannot be read is refused":        {policy.Deny, webhookconfig.ValidatePath, write{operation: admissionv1.Create, object: "[]"}.body(t), true},
-		"a deletion passes":                               {policy.Deny, webhookconfig.ValidatePath, write{operation: admissionv1.Delete, object: "[]"}.body(t), false},
-		"a status passes":                                 {policy.Deny, webhookconfig.ValidatePath, write{operation: admissionv1.Update, subresource: "status", object: "[]"}.body(t), false},
-		"a kind that no rule looks at passes":             {policy.Deny, webhookconfig.ValidatePath, write{operation: admissionv1.Create, kind: "Other", object: "[]"}.body(t), false},
-		"a request that is not even a review is allowed":  {policy.Deny, webhookconfig.ValidatePath, "garbage", false},
-		"an update that leaves all as it was is not read": {policy.Deny, webhookconfig.ValidatePath, write{operation: admissionv1.Update, object: kustomization, old: kustomization}.body(t), false},
+		"a panic is refused where onError is Deny":        {v1alpha1.ActionDeny, webhookconfig.ValidatePath, write{operation: admissionv1.Create, object: kustomization}.body(t), true},
+		"a panic is allowed where onError is Warn":        {v1alpha1.ActionWarn, webhookconfig.ValidatePath, write{operation: admissionv1.Create, object: kustomization}.body(t), false},
+		"the mutating webhook never refuses":              {v1alpha1.ActionDeny, webhookconfig.MutatePath, write{operation: admissionv1.Create, object: kustomization}.body(t), false},
+		"an object that cannot be read is refused":        {v1alpha1.ActionDeny, webhookconfig.ValidatePath, write{operation: admissionv1.Create, object: "[]"}.body(t), true},
+		"a deletion passes":                               {v1alpha1.ActionDeny, webhookconfig.ValidatePath, write{operation: admissionv1.Delete, object: "[]"}.body(t), false},
+		"a status passes":                                 {v1alpha1.ActionDeny, webhookconfig.ValidatePath, write{operation: admissionv1.Update, subresource: "status", object: "[]"}.body(t), false},
+		"a kind that no rule looks at passes":             {v1alpha1.ActionDeny, webhookconfig.ValidatePath, write{operation: admissionv1.Create, kind: "Other", object: "[]"}.body(t), false},
+		"a request that is not even a review is allowed":  {v1alpha1.ActionDeny, webhookconfig.ValidatePath, "garbage", false},
+		"an update that leaves all as it was is not read": {v1alpha1.ActionDeny, webhookconfig.ValidatePath, write{operation: admissionv1.Update, object: kustomization, old: kustomization}.body(t), false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := newBench(&gate{review: panics, onError: tc.onError}, logr.Discard())

@@ -1,4 +1,4 @@
-// Package v1alpha1 is the API of the AdmissionPolicy.
+// Package v1alpha1 contains the API types of the AdmissionPolicy.
 // +kubebuilder:object:generate=true
 // +groupName=flux-admission.dev
 package v1alpha1
@@ -12,57 +12,68 @@ import (
 // GroupVersion is the API group and version of this package.
 var GroupVersion = schema.GroupVersion{Group: "flux-admission.dev", Version: "v1alpha1"}
 
-// Kind is the only kind of this package.
+// Kind is the kind of an AdmissionPolicy.
 const Kind = "AdmissionPolicy"
 
 // Name is the only name that an AdmissionPolicy may have.
 const Name = "default"
 
-// Mode says whether the gate refuses at all.
+// Mode selects whether findings are enforced.
 // +kubebuilder:validation:Enum=Enforce;AuditOnly
 type Mode string
 
 // The modes.
 const (
-	Enforce   Mode = "Enforce"
-	AuditOnly Mode = "AuditOnly"
+	// ModeEnforce applies the action of each rule.
+	ModeEnforce Mode = "Enforce"
+	// ModeAuditOnly limits every action to Audit and applies no mutation.
+	ModeAuditOnly Mode = "AuditOnly"
 )
 
-// Action is what is done about a finding.
+// Action is what happens with a finding: Off < Audit < Warn < Deny.
 // +kubebuilder:validation:Enum=Off;Audit;Warn;Deny
 type Action string
 
 // The actions, mildest first.
 const (
-	Off   Action = "Off"
-	Audit Action = "Audit"
-	Warn  Action = "Warn"
-	Deny  Action = "Deny"
+	// ActionOff disables the rule.
+	ActionOff Action = "Off"
+	// ActionAudit records the finding in the audit log and in metrics.
+	ActionAudit Action = "Audit"
+	// ActionWarn returns the finding to the client as a warning.
+	ActionWarn Action = "Warn"
+	// ActionDeny rejects the request.
+	ActionDeny Action = "Deny"
 )
 
-// Answer is what is done where there is no verdict.
+// FailureAction is what happens when a rule has no result: Allow < Warn < Deny. Allow still records the failure.
 // +kubebuilder:validation:Enum=Allow;Warn;Deny
-type Answer string
+type FailureAction string
 
-// The answers.
+// The failure actions, mildest first.
 const (
-	AnswerAllow Answer = "Allow"
-	AnswerWarn  Answer = "Warn"
-	AnswerDeny  Answer = "Deny"
+	// FailureActionAllow allows the request and records the failure.
+	FailureActionAllow FailureAction = "Allow"
+	// FailureActionWarn allows the request and returns a warning to the client.
+	FailureActionWarn FailureAction = "Warn"
+	// FailureActionDeny rejects the request.
+	FailureActionDeny FailureAction = "Deny"
 )
 
-// Switch turns something on or off.
+// RatchetMode selects how updates treat findings that the stored object already has.
 // +kubebuilder:validation:Enum=Enabled;Disabled
-type Switch string
+type RatchetMode string
 
-// The two positions of a Switch.
+// The ratchet modes.
 const (
-	Enabled  Switch = "Enabled"
-	Disabled Switch = "Disabled"
+	// RatchetEnabled downgrades Deny to Warn for findings that the stored object already has.
+	RatchetEnabled RatchetMode = "Enabled"
+	// RatchetDisabled treats all findings alike.
+	RatchetDisabled RatchetMode = "Disabled"
 )
 
-// AdmissionPolicy says what flux-admission does about what its rules find. There is one in a cluster, and its name is `default`. Without it
-// the policy that ships with flux-admission is in force.
+// AdmissionPolicy configures which rules and mutations flux-admission applies. A cluster has at most one AdmissionPolicy, named "default".
+// Without one, the default policy built into flux-admission applies.
 // +kubebuilder:object:root=true
 // +kubebuilder:resource:scope=Cluster,shortName=fap
 // +kubebuilder:subresource:status
@@ -70,14 +81,16 @@ const (
 // +kubebuilder:printcolumn:name="Accepted",type=string,JSONPath=`.status.conditions[?(@.type=="Accepted")].status`
 // +kubebuilder:printcolumn:name="Reason",type=string,priority=1,JSONPath=`.status.conditions[?(@.type=="Accepted")].message`
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
-// +kubebuilder:validation:XValidation:rule="self.metadata.name == 'default'",message="the one AdmissionPolicy of a cluster is named default"
+// +kubebuilder:validation:XValidation:rule="self.metadata.name == 'default'",message="an AdmissionPolicy must be named default"
 type AdmissionPolicy struct {
 	metav1.TypeMeta   `json:",inline"`
 	metav1.ObjectMeta `json:"metadata,omitempty"`
 
+	// Spec is the desired behavior.
 	// +optional
 	// +kubebuilder:default={}
 	Spec AdmissionPolicySpec `json:"spec,omitempty"`
+	// Status reports whether the policy is in effect.
 	// +optional
 	Status AdmissionPolicyStatus `json:"status,omitempty"`
 }
@@ -90,140 +103,147 @@ type AdmissionPolicyList struct {
 	Items           []AdmissionPolicy `json:"items"`
 }
 
-// AdmissionPolicySpec is what is wanted.
+// AdmissionPolicySpec is the desired behavior of an AdmissionPolicy.
 type AdmissionPolicySpec struct {
-	// Mode is Enforce, or AuditOnly: nothing is refused, warned about or changed, and everything is recorded.
+	// Mode is Enforce or AuditOnly. With AuditOnly, findings are recorded, but no request is denied, warned about or mutated.
+	// Defaults to Enforce.
 	// +kubebuilder:default=Enforce
 	// +optional
 	Mode Mode `json:"mode,omitempty"`
-	// OnError is what is done when a rule cannot run, because of an error or a panic inside it.
+	// OnError is what happens when a rule fails with an error or a panic. Defaults to Allow.
 	// +kubebuilder:default=Allow
 	// +optional
-	OnError Answer `json:"onError,omitempty"`
-	// Ratchet: when Enabled, an update is not refused for a problem that the stored object has already; it is warned about instead.
+	OnError FailureAction `json:"onError,omitempty"`
+	// Ratchet downgrades Deny to Warn for findings that the stored object already has, so that an update is not rejected for a problem
+	// that it does not introduce. Defaults to Enabled.
 	// +kubebuilder:default=Enabled
 	// +optional
-	Ratchet Switch `json:"ratchet,omitempty"`
-	// Rules says what each rule does, by the rule's name. A rule that is not named here warns at most, so that a new release with new rules
-	// refuses nothing by itself.
+	Ratchet RatchetMode `json:"ratchet,omitempty"`
+	// Rules are the settings of each rule, by rule name. The action of a rule that is not listed is limited to Warn, so that rules added
+	// by a new release deny nothing on their own.
 	// +optional
 	Rules map[string]apiextensionsv1.JSON `json:"rules,omitempty"`
-	// Mutations are the settings of each mutation, by its name. One that is not named here does nothing.
+	// Mutations are the settings of each mutation, by mutation name. A mutation that is not listed is disabled.
 	// +optional
 	Mutations map[string]apiextensionsv1.JSON `json:"mutations,omitempty"`
-	// Overrides give named rules another action in some namespaces. Where several fit, the last one counts.
+	// Overrides set another action for rules in selected namespaces. If several overrides match, the last one applies.
 	// +kubebuilder:validation:MaxItems=64
 	// +listType=atomic
 	// +optional
 	Overrides []Override `json:"overrides,omitempty"`
-	// Exemptions take objects out of rules: what is found there is recorded and nothing else. They stand here and nowhere else: an object
-	// cannot except itself.
+	// Exemptions exclude objects from rules. Their findings are audited but never warned about or denied. Objects cannot exempt
+	// themselves.
 	// +kubebuilder:validation:MaxItems=256
 	// +listType=atomic
 	// +optional
 	Exemptions []Exemption `json:"exemptions,omitempty"`
 }
 
-// RuleSettings is the part of a rule's settings that all rules have; the rule's own parameters stand beside it.
+// RuleSettings are the settings that all rules share. Each rule adds its own parameters.
 type RuleSettings struct {
-	// Action is what is done about a finding. The default is the rule's own: Deny for an error, Warn for a warning, Audit for the rest.
+	// Action is what happens with a finding. The default depends on the rule's severity: Deny for error, Warn for warning, Audit for
+	// info.
 	// +optional
 	Action Action `json:"action,omitempty"`
-	// OnUnknown is what is done when the rule cannot tell, because something could not be seen.
+	// OnUnknown is what happens when the rule is inconclusive because an object that it depends on could not be read. It is limited to
+	// the rule's action. Defaults to Allow.
 	// +kubebuilder:default=Allow
 	// +optional
-	OnUnknown Answer `json:"onUnknown,omitempty"`
+	OnUnknown FailureAction `json:"onUnknown,omitempty"`
 }
 
-// Override gives rules another action in some namespaces.
+// Override sets another action for rules in selected namespaces.
 type Override struct {
-	// NamespaceSelector selects namespaces by their labels. An empty selector selects every namespace.
+	// NamespaceSelector selects namespaces by label. An empty selector selects every namespace.
 	NamespaceSelector metav1.LabelSelector `json:"namespaceSelector"`
-	// Rules are names of rules.
+	// Rules are rule names.
 	// +kubebuilder:validation:MinItems=1
 	// +kubebuilder:validation:MaxItems=64
 	// +listType=set
 	Rules []string `json:"rules"`
-	// Action is what these rules do there.
+	// Action replaces the action of the rules in the selected namespaces.
 	Action Action `json:"action"`
 }
 
-// Exemption takes objects out of rules.
+// Exemption excludes objects from rules.
 type Exemption struct {
-	// Rules are names of rules.
+	// Rules are rule names.
 	// +kubebuilder:validation:MinItems=1
 	// +kubebuilder:validation:MaxItems=64
 	// +listType=set
 	Rules []string `json:"rules"`
-	// Match selects the objects. Every field that is set has to fit; at least one is.
-	Match ExceptionMatch `json:"match"`
-	// Reason says why, for whoever reads the policy in a year.
+	// Match selects the exempt objects. An object must match every field that is set, and at least one field must be set.
+	Match ExemptionMatch `json:"match"`
+	// Reason documents why the objects are exempt.
 	// +kubebuilder:validation:MinLength=1
 	// +kubebuilder:validation:MaxLength=1024
 	// +kubebuilder:validation:Pattern=`\S`
 	Reason string `json:"reason"`
-	// Expires ends the exemption at that time, RFC 3339.
+	// Expires is the time (RFC 3339) from which the exemption no longer applies. Without it, the exemption does not expire.
 	// +optional
 	Expires *metav1.Time `json:"expires,omitempty"`
 }
 
-// ExceptionMatch selects objects.
+// ExemptionMatch selects objects.
 // +kubebuilder:validation:MinProperties=1
-type ExceptionMatch struct {
+type ExemptionMatch struct {
 	// Kinds are kinds of objects, such as HelmRelease.
 	// +kubebuilder:validation:MaxItems=16
 	// +listType=set
 	// +optional
 	Kinds []string `json:"kinds,omitempty"`
-	// Namespaces are exact names of namespaces.
+	// Namespaces are namespace names.
 	// +kubebuilder:validation:MaxItems=256
 	// +listType=set
 	// +optional
 	Namespaces []string `json:"namespaces,omitempty"`
-	// Names are exact names of objects.
+	// Names are object names.
 	// +kubebuilder:validation:MaxItems=256
 	// +listType=set
 	// +optional
 	Names []string `json:"names,omitempty"`
-	// Selector selects by the object's labels.
+	// Selector selects objects by label.
 	// +optional
 	Selector *metav1.LabelSelector `json:"selector,omitempty"`
 }
 
-// AdmissionPolicyStatus is what became of it.
+// AdmissionPolicyStatus is the observed state of an AdmissionPolicy.
 type AdmissionPolicyStatus struct {
-	// ObservedGeneration is the generation that the conditions speak of.
+	// ObservedGeneration is the generation that the conditions refer to.
 	// +optional
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
-	// Conditions: Accepted tells whether this generation is in force. When it is not, the last good one still is.
+	// Conditions of the policy. Accepted reports whether this generation is in effect; if it is not, the last valid generation is.
 	// +listType=map
 	// +listMapKey=type
 	// +optional
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
-	// ActiveRules are the rules that run, with their actions.
+	// ActiveRules are the rules that are evaluated, with their actions.
 	// +listType=map
 	// +listMapKey=name
 	// +optional
 	ActiveRules []ActiveRule `json:"activeRules,omitempty"`
-	// InactiveRules are the rules that do not run, and why.
+	// InactiveRules are the rules that are not evaluated, with the reasons.
 	// +listType=map
 	// +listMapKey=name
 	// +optional
 	InactiveRules []InactiveRule `json:"inactiveRules,omitempty"`
 }
 
-// ActiveRule is a rule that runs.
+// ActiveRule is a rule that is evaluated.
 type ActiveRule struct {
+	// Name is the name of the rule.
 	Name string `json:"name"`
-	// Action is what it does where no override says otherwise, with the mode taken into account.
+	// Action is what happens with the rule's findings, limited by the mode. Overrides are not considered.
 	Action Action `json:"action"`
 }
 
-// InactiveRule is a rule that does not run.
+// InactiveRule is a rule that is not evaluated.
 type InactiveRule struct {
-	Name   string `json:"name"`
+	// Name is the name of the rule.
+	Name string `json:"name"`
+	// Reason is why the rule is not evaluated.
 	Reason string `json:"reason"`
 }
 
-// ConditionAccepted is the type of the condition that tells whether a policy is in force.
+// ConditionAccepted is the type of the condition that reports whether a policy is in effect.
 const ConditionAccepted = "Accepted"

@@ -7,15 +7,11 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
-
-	"github.com/flux-admission/flux-admission/internal/check"
 	"github.com/flux-admission/flux-admission/internal/report"
 	"github.com/flux-admission/flux-admission/test/chartrepo"
 )
@@ -56,7 +52,7 @@ spec:
     %s: true
 `
 
-func writeTree(t *testing.T, files map[string]string) string {
+func gitTree(t *testing.T, files map[string]string) string {
 	t.Helper()
 	dir := t.TempDir()
 	for name, text := range files {
@@ -71,30 +67,6 @@ func writeTree(t *testing.T, files map[string]string) string {
 	return dir
 }
 
-// input returns the options of a check with an input.
-func input(in check.Input) check.Options { return check.Options{Input: in} }
-
-// runCheckIn runs the check command on a path.
-func runCheckIn(t *testing.T, o checkOptions, path string, stdin io.Reader, stdout, stderr io.Writer) error {
-	t.Helper()
-	o.Path, o.Stdin = path, stdin
-	return runCheck(t.Context(), o, stdout, stderr)
-}
-
-// git runs git in a directory and returns its standard output.
-func git(t *testing.T, dir string, args ...string) string {
-	t.Helper()
-	c := exec.CommandContext(t.Context(), "git", append([]string{"-C", dir}, args...)...)
-	var stderr bytes.Buffer
-	c.Stderr = &stderr
-	out, err := c.Output()
-	if err != nil {
-		t.Fatalf("git %s: %v: %s", args[0], err, &stderr)
-	}
-	return string(out)
-}
-
-// repository returns the files of a cluster whose Kustomization db is in a namespace, with a CloudNativePG Cluster that sets a field of monitoring.
 func repository(namespace, field string) map[string]string {
 	return map[string]string{
 		"clusters/home/flux-system/gotk-sync.yaml": gotkSync,
@@ -113,16 +85,16 @@ func TestCheck(t *testing.T) {
 		want    []string // rule action file:line
 		fails   bool
 	}{
-		"a clean tree has no findings": {files: repository("flux-system", "enablePodMonitor")},
-		"both mistakes are reported at their lines, and the namespace only warns by default": {
+		"a clean tree": {files: repository("flux-system", "enablePodMonitor")},
+		"both mistakes, each at its line; without a policy the namespace only warns": {
 			files: repository("apps", "enabled"), fails: true,
 			want: []string{"cnpg-monitoring-enabled Deny apps/db/cluster.yaml:11", "kustomization-namespace Warn clusters/home/db.yaml:5"},
 		},
-		"warnings fail with --fail-on warn": {files: repository("apps", "enablePodMonitor"), options: checkOptions{failOn: "warn"}, fails: true,
+		"warnings fail only where asked": {files: repository("apps", "enablePodMonitor"), options: checkOptions{failOn: "warn"}, fails: true,
 			want: []string{"kustomization-namespace Warn clusters/home/db.yaml:5"}},
-		"nothing fails with --fail-on never": {files: repository("apps", "enabled"), options: checkOptions{failOn: "never"},
+		"nothing fails with never": {files: repository("apps", "enabled"), options: checkOptions{failOn: "never"},
 			want: []string{"cnpg-monitoring-enabled Deny apps/db/cluster.yaml:11", "kustomization-namespace Warn clusters/home/db.yaml:5"}},
-		"the AdmissionPolicy of the tree decides": {
+		"the policy that the tree applies decides": {
 			files: func() map[string]string {
 				f := repository("apps", "enabled")
 				f["clusters/home/policy.yaml"] = refuse
@@ -130,8 +102,8 @@ func TestCheck(t *testing.T) {
 			}(), fails: true,
 			want: []string{"cnpg-monitoring-enabled Warn apps/db/cluster.yaml:11", "kustomization-namespace Deny clusters/home/db.yaml:5"},
 		},
-		"plain manifests are read from standard input": {stdin: fmt.Sprintf(cluster, "enabled"), fails: true, want: []string{"cnpg-monitoring-enabled Deny stdin:11"}},
-		"a directory of plain manifests is checked": {files: map[string]string{"db.yaml": fmt.Sprintf(cluster, "enabled")}, fails: true,
+		"plain manifests on standard input": {stdin: fmt.Sprintf(cluster, "enabled"), fails: true, want: []string{"cnpg-monitoring-enabled Deny stdin:11"}},
+		"a directory of plain manifests": {files: map[string]string{"db.yaml": fmt.Sprintf(cluster, "enabled")}, fails: true,
 			want: []string{"cnpg-monitoring-enabled Deny db.yaml:11"}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -142,10 +114,10 @@ func TestCheck(t *testing.T) {
 			}
 			path := "-"
 			if tc.stdin == "" {
-				path = writeTree(t, tc.files)
+				path = gitTree(t, tc.files)
 			}
 			var out bytes.Buffer
-			err := runCheckIn(t, o, path, strings.NewReader(tc.stdin), &out, io.Discard)
+			err := runCheck(t.Context(), o, path, strings.NewReader(tc.stdin), &out, io.Discard)
 			if tc.fails != errors.Is(err, errFindings) || !tc.fails && err != nil {
 				t.Errorf("error %v, want findings: %t", err, tc.fails)
 			}
@@ -158,46 +130,46 @@ func TestCheck(t *testing.T) {
 				got = append(got, fmt.Sprintf("%s %s %s:%d", f.Rule, f.Action, f.File, f.Line))
 			}
 			slices.Sort(got)
-			if diff := cmp.Diff(tc.want, got); diff != "" || len(r.Errors) > 0 {
-				t.Errorf("findings (-want +got):\n%s\nerrors: %v", diff, r.Errors)
+			if !slices.Equal(got, tc.want) || len(r.Errors) > 0 {
+				t.Errorf("findings %q, errors %v; want %q", got, r.Errors, tc.want)
 			}
 		})
 	}
 }
 
-// A build that fails is a finding at its position, and fails the check.
-func TestCheck_BuildFails(t *testing.T) {
+// What keeps Flux from building is an error with its place, and fails the check.
+func TestCheckOfATreeThatCannotBeBuilt(t *testing.T) {
 	files := repository("flux-system", "enablePodMonitor")
 	files["apps/db/kustomization.yaml"] = "resources: [cluster.yaml, gone.yaml]\n"
 	var out bytes.Buffer
-	err := runCheckIn(t, checkOptions{output: "text", failOn: "deny"}, writeTree(t, files), nil, &out, io.Discard)
+	err := runCheck(t.Context(), checkOptions{output: "text", failOn: "deny"}, gitTree(t, files), nil, &out, io.Discard)
 	if !errors.Is(err, errFindings) || !strings.Contains(out.String(), "gone.yaml") || !strings.Contains(out.String(), "apps/db/kustomization.yaml") {
 		t.Errorf("%v\n%s", err, out.String())
 	}
 }
 
-func TestCheck_InvalidOptions(t *testing.T) {
-	good := writeTree(t, repository("flux-system", "enablePodMonitor"))
+func TestCheckWithMistakenOptions(t *testing.T) {
+	good := gitTree(t, repository("flux-system", "enablePodMonitor"))
 	for name, tc := range map[string]struct {
 		options checkOptions
 		path    string
 		want    string
 	}{
-		"an unknown format":                      {checkOptions{output: "xml", failOn: "deny"}, good, `--output "xml" is not a format: use text, json, sarif, junit, github or html`},
-		"an unknown threshold":                   {checkOptions{output: "text", failOn: "always"}, good, `--fail-on "always": use deny, warn or never`},
-		"a variable without a value":             {checkOptions{output: "text", failOn: "deny", Options: input(check.Input{Variables: []string{"X"}})}, good, `--var "X": want NAME=VALUE`},
-		"a missing baseline":                     {checkOptions{output: "text", failOn: "deny", Options: check.Options{Baseline: "/nope"}}, good, "--baseline: /nope does not exist; create it with --write-baseline /nope"},
-		"an invalid line in a file of variables": {checkOptions{output: "text", failOn: "deny", Options: input(check.Input{VariablesFiles: []string{written(t, "vars", "A=1\nsecret")}})}, good, "vars:2: want NAME=VALUE"},
-		"a list in a file of variables":          {checkOptions{output: "text", failOn: "deny", Options: input(check.Input{VariablesFiles: []string{written(t, "vars.yaml", "A: [1]")}})}, good, "the value of A is not a scalar"},
-		"a directory without definitions":        {checkOptions{output: "text", failOn: "deny", Options: input(check.Input{CRDs: []string{good}})}, good, "--crds: there is no CustomResourceDefinition in "},
-		"a revision outside of a work tree":      {checkOptions{output: "text", failOn: "deny", Options: check.Options{ChangedSince: "HEAD"}}, good, "--changed-since: "},
-		"a revision like a flag":                 {checkOptions{output: "text", failOn: "deny", Options: check.Options{ChangedSince: "--help"}}, good, "is not a revision"},
-		"a revision with standard input":         {checkOptions{output: "text", failOn: "deny", Options: check.Options{ChangedSince: "HEAD"}}, "-", "--changed-since needs a Git work tree"},
-		"a missing policy":                       {checkOptions{output: "text", failOn: "deny", Options: input(check.Input{Policy: "/nope"})}, good, "--policy: open /nope: no such file or directory"},
-		"a missing tree":                         {checkOptions{output: "text", failOn: "deny"}, "/nope", "/nope"},
+		"an unknown format":                            {checkOptions{output: "xml", failOn: "deny"}, good, `--output "xml" is not a format: use text, json, sarif, junit, github or html`},
+		"an unknown threshold":                         {checkOptions{output: "text", failOn: "always"}, good, `--fail-on "always": use deny, warn or never`},
+		"a variable without value":                     {checkOptions{output: "text", failOn: "deny", treeOptions: treeOptions{vars: []string{"X"}}}, good, `--var "X": want NAME=VALUE`},
+		"a baseline that is not there":                 {checkOptions{output: "text", failOn: "deny", baseline: "/nope"}, good, "--baseline: /nope does not exist; make it with --write-baseline /nope"},
+		"a file of variables with a line that is none": {checkOptions{output: "text", failOn: "deny", treeOptions: treeOptions{varsFiles: []string{written(t, "vars", "A=1\nsecret")}}}, good, "vars:2: want NAME=VALUE"},
+		"a file of variables with a list":              {checkOptions{output: "text", failOn: "deny", treeOptions: treeOptions{varsFiles: []string{written(t, "vars.yaml", "A: [1]")}}}, good, "A is no scalar"},
+		"definitions that are none":                    {checkOptions{output: "text", failOn: "deny", treeOptions: treeOptions{crds: []string{good}}}, good, "--crds: there is no CustomResourceDefinition in "},
+		"a revision in what is no work tree":           {checkOptions{output: "text", failOn: "deny", changedSince: "HEAD"}, good, "--changed-since: "},
+		"a revision that is an option":                 {checkOptions{output: "text", failOn: "deny", changedSince: "--help"}, good, "is no revision"},
+		"a change of standard input":                   {checkOptions{output: "text", failOn: "deny", changedSince: "HEAD"}, "-", "--changed-since needs a Git work tree"},
+		"a policy that is not there":                   {checkOptions{output: "text", failOn: "deny", treeOptions: treeOptions{policy: "/nope"}}, good, "--policy: open /nope: no such file or directory"},
+		"a tree that is not there":                     {checkOptions{output: "text", failOn: "deny"}, "/nope", "/nope"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			err := runCheckIn(t, tc.options, tc.path, nil, &bytes.Buffer{}, io.Discard)
+			err := runCheck(t.Context(), tc.options, tc.path, nil, &bytes.Buffer{}, io.Discard)
 			if err == nil || errors.Is(err, errFindings) || !strings.Contains(err.Error(), tc.want) {
 				t.Errorf("error %v, want %q", err, tc.want)
 			}
@@ -214,12 +186,12 @@ func written(t *testing.T, name, text string) string {
 	return path
 }
 
-// checked runs a check and returns its findings that are not suppressed as "rule file:line".
+// checked runs a check and returns its findings, "rule file:line", those that count only.
 func checked(t *testing.T, o checkOptions, dir string) []string {
 	t.Helper()
 	o.output, o.failOn = "json", "never"
 	var out bytes.Buffer
-	if err := runCheckIn(t, o, dir, nil, &out, io.Discard); err != nil {
+	if err := runCheck(t.Context(), o, dir, nil, &out, io.Discard); err != nil {
 		t.Fatal(err)
 	}
 	var r report.Report
@@ -236,16 +208,16 @@ func checked(t *testing.T, o checkOptions, dir string) []string {
 	return got
 }
 
-func TestCheck_Baseline(t *testing.T) {
+func TestABaselineKeepsOldFindingsOut(t *testing.T) {
 	files := repository("flux-system", "enabled")
-	dir := writeTree(t, files)
+	dir := gitTree(t, files)
 	file := filepath.Join(t.TempDir(), "baseline.yaml")
-	var stderr bytes.Buffer
-	if err := runCheckIn(t, checkOptions{output: "text", failOn: "deny", Options: check.Options{WriteBaseline: file}}, dir, nil, io.Discard, &stderr); err != nil || stderr.Len() == 0 {
-		t.Fatalf("writing the baseline: %v, standard error %q", err, stderr.String())
+	var said bytes.Buffer
+	if err := runCheck(t.Context(), checkOptions{output: "text", failOn: "deny", writeBaseline: file}, dir, nil, io.Discard, &said); err != nil || said.Len() == 0 {
+		t.Fatalf("writing the baseline: %v, said %q", err, said.String())
 	}
-	if got := checked(t, checkOptions{Options: check.Options{Baseline: file}}, dir); len(got) != 0 {
-		t.Errorf("findings %q, want none with the baseline", got)
+	if got := checked(t, checkOptions{baseline: file}, dir); len(got) != 0 {
+		t.Errorf("with the baseline: %q", got)
 	}
 	other := strings.ReplaceAll(files["apps/db/cluster.yaml"], "name: db", "name: other")
 	if other == files["apps/db/cluster.yaml"] {
@@ -254,16 +226,18 @@ func TestCheck_Baseline(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "apps/db/other.yaml"), []byte(other), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if got := checked(t, checkOptions{Options: check.Options{Baseline: file}}, dir); !slices.Equal(got, []string{"cnpg-monitoring-enabled apps/db/other.yaml:11"}) {
-		t.Errorf("findings %q, want only the one that is not in the baseline", got)
+	if got := checked(t, checkOptions{baseline: file}, dir); !slices.Equal(got, []string{"cnpg-monitoring-enabled apps/db/other.yaml:11"}) {
+		t.Errorf("a new mistake beside an old one: %q", got)
 	}
 }
 
-func TestCheck_ChangedSince(t *testing.T) {
-	dir := writeTree(t, repository("flux-system", "enabled"))
+func TestOnlyWhatAChangeTouchesIsReported(t *testing.T) {
+	dir := gitTree(t, repository("flux-system", "enabled"))
 	run := func(args ...string) {
 		t.Helper()
-		git(t, dir, args...)
+		if _, err := git(t.Context(), dir, args...); err != nil {
+			t.Fatal(err)
+		}
 	}
 	put := func(name, text string) {
 		t.Helper()
@@ -276,19 +250,19 @@ func TestCheck_ChangedSince(t *testing.T) {
 	run("init", "-q")
 	run("add", ".")
 	run("-c", "user.name=a", "-c", "user.email=a@example.com", "commit", "-qm", "one")
-	since := checkOptions{Options: check.Options{ChangedSince: "HEAD"}}
+	since := checkOptions{changedSince: "HEAD"}
 	if got := checked(t, since, dir); len(got) != 0 {
-		t.Errorf("findings %q, want none without a change", got)
+		t.Errorf("nothing has changed, and reported is %q", got)
 	}
 	put("apps/db/README.md", "hello")
 	if got := checked(t, since, dir); len(got) != 0 {
-		t.Errorf("findings %q, want none of a new file without mistakes", got)
+		t.Errorf("a file without findings is new, and reported is %q", got)
 	}
 	if err := os.Remove(filepath.Join(dir, "apps/db/extra.yaml")); err != nil {
 		t.Fatal(err)
 	}
 	if got := checked(t, since, dir); !slices.Equal(got, []string{"kustomization-build-failed apps/db/kustomization.yaml:1"}) {
-		t.Errorf("findings %q, want the file that the removal of another one breaks", got)
+		t.Errorf("what the removal of a file breaks elsewhere is %q", got)
 	}
 	put("apps/db/extra.yaml", "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: extra, namespace: apps}\n")
 	text, err := os.ReadFile(filepath.Join(dir, "apps/db/cluster.yaml"))
@@ -297,15 +271,15 @@ func TestCheck_ChangedSince(t *testing.T) {
 	}
 	put("apps/db/cluster.yaml", string(text)+"# touched\n")
 	if got := checked(t, since, dir); !slices.Equal(got, []string{"cnpg-monitoring-enabled apps/db/cluster.yaml:11"}) {
-		t.Errorf("findings %q, want the old mistake in a changed file", got)
+		t.Errorf("an old mistake in a file that is touched: %q", got)
 	}
 }
 
-func TestCheck_VariablesAndDefinitions(t *testing.T) {
+func TestVariablesAndDefinitionsFromFiles(t *testing.T) {
 	files := repository("flux-system", "enablePodMonitor")
 	files["clusters/home/db.yaml"] += "  postBuild: {substituteFrom: [{kind: Secret, name: cluster-settings}]}\n"
 	files["apps/db/widget.yaml"] = "apiVersion: example.com/v1\nkind: Widget\nmetadata: {name: w, namespace: apps}\nspec:\n  size: ${SIZE}\n  colour: ${COLOUR}\n"
-	dir := writeTree(t, files)
+	dir := gitTree(t, files)
 	crd := written(t, "crd.yaml", `apiVersion: apiextensions.k8s.io/v1
 kind: CustomResourceDefinition
 metadata: {name: widgets.example.com}
@@ -319,19 +293,17 @@ spec:
       storage: true
       schema: {openAPIV3Schema: {type: object, properties: {spec: {type: object, properties: {size: {type: string}, colour: {type: string, enum: [red]}}}}}}
 `)
-	o := checkOptions{Options: input(check.Input{
-		CRDs: []string{crd}, VariablesFiles: []string{written(t, "vars.env", "# ours\nexport SIZE=\"big one\"\nCOLOUR=green\n")},
-	})}
+	o := checkOptions{treeOptions: treeOptions{crds: []string{crd}, varsFiles: []string{written(t, "vars.env", "# ours\nexport SIZE=\"big one\"\nCOLOUR=green\n")}}}
 	if got := checked(t, o, dir); !slices.Contains(got, "invalid-value apps/db/widget.yaml:6") {
-		t.Errorf("findings %q, want the invalid value of the file of variables", got)
+		t.Errorf("by the file of variables the colour is wrong, and found is %q", got)
 	}
-	o.Variables = []string{"COLOUR=red"}
+	o.vars = []string{"COLOUR=red"}
 	if got := checked(t, o, dir); slices.Contains(got, "invalid-value apps/db/widget.yaml:6") {
-		t.Errorf("findings %q, want none of the value of --var", got)
+		t.Errorf("--var comes first and makes the colour right, and found is %q", got)
 	}
 }
 
-func TestCheck_FetchCharts(t *testing.T) {
+func TestChartsFromTheNetworkOnlyWhenAsked(t *testing.T) {
 	web := t.TempDir()
 	server, err := chartrepo.Serve(web, filepath.Join("..", "..", "test", "demo", "charts", "airflow"))
 	if err != nil {
@@ -355,28 +327,28 @@ spec:
       metadataConnection:
         existingSecret: db
 `
-	dir := writeTree(t, files)
+	dir := gitTree(t, files)
 	if got := checked(t, checkOptions{}, dir); len(got) != 0 {
-		t.Errorf("findings %q, want none without --fetch-charts", got)
+		t.Errorf("without --fetch-charts: %q", got)
 	}
-	if got := checked(t, checkOptions{Options: input(check.Input{FetchCharts: true})}, dir); !slices.Equal(got, []string{"helm-values-schema apps/db/release.yaml:15"}) {
-		t.Errorf("findings %q, want one of the fetched chart's schema", got)
+	if got := checked(t, checkOptions{treeOptions: treeOptions{fetchCharts: true}}, dir); !slices.Equal(got, []string{"helm-values-schema apps/db/release.yaml:15"}) {
+		t.Errorf("with --fetch-charts: %q", got)
 	}
 }
 
-func TestCheck_AnnotationPaths(t *testing.T) {
-	dir := writeTree(t, repository("flux-system", "enabled"))
+func TestFilesAreNamedFromTheWorkingDirectoryInAnnotations(t *testing.T) {
+	dir := gitTree(t, repository("flux-system", "enabled"))
 	t.Chdir(filepath.Dir(dir))
 	name := filepath.Base(dir)
 	var out bytes.Buffer
-	if err := runCheckIn(t, checkOptions{output: "github", failOn: "never"}, name, nil, &out, io.Discard); err != nil {
+	if err := runCheck(t.Context(), checkOptions{output: "github", failOn: "never"}, name, nil, &out, io.Discard); err != nil {
 		t.Fatal(err)
 	}
 	if want := "file=" + name + "/apps/db/cluster.yaml"; !strings.Contains(out.String(), want) {
 		t.Errorf("the annotations do not have %s:\n%s", want, out.String())
 	}
 	for path, want := range map[string]string{".": "", name: name + "/", dir: "", "../x": "", "-": "", name + "/apps/db/cluster.yaml": ""} {
-		if got := pathPrefix(path); got != want {
+		if got := prefix(path); got != want {
 			t.Errorf("the prefix of %s is %q, want %q", path, got, want)
 		}
 	}

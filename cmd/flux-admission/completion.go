@@ -11,7 +11,7 @@ import (
 	allvalidators "github.com/flux-admission/flux-admission/validators/all"
 )
 
-// addCompletions adds completions of the values of flags and arguments. The error names an unknown command or flag.
+// addCompletions teaches the shell what the values of flags and arguments can be. The error names a command or flag that there is not.
 func addCompletions(root *cobra.Command) error {
 	words := func(list ...cobra.Completion) cobra.CompletionFunc {
 		return cobra.FixedCompletions(list, cobra.ShellCompDirectiveNoFileComp)
@@ -20,7 +20,7 @@ func addCompletions(root *cobra.Command) error {
 	directories := cobra.FixedCompletions(nil, cobra.ShellCompDirectiveFilterDirs)
 	var errs []error
 	for _, v := range []struct {
-		commands, flag string // the flag "" is the first argument
+		commands, flag string // a flag of "" is the first argument
 		complete       cobra.CompletionFunc
 	}{
 		{"check", "output", words(reportFormats()...)},
@@ -53,7 +53,7 @@ func addCompletions(root *cobra.Command) error {
 	return errors.Join(errs...)
 }
 
-// firstOnly completes the first argument only.
+// firstOnly completes the first argument, of commands that take one.
 func firstOnly(complete cobra.CompletionFunc) cobra.CompletionFunc {
 	return func(c *cobra.Command, args []string, begun string) ([]cobra.Completion, cobra.ShellCompDirective) {
 		if len(args) > 0 {
@@ -71,7 +71,7 @@ func reportFormats() []cobra.Completion {
 	return names
 }
 
-// completeRule completes names of rules, or IDs if an ID has been begun, with the titles of the rules.
+// completeRule offers the names of rules with their titles; IDs to those who have begun one.
 func completeRule(_ *cobra.Command, _ []string, begun string) ([]cobra.Completion, cobra.ShellCompDirective) {
 	var out []cobra.Completion
 	for _, r := range allvalidators.Rules() {

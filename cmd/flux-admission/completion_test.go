@@ -8,7 +8,7 @@ import (
 	allvalidators "github.com/flux-admission/flux-admission/validators/all"
 )
 
-// offered returns the completions that the script of a shell gets, without descriptions, and the directive.
+// offered asks for completions as the script of a shell does: the words that are offered, without descriptions, and the directive.
 func offered(t *testing.T, args ...string) (words []string, directive string) {
 	t.Helper()
 	code, stdout, stderr := execute(t, append([]string{"__complete"}, args...)...)
@@ -23,7 +23,7 @@ func offered(t *testing.T, args ...string) (words []string, directive string) {
 	return words[:last], words[last]
 }
 
-func TestCompletion(t *testing.T) {
+func TestTheShellIsOfferedWhatFits(t *testing.T) {
 	const noFiles, byExtension, directories = ":4", ":8", ":16"
 	var names []string
 	for _, r := range allvalidators.Rules() {
@@ -34,19 +34,19 @@ func TestCompletion(t *testing.T) {
 		want      []string
 		directive string
 	}{
-		"formats of a report":          {[]string{"check", "--output", ""}, []string{"text", "json", "sarif", "junit", "github", "html"}, noFiles},
-		"values of --fail-on":          {[]string{"check", "--fail-on", ""}, []string{"deny", "warn", "never"}, noFiles},
-		"formats of the list of rules": {[]string{"rules", "-o", ""}, []string{"text", "json"}, noFiles},
-		"all names of rules":           {[]string{"explain", ""}, names, noFiles},
-		"names of rules with a prefix": {[]string{"explain", "kustomization-dep"}, []string{"kustomization-dependency-missing", "kustomization-dependency-cycle"}, noFiles},
-		"IDs of rules with a prefix":   {[]string{"explain", "PG"}, []string{"PG001"}, noFiles},
-		"no second rule":               {[]string{"explain", "KS001", ""}, []string{}, noFiles},
-		"names of rules to repair":     {[]string{"fix", "--rule", "source"}, []string{"source-missing"}, noFiles},
-		"YAML files for a policy":      {[]string{"check", "--policy", ""}, []string{"yaml", "yml"}, byExtension},
-		"directories of charts":        {[]string{"check", "--charts", ""}, []string{}, directories},
-		"directories to repair":        {[]string{"fix", ""}, []string{}, directories},
-		"no files for a variable":      {[]string{"fix", "--var", ""}, []string{}, noFiles},
-		"levels of the log":            {[]string{"serve", "--log-level", ""}, []string{"debug", "info", "warn", "error"}, noFiles},
+		"formats of a report":                 {[]string{"check", "--output", ""}, []string{"text", "json", "sarif", "junit", "github", "html"}, noFiles},
+		"what a check fails on":               {[]string{"check", "--fail-on", ""}, []string{"deny", "warn", "never"}, noFiles},
+		"formats of the list of rules":        {[]string{"rules", "-o", ""}, []string{"text", "json"}, noFiles},
+		"all names of rules":                  {[]string{"explain", ""}, names, noFiles},
+		"names of rules that begin like this": {[]string{"explain", "kustomization-dep"}, []string{"kustomization-dependency-missing", "kustomization-dependency-cycle"}, noFiles},
+		"IDs of rules to who has begun one":   {[]string{"explain", "PG"}, []string{"PG001"}, noFiles},
+		"no second rule":                      {[]string{"explain", "KS001", ""}, []string{}, noFiles},
+		"names of rules to repair":            {[]string{"fix", "--rule", "source"}, []string{"source-missing"}, noFiles},
+		"files of YAML as a policy":           {[]string{"check", "--policy", ""}, []string{"yaml", "yml"}, byExtension},
+		"directories of charts":               {[]string{"check", "--charts", ""}, []string{}, directories},
+		"directories to repair":               {[]string{"fix", ""}, []string{}, directories},
+		"no files where a name and value go":  {[]string{"fix", "--var", ""}, []string{}, noFiles},
+		"levels of the log":                   {[]string{"serve", "--log-level", ""}, []string{"debug", "info", "warn", "error"}, noFiles},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -57,7 +57,7 @@ func TestCompletion(t *testing.T) {
 	}
 }
 
-func TestCompletion_Scripts(t *testing.T) {
+func TestEveryShellGetsAScript(t *testing.T) {
 	for _, shell := range []string{"bash", "zsh", "fish", "powershell"} {
 		if code, stdout, stderr := execute(t, "completion", shell); code != 0 || !strings.Contains(stdout, "flux-admission") {
 			t.Errorf("%s: exit code %d, %d bytes of script, error %q", shell, code, len(stdout), stderr)

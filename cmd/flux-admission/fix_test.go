@@ -8,18 +8,16 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
-
-	"github.com/google/go-cmp/cmp"
 )
 
-// fixed runs fix and returns its output, and whether findings are left.
-func fixed(t *testing.T, o fixOptions, dir string) (out, errOut string, left bool) {
+// fixed runs fix and returns what it says: on standard output, and beside it.
+func fixed(t *testing.T, o fixOptions, dir string) (out, said string, left bool) {
 	t.Helper()
 	var stdout, stderr bytes.Buffer
-	o.Path = dir
-	err := runFix(t.Context(), o, &stdout, &stderr)
+	err := runFix(t.Context(), o, dir, &stdout, &stderr)
 	if err != nil && !errors.Is(err, errFindings) {
 		t.Fatal(err)
 	}
@@ -47,7 +45,7 @@ func contents(t *testing.T, dir string) map[string]string {
 	return out
 }
 
-// secondCluster adds a cluster that applies the same directory.
+// secondCluster makes a repository of two clusters that apply the same directory.
 func secondCluster(files map[string]string) map[string]string {
 	files["clusters/away/flux-system/gotk-sync.yaml"] = strings.ReplaceAll(gotkSync, "./clusters/home", "./clusters/away")
 	files["clusters/away/db.yaml"] = files["clusters/home/db.yaml"]
@@ -72,27 +70,27 @@ func TestFix(t *testing.T) {
 		files   map[string]string
 		rules   []string
 		changes map[string][2]string // by file: what becomes what
-		output  []string
+		says    []string
 		left    bool
 	}{
-		"a clean tree is not changed": {files: repository("flux-system", "enablePodMonitor"), output: []string{"0 repaired in 0 files, 0 left alone"}},
-		"an unknown field is removed, and a grouped finding is left": {
+		"a clean tree stays as it is": {files: repository("flux-system", "enablePodMonitor"), says: []string{"0 repaired in 0 files, 0 left alone"}},
+		"a field that does not exist is removed, and a namespace that only warns is not touched": {
 			files:   repository("apps", "enabled"),
 			changes: map[string][2]string{"apps/db/cluster.yaml": {enabled, "  monitoring: {}\n"}},
-			output:  []string{"apps/db/cluster.yaml:11:5: cnpg-monitoring-enabled: Cluster apps/db: remove spec.monitoring.enabled", "1 repaired in 1 files, 0 left alone"},
+			says:    []string{"apps/db/cluster.yaml:11:5: cnpg-monitoring-enabled: Cluster apps/db: remove spec.monitoring.enabled", "1 repaired in 1 files, 0 left alone"},
 		},
-		"a rule that only warns is repaired when its ID is given": {
+		"a rule that is asked for is repaired although it only warns, by its ID too": {
 			files: repository("apps", "enabled"), rules: []string{"ks001"},
 			changes: map[string][2]string{"clusters/home/db.yaml": {"namespace: apps", "namespace: flux-system"}},
-			output:  []string{"1 repaired in 1 files, 0 left alone"},
+			says:    []string{"1 repaired in 1 files, 0 left alone"},
 		},
-		"a file of two clusters is repaired once": {
+		"a file that two clusters apply is repaired once": {
 			files:   secondCluster(repository("flux-system", "enabled")),
 			changes: map[string][2]string{"apps/db/cluster.yaml": {enabled, "  monitoring: {}\n"}},
-			output:  []string{"1 repaired in 1 files, 0 left alone"},
+			says:    []string{"1 repaired in 1 files, 0 left alone"},
 		},
-		"an edit that is wrong for another cluster is left alone": {
-			// The dependency exists in the away cluster only.
+		"what is right for one of two clusters is left alone": {
+			// The away cluster has what the other one lacks.
 			files: with(secondCluster(repository("flux-system", "enablePodMonitor")), map[string]string{
 				"clusters/home/kustomization.yaml": "resources: [flux-system/gotk-sync.yaml, ../../shared, operator.yaml]\n",
 				"clusters/away/kustomization.yaml": "resources: [flux-system/gotk-sync.yaml, ../../shared, operator.yaml, elsewhere.yaml]\n",
@@ -105,10 +103,10 @@ func TestFix(t *testing.T) {
 				"apps/none/cm.yaml": "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: none, namespace: apps}\n",
 			}),
 			rules: []string{"kustomization-dependency-missing"}, left: true,
-			output: []string{"left alone, the file is also applied by Kustomization flux-system/flux-system of clusters/away/flux-system/gotk-sync.yaml, where this is not found",
+			says: []string{"left alone, the file is also applied by Kustomization flux-system/flux-system of clusters/away/flux-system/gotk-sync.yaml, where this is not found",
 				"0 repaired in 0 files, 1 left alone"},
 		},
-		"contradicting edits of two clusters are left alone": {
+		"two clusters that want different things leave a file alone": {
 			files: with(secondCluster(repository("flux-system", "enablePodMonitor")), map[string]string{
 				"clusters/home/kustomization.yaml": "resources: [flux-system/gotk-sync.yaml, ../../shared, operator.yaml]\n",
 				"clusters/away/kustomization.yaml": "resources: [flux-system/gotk-sync.yaml, ../../shared, operator.yaml]\n",
@@ -120,59 +118,59 @@ func TestFix(t *testing.T) {
 				"apps/none/cm.yaml": "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: none, namespace: apps}\n",
 			}),
 			rules: []string{"kustomization-dependency-missing"}, left: true,
-			output: []string{`kustomization-dependency-missing wants something else in the same place (set spec.dependsOn[0].namespace to "away")`,
+			says: []string{`kustomization-dependency-missing wants something else in the same place (set spec.dependsOn[0].namespace to "away")`,
 				`kustomization-dependency-missing wants something else in the same place (set spec.dependsOn[0].namespace to "flux-system")`, "0 repaired in 0 files, 2 left alone"},
 		},
-		"a mistake that a repair reveals is repaired too": {
+		"what a repair brings to light is repaired too": {
 			files: withEnd(with(repository("flux-system", "enablePodMonitor"), map[string]string{
 				"clusters/home/operator.yaml": strings.ReplaceAll(operator("operator"), "apps/operator", "apps/none"),
 				"apps/none/cm.yaml":           "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: none, namespace: apps}\n",
 			}), "clusters/home/db.yaml", strings.Replace(dependsOn, "dependsOn", "dependOn", 1)),
 			rules:   []string{"kustomization-dependency-missing", "unknown-field"},
 			changes: map[string][2]string{"clusters/home/db.yaml": {"dependOn: [{name: operator, namespace: elsewhere}]", "dependsOn: [{name: operator, namespace: flux-system}]"}},
-			output:  []string{"2 repaired in 1 files, 0 left alone"},
+			says:    []string{"2 repaired in 1 files, 0 left alone"},
 		},
-		"a field that a patch sets is left alone and its position reported": {
+		"what a patch sets is left alone, with the patch's place": {
 			files: with(repository("flux-system", "enablePodMonitor"), map[string]string{
 				"apps/db/kustomization.yaml": "resources: [cluster.yaml]\npatches:\n  - path: patch.yaml\n",
 				"apps/db/patch.yaml":         "apiVersion: postgresql.cnpg.io/v1\nkind: Cluster\nmetadata: {name: db, namespace: apps}\n" + "spec:\n" + enabled,
 			}),
-			left:   true,
-			output: []string{"apps/db/patch.yaml:6:5: cnpg-monitoring-enabled: Cluster apps/db: left alone, it is set in apps/db/patch.yaml:6:5 (patch)", "0 repaired in 0 files, 1 left alone"},
+			left: true,
+			says: []string{"apps/db/patch.yaml:6:5: cnpg-monitoring-enabled: Cluster apps/db: left alone, it is set in apps/db/patch.yaml:6:5 (patch)", "0 repaired in 0 files, 1 left alone"},
 		},
-		"a field with a variable is left alone": {
+		"a field that holds a variable is left alone": {
 			files: withEnd(func() map[string]string {
 				f := repository("flux-system", "enabled")
 				f["apps/db/cluster.yaml"] = strings.ReplaceAll(f["apps/db/cluster.yaml"], "enabled: true", "enabled: ${ON}")
 				return f
 			}(), "clusters/home/db.yaml", "  postBuild: {substitute: {ON: \"true\"}}\n"),
-			left:   true,
-			output: []string{"left alone, spec.monitoring.enabled holds a variable"},
+			left: true,
+			says: []string{"left alone, spec.monitoring.enabled holds a variable"},
 		},
-		"an item that a patch moved is not mistaken for another": {
+		"an item that a patch has moved down is not taken for another": {
 			files: withEnd(with(repository("flux-system", "enablePodMonitor"), map[string]string{
 				"clusters/home/operator.yaml":      strings.ReplaceAll(operator("operator"), "apps/operator", "apps/none"),
 				"clusters/home/kustomization.yaml": "resources: [flux-system/gotk-sync.yaml, db.yaml, operator.yaml]\npatches:\n  - target: {kind: Kustomization, name: db}\n    patch: |\n      - {op: add, path: /spec/dependsOn/0, value: {name: flux-system}}\n",
 				"apps/none/cm.yaml":                "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: none, namespace: apps}\n",
 			}), "clusters/home/db.yaml", dependsOn[:len(dependsOn)-2]+", {name: db, namespace: flux-system}]\n"),
 			rules: []string{"kustomization-dependency-missing"}, left: true,
-			output: []string{"is in another place of the file than of what is applied", "0 repaired in 0 files, 1 left alone"},
+			says: []string{"is in another place of the file than of what is applied", "0 repaired in 0 files, 1 left alone"},
 		},
-		"an exempt object is not changed": {
+		"what an exemption accepts is left as it is": {
 			files: with(repository("flux-system", "enabled"), map[string]string{
 				"clusters/home/policy.yaml": "apiVersion: flux-admission.dev/v1alpha1\nkind: AdmissionPolicy\nmetadata: {name: default}\nspec:\n  rules: {cnpg-monitoring-enabled: {action: Deny}}\n" +
 					"  exemptions: [{rules: [cnpg-monitoring-enabled], reason: ours, match: {kinds: [Cluster], namespaces: [apps], names: [db]}}]\n",
 			}),
-			output: []string{"0 repaired in 0 files, 0 left alone"},
+			says: []string{"0 repaired in 0 files, 0 left alone"},
 		},
-		"plain manifests keep Windows line ends and other documents": {
+		"plain manifests, Windows line ends and other documents included": {
 			files:   map[string]string{"db.yaml": "# first\r\n---\r\n# second\r\n" + strings.ReplaceAll(fmt.Sprintf(cluster, "enabled"), "\n", "\r\n") + "---\r\n# end\r\n"},
 			changes: map[string][2]string{"db.yaml": {"  monitoring:\r\n    enabled: true\r\n", "  monitoring: {}\r\n"}},
-			output:  []string{"1 repaired in 1 files, 0 left alone"},
+			says:    []string{"1 repaired in 1 files, 0 left alone"},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			dir := writeTree(t, tc.files)
+			dir := gitTree(t, tc.files)
 			want := contents(t, dir)
 			for file, change := range tc.changes {
 				if strings.Count(want[file], change[0]) != 1 {
@@ -182,59 +180,77 @@ func TestFix(t *testing.T) {
 			}
 			o := fixOptions{rules: tc.rules}
 			out, _, left := fixed(t, o, dir)
-			for _, want := range tc.output {
-				if !strings.Contains(out, want) {
-					t.Errorf("output\n%s\ndoes not have %q", out, want)
+			for _, says := range tc.says {
+				if !strings.Contains(out, says) {
+					t.Errorf("it says\n%s\nand not %q", out, says)
 				}
 			}
 			if left != tc.left {
-				t.Errorf("findings are left: %t, want %t", left, tc.left)
+				t.Errorf("something is left: %t, want %t", left, tc.left)
 			}
-			if diff := cmp.Diff(want, contents(t, dir)); diff != "" {
-				t.Errorf("files (-want +got):\n%s", diff)
+			got := contents(t, dir)
+			for file := range got {
+				if got[file] != want[file] {
+					t.Errorf("%s is\n%s\nwant\n%s", file, got[file], want[file])
+				}
+			}
+			if len(got) != len(want) {
+				t.Errorf("%d files have become %d", len(want), len(got))
 			}
 			if again, _, _ := fixed(t, o, dir); !strings.Contains(again, "0 repaired in 0 files") {
-				t.Errorf("output of a second run:\n%s", again)
+				t.Errorf("a second time it says\n%s", again)
 			}
 		})
 	}
 }
 
-// TestFix_DryRun applies the diff with git, for a file without a final line end too. Nothing is written, and the summary goes to standard error.
-func TestFix_DryRun(t *testing.T) {
+// The difference is one that git applies, also where the last line has no end; nothing is written, and what is left is said beside it.
+func TestFixShowsADifferenceThatGitApplies(t *testing.T) {
 	files := repository("apps", "enabled")
 	files["apps/db/cluster.yaml"] = strings.TrimSuffix(files["apps/db/cluster.yaml"], "\n")
-	dir := writeTree(t, files)
+	dir := gitTree(t, files)
 	before := contents(t, dir)
-	patch, summary, left := fixed(t, fixOptions{dryRun: true}, dir)
-	if diff := cmp.Diff(before, contents(t, dir)); diff != "" {
-		t.Errorf("the tree has changed (-before +after):\n%s", diff)
+	patch, said, left := fixed(t, fixOptions{dryRun: true}, dir)
+	if after := contents(t, dir); !slices.Equal(sortedValues(before), sortedValues(after)) {
+		t.Errorf("the tree has changed: %q", after)
 	}
-	if left || !strings.Contains(summary, "1 to repair in 1 files, 0 left alone") || strings.Contains(patch, "to repair") {
-		t.Errorf("summary %q, diff %q, findings are left: %t", summary, patch, left)
+	if left || !strings.Contains(said, "1 to repair in 1 files, 0 left alone") || strings.Contains(patch, "to repair") {
+		t.Errorf("said %q, shown %q, left %t", said, patch, left)
 	}
-	git(t, dir, "init", "-q")
+	if _, err := git(t.Context(), dir, "init", "-q"); err != nil {
+		t.Fatal(err)
+	}
 	apply := exec.CommandContext(t.Context(), "git", "-C", dir, "apply", "-")
 	apply.Stdin = strings.NewReader(patch)
 	if out, err := apply.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s\n%s", err, out, patch)
 	}
-	want := strings.Replace(files["apps/db/cluster.yaml"], ":\n    enabled: true", ": {}", 1)
-	if diff := cmp.Diff(want, contents(t, dir)["apps/db/cluster.yaml"]); diff != "" {
-		t.Errorf("file after git apply (-want +got):\n%s", diff)
+	if got, want := contents(t, dir)["apps/db/cluster.yaml"], strings.Replace(files["apps/db/cluster.yaml"], ":\n    enabled: true", ": {}", 1); got != want {
+		t.Errorf("git makes of it %q, want %q", got, want)
 	}
 	fixed(t, fixOptions{}, dir)
 	if rest, _, _ := fixed(t, fixOptions{dryRun: true}, dir); rest != "" {
-		t.Errorf("a diff is left after fix:\n%s", rest)
+		t.Errorf("there is still a difference:\n%s", rest)
 	}
 }
 
-// TestFix_SymbolicLinks repairs a file, which keeps its mode, and writes to no file that only a symbolic link leads to.
-func TestFix_SymbolicLinks(t *testing.T) {
-	outside := writeTree(t, map[string]string{"cluster.yaml": fmt.Sprintf(cluster, "enabled")})
-	dir := writeTree(t, repository("flux-system", "enabled"))
+func sortedValues(files map[string]string) []string {
+	var out []string
+	for name, text := range files {
+		if !strings.HasPrefix(name, ".git/") {
+			out = append(out, name+"\x00"+text)
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// A file keeps its mode, and one that is reached through a symbolic link only, in the tree or out of it, is not written.
+func TestFixWritesInTheTreeOnly(t *testing.T) {
+	outside := gitTree(t, map[string]string{"cluster.yaml": fmt.Sprintf(cluster, "enabled")})
+	dir := gitTree(t, repository("flux-system", "enabled"))
 	file := filepath.Join(dir, "apps/db/cluster.yaml")
-	if err := os.Chmod(file, 0o666); err != nil { // not a mode that the umask would allow
+	if err := os.Chmod(file, 0o666); err != nil { // a mode that the umask would not leave
 		t.Fatal(err)
 	}
 	for _, link := range [][2]string{{filepath.Join(outside, "cluster.yaml"), "apps/db/outside.yaml"}, {outside, "apps/more"}, {"cluster.yaml", "apps/db/twice.yaml"}} {
@@ -243,7 +259,7 @@ func TestFix_SymbolicLinks(t *testing.T) {
 		}
 	}
 	if out, _, _ := fixed(t, fixOptions{}, dir); !strings.Contains(out, "1 repaired in 1 files") {
-		t.Errorf("output:\n%s", out)
+		t.Errorf("it says\n%s", out)
 	}
 	info, err := os.Stat(file)
 	if err != nil || info.Mode().Perm() != 0o666 {
@@ -257,21 +273,20 @@ func TestFix_SymbolicLinks(t *testing.T) {
 	}
 }
 
-func TestFix_InvalidOptions(t *testing.T) {
-	dir := writeTree(t, repository("flux-system", "enabled"))
+func TestFixWithMistakenOptions(t *testing.T) {
+	dir := gitTree(t, repository("flux-system", "enabled"))
 	for name, tc := range map[string]struct {
 		options    fixOptions
 		path, want string
 	}{
-		"standard input":  {path: "-", want: "fix needs files that it can write, not standard input"},
-		"a single file":   {path: filepath.Join(dir, "apps/db/cluster.yaml"), want: "is a file; give its directory"},
-		"a misspelt rule": {options: fixOptions{rules: []string{"source-mising"}}, path: dir, want: `there is no rule "source-mising"; did you mean source-missing?`},
-		"a missing tree":  {path: filepath.Join(dir, "nope"), want: "nope"},
+		"standard input":           {path: "-", want: "fix needs files that it can write, not standard input"},
+		"a single file":            {path: filepath.Join(dir, "apps/db/cluster.yaml"), want: "is a file: give the directory that it is in"},
+		"a rule that is misspelt":  {options: fixOptions{rules: []string{"source-mising"}}, path: dir, want: `there is no rule "source-mising"; did you mean source-missing?`},
+		"a tree that is not there": {path: filepath.Join(dir, "nope"), want: "nope"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var out bytes.Buffer
-			tc.options.Path = tc.path
-			err := runFix(t.Context(), tc.options, &out, &out)
+			err := runFix(t.Context(), tc.options, tc.path, &out, &out)
 			if err == nil || errors.Is(err, errFindings) || !strings.Contains(err.Error(), tc.want) {
 				t.Errorf("error %v, want %q", err, tc.want)
 			}

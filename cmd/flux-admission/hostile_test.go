@@ -10,12 +10,12 @@ import (
 	"testing"
 )
 
-// maxResident bounds the memory of a check of the hostile tree, in KiB: enough for schemas and libraries, and far below what the tree would take.
+// maxResident bounds the memory of a check of the hostile tree, in KiB: what the schemas and libraries take, and far below what the tree asks for.
 const maxResident = 1 << 20
 
-// TestCheck_HostileTree checks, in a process of its own, one tree with every input that may exhaust or mislead a reader. Each is reported, the valid object is
-// still checked, and memory is bounded.
-func TestCheck_HostileTree(t *testing.T) {
+// Everything that a tree can hold against its reader, in one tree, checked by the program in a process of its own: each is named in the report, the good
+// object beside it is still checked, and memory stays bounded.
+func TestCheckOfAHostileTree(t *testing.T) {
 	files := repository("flux-system", "enabled")
 	app := func(name, text string) {
 		files["apps/"+name+"/"+name+".yaml"] = text
@@ -38,7 +38,7 @@ func TestCheck_HostileTree(t *testing.T) {
 	for i := range 10_000 {
 		files[fmt.Sprintf("docs/notes/%d.yaml", i)] = configMapText(fmt.Sprint("note-", i))
 	}
-	dir := writeTree(t, files)
+	dir := gitTree(t, files)
 	for name, to := range map[string]string{"apps/db/loop": ".", "apps/db/self": "self", "apps/db/passwd.yaml": "/etc/passwd", "apps/db/up": "../../.."} {
 		if err := os.Symlink(to, filepath.Join(dir, name)); err != nil {
 			t.Fatal(err)
@@ -63,7 +63,7 @@ func TestCheck_HostileTree(t *testing.T) {
 		"the remote resource github.com/example/repo//base?ref=v1 was not evaluated",
 	} {
 		if !strings.Contains(out.String(), want) {
-			t.Errorf("the report does not have %q", want)
+			t.Errorf("the report does not say %q", want)
 		}
 	}
 	if strings.Contains(out.String(), "root:") || strings.Contains(out.String(), "panic") {
@@ -74,7 +74,7 @@ func TestCheck_HostileTree(t *testing.T) {
 	}
 	usage, ok := c.ProcessState.SysUsage().(*syscall.Rusage)
 	if !ok {
-		t.Fatal("no resource usage of the process")
+		t.Fatal("the process has no usage")
 	}
 	t.Logf("%d MiB resident at most", usage.Maxrss>>10)
 	if usage.Maxrss > maxResident {

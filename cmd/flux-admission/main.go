@@ -1,4 +1,4 @@
-// Command flux-admission is an admission webhook for Flux clusters, and runs its rules on Git trees.
+// Command flux-admission is an admission gate for Flux clusters.
 package main
 
 import (
@@ -19,7 +19,7 @@ import (
 // Exit codes.
 const (
 	exitFailed = 1 // it ran and failed
-	exitUsage  = 2 // it could not start: an invalid flag, an unreadable file, a port in use, no cluster
+	exitUsage  = 2 // it could not start: a wrong flag, an unreadable file, a taken port, no cluster
 )
 
 func main() {
@@ -48,14 +48,14 @@ func run(args []string) int {
 	return exitUsage
 }
 
-// silenceLibraries discards the output of the standard loggers: Helm logs values there when it merges them, and they may come from a Secret. The program
-// itself logs with zap.
+// silenceLibraries keeps the standard loggers quiet: Helm's merging of values prints them there, and they may come from a Secret. The program's own
+// log goes through zap.
 func silenceLibraries() {
 	log.SetOutput(io.Discard)
 	slog.SetDefault(slog.New(slog.DiscardHandler))
 }
 
-// terminated returns a context that is canceled by the first SIGINT or SIGTERM. The second one exits at once.
+// terminated returns a context that ends at the first SIGINT or SIGTERM. The second one ends the process at once.
 func terminated() (context.Context, func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	signals := make(chan os.Signal, 2)
@@ -81,7 +81,7 @@ type runError struct{ error }
 
 func (e runError) Unwrap() error { return e.error }
 
-// oneLine joins the lines of an error.
+// oneLine puts an error of several lines on one.
 func oneLine(err error) string {
 	lines := strings.FieldsFunc(err.Error(), func(r rune) bool { return r == '\n' || r == '\r' })
 	for i := range lines {
@@ -93,10 +93,9 @@ func oneLine(err error) string {
 func newRoot() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "flux-admission",
-		Short: "Admission webhook and checker for Flux clusters",
-		Long: "flux-admission denies, at kubectl apply and at Flux's own dry-run, the\n" +
-			"misconfigurations that otherwise surface later as a stuck reconciliation. The same\n" +
-			"rules check a Git tree.",
+		Short: "An admission gate for Flux clusters",
+		Long: "flux-admission refuses, at kubectl apply and at Flux's own dry-run, the misconfigurations that otherwise surface an hour later " +
+			"as a stuck reconciliation.",
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
@@ -104,7 +103,7 @@ func newRoot() *cobra.Command {
 		return fmt.Errorf("%w; see `%s --help`", err, c.CommandPath())
 	})
 	root.AddCommand(newServe(), newCheck(), newFix(), newRules(), newExplain(), newVersion())
-	// An error is a mistake in this program: an unknown flag.
+	// It fails for a flag that there is not, which is a mistake in this program and shows at any start of it.
 	cobra.CheckErr(addCompletions(root))
 	return root
 }

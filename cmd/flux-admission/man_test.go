@@ -16,15 +16,15 @@ import (
 	"github.com/spf13/cobra/doc"
 )
 
-// The generator of man pages is a test, because only tests of package main have access to its commands, and the program does not need it.
+// The generator of man pages stands in a test, because only the tests of a program can see its commands, and the program itself has no need of it.
 //
-//go:generate go test -count 1 -run ^TestManPages_UpToDate$ . -update-man
+//go:generate go test -count 1 -run ^TestManPagesAreFresh$ . -update-man
 
 var updateMan = flag.Bool("update-man", false, "write the man pages anew")
 
 const manDir = "../../docs/man"
 
-// withHelp returns the root command with the commands that cobra adds when it runs.
+// withHelp has the commands that cobra adds when it runs.
 func withHelp() *cobra.Command {
 	root := newRoot()
 	root.InitDefaultHelpCmd()
@@ -32,7 +32,7 @@ func withHelp() *cobra.Command {
 	return root
 }
 
-// manPages returns the man page of every command by its file name. They have no date, so that they are reproducible.
+// manPages returns the man page of every command by its file name. They are the same on every day and machine: no date is in them.
 func manPages(root *cobra.Command) (map[string][]byte, error) {
 	pages := map[string][]byte{}
 	var add func(c *cobra.Command) error
@@ -59,7 +59,7 @@ func manPages(root *cobra.Command) (map[string][]byte, error) {
 	return pages, add(root)
 }
 
-func TestManPages_UpToDate(t *testing.T) {
+func TestManPagesAreFresh(t *testing.T) {
 	pages, err := manPages(withHelp())
 	if err != nil {
 		t.Fatal(err)
@@ -73,7 +73,7 @@ func TestManPages_UpToDate(t *testing.T) {
 			continue
 		}
 		if !*updateMan {
-			t.Errorf("%s is not the page of a command; run make generate and commit the result", path)
+			t.Errorf("%s is the page of no command: run make generate and commit it", path)
 		} else if err := os.Remove(path); err != nil {
 			t.Error(err)
 		}
@@ -90,12 +90,12 @@ func TestManPages_UpToDate(t *testing.T) {
 		}
 		have, err := os.ReadFile(path)
 		if err != nil || !bytes.Equal(have, pages[name]) {
-			t.Errorf("%s is out of date; run make generate and commit the result (%v)", path, err)
+			t.Errorf("%s is stale: run make generate and commit it (%v)", path, err)
 		}
 	}
 }
 
-func TestManPages_Commands(t *testing.T) {
+func TestManPagesNameEveryCommandAndFlag(t *testing.T) {
 	pages, err := manPages(withHelp())
 	if err != nil {
 		t.Fatal(err)
@@ -115,7 +115,7 @@ func TestManPages_Commands(t *testing.T) {
 	}
 }
 
-// plainMan removes the markup of a man page.
+// plainMan leaves away what is there for the typesetter.
 func plainMan(page []byte) string {
 	return strings.NewReplacer(`\-`, "-", `\fB`, "", `\fP`, "", `\fI`, "").Replace(string(page))
 }

@@ -11,15 +11,22 @@ import (
 
 	"golang.org/x/tools/txtar"
 
+	"github.com/flux-admission/flux-admission/api/v1alpha1"
+	"github.com/flux-admission/flux-admission/internal/chartsource"
 	"github.com/flux-admission/flux-admission/internal/check"
+	"github.com/flux-admission/flux-admission/internal/kustomization"
+	"github.com/flux-admission/flux-admission/internal/policy"
 	"github.com/flux-admission/flux-admission/internal/report"
-	"github.com/flux-admission/flux-admission/test/ruletest"
+	"github.com/flux-admission/flux-admission/mutators"
+	allmutators "github.com/flux-admission/flux-admission/mutators/all"
+	"github.com/flux-admission/flux-admission/validators"
+	allvalidators "github.com/flux-admission/flux-admission/validators/all"
 )
 
-// TestTrees checks whole trees. Their comments have the expected findings: the rule, the object, the position in Git and the message.
+// Whole trees, with what is to be found in them: the rule, the object, the place in Git and the message.
 //
 //	want: RULE KIND NAMESPACE/NAME FILE:LINE:COLUMN "regexp"
-//	also: FILE:LINE:COLUMN   (a related position of the finding above; any number)
+//	also: FILE:LINE:COLUMN   (a further place of the finding above; any number)
 //	suppressed: RULE         (a finding that does not count)
 func TestTrees(t *testing.T) {
 	names, err := filepath.Glob("testdata/*.txtar")
@@ -33,7 +40,7 @@ func TestTrees(t *testing.T) {
 				t.Fatal(err)
 			}
 			archive := txtar.Parse(data)
-			r := evaluate(t, archive)
+			r := run(t, archive)
 			for _, e := range r.Errors {
 				t.Errorf("error: %+v", e)
 			}
@@ -66,7 +73,7 @@ func compare(t *testing.T, comment string, findings []report.Finding) {
 			left = slices.Delete(left, i, i+1)
 		case word == "also":
 			if !slices.ContainsFunc(last.Related, func(p report.Position) bool { return p.String() == rest }) {
-				t.Errorf("%s: related positions %v do not have %s", last.Rule, last.Related, rest)
+				t.Errorf("%s: the further places are %v, without %s", last.Rule, last.Related, rest)
 			}
 		case word == "suppressed":
 			i := slices.IndexFunc(left, func(f report.Finding) bool { return f.Suppressed != nil && f.Rule == rest })
@@ -82,26 +89,80 @@ func compare(t *testing.T, comment string, findings []report.Finding) {
 	}
 }
 
-// evaluate writes the archive's files to a directory and evaluates it as a tree, with the charts below charts/ if there are some.
-func evaluate(t *testing.T, archive *txtar.Archive) *report.Report {
+func run(t *testing.T, archive *txtar.Archive) *report.Report {
 	t.Helper()
-	in := check.Input{Path: t.TempDir()}
+	dir := t.TempDir()
 	for _, f := range archive.Files {
-		if err := ruletest.WriteFile(in.Path, f.Name, f.Data); err != nil {
+		path := filepath.Join(dir, filepath.FromSlash(f.Name))
+		if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, f.Data, 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if charts := filepath.Join(in.Path, "charts"); isDir(charts) {
-		in.Charts = []string{charts}
+	options := kustomization.Options{Root: dir}
+	rendered, err := kustomization.Tree(t.Context(), options)
+	if err != nil {
+		t.Fatal(err)
 	}
-	r, err := check.Run(t.Context(), check.Options{Input: in})
+	by := compile(t, rendered)
+	amendments, err := check.Amend(t.Context(), rendered, by)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(amendments) > 0 {
+		options.Amend = amendments.Of
+		if rendered, err = kustomization.Tree(t.Context(), options); err != nil {
+			t.Fatal(err)
+		}
+	}
+	o := check.Options{Policy: by}
+	if _, err := os.Stat(filepath.Join(dir, "charts")); err == nil {
+		resolver, err := chartsource.New(chartsource.Options{Dirs: []string{filepath.Join(dir, "charts")}, Templates: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resolver.Close()
+		o.Charts = resolver
+	}
+	r, err := check.Run(t.Context(), rendered, o)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return r
 }
 
-func isDir(name string) bool {
-	info, err := os.Stat(name)
-	return err == nil && info.IsDir()
+// compile returns the policy that the tree applies, or the one that ships.
+func compile(t testing.TB, rendered *kustomization.Result) *policy.Policy {
+	t.Helper()
+	parsed, err := policy.Default()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, o := range rendered.Clusters[0].Objects {
+		if o.GetKind() != v1alpha1.Kind {
+			continue
+		}
+		data, err := o.MarshalJSON()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if parsed, err = policy.ParseObject(data); err != nil {
+			t.Fatal(err)
+		}
+	}
+	suite, err := validators.NewSuite(allvalidators.Rules()...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	set, err := mutators.NewSet(allmutators.Mutators()...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := policy.Compile(parsed, suite, set, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
 }

@@ -3,18 +3,18 @@ package check
 import (
 	"fmt"
 
+	"github.com/flux-admission/flux-admission/api/v1alpha1"
 	"github.com/flux-admission/flux-admission/internal/kustomization"
 	"github.com/flux-admission/flux-admission/internal/report"
-	"github.com/flux-admission/flux-admission/validators"
 )
 
-// addToGraph adds a cluster's Kustomizations to the graph, with their dependencies and the Kustomizations that apply them.
-func addToGraph(g *report.Graph, c *kustomization.Cluster, findings []report.Finding) {
+// draw adds a cluster's Kustomizations to the graph, each waiting for what it depends on and for the Kustomizations that apply it.
+func draw(g *report.Graph, c *kustomization.Cluster, findings []report.Finding) {
 	prefix := ""
 	if len(g.Nodes) > 0 {
 		prefix = c.Name + " "
 	}
-	worst := map[string]validators.Action{}
+	worst := map[string]v1alpha1.Action{}
 	about := func(f *report.Finding) []string {
 		out := []string{f.Kustomization}
 		if f.Object.Kind == "Kustomization" {
@@ -27,7 +27,7 @@ func addToGraph(g *report.Graph, c *kustomization.Cluster, findings []report.Fin
 			continue
 		}
 		for _, id := range about(&findings[i]) {
-			if findings[i].Action == validators.ActionDeny || worst[id] == "" {
+			if findings[i].Action == v1alpha1.ActionDeny || worst[id] == "" {
 				worst[id] = findings[i].Action
 			}
 		}
@@ -38,11 +38,11 @@ func addToGraph(g *report.Graph, c *kustomization.Cluster, findings []report.Fin
 		known[id] = true
 		n := report.Node{ID: prefix + id, Label: id, Detail: fmt.Sprintf("%s, %d objects, %s", k.Path, len(k.Objects), k.State), State: report.NodeOK}
 		switch {
-		case worst[id] == validators.ActionDeny || k.Failed():
+		case worst[id] == v1alpha1.ActionDeny || k.Failed():
 			n.State = report.NodeFailing
 		case k.State == kustomization.Unseen:
 			n.State = report.NodeUnknown
-		case worst[id] == validators.ActionWarn:
+		case worst[id] == v1alpha1.ActionWarn:
 			n.State = report.NodeWarned
 		}
 		g.Nodes = append(g.Nodes, n)
@@ -59,7 +59,7 @@ func addToGraph(g *report.Graph, c *kustomization.Cluster, findings []report.Fin
 	}
 }
 
-// reaches reports whether from depends on to, directly or through others.
+// reaches tells whether from depends on to, over any number of others.
 func reaches(c *kustomization.Cluster, from, to *kustomization.Kustomization, seen map[*kustomization.Kustomization]bool) bool {
 	if from == to {
 		return true

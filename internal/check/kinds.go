@@ -9,30 +9,30 @@ import (
 
 	"github.com/flux-admission/flux-admission/api/v1alpha1"
 	"github.com/flux-admission/flux-admission/internal/kindschema"
-	"github.com/flux-admission/flux-admission/internal/kindschema/builtin"
+	"github.com/flux-admission/flux-admission/internal/kindschema/catalog"
 	"github.com/flux-admission/flux-admission/internal/kustomization"
 	"github.com/flux-admission/flux-admission/validators"
 	"github.com/flux-admission/flux-admission/validators/flux"
 	"github.com/flux-admission/flux-admission/validators/helmrelease"
 )
 
-// knownKinds returns the kinds of Kubernetes, of the definitions that the tree applies or that are given, and of the CRD catalog.
-func knownKinds(ctx context.Context, c *kustomization.Cluster, look validators.Lookup, given []Definition) (*kindschema.Set, error) {
-	catalog, err := builtin.New()
+// knownKinds are Kubernetes' own, those whose definitions the tree applies or the user gives, and those that are built in.
+func knownKinds(ctx context.Context, c *kustomization.Cluster, look validators.Lookup, o Options) (*kindschema.Set, error) {
+	crds, err := catalog.New()
 	if err != nil {
-		return nil, fmt.Errorf("reading the CRD catalog: %w", err)
+		return nil, fmt.Errorf("reading the schemas that are built in: %w", err)
 	}
 	installed := chartDefinitions(ctx, look)
-	set, err := kindschema.NewSet(kindschema.Options{Fallback: catalog, Complete: installsAll(ctx, c, look, len(given)+len(installed))})
+	set, err := kindschema.NewSet(kindschema.Options{Catalog: crds, Complete: installsAll(ctx, c, look, o, installed)})
 	if err != nil {
-		return nil, fmt.Errorf("reading the schemas of Kubernetes: %w", err)
+		return nil, fmt.Errorf("reading Kubernetes' own schemas: %w", err)
 	}
 	for _, group := range fluxGroups() {
-		set.Assume(group)
+		set.AssumeInstalled(group)
 	}
 	for _, object := range c.Objects {
 		if object.GroupVersionKind().GroupKind() == kindschema.CustomResourceDefinition {
-			// An invalid definition leaves its kind unknown.
+			// A definition that cannot be used leaves its kind unknown.
 			_ = set.Add(object.Origin.File, object.Unstructured)
 		}
 	}
@@ -40,7 +40,7 @@ func knownKinds(ctx context.Context, c *kustomization.Cluster, look validators.L
 		// As above.
 		_ = set.Add(d.Origin, d.Object)
 	}
-	for _, d := range given {
+	for _, d := range o.CRDs {
 		if err := set.AddExternal(d.Origin, d.Object); err != nil {
 			return nil, err
 		}
@@ -48,7 +48,7 @@ func knownKinds(ctx context.Context, c *kustomization.Cluster, look validators.L
 	return set, nil
 }
 
-// fluxGroups returns the API groups whose kinds are installed before anything of the tree is applied: those of Flux, and this project's.
+// fluxGroups are the API groups whose kinds are there before anything of the tree is applied: Flux's own, and the gate's.
 func fluxGroups() []string {
 	return []string{
 		"source.toolkit.fluxcd.io", "kustomize.toolkit.fluxcd.io", "helm.toolkit.fluxcd.io", "notification.toolkit.fluxcd.io", "image.toolkit.fluxcd.io",
@@ -56,11 +56,11 @@ func fluxGroups() []string {
 	}
 }
 
-// installsAll reports whether everything that may install a kind is known, so that a kind that nothing installs is missing. A tree without any definition,
-// with no others, leaves them to somebody else.
-func installsAll(ctx context.Context, c *kustomization.Cluster, look validators.Lookup, others int) bool {
+// installsAll tells whether all that may install a kind is known: then a kind that nothing installs is missing. A tree without any definition leaves them to
+// somebody else.
+func installsAll(ctx context.Context, c *kustomization.Cluster, look validators.Lookup, o Options, installed []Definition) bool {
 	crds, presence, _ := look.List(ctx, kindschema.CustomResourceDefinition, "")
-	if presence != validators.Present || len(crds)+others == 0 {
+	if presence != validators.Present || len(crds)+len(o.CRDs)+len(installed) == 0 {
 		return false
 	}
 	for _, k := range c.Kustomizations {
@@ -74,7 +74,7 @@ func installsAll(ctx context.Context, c *kustomization.Cluster, look validators.
 	})
 }
 
-// chartDefinitions returns the CustomResourceDefinitions that releases install, as far as their charts can be templated.
+// chartDefinitions are the CustomResourceDefinitions that releases install, of charts that can be rendered.
 func chartDefinitions(ctx context.Context, look validators.Lookup) []Definition {
 	var out []Definition
 	releases, _, _ := look.List(ctx, flux.HelmRelease, "")

@@ -10,9 +10,8 @@ import (
 	"github.com/flux-admission/flux-admission/validators"
 )
 
-// pathIn reads the text of a field's path, as the API server's libraries print it (spec.list[0].key, spec.map[a.b], spec.a.b for the key
-// "a.b"), against the object it is about: the object says where a key with a dot or a bracket in it ends. What the object does not have
-// is read literally.
+// pathIn parses a field path as the API server's libraries print it: spec.list[0].key, spec.map[a.b], spec.a.b for the key "a.b". The object
+// decides where a key with a dot or a bracket ends. Keys that the object does not have are read literally.
 func pathIn(root any, text string) validators.Path {
 	if text == (*field.Path)(nil).String() {
 		return nil // the object itself
@@ -65,10 +64,10 @@ func nextStep(at any, text string) (validators.Step, string) {
 	return validators.Step{Key: text[:end], Index: -1}, text[end:]
 }
 
-// keyed is a list entry named by its key, as structured-merge-diff prints it: [containerPort=80,protocol="TCP"].
+// keyed matches a list entry selected by its key, as structured-merge-diff prints it: [containerPort=80,protocol="TCP"].
 var keyed = regexp.MustCompile(`^\[(?:\w*=(?:"(?:[^"\\]|\\.)*"|[^,\]"]+),?)+\]`)
 
-// listIndex reads [3] or 3 from the start of the text.
+// listIndex parses [3] or 3 at the start of the text.
 func listIndex(text string) (int, string, bool) {
 	var digits, rest string
 	if after, ok := strings.CutPrefix(text, "["); ok {

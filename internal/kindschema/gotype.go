@@ -13,18 +13,18 @@ import (
 	"github.com/flux-admission/flux-admission/validators"
 )
 
-// goType is what a Go type of the Kubernetes API takes from JSON, with the rules of its decoder: names are case-sensitive, null is no
-// value, and a type with a decoder of its own decides itself.
+// goType describes what a Go type of the Kubernetes API accepts as JSON, with the rules of its decoder: names are case-sensitive, null means
+// unset, and a type with its own decoder decides itself.
 type goType struct {
 	t reflect.Type
 	// names are the fields of a struct; nil for any other type.
 	names map[string]*goType
-	// elem is what a map, a list or a pointer is of.
+	// elem is the element type of a map or a list.
 	elem   *goType
 	custom bool
 }
 
-// goTypes are the types met so far, so that a type that contains itself is read once.
+// goTypes caches types, so that a recursive type is read once.
 type goTypes map[reflect.Type]*goType
 
 func objectMetaType() *goType { return goTypes{}.of(reflect.TypeFor[metav1.ObjectMeta]()) }
@@ -78,7 +78,7 @@ func (g *goType) field(name string) node {
 	return nil
 }
 
-// at returns the type of the field at a path; nil where there is none.
+// at returns the type of the field at a path; nil if there is none.
 func (g *goType) at(p validators.Path) *goType {
 	for _, step := range p {
 		switch {
@@ -95,7 +95,7 @@ func (g *goType) at(p validators.Path) *goType {
 
 // walker compares an object with a Go type.
 type walker struct {
-	// root and object are the whole, to find what was meant by an unknown field; nil where it is not looked for.
+	// root and object are the type and value of the whole object, for suggestions; nil to look for none outside the map.
 	root    *goType
 	object  map[string]any
 	unknown []validators.UnknownField
@@ -110,20 +110,20 @@ func (w *walker) walk(g *goType, v any, at validators.Path) {
 	case g.names != nil:
 		m, ok := v.(map[string]any)
 		if !ok {
-			w.refuse(at, mustBe("object", v))
+			w.reject(at, mustBe("object", v))
 			return
 		}
 		for k, e := range m {
 			if child, ok := g.names[k]; ok {
 				w.walk(child, e, at.Child(k))
 			} else {
-				w.unknown = append(w.unknown, w.meaning(g, at, k, e))
+				w.unknown = append(w.unknown, w.unknownField(g, at, k, e))
 			}
 		}
 	case g.elem != nil && g.t.Kind() == reflect.Map:
 		m, ok := v.(map[string]any)
 		if !ok {
-			w.refuse(at, mustBe("object", v))
+			w.reject(at, mustBe("object", v))
 			return
 		}
 		for k, e := range m {
@@ -132,7 +132,7 @@ func (w *walker) walk(g *goType, v any, at validators.Path) {
 	case g.elem != nil:
 		list, ok := v.([]any)
 		if !ok {
-			w.refuse(at, mustBe("array", v))
+			w.reject(at, mustBe("array", v))
 			return
 		}
 		for i, e := range list {
@@ -140,16 +140,16 @@ func (w *walker) walk(g *goType, v any, at validators.Path) {
 		}
 	default:
 		if !g.decodes(v) {
-			w.refuse(at, g.demand(v))
+			w.reject(at, g.expected(v))
 		}
 	}
 }
 
-func (w *walker) refuse(at validators.Path, message string) {
+func (w *walker) reject(at validators.Path, message string) {
 	w.invalid = append(w.invalid, validators.InvalidValue{Path: at, Message: message})
 }
 
-func (w *walker) meaning(g *goType, parent validators.Path, name string, value any) validators.UnknownField {
+func (w *walker) unknownField(g *goType, parent validators.Path, name string, value any) validators.UnknownField {
 	f := validators.UnknownField{Path: parent.Child(name)}
 	root := node(g)
 	if w.root != nil {
@@ -166,7 +166,7 @@ func (w *walker) meaning(g *goType, parent validators.Path, name string, value a
 	return f
 }
 
-// decodes tells whether a scalar, or the value of a type with a decoder of its own, is taken.
+// decodes reports whether the type accepts a scalar, or a value for a type with its own decoder.
 func (g *goType) decodes(v any) bool {
 	switch g.t.Kind() {
 	case reflect.String:
@@ -185,8 +185,8 @@ func (g *goType) decodes(v any) bool {
 	return err == nil && kjson.UnmarshalCaseSensitivePreserveInts(data, reflect.New(g.t).Interface()) == nil
 }
 
-// demand says what the type takes, to be read after the field's name.
-func (g *goType) demand(v any) string {
+// expected returns the message for a value that the type does not accept, to be read after the field's name.
+func (g *goType) expected(v any) string {
 	switch g.t {
 	case reflect.TypeFor[metav1.Time](), reflect.TypeFor[metav1.MicroTime]():
 		return "must be a time such as 2006-01-02T15:04:05Z"
@@ -213,10 +213,10 @@ func (g *goType) demand(v any) string {
 		return mustBe("number", v)
 	case reflect.Slice:
 		if _, ok := v.(string); ok {
-			return "must be in base64"
+			return "must be base64"
 		}
 		return mustBe("string", v)
 	default:
 	}
-	return "is not what a " + g.t.Name() + " is written like"
+	return "is not a valid " + g.t.Name()
 }

@@ -11,11 +11,11 @@ import (
 	"github.com/flux-admission/flux-admission/validators"
 )
 
-// node is a map in a schema, of a custom resource or of one of Kubernetes' own kinds.
+// node is a map in a schema, of a custom resource or of a built-in type.
 type node interface {
-	// fields returns the names of the map's fields, sorted; none for a map with any keys.
+	// fields returns the names of the map's fields, sorted; none for a map with arbitrary keys.
 	fields() []string
-	// field returns one of them; nil when it is not a map itself.
+	// field returns one of them; nil if it is not a map.
 	field(name string) node
 }
 
@@ -36,9 +36,9 @@ func (n structuralNode) field(name string) node {
 	return structuralNode{&child}
 }
 
-// suggest returns the field that was likely meant by an unknown name in the map at parent: a near name in that map; the same name one
-// level below, in one place only; or, for what stands at the root of an object, the last word of a key that swallowed others
-// ("g  dependsOn"), at the root or in the spec. Nil when nothing or more than one thing was meant.
+// suggestion returns the suggested field for an unknown name in the map at parent: a similar name in that map; the same name one level below,
+// if only one map there has it; or, at the root of an object, the last word of a key of several words ("g  dependsOn"), at the root or in the
+// spec. It returns nil if there is no or more than one candidate.
 func suggestion(at node, parent validators.Path, name string, root node) validators.Path {
 	known := at.fields()
 	words := strings.Fields(name)

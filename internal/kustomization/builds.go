@@ -114,20 +114,31 @@ func (b *builds) Owners(_ context.Context, gk schema.GroupKind, key types.Namesp
 	return found, validators.Present, nil
 }
 
-// ForRules returns the problem as rules see it, and whether a rule reports its kind. The others cannot be evaluated, or keep a tree from being read.
-func (p *Problem) ForRules() (validators.Problem, bool) {
-	out := validators.Problem{Kind: validators.ProblemKind(p.Kind), Detail: p.Detail, Name: p.Name, Suggestion: p.Near}
-	out.Message, out.Position = p.Message, validators.Position(p.Position)
+// ForRules returns the problem in the words of the rules, and whether there is a rule for its kind. The others are what cannot be seen, or keep a tree from
+// being read.
+func (p *Problem) ForRules() (validators.BuildProblem, bool) {
+	out := validators.BuildProblem{Position: validators.Position(p.Position), Message: p.Message, Detail: p.Detail, Name: p.Name, Near: p.Near}
 	if p.Object == nil {
 		out.Path = p.Path
 	}
 	for _, o := range p.Other {
-		out.Related = append(out.Related, validators.Position(o))
+		out.Other = append(out.Other, validators.Position(o))
 	}
 	switch p.Kind {
-	case PathMissing, BuildFailed, SpecInvalid, VariableUnset, DecryptionMissing, DuplicateKey, NotYAML, FileRefused:
-		return out, true
+	case PathMissing:
+		out.Kind = validators.ProblemPath
+	case BuildFailed, SpecInvalid:
+		out.Kind = validators.ProblemBuild
+	case VariableUnset:
+		out.Kind = validators.ProblemVariable
+	case DecryptionMissing:
+		out.Kind = validators.ProblemDecryption
+	case DuplicateKey:
+		out.Kind = validators.ProblemDuplicateKey
+	case NotYAML, FileRefused:
+		out.Kind = validators.ProblemNotYAML
 	case RemoteBase, SourceUnknown, EntryPointMissing:
+		return out, false
 	}
-	return out, false
+	return out, true
 }

@@ -5,63 +5,63 @@ import (
 	"fmt"
 	"slices"
 
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/labels"
 
+	"github.com/flux-admission/flux-admission/api/v1alpha1"
 	"github.com/flux-admission/flux-admission/internal/lookup"
 	"github.com/flux-admission/flux-admission/mutators"
 	"github.com/flux-admission/flux-admission/validators"
 )
 
-// Judged is a rule without a verdict, and what is done about that.
-type Judged struct {
+// NotEvaluated is a rule without a result for the object, and the action that follows.
+type NotEvaluated struct {
 	Rule   *validators.Meta
 	Reason string
-	Action Action
-	// Cause is the error that Reason quotes; nil when it quotes none.
+	Action v1alpha1.Action
+	// Cause is the error that Reason quotes; nil if it quotes none.
 	Cause error
 }
 
-// Exempted is a finding that an exemption takes out. It is among the findings to audit as well.
+// Exempted is a finding on an exempt object. Decision.Audit contains the finding, too.
 type Exempted struct {
 	Finding *validators.Finding
 	Reason  string
 }
 
-// Decision is what is done about one object. Every finding is in exactly one of Deny, Warn and Audit; the order is that of the suite.
+// Decision is the result of evaluating one object. Every finding is in exactly one of Deny, Warn and Audit, in the order of the suite.
 type Decision struct {
 	Deny, Warn, Audit []*validators.Finding
-	// Unknown are rules that could not tell, Errors rules that could not run, Skipped rules that the object asks not to judge it by.
-	Unknown, Errors, Skipped []Judged
+	// Unknown are inconclusive rules, Errors rules that failed, Skipped rules that do not apply to the object's state.
+	Unknown, Errors, Skipped []NotEvaluated
 	Exempted                 []Exempted
-	// AuditOnly tells that the policy's mode took the edge off everything.
+	// AuditOnly reports whether the mode AuditOnly downgraded every action.
 	AuditOnly bool
 }
 
-// Allowed tells whether the object is let through.
+// Allowed reports whether the request for the object is allowed.
 func (d Decision) Allowed() bool {
-	denies := func(j Judged) bool { return j.Action == Deny }
+	denies := func(n NotEvaluated) bool { return n.Action == v1alpha1.ActionDeny }
 	return len(d.Deny) == 0 && !slices.ContainsFunc(d.Unknown, denies) && !slices.ContainsFunc(d.Errors, denies)
 }
 
-// Review evaluates one object and decides.
-func (p *Policy) Review(ctx context.Context, r validators.Request, l validators.Lookup) Decision {
-	l = lookup.NewMemo(l) // several rules ask for the same chart and the same objects
+// Evaluate runs the active rules on one object and decides.
+func (p *Policy) Evaluate(ctx context.Context, r validators.Request, l validators.Lookup) Decision {
+	l = lookup.NewMemo(l) // several rules look up the same chart and the same objects
 	result := p.suite.Evaluate(ctx, r, l)
 	if len(p.overrides) == 0 || len(result.Findings)+len(result.Skipped)+len(result.Errors) == 0 {
 		return p.Decide(result, nil)
 	}
-	namespace := ""
-	if r.Object != nil {
-		namespace = r.Object.GetNamespace()
-	}
-	ns, presence, err := l.Namespace(ctx, namespace)
+	ns, presence, err := l.Namespace(ctx, r.Object.GetNamespace())
 	if presence != validators.Present {
 		d := p.decide(result, nil, false)
 		if err == nil {
-			err = fmt.Errorf("namespace %s is %s", namespace, presence)
+			err = fmt.Errorf("namespace %s is %s", r.Object.GetNamespace(), presence)
 		}
 		for _, f := range result.Findings {
-			d.Unknown = append(d.Unknown, Judged{f.Rule, fmt.Sprintf("the labels of the namespace are not known, so the mildest action counts: %v", err), Audit, err})
+			d.Unknown = append(d.Unknown, NotEvaluated{
+				f.Rule, fmt.Sprintf("cannot determine the labels of the namespace, so the mildest action applies: %v", err), v1alpha1.ActionAudit, err,
+			})
 			break
 		}
 		return d
@@ -73,7 +73,7 @@ func (p *Policy) Review(ctx context.Context, r validators.Request, l validators.
 	return p.Decide(result, labels)
 }
 
-// Decide turns a result into a decision. NamespaceLabels are those of the object's namespace; nil means that there is none.
+// Decide turns a result into a decision. The labels are those of the object's namespace; nil for a cluster-scoped object.
 func (p *Policy) Decide(r validators.Result, namespaceLabels map[string]string) Decision {
 	return p.decide(r, namespaceLabels, true)
 }
@@ -83,46 +83,47 @@ func (p *Policy) decide(r validators.Result, namespaceLabels map[string]string, 
 	for _, f := range r.Findings {
 		action := p.action(f.Rule.Name, namespaceLabels, labelsKnown)
 		if p.ratchet && f.Preexisting {
-			action = atMost(action, Warn)
+			action = atMost(action, v1alpha1.ActionWarn)
 		}
-		if e := p.exemption(f.Rule.Name, r); e != nil {
+		if e := p.exemption(f.Rule.Name, r.Object); e != nil {
 			d.Exempted = append(d.Exempted, Exempted{f, e.reason})
-			action = atMost(action, Audit)
+			action = atMost(action, v1alpha1.ActionAudit)
 		}
-		switch p.cap(action) {
-		case Deny:
+		switch p.capped(action) {
+		case v1alpha1.ActionDeny:
 			d.Deny = append(d.Deny, f)
-		case Warn:
+		case v1alpha1.ActionWarn:
 			d.Warn = append(d.Warn, f)
-		case Audit:
+		case v1alpha1.ActionAudit:
 			d.Audit = append(d.Audit, f)
-		case Off:
+		case v1alpha1.ActionOff:
 		}
 	}
 	for _, s := range r.Skipped {
 		action := p.action(s.Rule.Name, namespaceLabels, labelsKnown)
-		if action == Off {
+		if action == v1alpha1.ActionOff {
 			continue
 		}
 		if !s.Unknown {
-			d.Skipped = append(d.Skipped, Judged{s.Rule, s.Reason, Audit, s.Cause})
+			d.Skipped = append(d.Skipped, NotEvaluated{s.Rule, s.Reason, v1alpha1.ActionAudit, s.Cause})
 			continue
 		}
-		// A rule that only warns about what it finds does not refuse what it cannot tell.
-		d.Unknown = append(d.Unknown, Judged{s.Rule, s.Reason, p.judge(atMost(p.rules[s.Rule.Name].onUnknown, action), s.Rule.Name, r), s.Cause})
+		// An inconclusive rule is never stricter than a finding of it.
+		onUnknown := atMost(p.rules[s.Rule.Name].onUnknown, action)
+		d.Unknown = append(d.Unknown, NotEvaluated{s.Rule, s.Reason, p.limit(onUnknown, s.Rule.Name, r.Object), s.Cause})
 	}
 	for _, e := range r.Errors {
 		action := p.action(e.Rule.Name, namespaceLabels, labelsKnown)
-		if action == Off {
+		if action == v1alpha1.ActionOff {
 			continue
 		}
-		d.Errors = append(d.Errors, Judged{e.Rule, e.Err.Error(), p.judge(atMost(p.onError, action), e.Rule.Name, r), e.Err})
+		d.Errors = append(d.Errors, NotEvaluated{e.Rule, e.Err.Error(), p.limit(atMost(p.onError, action), e.Rule.Name, r.Object), e.Err})
 	}
 	return d
 }
 
-// action is what the policy says for a rule in a namespace. With labels that are not known, it is the mildest of what could apply.
-func (p *Policy) action(rule string, namespaceLabels map[string]string, labelsKnown bool) Action {
+// action returns the action of a rule in a namespace. If the labels are unknown, it is the mildest action that could apply.
+func (p *Policy) action(rule string, namespaceLabels map[string]string, labelsKnown bool) v1alpha1.Action {
 	action := p.rules[rule].action
 	for _, o := range p.overrides {
 		switch {
@@ -136,47 +137,41 @@ func (p *Policy) action(rule string, namespaceLabels map[string]string, labelsKn
 	return action
 }
 
-func (p *Policy) judge(action Action, rule string, r validators.Result) Action {
-	if p.exemption(rule, r) != nil {
-		action = atMost(action, Audit)
+// limit limits the action to Audit if the object is exempt from the rule or the mode is AuditOnly.
+func (p *Policy) limit(action v1alpha1.Action, rule string, o *unstructured.Unstructured) v1alpha1.Action {
+	if p.exemption(rule, o) != nil {
+		action = atMost(action, v1alpha1.ActionAudit)
 	}
-	return p.cap(action)
+	return p.capped(action)
 }
 
-// cap is what audit-only mode is: nothing goes beyond a record.
-func (p *Policy) cap(action Action) Action {
+// capped limits the action to Audit if the mode is AuditOnly.
+func (p *Policy) capped(action v1alpha1.Action) v1alpha1.Action {
 	if p.auditOnly {
-		return atMost(action, Audit)
+		return atMost(action, v1alpha1.ActionAudit)
 	}
 	return action
 }
 
-// exemption returns the first exemption in force that takes the object or file out of the rule; nil when there is none.
-func (p *Policy) exemption(rule string, r validators.Result) *exemption {
+// exemption returns the first exemption that applies to the rule and the object and has not expired; nil if there is none.
+func (p *Policy) exemption(rule string, o *unstructured.Unstructured) *exemption {
 	for i := range p.exemptions {
 		e := &p.exemptions[i]
-		if e.rules[rule] && e.matches(r) && (e.expires.IsZero() || p.clock().Before(e.expires)) {
+		if e.rules[rule] && e.matches(o) && (e.expires.IsZero() || p.clock().Before(e.expires)) {
 			return e
 		}
 	}
 	return nil
 }
 
-// FileKind is the kind by which exemptions and reports name a file of a Git tree.
-const FileKind = "File"
-
-func (e *exemption) matches(r validators.Result) bool {
+func (e *exemption) matches(o *unstructured.Unstructured) bool {
 	in := func(list []string, s string) bool { return len(list) == 0 || slices.Contains(list, s) }
-	if r.File != nil {
-		return in(e.kinds, FileKind) && in(e.namespaces, "") && in(e.names, r.File.Name) && (e.selector == nil || e.selector.Matches(labels.Set{}))
-	}
-	o := r.Object
 	return in(e.kinds, o.GetKind()) && in(e.namespaces, o.GetNamespace()) && in(e.names, o.GetName()) &&
 		(e.selector == nil || e.selector.Matches(labels.Set(o.GetLabels())))
 }
 
-// Mutate returns what the policy's mutators want done to one object. In audit-only mode that is nothing, and what would have been done is
-// recorded as skipped.
+// Mutate returns the edits of the enabled mutators for one object. If the mode is AuditOnly, it returns no edits and records each of them as
+// skipped.
 func (p *Policy) Mutate(ctx context.Context, r validators.Request, l validators.Lookup) mutators.Result {
 	res := p.mutators.Evaluate(ctx, r, l)
 	if !p.auditOnly {

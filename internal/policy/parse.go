@@ -2,35 +2,44 @@ package policy
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"slices"
-	"strconv"
 	"strings"
+	"sync"
+	"time"
 
 	yamlv3 "go.yaml.in/yaml/v3"
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	utiljson "k8s.io/apimachinery/pkg/util/json"
 	"sigs.k8s.io/yaml"
 
 	"github.com/flux-admission/flux-admission/api/v1alpha1"
+	"github.com/flux-admission/flux-admission/internal/kindschema"
 	"github.com/flux-admission/flux-admission/internal/suggest"
 	"github.com/flux-admission/flux-admission/internal/yamlposition"
+	"github.com/flux-admission/flux-admission/manifests"
 	"github.com/flux-admission/flux-admission/mutators"
 	"github.com/flux-admission/flux-admission/validators"
 )
 
-// maxPolicy bounds a policy, in bytes. The API server stores no object above 1.5 MiB.
+// maxPolicy limits the size of a policy, in bytes. The API server stores no object above 1.5 MiB.
 const maxPolicy = 1 << 20
 
-// Parse reads one AdmissionPolicy from YAML or JSON: strictly, with the defaults of the CRD, and validated by its schema and CEL rules with the
-// API server's own libraries. A policy that Parse accepts is one that the API server accepts, and the other way round.
+// celTimeout limits the time for the CEL rules of the CRD, whose cost is limited, too.
+const celTimeout = 10 * time.Second
+
+// Parse parses an AdmissionPolicy from YAML or JSON. It sets the defaults of the CRD and validates the policy as the API server does on a strict
+// write, with the API server's own libraries: Parse accepts a policy if and only if the API server does.
 //
-// Source names the text in errors. Each error says which line and field, and what to write instead where that can be told.
+// Source is the name of the text in errors. Each error contains the line, the field and, if there is one, a suggestion.
 func Parse(source string, data []byte) (*v1alpha1.AdmissionPolicy, error) {
 	if len(data) > maxPolicy {
-		return nil, fmt.Errorf("%s: %d bytes is too large for an AdmissionPolicy, the limit is %d", source, len(data), maxPolicy)
+		return nil, fmt.Errorf("%s: AdmissionPolicy has %d bytes; the limit is %d", source, len(data), maxPolicy)
 	}
 	doc, err := oneDocument(data)
 	if err != nil {
@@ -38,53 +47,90 @@ func Parse(source string, data []byte) (*v1alpha1.AdmissionPolicy, error) {
 	}
 	asJSON, err := yaml.YAMLToJSONStrict(data)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %s", source, plainYAMLError(err))
+		return nil, fmt.Errorf("%s: %w", source, yamlError(err))
 	}
 	var object map[string]any
 	if err := utiljson.Unmarshal(asJSON, &object); err != nil {
 		return nil, fmt.Errorf("%s: %w", source, err)
 	}
-	problems := checkObject(object)
-	if len(problems) > 0 {
-		return nil, locate(source, doc, problems)
-	}
-	p := &v1alpha1.AdmissionPolicy{}
-	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(object, p); err != nil {
+	p, problems, err := fromObject(object)
+	switch {
+	case err != nil:
 		return nil, fmt.Errorf("%s: %w", source, err)
+	case len(problems) > 0:
+		errs := make([]error, 0, len(problems))
+		for _, problem := range problems {
+			errs = append(errs, fmt.Errorf("%s:%d: %s", source, yamlposition.Find(doc, problem.path).Line, problem))
+		}
+		return nil, errors.Join(errs...)
 	}
 	return p, nil
 }
 
-// oneDocument parses the text as YAML and refuses anything but one mapping.
+// ParseObject parses an AdmissionPolicy as the API server sends it, as JSON. Its errors contain fields but no lines.
+func ParseObject(data []byte) (*v1alpha1.AdmissionPolicy, error) {
+	if len(data) > maxPolicy {
+		return nil, fmt.Errorf("AdmissionPolicy has %d bytes; the limit is %d", len(data), maxPolicy)
+	}
+	var object map[string]any
+	if err := utiljson.Unmarshal(data, &object); err != nil {
+		return nil, fmt.Errorf("decoding the AdmissionPolicy: %w", err)
+	}
+	delete(object, "status") // written by flux-admission rather than by the author
+	p, problems, err := fromObject(object)
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("decoding the AdmissionPolicy: %w", err)
+	case len(problems) > 0:
+		errs := make([]error, 0, len(problems))
+		for _, problem := range problems {
+			errs = append(errs, errors.New(problem.String()))
+		}
+		return nil, errors.Join(errs...)
+	}
+	return p, nil
+}
+
+// Check validates an AdmissionPolicy, given as JSON: the schema and CEL rules of the CRD, and everything that Compile validates.
+func Check(data []byte, suite *validators.Suite, muts *mutators.Set) error {
+	p, err := ParseObject(data)
+	if err != nil {
+		return err
+	}
+	_, err = Compile(p, suite, muts, nil)
+	return err
+}
+
+// oneDocument parses a YAML text that must contain one document, which must be a mapping.
 func oneDocument(data []byte) (*yamlv3.Node, error) {
 	dec := yamlv3.NewDecoder(bytes.NewReader(data))
 	var doc yamlv3.Node
 	if err := dec.Decode(&doc); err != nil {
 		if errors.Is(err, io.EOF) {
-			return nil, errors.New("the file is empty; an AdmissionPolicy is wanted")
+			return nil, errors.New("file is empty; must contain an AdmissionPolicy")
 		}
-		return nil, errors.New(plainYAMLError(err))
+		return nil, yamlError(err)
 	}
 	var rest yamlv3.Node
 	if err := dec.Decode(&rest); !errors.Is(err, io.EOF) {
-		return nil, errors.New("more than one YAML document; put the one AdmissionPolicy into a file of its own")
+		return nil, errors.New("file has more than one YAML document; must contain one AdmissionPolicy only")
 	}
 	if len(doc.Content) != 1 || doc.Content[0].Kind != yamlv3.MappingNode {
-		return nil, errors.New("not a mapping; an AdmissionPolicy begins with apiVersion: flux-admission.dev/v1alpha1")
+		return nil, errors.New("document is not a mapping; must be an AdmissionPolicy of " + v1alpha1.GroupVersion.String())
 	}
 	return &doc, nil
 }
 
-// plainYAMLError takes the library names out of a parser's error; the line stays.
-func plainYAMLError(err error) string {
+// yamlError removes the names of libraries from a parser's error and keeps the line.
+func yamlError(err error) error {
 	text := err.Error()
 	for _, prefix := range []string{"error converting YAML to JSON: ", "error unmarshaling JSON: ", "while decoding JSON: ", "yaml: "} {
 		text = strings.ReplaceAll(text, prefix, "")
 	}
-	return "not YAML that can be read: " + strings.ReplaceAll(text, "\n", " ")
+	return errors.New("invalid YAML: " + strings.ReplaceAll(text, "\n", " "))
 }
 
-// problem is one thing wrong with a policy.
+// problem is a violation of the policy's schema.
 type problem struct {
 	path validators.Path
 	text string
@@ -97,111 +143,89 @@ func (p problem) String() string {
 	return p.path.String() + ": " + p.text
 }
 
-// checkObject fills in defaults and returns what is wrong with the object.
-func checkObject(object map[string]any) []problem {
+// fromObject sets the defaults in the object and decodes it, or returns the violations of its schema.
+func fromObject(object map[string]any) (*v1alpha1.AdmissionPolicy, []problem, error) {
 	if problems := checkKind(object); len(problems) > 0 {
-		return problems
+		return nil, problems, nil
 	}
 	s, err := policySchema()
 	if err != nil {
-		return []problem{{text: err.Error()}}
+		return nil, nil, err
 	}
-	return s.check(object)
+	if problems := validate(s, &unstructured.Unstructured{Object: object}); len(problems) > 0 {
+		return nil, problems, nil
+	}
+	p := &v1alpha1.AdmissionPolicy{}
+	return p, nil, runtime.DefaultUnstructuredConverter.FromUnstructured(object, p)
 }
 
 func checkKind(object map[string]any) []problem {
 	var problems []problem
-	if v := object["apiVersion"]; v != v1alpha1.GroupVersion.String() {
-		problems = append(problems, problem{validators.NewPath("apiVersion"), fmt.Sprintf("is %v, want %s", orNothing(v), v1alpha1.GroupVersion)})
-	}
-	if v := object["kind"]; v != v1alpha1.Kind {
-		problems = append(problems, problem{validators.NewPath("kind"), fmt.Sprintf("is %v, want %s", orNothing(v), v1alpha1.Kind)})
+	for _, f := range []struct{ field, want string }{{"apiVersion", v1alpha1.GroupVersion.String()}, {"kind", v1alpha1.Kind}} {
+		switch v := object[f.field]; v {
+		case f.want:
+		case nil:
+			problems = append(problems, problem{validators.NewPath(f.field), fmt.Sprintf("is not set; must be %q", f.want)})
+		default:
+			problems = append(problems, problem{validators.NewPath(f.field), fmt.Sprintf("\"%v\" is not supported; must be %q", v, f.want)})
+		}
 	}
 	return problems
 }
 
-func orNothing(v any) any {
-	if v == nil {
-		return "not set"
+// policySchema compiles the schema of the embedded CRD, once.
+var policySchema = sync.OnceValues(func() (*kindschema.Structural, error) {
+	var crd apiextensionsv1.CustomResourceDefinition
+	if err := yaml.UnmarshalStrict(manifests.PolicyCRD, &crd); err != nil {
+		return nil, fmt.Errorf("decoding the embedded CRD: %w", err)
 	}
-	return v
-}
-
-// locate joins problems to one error, each with its line.
-func locate(source string, doc *yamlv3.Node, problems []problem) error {
-	errs := make([]error, 0, len(problems))
-	for _, p := range problems {
-		at := yamlposition.Find(doc, p.path)
-		errs = append(errs, fmt.Errorf("%s:%d: %s", source, at.Line, p))
+	s, err := kindschema.NewStructural(&crd.Spec.Versions[0], false)
+	if err != nil {
+		return nil, fmt.Errorf("compiling the embedded CRD: %w", err)
 	}
-	return errors.Join(errs...)
-}
+	return s, nil
+})
 
-// pathFromField reads the notation of the Kubernetes API's field errors: spec.rules.x.list[0].
-func pathFromField(text string) validators.Path {
-	var path validators.Path
-	for part := range strings.SplitSeq(text, ".") {
-		name, rest, _ := strings.Cut(part, "[")
-		if name != "" {
-			path = path.Child(name)
+// validate sets the defaults in the object and returns what the API server would reject on a strict write. It reports invalid values only if
+// there are no unknown fields.
+func validate(s *kindschema.Structural, o *unstructured.Unstructured) []problem {
+	var problems []problem
+	for _, f := range s.UnknownFields(o) {
+		parent, name := f.Path[:len(f.Path)-1], f.Path[len(f.Path)-1].Key
+		text := "unknown field"
+		if f.Suggestion != nil {
+			text += fmt.Sprintf("; did you mean %q?", f.Suggestion)
+		} else {
+			text += suggestion(name, s.Fields(parent))
 		}
-		for rest != "" {
-			var index string
-			index, rest, _ = strings.Cut(rest, "]")
-			if i, err := strconv.Atoi(index); err == nil {
-				path = path.Index(i)
-			} else {
-				path = path.Child(index)
+		problems = append(problems, problem{f.Path, text})
+	}
+	if len(problems) > 0 {
+		return problems
+	}
+	s.Default(o)
+	ctx, cancel := context.WithTimeout(context.Background(), celTimeout)
+	defer cancel()
+	for _, v := range s.InvalidValues(ctx, o) {
+		p := problem{v.Path, v.Message}
+		if last := len(p.path) - 1; last >= 0 && (p.path[last].Key == "action" || p.path[last].Key == "onUnknown") {
+			if _, isBool := p.path.Lookup(o.Object).(bool); isBool {
+				p.text += `; YAML reads Off without quotes as false, write "Off"`
 			}
-			rest = strings.TrimPrefix(rest, "[")
 		}
+		problems = append(problems, p)
 	}
-	return path
+	return problems
 }
 
-// suggest says which known name an unknown one is near to.
+// suggestion returns the end of a message about an unknown name: the most similar known name, or all known names if they are few.
 func suggestion(name string, known []string) string {
 	slices.Sort(known)
-	if near := suggest.Nearest(name, known); near != "" {
-		return fmt.Sprintf("; did you mean %q?", near)
+	if nearest := suggest.Nearest(name, known); nearest != "" {
+		return fmt.Sprintf("; did you mean %q?", nearest)
 	}
 	if len(known) > 0 && len(known) <= 12 {
-		return "; known are " + strings.Join(known, ", ")
+		return "; must be one of " + strings.Join(known, ", ")
 	}
 	return ""
-}
-
-// ParseObject reads an AdmissionPolicy that an API server has stored, as JSON. Its errors name fields and no lines.
-func ParseObject(data []byte) (*v1alpha1.AdmissionPolicy, error) {
-	if len(data) > maxPolicy {
-		return nil, fmt.Errorf("%d bytes is too large for an AdmissionPolicy, the limit is %d", len(data), maxPolicy)
-	}
-	var object map[string]any
-	if err := utiljson.Unmarshal(data, &object); err != nil {
-		return nil, fmt.Errorf("reading the AdmissionPolicy: %w", err)
-	}
-	delete(object, "status") // it is not the author's
-	if problems := checkObject(object); len(problems) > 0 {
-		errs := make([]error, 0, len(problems))
-		for _, p := range problems {
-			errs = append(errs, errors.New(p.String()))
-		}
-		return nil, errors.Join(errs...)
-	}
-	p := &v1alpha1.AdmissionPolicy{}
-	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(object, p); err != nil {
-		return nil, fmt.Errorf("reading the AdmissionPolicy: %w", err)
-	}
-	return p, nil
-}
-
-// Check returns what is wrong with an AdmissionPolicy, given as JSON: its schema, its CEL rules, and what only compiling it shows. It is what
-// the webhook for AdmissionPolicies asks.
-func Check(data []byte, suite *validators.Suite, muts *mutators.Set) error {
-	p, err := ParseObject(data)
-	if err != nil {
-		return err
-	}
-	_, err = Compile(p, suite, muts, nil)
-	return err
 }

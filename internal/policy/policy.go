@@ -1,5 +1,4 @@
-// Package policy says what is done about what rules find: it reads an AdmissionPolicy, binds it to rules and mutators, and turns findings
-// into decisions. It knows no front end.
+// Package policy parses an AdmissionPolicy, binds it to rules and mutators, and turns findings into decisions. It depends on no driver.
 package policy
 
 import (
@@ -22,35 +21,24 @@ import (
 	"github.com/flux-admission/flux-admission/validators"
 )
 
-// Action is what is done about a finding; Off < Audit < Warn < Deny.
-type Action = validators.Action
-
-// The actions, mildest first.
-const (
-	Off   = validators.ActionOff
-	Audit = validators.ActionAudit
-	Warn  = validators.ActionWarn
-	Deny  = validators.ActionDeny
-)
-
-// weight orders the actions.
-func weight(a Action) int {
+// strictness orders the actions, mildest first.
+func strictness(a v1alpha1.Action) int {
 	switch a {
-	case Off:
+	case v1alpha1.ActionOff:
 		return 0
-	case Audit:
+	case v1alpha1.ActionAudit:
 		return 1
-	case Warn:
+	case v1alpha1.ActionWarn:
 		return 2
-	case Deny:
+	case v1alpha1.ActionDeny:
 		return 3
 	}
 	return 0
 }
 
 // atMost returns the milder of two actions.
-func atMost(a, limit Action) Action {
-	if weight(a) > weight(limit) {
+func atMost(a, limit v1alpha1.Action) v1alpha1.Action {
+	if strictness(a) > strictness(limit) {
 		return limit
 	}
 	return a
@@ -60,7 +48,7 @@ func atMost(a, limit Action) Action {
 type Policy struct {
 	auditOnly  bool
 	ratchet    bool
-	onError    Action
+	onError    v1alpha1.Action
 	rules      map[string]ruleSettings
 	overrides  []override
 	exemptions []exemption
@@ -72,14 +60,14 @@ type Policy struct {
 }
 
 type ruleSettings struct {
-	action, onUnknown Action
+	action, onUnknown v1alpha1.Action
 	listed            bool
 }
 
 type override struct {
 	selector labels.Selector
 	rules    map[string]bool
-	action   Action
+	action   v1alpha1.Action
 }
 
 type exemption struct {
@@ -90,21 +78,21 @@ type exemption struct {
 	expires                  time.Time // zero: never
 }
 
-// Shipped returns the policy that ships with the program.
-func Shipped() (*v1alpha1.AdmissionPolicy, error) {
-	return Parse("the policy that ships", manifests.DefaultPolicy)
+// Default returns the default policy, which is built into the program.
+func Default() (*v1alpha1.AdmissionPolicy, error) {
+	return Parse("the default policy", manifests.DefaultPolicy)
 }
 
-// Compile binds a policy that Parse returned to rules and mutators. Clock tells the time, for exemptions that expire; nil is the system's. The
-// error names every field that cannot be used.
+// Compile binds a policy that Parse returned to rules and mutators. The clock decides whether an exemption has expired; nil is the system's
+// clock. The error names every invalid field.
 func Compile(p *v1alpha1.AdmissionPolicy, suite *validators.Suite, muts *mutators.Set, clock func() time.Time) (*Policy, error) {
 	if clock == nil {
 		clock = time.Now
 	}
 	out := &Policy{
-		auditOnly: p.Spec.Mode == v1alpha1.AuditOnly,
-		ratchet:   p.Spec.Ratchet != v1alpha1.Disabled,
-		onError:   answerAction(p.Spec.OnError),
+		auditOnly: p.Spec.Mode == v1alpha1.ModeAuditOnly,
+		ratchet:   p.Spec.Ratchet != v1alpha1.RatchetDisabled,
+		onError:   failureAction(p.Spec.OnError),
 		rules:     map[string]ruleSettings{},
 		mutated:   map[schema.GroupKind]bool{},
 		all:       suite.Rules(),
@@ -112,13 +100,13 @@ func Compile(p *v1alpha1.AdmissionPolicy, suite *validators.Suite, muts *mutator
 	}
 	params, errs := out.bindRules(p.Spec.Rules)
 	errs = append(errs, out.bindOverrides(p.Spec.Overrides)...)
-	errs = append(errs, out.bindExceptions(p.Spec.Exemptions)...)
+	errs = append(errs, out.bindExemptions(p.Spec.Exemptions)...)
 	settings, mutationErrs := bindMutations(p.Spec.Mutations, muts)
 	errs = append(errs, mutationErrs...)
 	if len(errs) > 0 {
 		return nil, errors.Join(errs...)
 	}
-	out.suite = suite.Bind(params, func(m *validators.Meta) bool { return out.loudest(m.Name) != Off })
+	out.suite = suite.Bind(params, func(m *validators.Meta) bool { return out.strictest(m.Name) != v1alpha1.ActionOff })
 	out.mutators = muts.Bind(settings)
 	for _, m := range out.mutators.Mutators() {
 		for _, gk := range m.Kinds {
@@ -144,34 +132,34 @@ func (p *Policy) bindRules(rules map[string]apiextensionsv1.JSON) (params map[st
 	}
 	for name := range rules {
 		if _, known := p.rules[name]; !known && !slices.ContainsFunc(p.all, func(m *validators.Meta) bool { return m.Name == name }) {
-			errs = append(errs, fmt.Errorf("spec.rules.%s: no such rule%s", name, suggestion(name, p.names())))
+			errs = append(errs, fmt.Errorf("spec.rules.%s: unknown rule%s", name, suggestion(name, p.ruleNames())))
 		}
 	}
 	return params, errs
 }
 
 func bindRule(m *validators.Meta, raw apiextensionsv1.JSON, listed bool) (ruleSettings, any, error) {
-	s := ruleSettings{action: m.DefaultAction(), onUnknown: Audit, listed: listed}
+	s := ruleSettings{action: m.DefaultAction(), onUnknown: v1alpha1.ActionAudit, listed: listed}
 	var typed any
 	if m.Params != nil {
 		typed = m.Params()
 	}
 	if !listed {
-		// A rule that the policy's author has not heard of must not begin to refuse by itself.
-		s.action = atMost(s.action, Warn)
+		// A rule that the policy's author may not know yet must not start to deny.
+		s.action = atMost(s.action, v1alpha1.ActionWarn)
 	} else {
 		fields := map[string]json.RawMessage{}
 		if err := json.Unmarshal(raw.Raw, &fields); err != nil {
-			return s, nil, fmt.Errorf("settings: not an object: %w", err)
+			return s, nil, fmt.Errorf("settings: must be an object: %w", err)
 		}
 		var common v1alpha1.RuleSettings
 		if err := json.Unmarshal(raw.Raw, &common); err != nil {
 			return s, nil, fmt.Errorf("action: %w", err)
 		}
 		if common.Action != "" {
-			s.action = Action(common.Action)
+			s.action = common.Action
 		}
-		s.onUnknown = answerAction(common.OnUnknown)
+		s.onUnknown = failureAction(common.OnUnknown)
 		delete(fields, "action")
 		delete(fields, "onUnknown")
 		if err := decodeParams(fields, typed); err != nil {
@@ -228,7 +216,7 @@ func bindMutations(mutations map[string]apiextensionsv1.JSON, muts *mutators.Set
 	}
 	for name := range mutations {
 		if !slices.Contains(names, name) {
-			errs = append(errs, fmt.Errorf("spec.mutations.%s: no such mutation%s", name, suggestion(name, names)))
+			errs = append(errs, fmt.Errorf("spec.mutations.%s: unknown mutation%s", name, suggestion(name, names)))
 		}
 	}
 	return settings, errs
@@ -243,20 +231,20 @@ func (p *Policy) bindOverrides(list []v1alpha1.Override) (errs []error) {
 		}
 		set, setErrs := p.ruleSet(fmt.Sprintf("spec.overrides[%d].rules", i), o.Rules)
 		errs = append(errs, setErrs...)
-		p.overrides = append(p.overrides, override{selector, set, Action(o.Action)})
+		p.overrides = append(p.overrides, override{selector, set, o.Action})
 	}
 	return errs
 }
 
-func (p *Policy) bindExceptions(list []v1alpha1.Exemption) (errs []error) {
+func (p *Policy) bindExemptions(list []v1alpha1.Exemption) (errs []error) {
 	for i, e := range list {
 		at := fmt.Sprintf("spec.exemptions[%d]", i)
 		x := exemption{kinds: e.Match.Kinds, namespaces: e.Match.Namespaces, names: e.Match.Names, reason: e.Reason}
 		if strings.TrimSpace(e.Reason) == "" {
-			errs = append(errs, fmt.Errorf("%s.reason: must say why", at))
+			errs = append(errs, fmt.Errorf("%s.reason: must not be blank", at))
 		}
 		if len(x.kinds)+len(x.namespaces)+len(x.names) == 0 && e.Match.Selector == nil {
-			errs = append(errs, fmt.Errorf("%s.match: must select by at least one of kinds, namespaces, names, selector", at))
+			errs = append(errs, fmt.Errorf("%s.match: must set at least one of kinds, namespaces, names, selector", at))
 		}
 		if e.Match.Selector != nil {
 			selector, err := metav1.LabelSelectorAsSelector(e.Match.Selector)
@@ -279,15 +267,15 @@ func (p *Policy) bindExceptions(list []v1alpha1.Exemption) (errs []error) {
 func (p *Policy) ruleSet(at string, names []string) (set map[string]bool, errs []error) {
 	set = map[string]bool{}
 	for i, n := range names {
-		if !slices.Contains(p.names(), n) {
-			errs = append(errs, fmt.Errorf("%s[%d]: no such rule: %q%s", at, i, n, suggestion(n, p.names())))
+		if !slices.Contains(p.ruleNames(), n) {
+			errs = append(errs, fmt.Errorf("%s[%d]: unknown rule %q%s", at, i, n, suggestion(n, p.ruleNames())))
 		}
 		set[n] = true
 	}
 	return set, errs
 }
 
-func (p *Policy) names() []string {
+func (p *Policy) ruleNames() []string {
 	names := make([]string, 0, len(p.all))
 	for _, m := range p.all {
 		names = append(names, m.Name)
@@ -295,77 +283,74 @@ func (p *Policy) names() []string {
 	return names
 }
 
-// loudest is the strongest action that the rule has anywhere.
-func (p *Policy) loudest(rule string) Action {
+// strictest returns the strictest action that the rule has in any namespace.
+func (p *Policy) strictest(rule string) v1alpha1.Action {
 	a := p.rules[rule].action
 	for _, o := range p.overrides {
-		if o.rules[rule] && weight(o.action) > weight(a) {
+		if o.rules[rule] && strictness(o.action) > strictness(a) {
 			a = o.action
 		}
 	}
 	return a
 }
 
-func answerAction(a v1alpha1.Answer) Action {
+// failureAction returns the action with the same effect; Allow still records the failure.
+func failureAction(a v1alpha1.FailureAction) v1alpha1.Action {
 	switch a {
-	case v1alpha1.AnswerDeny:
-		return Deny
-	case v1alpha1.AnswerWarn:
-		return Warn
-	case v1alpha1.AnswerAllow:
-		return Audit
+	case v1alpha1.FailureActionDeny:
+		return v1alpha1.ActionDeny
+	case v1alpha1.FailureActionWarn:
+		return v1alpha1.ActionWarn
+	case v1alpha1.FailureActionAllow:
+		return v1alpha1.ActionAudit
 	}
-	return Audit
+	return v1alpha1.ActionAudit
 }
 
-// Handles tells whether any rule or mutator that the policy has switched on looks at the kind.
+// Handles reports whether an enabled rule or mutator applies to the kind.
 func (p *Policy) Handles(gk schema.GroupKind) bool { return p.suite.Handles(gk) || p.mutated[gk] }
 
-// Mutates tells whether a mutator that the policy has settings for looks at the kind.
+// Mutates reports whether an enabled mutator applies to the kind.
 func (p *Policy) Mutates(gk schema.GroupKind) bool { return p.mutated[gk] }
 
-// OnError is what to do about an object that could not be evaluated at all, by any rule.
-func (p *Policy) OnError() Action { return p.cap(p.onError) }
+// OnError returns the action for an object that no rule could evaluate.
+func (p *Policy) OnError() v1alpha1.Action { return p.capped(p.onError) }
 
-// AuditOnly tells whether the policy refuses nothing, whatever is found.
+// AuditOnly reports whether the policy only records findings.
 func (p *Policy) AuditOnly() bool { return p.auditOnly }
 
-// Rules returns which rules run, with their actions, and which do not, and why; both in the order of the suite.
+// Rules returns the active rules with their actions and the inactive ones with the reasons, both in the order of the suite.
 func (p *Policy) Rules() (active []v1alpha1.ActiveRule, inactive []v1alpha1.InactiveRule) {
 	for _, m := range p.all {
 		s := p.rules[m.Name]
-		if p.loudest(m.Name) == Off {
+		if p.strictest(m.Name) == v1alpha1.ActionOff {
 			inactive = append(inactive, v1alpha1.InactiveRule{Name: m.Name, Reason: "its action is Off"})
 			continue
 		}
-		action := s.action
-		if p.auditOnly {
-			action = atMost(action, Audit)
-		}
-		active = append(active, v1alpha1.ActiveRule{Name: m.Name, Action: v1alpha1.Action(action)})
+		active = append(active, v1alpha1.ActiveRule{Name: m.Name, Action: p.capped(s.action)})
 	}
 	return active, inactive
 }
 
-// Notes are things about the policy that its author may want to know: exemptions that have expired, rules that it does not name.
-func (p *Policy) Notes() []string {
-	var notes []string
+// Warnings returns what the author of the policy may want to change: expired exemptions, and rules that the policy does not list.
+func (p *Policy) Warnings() []string {
+	var warnings []string
 	for i, e := range p.exemptions {
 		if !e.expires.IsZero() && !p.clock().Before(e.expires) {
-			notes = append(notes, fmt.Sprintf("spec.exemptions[%d] expired at %s", i, e.expires.UTC().Format(time.RFC3339)))
+			warnings = append(warnings, fmt.Sprintf("spec.exemptions[%d] expired at %s", i, e.expires.UTC().Format(time.RFC3339)))
 		}
 	}
 	var unlisted []string
 	for _, m := range p.all {
-		if s := p.rules[m.Name]; !s.listed && weight(m.DefaultAction()) > weight(s.action) {
+		if s := p.rules[m.Name]; !s.listed && strictness(m.DefaultAction()) > strictness(s.action) {
 			unlisted = append(unlisted, m.Name)
 		}
 	}
 	if len(unlisted) > 0 {
-		notes = append(notes, "not named in spec.rules, so they only warn: "+strings.Join(unlisted, ", "))
+		warnings = append(warnings, "rules not listed in spec.rules are limited to Warn: "+strings.Join(unlisted, ", "))
 	}
-	return notes
+	return warnings
 }
 
-// Evaluated returns the declarations of the rules that run, in the order of the suite.
+// Evaluated returns the metadata of the active rules, in the order of the suite.
 func (p *Policy) Evaluated() []*validators.Meta { return p.suite.Rules() }

@@ -15,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/flux-admission/flux-admission/api/v1alpha1"
 	"github.com/flux-admission/flux-admission/internal/lookup"
 	"github.com/flux-admission/flux-admission/internal/policy"
 	"github.com/flux-admission/flux-admission/mutators"
@@ -43,7 +44,7 @@ func set(t testing.TB) *mutators.Set {
 	return s
 }
 
-// document is an AdmissionPolicy with the spec given in flow or block style, indented by two.
+// document returns an AdmissionPolicy with the given spec in flow or block style, indented by two.
 func document(spec string) string {
 	return "apiVersion: flux-admission.dev/v1alpha1\nkind: AdmissionPolicy\nmetadata: {name: default}\nspec:\n" + spec
 }
@@ -61,12 +62,12 @@ func compile(t testing.TB, spec string) *policy.Policy {
 	return p
 }
 
-func TestTheShippedPolicyIsGood(t *testing.T) {
-	shipped, err := policy.Shipped()
+func TestDefault(t *testing.T) {
+	parsed, err := policy.Default()
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, err := policy.Compile(shipped, suite(t), set(t), nil)
+	p, err := policy.Compile(parsed, suite(t), set(t), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -74,13 +75,13 @@ func TestTheShippedPolicyIsGood(t *testing.T) {
 	if len(active) != len(allvalidators.Rules()) || len(inactive) > 0 {
 		t.Errorf("active %v, inactive %v", active, inactive)
 	}
-	if notes := p.Notes(); len(notes) > 0 {
-		t.Errorf("the shipped policy has notes for its author: %q", notes)
+	if warnings := p.Warnings(); len(warnings) > 0 {
+		t.Errorf("the default policy has warnings: %q", warnings)
 	}
 }
 
-// The policy that the README shows is one that can be applied.
-func TestTheREADMEsPolicyIsGood(t *testing.T) {
+// The policy in the README is valid.
+func TestParse_README(t *testing.T) {
 	text, err := os.ReadFile("../../README.md")
 	if err != nil {
 		t.Fatal(err)
@@ -88,7 +89,7 @@ func TestTheREADMEsPolicyIsGood(t *testing.T) {
 	_, after, ok := strings.Cut(string(text), "```yaml\napiVersion: flux-admission.dev/v1alpha1\n")
 	block, _, closed := strings.Cut(after, "```")
 	if !ok || !closed {
-		t.Fatal("README.md shows no AdmissionPolicy")
+		t.Fatal("README.md contains no AdmissionPolicy")
 	}
 	parsed, err := policy.Parse("README.md", []byte("apiVersion: flux-admission.dev/v1alpha1\n"+block))
 	if err != nil {
@@ -99,28 +100,28 @@ func TestTheREADMEsPolicyIsGood(t *testing.T) {
 	}
 }
 
-func TestParseNamesLineFieldAndFix(t *testing.T) {
+func TestParse_Errors(t *testing.T) {
 	for name, tc := range map[string]struct{ text, want string }{
-		"an empty file":                    {"", "p.yaml: the file is empty; an AdmissionPolicy is wanted"},
-		"a list":                           {"- a\n", "p.yaml: not a mapping; an AdmissionPolicy begins with apiVersion: flux-admission.dev/v1alpha1"},
-		"text that is no YAML":             {"a: [", "p.yaml: not YAML that can be read: line 1: did not find expected node content"},
-		"two documents":                    {document("  mode: Enforce\n") + "---\na: b\n", "p.yaml: more than one YAML document"},
-		"another kind":                     {"apiVersion: v1\nkind: ConfigMap\n", "p.yaml:1: apiVersion: is v1, want flux-admission.dev/v1alpha1\np.yaml:2: kind: is ConfigMap, want AdmissionPolicy"},
-		"a key twice":                      {document("  mode: Enforce\n  mode: AuditOnly\n"), `key "mode" already set in map`},
-		"another name":                     {strings.Replace(document("  mode: Enforce\n"), "default", "mine", 1), "the one AdmissionPolicy of a cluster is named default"},
-		"a misspelt field":                 {document("  modes: Enforce\n"), `p.yaml:5: spec.modes: no such field; did you mean "mode"?`},
-		"a misspelt rule":                  {document("  rules:\n    kustomisation-namespace: {action: Deny}\n"), `p.yaml:6: spec.rules.kustomisation-namespace: no such field; did you mean "kustomization-namespace"?`},
-		"a misspelt parameter":             {document("  rules:\n    kustomization-namespace: {allowedNamespace: [a]}\n"), `spec.rules.kustomization-namespace.allowedNamespace: no such field; did you mean "allowedNamespaces"?`},
-		"a mode that there is not":         {document("  mode: Audit\n"), `p.yaml:5: spec.mode: Unsupported value: "Audit": supported values: "Enforce", "AuditOnly"`},
-		"Off without quotes":               {document("  rules:\n    kustomization-namespace: {action: Off}\n"), `YAML reads Off without quotes as false, write "Off"`},
-		"a parameter of another type":      {document("  rules:\n    kustomization-namespace: {allowedNamespaces: flux-system}\n"), `spec.rules.kustomization-namespace.allowedNamespaces: Invalid value: "string"`},
-		"an exemption without a reason":    {document("  exemptions: [{rules: [kustomization-namespace], match: {names: [a]}}]\n"), "p.yaml:5: spec.exemptions[0].reason: Required value"},
-		"an exemption with a blank reason": {document("  exemptions: [{rules: [kustomization-namespace], match: {names: [a]}, reason: ' '}]\n"), "spec.exemptions[0].reason: Invalid value"},
-		"an exemption for everything":      {document("  exemptions: [{rules: [kustomization-namespace], match: {}, reason: x}]\n"), "spec.exemptions[0].match: Invalid value: 0: spec.exemptions[0].match in body should have at least 1 properties"},
-		"an exemption from no known rule":  {document("  exemptions: [{rules: [nope], match: {names: [a]}, reason: x}]\n"), `spec.exemptions[0].rules[0]: Unsupported value: "nope"`},
-		"an expiry that is no time":        {document("  exemptions: [{rules: [kustomization-namespace], match: {names: [a]}, reason: x, expires: tomorrow}]\n"), "spec.exemptions[0].expires: Invalid value"},
-		"both ways to name a namespace":    {document("  mutations: {target-namespace: [{targetNamespace: a, targetNamespaceLabel: b}]}\n"), "spec.mutations.target-namespace[0]: Invalid value: set exactly one of targetNamespace and targetNamespaceLabel"},
-		"the same namespace twice":         {document("  rules: {kustomization-namespace: {allowedNamespaces: [a, a]}}\n"), `spec.rules.kustomization-namespace.allowedNamespaces[1]: Duplicate value: "a"`},
+		"an empty file":                     {"", "p.yaml: file is empty; must contain an AdmissionPolicy"},
+		"a list":                            {"- a\n", "p.yaml: document is not a mapping; must be an AdmissionPolicy of flux-admission.dev/v1alpha1"},
+		"text that is not YAML":             {"a: [", "p.yaml: invalid YAML: line 1: did not find expected node content"},
+		"two documents":                     {document("  mode: Enforce\n") + "---\na: b\n", "p.yaml: file has more than one YAML document; must contain one AdmissionPolicy only"},
+		"another kind":                      {"apiVersion: v1\nkind: ConfigMap\n", "p.yaml:1: apiVersion: \"v1\" is not supported; must be \"flux-admission.dev/v1alpha1\"\np.yaml:2: kind: \"ConfigMap\" is not supported; must be \"AdmissionPolicy\""},
+		"a duplicate key":                   {document("  mode: Enforce\n  mode: AuditOnly\n"), `key "mode" already set in map`},
+		"another name":                      {strings.Replace(document("  mode: Enforce\n"), "default", "mine", 1), "an AdmissionPolicy must be named default"},
+		"a misspelled field":                {document("  modes: Enforce\n"), `p.yaml:5: spec.modes: unknown field; did you mean "spec.mode"?`},
+		"a misspelled rule":                 {document("  rules:\n    kustomisation-namespace: {action: Deny}\n"), `p.yaml:6: spec.rules.kustomisation-namespace: unknown field; did you mean "spec.rules.kustomization-namespace"?`},
+		"a misspelled parameter":            {document("  rules:\n    kustomization-namespace: {allowedNamespace: [a]}\n"), `spec.rules.kustomization-namespace.allowedNamespace: unknown field; did you mean "spec.rules.kustomization-namespace.allowedNamespaces"?`},
+		"an unknown mode":                   {document("  mode: Audit\n"), `p.yaml:5: spec.mode: must be one of "Enforce", "AuditOnly"`},
+		"Off without quotes":                {document("  rules:\n    kustomization-namespace: {action: Off}\n"), `YAML reads Off without quotes as false, write "Off"`},
+		"a parameter of another type":       {document("  rules:\n    kustomization-namespace: {allowedNamespaces: flux-system}\n"), `spec.rules.kustomization-namespace.allowedNamespaces: must be a list, is a string`},
+		"an exemption without a reason":     {document("  exemptions: [{rules: [kustomization-namespace], match: {names: [a]}}]\n"), "p.yaml:5: spec.exemptions[0].reason: is required"},
+		"an exemption with a blank reason":  {document("  exemptions: [{rules: [kustomization-namespace], match: {names: [a]}, reason: ' '}]\n"), "spec.exemptions[0].reason: must match"},
+		"an exemption for everything":       {document("  exemptions: [{rules: [kustomization-namespace], match: {}, reason: x}]\n"), "spec.exemptions[0].match: must have at least 1 properties"},
+		"an exemption from an unknown rule": {document("  exemptions: [{rules: [nope], match: {names: [a]}, reason: x}]\n"), `spec.exemptions[0].rules[0]: must be one of`},
+		"an expiry that is not a time":      {document("  exemptions: [{rules: [kustomization-namespace], match: {names: [a]}, reason: x, expires: tomorrow}]\n"), "spec.exemptions[0].expires: must be a time"},
+		"two targets of a mutation":         {document("  mutations: {target-namespace: [{targetNamespace: a, targetNamespaceLabel: b}]}\n"), "spec.mutations.target-namespace[0]: is invalid: set exactly one of targetNamespace and targetNamespaceLabel"},
+		"a duplicate namespace":             {document("  rules: {kustomization-namespace: {allowedNamespaces: [a, a]}}\n"), `spec.rules.kustomization-namespace.allowedNamespaces[1]: is a duplicate in the list`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := policy.Parse("p.yaml", []byte(tc.text))
@@ -131,13 +132,13 @@ func TestParseNamesLineFieldAndFix(t *testing.T) {
 	}
 }
 
-func TestParseIsBounded(t *testing.T) {
+func TestParse_Limits(t *testing.T) {
 	for name, tc := range map[string]struct{ text, want string }{
-		"ten megabytes of nested YAML": {strings.Repeat("[", 10<<20), "10485760 bytes is too large for an AdmissionPolicy, the limit is 1048576"},
-		"a megabyte of nested YAML":    {"spec: " + strings.Repeat("[", 1<<20-100), "not YAML that can be read"},
-		"anchors that explode": {
+		"ten megabytes of nested YAML": {strings.Repeat("[", 10<<20), "AdmissionPolicy has 10485760 bytes; the limit is 1048576"},
+		"a megabyte of nested YAML":    {"spec: " + strings.Repeat("[", 1<<20-100), "invalid YAML"},
+		"exponential expansion of anchors": {
 			"a: &a [x,x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b,*b,*b,*b,*b,*b]\nd: &d [*c,*c,*c,*c,*c,*c,*c,*c,*c]\n" +
-				"e: &e [*d,*d,*d,*d,*d,*d,*d,*d,*d]\nf: &f [*e,*e,*e,*e,*e,*e,*e,*e,*e]\ng: &g [*f,*f,*f,*f,*f,*f,*f,*f,*f]\n", "not YAML that can be read",
+				"e: &e [*d,*d,*d,*d,*d,*d,*d,*d,*d]\nf: &f [*e,*e,*e,*e,*e,*e,*e,*e,*e]\ng: &g [*f,*f,*f,*f,*f,*f,*f,*f,*f]\n", "invalid YAML",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -148,7 +149,7 @@ func TestParseIsBounded(t *testing.T) {
 	}
 }
 
-func TestCompileNamesEveryField(t *testing.T) {
+func TestCompile_Errors(t *testing.T) {
 	parsed, err := policy.Parse("p.yaml", []byte(document(`  rules:
     kustomization-target-namespace:
       requiredFor: [{path: '('}]
@@ -175,7 +176,7 @@ func TestCompileNamesEveryField(t *testing.T) {
 	}
 }
 
-// kustomization is in the wrong namespace, which KS001 reports.
+// kustomization returns a Kustomization in a namespace that KS001 reports.
 func kustomization(ns string, labels map[string]any) *unstructured.Unstructured {
 	return &unstructured.Unstructured{Object: map[string]any{
 		"apiVersion": "kustomize.toolkit.fluxcd.io/v1", "kind": "Kustomization",
@@ -188,10 +189,10 @@ func namespace(name string, labels map[string]any) *unstructured.Unstructured {
 	return &unstructured.Unstructured{Object: map[string]any{"apiVersion": "v1", "kind": "Namespace", "metadata": map[string]any{"name": name, "labels": labels}}}
 }
 
-func TestReview(t *testing.T) {
-	world := lookup.NewMemory(namespace("sandbox", map[string]any{"tier": "sandbox"}), namespace("prod", nil))
-	blind := lookup.NewMemory()
-	blind.Hide(schema.GroupKind{Kind: "Namespace"}, types.NamespacedName{Name: "sandbox"}, errors.New("no permission"))
+func TestPolicy_Evaluate(t *testing.T) {
+	readable := lookup.NewMemory(namespace("sandbox", map[string]any{"tier": "sandbox"}), namespace("prod", nil))
+	unreadable := lookup.NewMemory()
+	unreadable.Hide(schema.GroupKind{Kind: "Namespace"}, types.NamespacedName{Name: "sandbox"}, errors.New("no permission"))
 	const warnInSandbox = "  overrides: [{namespaceSelector: {matchLabels: {tier: sandbox}}, rules: [kustomization-namespace], action: Warn}]\n"
 	for name, tc := range map[string]struct {
 		spec   string
@@ -200,25 +201,25 @@ func TestReview(t *testing.T) {
 		lookup *lookup.Memory
 		want   string
 	}{
-		"deny refuses":                                {"  rules: {kustomization-namespace: {action: Deny}}\n", "prod", false, world, "deny"},
-		"an error is refused by default":              {"  rules: {kustomization-namespace: {}}\n", "prod", false, world, "deny"},
-		"a rule that is not named only warns":         {"  mode: Enforce\n", "prod", false, world, "warn"},
-		"warn warns":                                  {"  rules: {kustomization-namespace: {action: Warn}}\n", "prod", false, world, "warn"},
-		"audit records":                               {"  rules: {kustomization-namespace: {action: Audit}}\n", "prod", false, world, "audit"},
-		"off is silent":                               {"  rules: {kustomization-namespace: {action: \"Off\"}}\n", "prod", false, world, ""},
-		"audit-only takes the edge off a denial":      {"  mode: AuditOnly\n  rules: {kustomization-namespace: {action: Deny}}\n", "prod", false, world, "audit"},
-		"an override counts in its namespaces":        {"  rules: {kustomization-namespace: {action: Deny}}\n" + warnInSandbox, "sandbox", false, world, "warn"},
-		"an override does not count elsewhere":        {"  rules: {kustomization-namespace: {action: Deny}}\n" + warnInSandbox, "prod", false, world, "deny"},
-		"an override can raise a rule that is off":    {"  rules: {kustomization-namespace: {action: \"Off\"}}\n" + strings.Replace(warnInSandbox, "Warn", "Deny", 1), "sandbox", false, world, "deny"},
-		"the last override counts":                    {"  rules: {kustomization-namespace: {action: Deny}}\n" + warnInSandbox + "    \n", "sandbox", false, world, "warn"},
-		"with labels unknown the mildest counts":      {"  rules: {kustomization-namespace: {action: Deny}}\n" + warnInSandbox, "sandbox", false, blind, "warn unknown"},
-		"what was there already is warned about":      {"  rules: {kustomization-namespace: {action: Deny}}\n", "prod", true, world, "warn"},
-		"without ratcheting it is refused":            {"  ratchet: Disabled\n  rules: {kustomization-namespace: {action: Deny}}\n", "prod", true, world, "deny"},
-		"an exemption by name records":                {"  rules: {kustomization-namespace: {action: Deny}}\n  exemptions: [{rules: [kustomization-namespace], match: {names: [apps]}, reason: x}]\n", "prod", false, world, "audit excepted"},
-		"an exemption for another namespace does not": {"  rules: {kustomization-namespace: {action: Deny}}\n  exemptions: [{rules: [kustomization-namespace], match: {names: [apps], namespaces: [other]}, reason: x}]\n", "prod", false, world, "deny"},
-		"an exemption by label records":               {"  rules: {kustomization-namespace: {action: Deny}}\n  exemptions: [{rules: [kustomization-namespace], match: {selector: {matchLabels: {legacy: 'yes'}}}, reason: x}]\n", "prod", false, world, "audit excepted"},
-		"an exemption that expires later counts":      {"  rules: {kustomization-namespace: {action: Deny}}\n  exemptions: [{rules: [kustomization-namespace], match: {names: [apps]}, reason: x, expires: '2026-11-23T12:00:01Z'}]\n", "prod", false, world, "audit excepted"},
-		"an exemption that has expired does not":      {"  rules: {kustomization-namespace: {action: Deny}}\n  exemptions: [{rules: [kustomization-namespace], match: {names: [apps]}, reason: x, expires: '2026-11-23T12:00:00Z'}]\n", "prod", false, world, "deny"},
+		"Deny denies":                                  {"  rules: {kustomization-namespace: {action: Deny}}\n", "prod", false, readable, "deny"},
+		"the default action of an error is Deny":       {"  rules: {kustomization-namespace: {}}\n", "prod", false, readable, "deny"},
+		"a rule that is not listed is limited to Warn": {"  mode: Enforce\n", "prod", false, readable, "warn"},
+		"Warn warns":                                   {"  rules: {kustomization-namespace: {action: Warn}}\n", "prod", false, readable, "warn"},
+		"Audit records":                                {"  rules: {kustomization-namespace: {action: Audit}}\n", "prod", false, readable, "audit"},
+		"Off is silent":                                {"  rules: {kustomization-namespace: {action: \"Off\"}}\n", "prod", false, readable, ""},
+		"AuditOnly downgrades Deny to Audit":           {"  mode: AuditOnly\n  rules: {kustomization-namespace: {action: Deny}}\n", "prod", false, readable, "audit"},
+		"an override applies in its namespaces":        {"  rules: {kustomization-namespace: {action: Deny}}\n" + warnInSandbox, "sandbox", false, readable, "warn"},
+		"an override does not apply elsewhere":         {"  rules: {kustomization-namespace: {action: Deny}}\n" + warnInSandbox, "prod", false, readable, "deny"},
+		"an override can enable a rule that is off":    {"  rules: {kustomization-namespace: {action: \"Off\"}}\n" + strings.Replace(warnInSandbox, "Warn", "Deny", 1), "sandbox", false, readable, "deny"},
+		"the last override applies":                    {"  rules: {kustomization-namespace: {action: Deny}}\n" + warnInSandbox + "    \n", "sandbox", false, readable, "warn"},
+		"the mildest applies if labels are unknown":    {"  rules: {kustomization-namespace: {action: Deny}}\n" + warnInSandbox, "sandbox", false, unreadable, "warn unknown"},
+		"a preexisting finding is downgraded to Warn":  {"  rules: {kustomization-namespace: {action: Deny}}\n", "prod", true, readable, "warn"},
+		"without ratchet a preexisting one is denied":  {"  ratchet: Disabled\n  rules: {kustomization-namespace: {action: Deny}}\n", "prod", true, readable, "deny"},
+		"an exemption by name records":                 {"  rules: {kustomization-namespace: {action: Deny}}\n  exemptions: [{rules: [kustomization-namespace], match: {names: [apps]}, reason: x}]\n", "prod", false, readable, "audit exempted"},
+		"an exemption of another namespace does not":   {"  rules: {kustomization-namespace: {action: Deny}}\n  exemptions: [{rules: [kustomization-namespace], match: {names: [apps], namespaces: [other]}, reason: x}]\n", "prod", false, readable, "deny"},
+		"an exemption by label records":                {"  rules: {kustomization-namespace: {action: Deny}}\n  exemptions: [{rules: [kustomization-namespace], match: {selector: {matchLabels: {legacy: 'yes'}}}, reason: x}]\n", "prod", false, readable, "audit exempted"},
+		"an exemption before its expiry applies":       {"  rules: {kustomization-namespace: {action: Deny}}\n  exemptions: [{rules: [kustomization-namespace], match: {names: [apps]}, reason: x, expires: '2026-11-23T12:00:01Z'}]\n", "prod", false, readable, "audit exempted"},
+		"an exemption at its expiry does not":          {"  rules: {kustomization-namespace: {action: Deny}}\n  exemptions: [{rules: [kustomization-namespace], match: {names: [apps]}, reason: x, expires: '2026-11-23T12:00:00Z'}]\n", "prod", false, readable, "deny"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := compile(t, tc.spec)
@@ -226,15 +227,15 @@ func TestReview(t *testing.T) {
 			if tc.update {
 				r.Operation, r.Old = validators.Update, kustomization(tc.ns, nil)
 			}
-			d := p.Review(t.Context(), r, tc.lookup)
+			d := p.Evaluate(t.Context(), r, tc.lookup)
 			var got []string
-			for word, n := range map[string]int{"deny": len(d.Deny), "warn": len(d.Warn), "audit": len(d.Audit), "excepted": len(d.Exempted), "unknown": len(d.Unknown)} {
+			for word, n := range map[string]int{"deny": len(d.Deny), "warn": len(d.Warn), "audit": len(d.Audit), "exempted": len(d.Exempted), "unknown": len(d.Unknown)} {
 				if n > 0 {
 					got = append(got, word)
 				}
 			}
 			slices.SortFunc(got, func(a, b string) int {
-				return strings.Index("deny warn audit excepted unknown", a) - strings.Index("deny warn audit excepted unknown", b)
+				return strings.Index("deny warn audit exempted unknown", a) - strings.Index("deny warn audit exempted unknown", b)
 			})
 			if s := strings.Join(got, " "); s != tc.want {
 				t.Errorf("decision %q, want %q", s, tc.want)
@@ -246,14 +247,14 @@ func TestReview(t *testing.T) {
 	}
 }
 
-func TestUnknownAndErrors(t *testing.T) {
+func TestPolicy_Evaluate_UnknownAndErrors(t *testing.T) {
 	meta := func(id, name string) validators.Meta {
 		return validators.Meta{
 			ID: id, Name: name, Kinds: []schema.GroupKind{{Group: "kustomize.toolkit.fluxcd.io", Kind: "Kustomization"}}, Severity: validators.SeverityError,
 			Doc: validators.Doc{Title: "T", Why: "W.", Fix: "F.", Since: "v0.1.0"},
 		}
 	}
-	// Rules of the real names, so that the policy's schema knows them.
+	// The rules have real names, since the policy's schema validates them.
 	unknown := &validators.Rule{Meta: meta("KS001", "kustomization-namespace"), Check: func(_ context.Context, p *validators.Pass) error {
 		p.Unknown("the chart is not known")
 		return nil
@@ -266,12 +267,12 @@ func TestUnknownAndErrors(t *testing.T) {
 	}
 	for name, tc := range map[string]struct {
 		spec            string
-		unknown, failed validators.Action
+		unknown, failed v1alpha1.Action
 	}{
-		"by default neither refuses":                           {"  rules: {kustomization-namespace: {action: Deny}, cnpg-monitoring-enabled: {action: Deny}}\n", policy.Audit, policy.Audit},
-		"the policy may refuse both":                           {"  onError: Deny\n  rules: {kustomization-namespace: {action: Deny, onUnknown: Deny}, cnpg-monitoring-enabled: {action: Deny}}\n", policy.Deny, policy.Deny},
-		"a rule that only warns never refuses for the unknown": {"  onError: Deny\n  rules: {kustomization-namespace: {action: Warn, onUnknown: Deny}, cnpg-monitoring-enabled: {action: Warn}}\n", policy.Warn, policy.Warn},
-		"audit-only caps both":                                 {"  mode: AuditOnly\n  onError: Deny\n  rules: {kustomization-namespace: {action: Deny, onUnknown: Deny}, cnpg-monitoring-enabled: {action: Deny}}\n", policy.Audit, policy.Audit},
+		"by default neither denies":                            {"  rules: {kustomization-namespace: {action: Deny}, cnpg-monitoring-enabled: {action: Deny}}\n", v1alpha1.ActionAudit, v1alpha1.ActionAudit},
+		"the policy may deny both":                             {"  onError: Deny\n  rules: {kustomization-namespace: {action: Deny, onUnknown: Deny}, cnpg-monitoring-enabled: {action: Deny}}\n", v1alpha1.ActionDeny, v1alpha1.ActionDeny},
+		"an inconclusive rule is limited to the rule's action": {"  onError: Deny\n  rules: {kustomization-namespace: {action: Warn, onUnknown: Deny}, cnpg-monitoring-enabled: {action: Warn}}\n", v1alpha1.ActionWarn, v1alpha1.ActionWarn},
+		"AuditOnly limits both to Audit":                       {"  mode: AuditOnly\n  onError: Deny\n  rules: {kustomization-namespace: {action: Deny, onUnknown: Deny}, cnpg-monitoring-enabled: {action: Deny}}\n", v1alpha1.ActionAudit, v1alpha1.ActionAudit},
 	} {
 		t.Run(name, func(t *testing.T) {
 			parsed, err := policy.Parse("test", []byte(document(tc.spec)))
@@ -282,19 +283,19 @@ func TestUnknownAndErrors(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			d := p.Review(t.Context(), validators.Request{Admission: true, Operation: validators.Create, Object: kustomization("prod", nil)}, lookup.NewMemory())
+			d := p.Evaluate(t.Context(), validators.Request{Admission: true, Operation: validators.Create, Object: kustomization("prod", nil)}, lookup.NewMemory())
 			if len(d.Unknown) != 1 || d.Unknown[0].Action != tc.unknown || len(d.Errors) != 1 || d.Errors[0].Action != tc.failed {
 				t.Errorf("unknown %+v, errors %+v; want %s and %s", d.Unknown, d.Errors, tc.unknown, tc.failed)
 			}
-			if want := tc.unknown != policy.Deny && tc.failed != policy.Deny; d.Allowed() != want {
+			if want := tc.unknown != v1alpha1.ActionDeny && tc.failed != v1alpha1.ActionDeny; d.Allowed() != want {
 				t.Errorf("Allowed is %t", d.Allowed())
 			}
 		})
 	}
 }
 
-// In audit-only mode everything is allowed and everything is recorded, whatever the rules found and whatever else the policy says.
-func TestAuditOnlyIsAProperty(t *testing.T) {
+// With AuditOnly, everything is allowed and recorded for any result of the rules and any other settings of the policy.
+func TestPolicy_Decide_AuditOnly(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	pick := func(words ...string) string { return words[random.IntN(len(words))] }
 	rules := allvalidators.Rules()
@@ -318,35 +319,31 @@ func TestAuditOnlyIsAProperty(t *testing.T) {
 		}
 		d := p.Decide(res, nil)
 		if !d.Allowed() || len(d.Deny)+len(d.Warn) > 0 || !d.AuditOnly {
-			t.Fatalf("not allowed or not silent: %+v\n%s", d, spec)
+			t.Fatalf("denies or warns: %+v\n%s", d, spec)
 		}
 		if len(d.Audit) != len(res.Findings) || len(d.Unknown)+len(d.Skipped) != len(res.Skipped) || len(d.Errors) != len(res.Errors) {
-			t.Fatalf("not everything is recorded: %+v of %+v\n%s", d, res, spec)
+			t.Fatalf("does not record everything: %+v of %+v\n%s", d, res, spec)
 		}
 	}
 }
 
-func TestMutate(t *testing.T) {
+func TestPolicy_Mutate(t *testing.T) {
 	const mutation = "  mutations: {target-namespace: [{match: {path: '^\\./apps/(?P<ns>[^/]+)/'}, targetNamespace: '{ns}'}]}\n"
-	world := lookup.NewMemory(namespace("airflow", nil))
+	readable := lookup.NewMemory(namespace("airflow", nil))
 	request := validators.Request{Admission: true, Operation: validators.Create, Object: kustomization("flux-system", nil)}
-	if res := compile(t, mutation).Mutate(t.Context(), request, world); len(res.Edits) != 1 {
+	if res := compile(t, mutation).Mutate(t.Context(), request, readable); len(res.Edits) != 1 {
 		t.Errorf("edits %v, want one", res.Edits)
 	}
-	res := compile(t, "  mode: AuditOnly\n"+mutation).Mutate(t.Context(), request, world)
+	res := compile(t, "  mode: AuditOnly\n"+mutation).Mutate(t.Context(), request, readable)
 	if len(res.Edits) != 0 || len(res.Skipped) != 1 || !strings.Contains(res.Skipped[0], "AuditOnly: would add spec.targetNamespace: policy maps this Kustomization to namespace airflow") {
-		t.Errorf("audit-only: %+v, want no edit and a record of it", res)
+		t.Errorf("AuditOnly: %+v, want no edit and a record of it", res)
 	}
-	if res := compile(t, "  mode: Enforce\n").Mutate(t.Context(), request, world); len(res.Edits)+len(res.Skipped) != 0 {
+	if res := compile(t, "  mode: Enforce\n").Mutate(t.Context(), request, readable); len(res.Edits)+len(res.Skipped) != 0 {
 		t.Errorf("without settings: %+v, want nothing", res)
 	}
 }
 
 func FuzzParse(f *testing.F) {
-	shipped, err := policy.Shipped()
-	if err != nil || shipped == nil {
-		f.Fatal(err)
-	}
 	f.Add([]byte(document("  mode: AuditOnly\n")))
 	f.Add([]byte(document("  rules: {kustomization-namespace: {action: \"Off\"}}\n")))
 	f.Add([]byte("a: &a [*a]\n"))
@@ -357,7 +354,7 @@ func FuzzParse(f *testing.F) {
 		if err != nil {
 			return
 		}
-		// What is accepted can be compiled or says why not; it never panics.
+		// Compile does not panic for any policy that Parse accepts.
 		_, _ = policy.Compile(p, s, m, nil)
 	})
 }

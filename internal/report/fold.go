@@ -1,6 +1,8 @@
 package report
 
-import "github.com/flux-admission/flux-admission/validators"
+import (
+	"github.com/flux-admission/flux-admission/api/v1alpha1"
+)
 
 // folded are findings that say the same, the first standing for all.
 type folded struct {
@@ -14,7 +16,7 @@ type folded struct {
 func fold(findings []Finding, keep func(*Finding) bool, apart func(*Finding) string) []*folded {
 	type key struct {
 		apart, rule  string
-		action       validators.Action
+		action       v1alpha1.Action
 		message, fix string
 	}
 	var out []*folded

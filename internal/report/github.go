@@ -7,7 +7,7 @@ import (
 	"strings"
 	"unicode/utf8"
 
-	"github.com/flux-admission/flux-admission/validators"
+	"github.com/flux-admission/flux-admission/api/v1alpha1"
 )
 
 // What GitHub takes: a step's annotations are cut off after ten of each level, without a word.
@@ -58,13 +58,13 @@ func WriteGitHub(w io.Writer, r *Report, o Options) error {
 	return b.Flush()
 }
 
-func annotationLevel(a validators.Action) string {
+func annotationLevel(a v1alpha1.Action) string {
 	switch a {
-	case validators.ActionDeny:
+	case v1alpha1.ActionDeny:
 		return "error"
-	case validators.ActionWarn:
+	case v1alpha1.ActionWarn:
 		return "warning"
-	case validators.ActionAudit, validators.ActionOff:
+	case v1alpha1.ActionAudit, v1alpha1.ActionOff:
 		return "notice"
 	}
 	return "notice"

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"github.com/flux-admission/flux-admission/api/v1alpha1"
 	"github.com/flux-admission/flux-admission/internal/report/layout"
 	"github.com/flux-admission/flux-admission/validators"
 )
@@ -80,7 +81,7 @@ func WriteHTML(w io.Writer, r *Report, o Options) error {
 	return t.Execute(w, d)
 }
 
-func lower(a validators.Action) string { return strings.ToLower(string(a)) }
+func lower(a v1alpha1.Action) string { return strings.ToLower(string(a)) }
 
 // Times is how often the same was skipped.
 func (n *notEvaluated) Times() int { return n.count }
@@ -106,9 +107,9 @@ func (d *pageData) groups(r *Report) map[string]string {
 			}
 			group.Items = append(group.Items, &pageFinding{Finding: g.first, Rest: g.rest})
 			d.Shown++
-			if counts && g.first.Action == validators.ActionDeny {
+			if counts && g.first.Action == v1alpha1.ActionDeny {
 				group.Deny++
-			} else if counts && g.first.Action == validators.ActionWarn {
+			} else if counts && g.first.Action == v1alpha1.ActionWarn {
 				group.Warn++
 			}
 		}
@@ -132,9 +133,9 @@ func rank(f *Finding) int {
 	switch {
 	case !f.Counts():
 		return 3
-	case f.Action == validators.ActionDeny:
+	case f.Action == v1alpha1.ActionDeny:
 		return 0
-	case f.Action == validators.ActionWarn:
+	case f.Action == v1alpha1.ActionWarn:
 		return 1
 	}
 	return 2

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/flux-admission/flux-admission/api/v1alpha1"
 	"github.com/flux-admission/flux-admission/validators"
 )
 
@@ -96,8 +97,8 @@ type Finding struct {
 	ID       string              `json:"id"`
 	Severity validators.Severity `json:"severity"`
 	// Action is what the policy does about it: Deny, Warn or Audit.
-	Action validators.Action `json:"action"`
-	Object Object            `json:"object"`
+	Action v1alpha1.Action `json:"action"`
+	Object Object          `json:"object"`
 	// Path is the offending field of the object; empty for the object itself.
 	Path   string `json:"path"`
 	File   string `json:"file"`
@@ -251,11 +252,11 @@ func (r *Report) Normalize() {
 		}
 		s.Findings++
 		switch f.Action {
-		case validators.ActionDeny:
+		case v1alpha1.ActionDeny:
 			s.Deny++
-		case validators.ActionWarn:
+		case v1alpha1.ActionWarn:
 			s.Warn++
-		case validators.ActionAudit, validators.ActionOff:
+		case v1alpha1.ActionAudit, v1alpha1.ActionOff:
 			s.Audit++
 		}
 		if f.Fixable {

@@ -17,6 +17,7 @@ import (
 	"github.com/santhosh-tekuri/jsonschema/v5"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
+	"github.com/flux-admission/flux-admission/api/v1alpha1"
 	"github.com/flux-admission/flux-admission/internal/report"
 	"github.com/flux-admission/flux-admission/validators"
 )
@@ -51,29 +52,29 @@ func sample() *report.Report {
 		Rules: rules(),
 		Findings: []report.Finding{
 			{
-				Rule: "unknown-field", ID: "SC001", Severity: validators.SeverityError, Action: validators.ActionDeny, Fixable: true,
+				Rule: "unknown-field", ID: "SC001", Severity: validators.SeverityError, Action: v1alpha1.ActionDeny, Fixable: true,
 				Object: report.Object{APIVersion: "apps/v1", Kind: "Deployment", Namespace: "web", Name: "shop"}, Path: "spec.replcas",
 				File: "apps/shop/deployment.yaml", Line: 7, Column: 3, Kustomization: "web/shop",
 				Message: "spec.replcas is not a field of Deployment (apps/v1); did you mean spec.replicas?", Fix: "Write spec.replicas instead.",
 			},
 			{
-				Rule: "kustomization-dependency-missing", ID: "KS010", Severity: validators.SeverityError, Action: validators.ActionDeny,
+				Rule: "kustomization-dependency-missing", ID: "KS010", Severity: validators.SeverityError, Action: v1alpha1.ActionDeny,
 				Object: ks("web", "shop"), Path: "spec.dependsOn[0]", File: "apps/shop/ks.yaml", Line: 12, Column: 7, Kustomization: "flux-system/apps",
 				Message: "the Kustomization web/database does not exist; data/database does", Fix: "Write namespace: data.",
 				Related: []report.Position{{File: "apps/data/ks.yaml", Line: 4, Column: 3, Note: "the one that exists"}},
 			},
 			{
-				Rule: "unknown-field", ID: "SC001", Severity: validators.SeverityError, Action: validators.ActionDeny,
+				Rule: "unknown-field", ID: "SC001", Severity: validators.SeverityError, Action: v1alpha1.ActionDeny,
 				Object: report.Object{APIVersion: "v1", Kind: "ConfigMap", Namespace: "web", Name: hostile}, Path: "spec[" + hostile + "]",
 				File: "apps/b:c d/" + hostile + ".yaml", Line: 1, Column: 1, Kustomization: hostile, Message: hostile, Fix: hostile,
 				Related: []report.Position{{File: hostile, Note: hostile}},
 			},
 			{
-				Rule: "quiet", ID: "XX001", Severity: validators.SeverityInfo, Action: validators.ActionAudit,
+				Rule: "quiet", ID: "XX001", Severity: validators.SeverityInfo, Action: v1alpha1.ActionAudit,
 				Object: report.Object{APIVersion: "v1", Kind: "Namespace", Name: "web"}, Message: "worth knowing", Fix: "Nothing.",
 			},
 			{
-				Rule: "unknown-field", ID: "SC001", Severity: validators.SeverityError, Action: validators.ActionDeny, Kustomization: "web/shop",
+				Rule: "unknown-field", ID: "SC001", Severity: validators.SeverityError, Action: v1alpha1.ActionDeny, Kustomization: "web/shop",
 				Object: report.Object{APIVersion: "v1", Kind: "Service", Namespace: "web", Name: "shop"}, Path: "spec.prots",
 				File: "apps/shop/service.yaml", Line: 3, Column: 3, Message: "spec.prots is not a field of Service (v1)", Fix: "Remove it.",
 				Suppressed: &report.Suppression{By: report.ByBaseline, Reason: "to be repaired with the next release"},
@@ -102,7 +103,7 @@ func sample() *report.Report {
 	}
 	for i := range 5 {
 		r.Findings = append(r.Findings, report.Finding{
-			Rule: "kustomization-namespace", ID: "KS001", Severity: validators.SeverityWarning, Action: validators.ActionWarn,
+			Rule: "kustomization-namespace", ID: "KS001", Severity: validators.SeverityWarning, Action: v1alpha1.ActionWarn,
 			Object: ks("team", fmt.Sprintf("app-%d", i)), Path: "metadata.namespace", File: fmt.Sprintf("apps/app-%d/ks.yaml", i), Line: 5, Column: 3,
 			Kustomization: "flux-system/apps", Message: fmt.Sprintf("team/app-%d is not in flux-system", i), Fix: "Move it to flux-system.", Fold: "namespace",
 		})
@@ -259,7 +260,7 @@ func TestGitHubCommandsStayCommands(t *testing.T) {
 	r := sample()
 	for i := range 40 {
 		r.Findings = append(r.Findings, report.Finding{
-			Rule: "unknown-field", ID: "SC001", Action: validators.ActionDeny, File: "a.yaml", Line: i + 1, Message: fmt.Sprintf("%d %s", i, strings.Repeat("ä", 5000)),
+			Rule: "unknown-field", ID: "SC001", Action: v1alpha1.ActionDeny, File: "a.yaml", Line: i + 1, Message: fmt.Sprintf("%d %s", i, strings.Repeat("ä", 5000)),
 		})
 	}
 	r.Normalize()
@@ -357,7 +358,7 @@ func BenchmarkWrite(b *testing.B) {
 		for k := 1; k <= i%4 && k < i; k++ {
 			r.Graph.Edges = append(r.Graph.Edges, report.Edge{From: id, To: fmt.Sprintf("ns-%d/app-%d", (i/(k+1))%40, i/(k+1))})
 		}
-		r.Findings = append(r.Findings, report.Finding{Rule: "unknown-field", ID: "SC001", Action: validators.ActionDeny, File: id, Line: i, Kustomization: id, Message: id})
+		r.Findings = append(r.Findings, report.Finding{Rule: "unknown-field", ID: "SC001", Action: v1alpha1.ActionDeny, File: id, Line: i, Kustomization: id, Message: id})
 	}
 	r.Normalize()
 	for _, f := range report.Formats() {

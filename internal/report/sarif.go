@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"strings"
 
+	"github.com/flux-admission/flux-admission/api/v1alpha1"
 	"github.com/flux-admission/flux-admission/validators"
 )
 
@@ -176,13 +177,13 @@ func problemSeverity(s validators.Severity) string {
 	return "recommendation"
 }
 
-func sarifLevel(a validators.Action) string {
+func sarifLevel(a v1alpha1.Action) string {
 	switch a {
-	case validators.ActionDeny:
+	case v1alpha1.ActionDeny:
 		return "error"
-	case validators.ActionWarn:
+	case v1alpha1.ActionWarn:
 		return "warning"
-	case validators.ActionAudit, validators.ActionOff:
+	case v1alpha1.ActionAudit, v1alpha1.ActionOff:
 		return "note"
 	}
 	return "note"

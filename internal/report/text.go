@@ -12,7 +12,7 @@ import (
 
 	"golang.org/x/term"
 
-	"github.com/flux-admission/flux-admission/validators"
+	"github.com/flux-admission/flux-admission/api/v1alpha1"
 )
 
 // ColorWanted tells whether text to the file should be coloured: it is a terminal, and the environment does not say otherwise
@@ -180,13 +180,13 @@ func (t *textWriter) finding(g *folded, o Options) {
 	}
 }
 
-func (t *textWriter) action(a validators.Action) string {
+func (t *textWriter) action(a v1alpha1.Action) string {
 	switch a {
-	case validators.ActionDeny:
+	case v1alpha1.ActionDeny:
 		return t.paint(red, "deny")
-	case validators.ActionWarn:
+	case v1alpha1.ActionWarn:
 		return t.paint(yellow, "warn")
-	case validators.ActionAudit, validators.ActionOff:
+	case v1alpha1.ActionAudit, v1alpha1.ActionOff:
 		return t.paint(dim, "audit")
 	}
 	return ""

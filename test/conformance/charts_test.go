@@ -7,7 +7,7 @@ import (
 	"github.com/flux-admission/flux-admission/internal/lookup"
 )
 
-// resolver returns a resolver of the charts of a case only.
+// resolver knows the charts of a case, and no others.
 func resolver(t *testing.T, dir string) lookup.Charts {
 	t.Helper()
 	r, err := chartsource.New(chartsource.Options{Dirs: []string{dir}, Templates: true})

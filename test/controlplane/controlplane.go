@@ -103,7 +103,7 @@ func Start(ctx context.Context, o Options) (*ControlPlane, error) {
 }
 
 func start(ctx context.Context, o Options) (_ *ControlPlane, err error) {
-	dir, err := os.MkdirTemp("", "flux-admission-testenv-")
+	dir, err := os.MkdirTemp("", "flux-admission-bench-")
 	if err != nil {
 		return nil, err
 	}
@@ -149,7 +149,7 @@ func start(ctx context.Context, o Options) (_ *ControlPlane, err error) {
 }
 
 func (cp *ControlPlane) prepareEtcd(openLog func(string) (*os.File, error)) error {
-	path, err := supervised(cp.assets.Supervisor, cp.dir, "etcd", cp.assets.Etcd, cp.dir)
+	path, err := leashed(cp.assets.Leash, cp.dir, "etcd", cp.assets.Etcd, cp.dir)
 	if err != nil {
 		return err
 	}
@@ -177,7 +177,7 @@ rules:
 `
 
 func (cp *ControlPlane) prepareAPIServer(openLog func(string) (*os.File, error), o Options) error {
-	path, err := supervised(cp.assets.Supervisor, cp.dir, "kube-apiserver", cp.assets.APIServer, cp.dir)
+	path, err := leashed(cp.assets.Leash, cp.dir, "kube-apiserver", cp.assets.APIServer, cp.dir)
 	if err != nil {
 		return err
 	}

@@ -19,7 +19,7 @@ import (
 //	}
 //
 // go test ends a package after ten minutes, which a first build may take: run
-// `go run ./test/controlplane/cmd/testenv build` before.
+// `go run ./test/controlplane/cmd/bench build` before.
 func Main(m interface{ Run() int }, o Options, use func(*ControlPlane) error) int {
 	if o.Progress == nil {
 		o.Progress = os.Stderr
@@ -35,7 +35,7 @@ func Main(m interface{ Run() int }, o Options, use func(*ControlPlane) error) in
 func runMain(m interface{ Run() int }, o Options, use func(*ControlPlane) error) (code int, err error) {
 	ctx, release := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	cp, err := Start(ctx, o)
-	// From here on an interrupt ends the tests at once; the supervisor ends the rest.
+	// From here on an interrupt ends the tests at once; the leash ends the rest.
 	release()
 	if err != nil {
 		return 1, err

@@ -14,19 +14,19 @@ import (
 	"time"
 )
 
-// supervised writes what the supervisor program needs to run path under name, and
-// returns the path to start in its place. When this process dies, the supervisor
+// leashed writes what the leash program needs to run path under name, and
+// returns the path to start in its place. When this process dies, the leash
 // ends the program and removes the directory remove.
-func supervised(supervisor, dir, name, path, remove string) (string, error) {
+func leashed(leash, dir, name, path, remove string) (string, error) {
 	spec, err := json.Marshal(map[string]any{"owner": os.Getpid(), "path": path, "remove": remove})
 	if err != nil {
 		return "", fmt.Errorf("describing how to run %s: %w", name, err)
 	}
 	link := filepath.Join(dir, name)
-	if err := os.WriteFile(link+".supervisor", spec, 0o600); err != nil {
+	if err := os.WriteFile(link+".leash", spec, 0o600); err != nil {
 		return "", fmt.Errorf("describing how to run %s: %w", name, err)
 	}
-	if err := os.Symlink(supervisor, link); err != nil && !errors.Is(err, fs.ErrExist) {
+	if err := os.Symlink(leash, link); err != nil && !errors.Is(err, fs.ErrExist) {
 		return "", fmt.Errorf("preparing to run %s: %w", name, err)
 	}
 	return link, nil
@@ -45,8 +45,8 @@ type Command struct {
 	// Dir is a scratch directory that the caller owns: how to run the program
 	// is written there. It is removed if this process dies.
 	Dir string
-	// Supervisor is the path in assets.ControlPlane.
-	Supervisor string
+	// Leash is the path in assets.ControlPlane.
+	Leash string
 }
 
 // Process is a program that ends with the process that started it.
@@ -59,7 +59,7 @@ type Process struct {
 // StartProcess starts a program that is stopped when this process ends, in
 // whatever way. The caller stops it with Stop.
 func StartProcess(c Command) (*Process, error) {
-	path, err := supervised(c.Supervisor, c.Dir, c.Name, c.Path, c.Dir)
+	path, err := leashed(c.Leash, c.Dir, c.Name, c.Path, c.Dir)
 	if err != nil {
 		return nil, err
 	}

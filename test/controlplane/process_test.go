@@ -41,7 +41,7 @@ func startProgram(t *testing.T, name string) *controlplane.Process {
 	dir := t.TempDir()
 	p, err := controlplane.StartProcess(controlplane.Command{
 		Name: name, Path: os.Args[0], Env: []string{programEnv + "=" + name},
-		Log: filepath.Join(dir, "log"), Dir: dir, Supervisor: plane.Assets().Supervisor,
+		Log: filepath.Join(dir, "log"), Dir: dir, Leash: plane.Assets().Leash,
 	})
 	if err != nil {
 		t.Fatal(err)

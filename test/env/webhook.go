@@ -97,7 +97,7 @@ func (w *Webhook) start(ctx context.Context, args []string) error {
 	}
 	w.process, err = controlplane.StartProcess(controlplane.Command{
 		Name: w.name, Path: w.binary, Args: slices.Concat(flags, w.args, args), Log: filepath.Join(dir, "log"), Dir: dir,
-		Supervisor: w.plane.Assets().Supervisor,
+		Leash: w.plane.Assets().Leash,
 	})
 	if err != nil {
 		return err

@@ -1,5 +1,5 @@
 // Package flux runs Flux's real source-controller and kustomize-controller on
-// a test control plane, and applies objects the way
+// a control plane of the test bench, and applies objects the way
 // kustomize-controller does.
 package flux
 
@@ -151,7 +151,7 @@ func startController(ctx context.Context, o Options, dir, name, path string, fla
 			return nil, fmt.Errorf("starting %s: %w", name, err)
 		}
 		process, err := controlplane.StartProcess(controlplane.Command{
-			Name: name, Path: path, Dir: dir, Log: filepath.Join(o.LogDir, name+".log"), Supervisor: o.Plane.Assets().Supervisor,
+			Name: name, Path: path, Dir: dir, Log: filepath.Join(o.LogDir, name+".log"), Leash: o.Plane.Assets().Leash,
 			Args: append([]string{"--health-addr=" + health, "--metrics-addr=0", "--events-addr="}, args...),
 			Env:  []string{"KUBECONFIG=" + o.Plane.Kubeconfig(), "RUNTIME_NAMESPACE=" + Namespace},
 		})

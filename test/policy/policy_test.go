@@ -169,7 +169,7 @@ func TestAPolicyIsInForceAsSoonAsItIsAccepted(t *testing.T) {
 		}
 	}
 	s := fmt.Sprint(status(t))
-	for _, want := range []string{"map[action:Deny name:kustomization-namespace]", "map[name:cnpg-monitoring-enabled reason:its action is Off]", "InForce"} {
+	for _, want := range []string{"map[action:Deny name:kustomization-namespace]", "map[name:cnpg-monitoring-enabled reason:its action is Off]", "InEffect"} {
 		if !strings.Contains(s, want) {
 			t.Errorf("status %s, want %s in it", s, want)
 		}

@@ -44,45 +44,16 @@ func key(text string) types.NamespacedName {
 	return types.NamespacedName{Namespace: namespace, Name: name}
 }
 
-// problem is a validators.Problem as a case writes it.
-type problem struct {
-	validators.Problem
-	Path string `json:"path"`
-}
-
-func (p problem) problem() validators.Problem {
-	out := p.Problem
-	for step := range strings.SplitSeq(p.Path, ".") {
-		if step != "" {
-			out.Path = out.Path.Child(step)
-		}
-	}
-	return out
-}
-
-// file reads file.yaml.
-func file(data []byte) (*validators.File, error) {
-	var from struct {
-		Name     string    `json:"name"`
-		Problems []problem `json:"problems"`
-	}
-	if err := sigsyaml.UnmarshalStrict(data, &from); err != nil {
-		return nil, err
-	}
-	out := &validators.File{Name: from.Name}
-	for _, p := range from.Problems {
-		out.Problems = append(out.Problems, p.problem())
-	}
-	return out, nil
-}
-
 func builds(data []byte) (map[types.NamespacedName]*validators.Build, error) {
 	var list []struct {
-		Kustomization string    `json:"kustomization"`
-		Applies       []string  `json:"applies"`
-		Dependents    []string  `json:"precedes"`
-		Complete      bool      `json:"complete"`
-		Problems      []problem `json:"problems"`
+		Kustomization string   `json:"kustomization"`
+		Applies       []string `json:"applies"`
+		Dependents    []string `json:"precedes"`
+		Complete      bool     `json:"complete"`
+		Problems      []struct {
+			validators.BuildProblem
+			Path string `json:"path"`
+		} `json:"problems"`
 	}
 	if err := sigsyaml.UnmarshalStrict(data, &list); err != nil {
 		return nil, err
@@ -102,7 +73,13 @@ func builds(data []byte) (map[types.NamespacedName]*validators.Build, error) {
 			b.Applies = append(b.Applies, validators.ObjectRef{Group: gk.Group, Kind: gk.Kind, Namespace: k.Namespace, Name: k.Name})
 		}
 		for _, p := range item.Problems {
-			b.Problems = append(b.Problems, p.problem())
+			problem := p.BuildProblem
+			for step := range strings.SplitSeq(p.Path, ".") {
+				if step != "" {
+					problem.Path = problem.Path.Child(step)
+				}
+			}
+			b.Problems = append(b.Problems, problem)
 		}
 		out[key(item.Kustomization)] = b
 	}

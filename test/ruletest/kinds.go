@@ -9,7 +9,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/flux-admission/flux-admission/internal/kindschema"
-	"github.com/flux-admission/flux-admission/internal/kindschema/builtin"
+	"github.com/flux-admission/flux-admission/internal/kindschema/catalog"
 	"github.com/flux-admission/flux-admission/validators"
 )
 
@@ -35,11 +35,11 @@ func (k *kinds) Kind(ctx context.Context, gk schema.GroupKind) (*validators.Kind
 }
 
 func (k *kinds) fill() (*kindschema.Set, error) {
-	stock, err := builtin.New()
+	crds, err := catalog.New()
 	if err != nil {
 		return nil, err
 	}
-	set, err := kindschema.NewSet(kindschema.Options{Complete: true, Fallback: stock})
+	set, err := kindschema.NewSet(kindschema.Options{Complete: true, Catalog: crds})
 	if err != nil {
 		return nil, err
 	}

@@ -9,7 +9,6 @@
 //	-- object.yaml --        the object, with what is to be found on the line of the offending field:
 //	spec: {...}  # want KS001 "regexp"      a finding
 //	spec: {...}  # was KS001 "regexp"       a finding that the stored object has already (only with old.yaml)
-//	-- file.yaml --          instead of object.yaml for rules on files: {name, problems: [{kind, message, position, ...}]}
 //	-- old.yaml --           the stored object; makes the case an UPDATE
 //	-- lookup/NAME.yaml --   objects that a lookup finds; all others are absent
 //	-- lookup/hidden --      "Kind namespace/name: reason" or "Kind.group ..." a line: objects that are there and cannot be read
@@ -119,11 +118,6 @@ func Parse(name string, data []byte) (*Case, error) {
 			if c.Request.Object, err = object(f.Data); err == nil {
 				c.Want, err = wants(f.Data)
 			}
-		case f.Name == "file.yaml":
-			c.Source = f.Data
-			if c.Request.File, err = file(f.Data); err == nil {
-				c.Want, err = wants(f.Data)
-			}
 		case f.Name == "old.yaml":
 			c.Request.Operation = validators.Update
 			c.Request.Old, err = object(f.Data)
@@ -156,8 +150,8 @@ func Parse(name string, data []byte) (*Case, error) {
 			return nil, fmt.Errorf("%s: %s: %w", name, f.Name, err)
 		}
 	}
-	if (c.Request.Object == nil) == (c.Request.File == nil) {
-		return nil, fmt.Errorf("%s: want one of object.yaml and file.yaml", name)
+	if c.Request.Object == nil {
+		return nil, fmt.Errorf("%s: no object.yaml", name)
 	}
 	return c, nil
 }
@@ -363,7 +357,7 @@ func (c *Case) run(t *testing.T, rule *validators.Rule, charts ChartsFunc) {
 	suite, look := c.Suite(t, rule), c.Lookup(t, charts)
 	before := c.Request.Object.DeepCopy()
 	res := suite.Evaluate(t.Context(), c.Request, look)
-	if !reflect.DeepEqual(before, c.Request.Object) {
+	if !reflect.DeepEqual(before.Object, c.Request.Object.Object) {
 		t.Error("the rule changed the object")
 	}
 	for _, e := range res.Errors {
@@ -386,7 +380,7 @@ func (c *Case) Compare(t *testing.T, findings []*validators.Finding) {
 	}
 	left := slices.Clone(c.Want)
 	for _, f := range findings {
-		line := yamlposition.Find(&doc, c.pathOf(f)).Line
+		line := yamlposition.Find(&doc, f.Path).Line
 		i := slices.IndexFunc(left, func(w Want) bool {
 			return w.Line == line && w.Rule == f.Rule.ID && w.Preexisting == f.Preexisting && w.Message.MatchString(f.Message)
 		})
@@ -402,15 +396,6 @@ func (c *Case) Compare(t *testing.T, findings []*validators.Finding) {
 	for _, w := range left {
 		t.Errorf("missing finding: line %d: %s %q (preexisting: %t)", w.Line, w.Rule, w.Message, w.Preexisting)
 	}
-}
-
-// pathOf returns the path in object.yaml or file.yaml that a finding is about.
-func (c *Case) pathOf(f *validators.Finding) validators.Path {
-	if c.Request.File == nil {
-		return f.Path
-	}
-	i := slices.IndexFunc(c.Request.File.Problems, func(p validators.Problem) bool { return p.Message == f.Message && p.Position == f.Position })
-	return validators.NewPath("problems").Index(max(i, 0))
 }
 
 func matchSkipped(t *testing.T, word string, want []*regexp.Regexp, got []validators.Skipped, unknown bool) {

@@ -8,6 +8,8 @@ import (
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	sigsyaml "sigs.k8s.io/yaml"
+
+	"github.com/flux-admission/flux-admission/validators"
 )
 
 // EntryPoint is the directory of the Flux entry point in the trees that WriteTree writes.
@@ -24,8 +26,8 @@ func (c *Case) NotATree() string {
 		return "every object of a tree can be read"
 	case c.Builds != nil || c.Request.Provenance != nil:
 		return "the case declares what the tree builds; see the trees of internal/check"
-	case c.Request.File != nil:
-		return "the case is about a file; see the trees of internal/check"
+	case c.Request.Object.GroupVersionKind() == validators.FileKind:
+		return "the object is a file; see the trees of internal/check"
 	}
 	return ""
 }

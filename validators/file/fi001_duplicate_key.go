@@ -3,7 +3,6 @@ package file
 
 import (
 	"context"
-	"slices"
 
 	"github.com/flux-admission/flux-admission/validators"
 )
@@ -25,18 +24,20 @@ var DuplicateKey = &validators.Rule{
 			Since: "v0.1.0",
 		},
 	},
-	Check: func(_ context.Context, p *validators.Pass) error {
-		report(p, validators.ProblemDuplicateKey)
-		return nil
-	},
+	Check: func(_ context.Context, p *validators.Pass) error { return report(p, validators.ProblemDuplicateKey) },
 }
 
-// report reports the file's problems of the kinds, each at its position.
-func report(p *validators.Pass, kinds ...validators.ProblemKind) {
-	for _, problem := range p.File.Problems {
-		if slices.Contains(kinds, problem.Kind) {
-			f := p.Report(nil, nil, "%s", problem.Message)
-			f.Position, f.Related = problem.Position, problem.Related
+// report reports a file's problems of one kind, each at its place.
+func report(p *validators.Pass, kind validators.ProblemKind) error {
+	problems, err := validators.FileProblems(p.Object)
+	if err != nil {
+		return err
+	}
+	for i, problem := range problems {
+		if problem.Kind == kind {
+			f := p.Report(validators.NewPath("problems").Index(i), nil, "%s", problem.Message)
+			f.Position, f.Related = problem.Position, problem.Other
 		}
 	}
+	return nil
 }

@@ -22,8 +22,5 @@ var InvalidYAML = &validators.Rule{
 			Since: "v0.1.0",
 		},
 	},
-	Check: func(_ context.Context, p *validators.Pass) error {
-		report(p, validators.ProblemNotYAML, validators.ProblemFileRefused)
-		return nil
-	},
+	Check: func(_ context.Context, p *validators.Pass) error { return report(p, validators.ProblemNotYAML) },
 }

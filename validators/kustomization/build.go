@@ -11,9 +11,11 @@ import (
 
 var specPath = validators.NewPath("spec", "path")
 
-// reportProblems reports the problems of the Kustomization's build that accept accepts, each at its position: in a file of the source, or in the
-// Kustomization. Each is called with the finding of each problem.
-func reportProblems(ctx context.Context, p *validators.Pass, accept func(validators.Problem) bool, each func(*validators.Finding, validators.Problem)) {
+// reportProblems reports what is wrong with the Kustomization's build, of one kind, where it is written: in a file of its source, or in the Kustomization. About
+// tells the problems of the very object from those of another state of it; nil takes all.
+func reportProblems(ctx context.Context, p *validators.Pass, kind validators.ProblemKind, about func(validators.BuildProblem) bool,
+	each func(*validators.Finding, validators.BuildProblem),
+) {
 	build, presence, err := p.Lookup.Build(ctx, types.NamespacedName{Namespace: p.Object.GetNamespace(), Name: p.Object.GetName()})
 	if presence != validators.Present {
 		if presence == validators.Unknown {
@@ -22,7 +24,7 @@ func reportProblems(ctx context.Context, p *validators.Pass, accept func(validat
 		return
 	}
 	for _, problem := range build.Problems {
-		if !accept(problem) {
+		if problem.Kind != kind || about != nil && !about(problem) {
 			continue
 		}
 		at := problem.Path
@@ -30,7 +32,7 @@ func reportProblems(ctx context.Context, p *validators.Pass, accept func(validat
 			at = specPath
 		}
 		f := p.Report(at, nil, "%s", problem.Message)
-		f.Position, f.Related = problem.Position, problem.Related
+		f.Position, f.Related = problem.Position, problem.Other
 		if detail := strings.TrimSpace(problem.Detail); detail != "" && !strings.Contains(f.Message, detail) {
 			f.Message += " (" + firstLine(detail) + ")"
 		}

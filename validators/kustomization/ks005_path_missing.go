@@ -32,16 +32,12 @@ var PathMissing = &validators.Rule{
 
 func checkPath(ctx context.Context, p *validators.Pass) error {
 	written, _ := specPath.Lookup(p.Object.Object).(string)
-	// A problem of another path belongs to the stored state of the Kustomization.
-	accept := func(problem validators.Problem) bool {
-		return problem.Kind == validators.ProblemPathMissing && problem.Name == written
-	}
-	reportProblems(ctx, p, accept, func(f *validators.Finding, problem validators.Problem) {
+	reportProblems(ctx, p, validators.ProblemPath, func(problem validators.BuildProblem) bool { return problem.Name == written }, func(f *validators.Finding, problem validators.BuildProblem) {
 		f.Value = written
-		if problem.Suggestion == "" {
+		if problem.Near == "" {
 			return
 		}
-		near := "./" + problem.Suggestion
+		near := "./" + problem.Near
 		f.Fix = "Write path: " + near + ", if that is what was meant."
 		f.Edits = []validators.Edit{{Op: validators.EditReplace, Path: specPath, Value: near}}
 	})

@@ -28,12 +28,9 @@ var BuildFailed = &validators.Rule{
 		},
 	},
 	Check: func(ctx context.Context, p *validators.Pass) error {
-		accept := func(problem validators.Problem) bool {
-			return problem.Kind == validators.ProblemBuildFailed || problem.Kind == validators.ProblemSpecInvalid
-		}
-		reportProblems(ctx, p, accept, func(f *validators.Finding, problem validators.Problem) {
-			if problem.Suggestion != "" {
-				f.Fix = "Write " + problem.Suggestion + ", if that is what was meant, or add what is listed."
+		reportProblems(ctx, p, validators.ProblemBuild, nil, func(f *validators.Finding, problem validators.BuildProblem) {
+			if problem.Near != "" {
+				f.Fix = "Write " + problem.Near + ", if that is what was meant, or add what is listed."
 			}
 		})
 		return nil

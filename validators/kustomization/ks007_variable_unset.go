@@ -30,10 +30,9 @@ var VariableUnset = &validators.Rule{
 		},
 	},
 	Check: func(ctx context.Context, p *validators.Pass) error {
-		accept := func(problem validators.Problem) bool { return problem.Kind == validators.ProblemVariableUnset }
-		reportProblems(ctx, p, accept, func(f *validators.Finding, problem validators.Problem) {
-			if problem.Suggestion != "" {
-				f.Fix = fmt.Sprintf("There is a variable %s, if that is what was meant. %s", problem.Suggestion, f.Fix)
+		reportProblems(ctx, p, validators.ProblemVariable, nil, func(f *validators.Finding, problem validators.BuildProblem) {
+			if problem.Near != "" {
+				f.Fix = fmt.Sprintf("There is a variable %s, if that is what was meant. %s", problem.Near, f.Fix)
 			}
 		})
 		return nil

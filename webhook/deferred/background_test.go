@@ -21,7 +21,7 @@ var meta = &validators.Meta{ID: "HR001", Name: "helm-values-schema"}
 // reviewer answers every review with the same decision.
 type reviewer policy.Decision
 
-func (r reviewer) Review(context.Context, validators.Request, validators.Lookup) policy.Decision {
+func (r reviewer) Evaluate(context.Context, validators.Request, validators.Lookup) policy.Decision {
 	return policy.Decision(r)
 }
 
@@ -32,7 +32,7 @@ func request(name string) validators.Request {
 }
 
 func undecided(cause error) policy.Decision {
-	return policy.Decision{Unknown: []policy.Judged{{Rule: meta, Reason: cause.Error(), Cause: cause}}}
+	return policy.Decision{Unknown: []policy.NotEvaluated{{Rule: meta, Reason: cause.Error(), Cause: cause}}}
 }
 
 func TestALateVerdict(t *testing.T) {
@@ -43,7 +43,7 @@ func TestALateVerdict(t *testing.T) {
 	}{
 		"the values turn out to be valid": {pending, policy.Decision{}, map[string]Verdict{"helm-values-schema": Valid}},
 		"the values turn out to be invalid": {
-			pending, policy.Decision{Deny: []*validators.Finding{{Rule: meta, Diagnostic: validators.Diagnostic{Message: "no"}}}}, map[string]Verdict{"helm-values-schema": Invalid},
+			pending, policy.Decision{Deny: []*validators.Finding{{Rule: meta, Message: "no"}}}, map[string]Verdict{"helm-values-schema": Invalid},
 		},
 		"there is still no verdict":                             {pending, undecided(errors.New("401")), map[string]Verdict{"helm-values-schema": Unknown}},
 		"what is unknown for another reason is not asked again": {undecided(errors.New("no permission")), policy.Decision{}, map[string]Verdict{}},

@@ -30,7 +30,7 @@ const (
 
 // Reviewer evaluates a request; *policy.Policy is one.
 type Reviewer interface {
-	Review(ctx context.Context, r validators.Request, l validators.Lookup) policy.Decision
+	Evaluate(ctx context.Context, r validators.Request, l validators.Lookup) policy.Decision
 }
 
 // Verdict is how a late judgement ended, for metrics: a small fixed set.
@@ -131,7 +131,7 @@ func (j *Reevaluator) judge(ctx context.Context, t task) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	d := p.Review(chartsource.WithBudget(ctx, patience), t.request, j.Lookup)
+	d := p.Evaluate(chartsource.WithBudget(ctx, patience), t.request, j.Lookup)
 	if ctx.Err() != nil && len(d.Deny)+len(d.Warn)+len(d.Audit) == 0 {
 		return // the process stops, or nothing came in all that time
 	}
@@ -140,7 +140,7 @@ func (j *Reevaluator) judge(ctx context.Context, t task) {
 	for rule := range t.rules {
 		verdicts[rule] = Valid
 	}
-	for _, list := range [][]policy.Judged{d.Unknown, d.Errors} {
+	for _, list := range [][]policy.NotEvaluated{d.Unknown, d.Errors} {
 		for _, u := range list {
 			if t.rules[u.Rule.Name] {
 				verdicts[u.Rule.Name] = Unknown

@@ -309,7 +309,7 @@ func TestRealSchemasAgainstHelm(t *testing.T) {
 		t.Logf("%s is not there: its charts are not compared", shared)
 	}
 	paths = append(paths, "../../../test/demo/charts/airflow/values.schema.json")
-	// A chart that a Go module ships, whose CRDs the test control plane uses.
+	// A chart that a Go module ships, whose CRDs the bench uses.
 	out, err := exec.CommandContext(t.Context(), "go", "-C", "../../../test/controlplane/modules/crds", "list", "-m", "-f", "{{.Dir}}", "github.com/external-secrets/external-secrets").Output()
 	if dir := strings.TrimSpace(string(out)); err == nil && dir != "" {
 		paths = append(paths, filepath.Join(dir, "deploy", "charts", "external-secrets", "values.schema.json"))

@@ -26,17 +26,17 @@ import (
 )
 
 const (
-	// pollUntilWatched is how often the policy is asked for while it cannot be watched, which is while its CRD is not installed.
+	// pollUntilWatched is how often the policy is read while it cannot be watched because its CRD is not installed.
 	pollUntilWatched = 2 * time.Second
 	requestTimeout   = 10 * time.Second
 	resync           = 10 * time.Minute
-	// maxMessage is the limit of a condition's message, in bytes.
+	// maxMessage is the API server's limit on the message of a condition, in bytes.
 	maxMessage = 32 << 10
 )
 
 var resource = v1alpha1.GroupVersion.WithResource("admissionpolicies")
 
-// Cluster is the policy of a cluster: its AdmissionPolicy, or the one that ships while there is none.
+// Cluster is the policy of a cluster: its AdmissionPolicy, or the default policy if there is none.
 type Cluster struct {
 	Current
 	client   dynamic.Interface
@@ -44,40 +44,40 @@ type Cluster struct {
 	reloaded Reloaded
 	log      logr.Logger
 
-	// mu guards the order of loads; requests only read Current.
+	// mu serializes loads. Requests only read Current.
 	mu         sync.Mutex
-	generation int64 // of the object that was last loaded; 0 for none
+	generation int64 // of the last loaded object; 0 if there is none
 	uid        string
 }
 
-// NewCluster returns the policy of a cluster. It is not ready before Start has asked for it once.
+// NewCluster returns the policy of a cluster. It is ready once Start has loaded a policy.
 func NewCluster(client dynamic.Interface, compile Compile, reloaded Reloaded, log logr.Logger) *Cluster {
 	return &Cluster{client: client, compile: compile, reloaded: reloaded, log: log}
 }
 
-// NeedLeaderElection tells the manager that every replica follows the policy; all of them come to the same status.
+// NeedLeaderElection returns false: every replica watches the policy, and all compute the same status.
 func (c *Cluster) NeedLeaderElection() bool { return false }
 
-// Ready is an error until there is a policy in force.
+// Ready returns an error until a policy is in effect.
 func (c *Cluster) Ready() error {
 	if c.Get() == nil {
-		return errors.New("no policy is loaded yet")
+		return errors.New("no policy has been loaded")
 	}
 	return nil
 }
 
-// Start follows the AdmissionPolicy until ctx ends.
+// Start watches the AdmissionPolicy until ctx is done.
 func (c *Cluster) Start(ctx context.Context) error {
 	informer := dynamicinformer.NewFilteredDynamicInformer(c.client, resource, "", resync, cache.Indexers{}, func(o *metav1.ListOptions) {
 		o.FieldSelector = fields.OneTermEqualSelector("metadata.name", v1alpha1.Name).String()
 	}).Informer()
 	if err := informer.SetWatchErrorHandlerWithContext(func(_ context.Context, _ *cache.Reflector, err error) {
-		// Without the CRD every attempt fails; the poll below is what notices it, and the informer's own retry what begins to watch.
-		c.log.V(1).Info("The AdmissionPolicy cannot be watched yet", "error", err.Error())
+		// Without the CRD every attempt fails. The poll below detects the CRD, and the informer retries on its own.
+		c.log.V(1).Info("Failed to watch the AdmissionPolicy; retrying", "error", err.Error())
 	}); err != nil {
 		return fmt.Errorf("watching the AdmissionPolicy: %w", err)
 	}
-	on := func(o any) {
+	handle := func(o any) {
 		if tombstone, ok := o.(cache.DeletedFinalStateUnknown); ok {
 			o = tombstone.Obj
 		}
@@ -86,7 +86,7 @@ func (c *Cluster) Start(ctx context.Context) error {
 		}
 	}
 	if _, err := informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
-		AddFunc: on, UpdateFunc: func(_, o any) { on(o) }, DeleteFunc: func(any) { c.absent() },
+		AddFunc: handle, UpdateFunc: func(_, o any) { handle(o) }, DeleteFunc: func(any) { c.useDefault() },
 	}); err != nil {
 		return fmt.Errorf("watching the AdmissionPolicy: %w", err)
 	}
@@ -108,7 +108,7 @@ func (c *Cluster) Start(ctx context.Context) error {
 	}
 }
 
-// poll asks for the policy once.
+// poll reads the policy once.
 func (c *Cluster) poll(ctx context.Context) {
 	get, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
@@ -117,70 +117,67 @@ func (c *Cluster) poll(ctx context.Context) {
 	case err == nil:
 		c.load(ctx, o)
 	case apierrors.IsNotFound(err) || meta.IsNoMatchError(err):
-		c.absent()
+		c.useDefault()
 	default:
-		c.log.Error(err, "The AdmissionPolicy cannot be read; what is in force stays in force")
+		c.log.Error(err, "Failed to read the AdmissionPolicy; the last valid policy stays in effect")
 	}
 }
 
-// absent puts the policy that ships in force.
-func (c *Cluster) absent() {
+// useDefault puts the default policy into effect when the cluster has no AdmissionPolicy.
+func (c *Cluster) useDefault() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.Get() != nil && c.uid == "" {
 		return
 	}
-	p, err := shipped(c.compile)
-	if err != nil {
-		c.log.Error(err, "The policy that ships cannot be used")
-		return
+	if c.setDefault() {
+		c.generation, c.uid = 0, ""
+		c.log.Info("Found no AdmissionPolicy; the default policy is in effect")
 	}
-	c.set(p)
-	c.generation, c.uid = 0, ""
-	c.log.Info("No AdmissionPolicy in the cluster: the policy that ships is in force")
 }
 
-// load puts a policy in force if it can be used, and says in its status what became of it.
+// load puts a valid policy into effect, and writes the result to the status of the AdmissionPolicy.
 func (c *Cluster) load(ctx context.Context, o *unstructured.Unstructured) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if o.GetName() != v1alpha1.Name || !o.GetDeletionTimestamp().IsZero() {
 		return
 	}
-	known := c.uid == string(o.GetUID()) && c.generation == o.GetGeneration()
-	p, err := c.use(o)
-	if !known {
+	loaded := c.uid == string(o.GetUID()) && c.generation == o.GetGeneration()
+	p, err := c.compileObject(o)
+	if !loaded {
 		c.generation, c.uid = o.GetGeneration(), string(o.GetUID())
 		c.reloaded(err == nil)
 		if err == nil {
 			c.set(p)
-			c.log.Info("The AdmissionPolicy is in force", "generation", o.GetGeneration(), "auditOnly", p.AuditOnly())
+			c.log.Info("Loaded the AdmissionPolicy", "generation", o.GetGeneration(), "auditOnly", p.AuditOnly())
 		} else {
-			c.log.Error(err, "The AdmissionPolicy cannot be used; the last good policy stays in force", "generation", o.GetGeneration())
+			c.log.Error(err, "The AdmissionPolicy is invalid; the last valid policy stays in effect", "generation", o.GetGeneration())
 			if c.Get() == nil {
-				c.fallBack()
+				c.setDefault()
 			}
 		}
 	}
 	c.writeStatus(ctx, o, p, err)
 }
 
-// fallBack puts the policy that ships in force when the first policy of the cluster cannot be used.
-func (c *Cluster) fallBack() {
-	p, err := shipped(c.compile)
+// setDefault puts the default policy into effect. It reports whether that succeeded.
+func (c *Cluster) setDefault() bool {
+	p, err := compileDefault(c.compile)
 	if err != nil {
-		c.log.Error(err, "The policy that ships cannot be used")
-		return
+		c.log.Error(err, "Failed to compile the default policy")
+		return false
 	}
 	c.set(p)
+	return true
 }
 
-func (c *Cluster) use(o *unstructured.Unstructured) (*policy.Policy, error) {
+func (c *Cluster) compileObject(o *unstructured.Unstructured) (*policy.Policy, error) {
 	data, err := json.Marshal(map[string]any{
 		"apiVersion": o.GetAPIVersion(), "kind": o.GetKind(), "metadata": map[string]any{"name": o.GetName()}, "spec": o.Object["spec"],
 	})
 	if err != nil {
-		return nil, fmt.Errorf("reading the AdmissionPolicy: %w", err)
+		return nil, fmt.Errorf("encoding the AdmissionPolicy: %w", err)
 	}
 	parsed, err := policy.ParseObject(data)
 	if err != nil {
@@ -189,25 +186,25 @@ func (c *Cluster) use(o *unstructured.Unstructured) (*policy.Policy, error) {
 	return c.compile(parsed)
 }
 
-// writeStatus says what became of the policy. Several replicas come to the same status, so that only the first one has something to write.
+// writeStatus writes the result of loading the policy to its status. All replicas compute the same status, so that only the first one writes it.
 func (c *Cluster) writeStatus(ctx context.Context, o *unstructured.Unstructured, p *policy.Policy, loadErr error) {
 	var have v1alpha1.AdmissionPolicyStatus
 	if status, ok := o.Object["status"].(map[string]any); ok {
 		if err := runtime.DefaultUnstructuredConverter.FromUnstructured(status, &have); err != nil {
-			c.log.V(1).Info("The status of the AdmissionPolicy was not readable and is written anew", "error", err.Error())
+			c.log.V(1).Info("Failed to decode the status of the AdmissionPolicy; replacing it", "error", err.Error())
 		}
 	}
 	want := *have.DeepCopy()
 	want.ObservedGeneration = o.GetGeneration()
 	condition := metav1.Condition{Type: v1alpha1.ConditionAccepted, ObservedGeneration: o.GetGeneration()}
 	if loadErr == nil {
-		condition.Status, condition.Reason, condition.Message = metav1.ConditionTrue, "InForce", "This policy is in force"
-		if notes := p.Notes(); len(notes) > 0 {
-			condition.Message += "; " + strings.Join(notes, "; ")
+		condition.Status, condition.Reason, condition.Message = metav1.ConditionTrue, "InEffect", "This policy is in effect"
+		if warnings := p.Warnings(); len(warnings) > 0 {
+			condition.Message += "; " + strings.Join(warnings, "; ")
 		}
 		want.ActiveRules, want.InactiveRules = p.Rules()
 	} else {
-		condition.Status, condition.Reason, condition.Message = metav1.ConditionFalse, "Invalid", "The last good policy stays in force: "+loadErr.Error()
+		condition.Status, condition.Reason, condition.Message = metav1.ConditionFalse, "Invalid", "The last valid policy stays in effect: "+loadErr.Error()
 	}
 	if len(condition.Message) > maxMessage {
 		condition.Message = strings.ToValidUTF8(condition.Message[:maxMessage], "")
@@ -218,7 +215,7 @@ func (c *Cluster) writeStatus(ctx context.Context, o *unstructured.Unstructured,
 	}
 	status, err := runtime.DefaultUnstructuredConverter.ToUnstructured(&want)
 	if err != nil {
-		c.log.Error(err, "The status of the AdmissionPolicy cannot be written")
+		c.log.Error(err, "Failed to write the status of the AdmissionPolicy")
 		return
 	}
 	update := o.DeepCopy()
@@ -226,8 +223,8 @@ func (c *Cluster) writeStatus(ctx context.Context, o *unstructured.Unstructured,
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	_, err = c.client.Resource(resource).UpdateStatus(ctx, update, metav1.UpdateOptions{FieldManager: "flux-admission"})
-	// On a conflict a newer object is on its way here, or another replica was first.
+	// A conflict means that a newer object will arrive, or that another replica wrote the status first.
 	if err != nil && !apierrors.IsConflict(err) && !apierrors.IsNotFound(err) && ctx.Err() == nil {
-		c.log.Error(err, "The status of the AdmissionPolicy cannot be written")
+		c.log.Error(err, "Failed to write the status of the AdmissionPolicy")
 	}
 }

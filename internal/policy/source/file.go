@@ -14,14 +14,14 @@ import (
 	"github.com/flux-admission/flux-admission/internal/policy"
 )
 
-// fileEvery is how often a policy file is read. It is small, and reading it is the one way to notice every kind of change: a write, a rename, the
-// swapped symlink of a mounted ConfigMap.
-const fileEvery = 500 * time.Millisecond
+// pollInterval is how often a policy file is read. The file is small, and reading it detects every kind of change: a write, a rename, the swapped
+// symlink of a mounted ConfigMap.
+const pollInterval = 500 * time.Millisecond
 
-// maxFile bounds what is read of a policy file, in bytes; a larger one is refused when it is parsed.
+// maxFile limits how much of a policy file is read, in bytes. policy.Parse rejects a larger file.
 const maxFile = 2 << 20
 
-// File is a policy in a file.
+// File is a policy from a file.
 type File struct {
 	Current
 	path     string
@@ -32,7 +32,7 @@ type File struct {
 	lastErr  string
 }
 
-// NewFile reads a policy file. It fails when that cannot be read or used: there is no good policy yet to keep.
+// NewFile loads a policy file. It fails if the file cannot be read or is invalid, since there is no earlier policy to keep.
 func NewFile(path string, compile Compile, reloaded Reloaded, log logr.Logger) (*File, error) {
 	f := &File{path: path, compile: compile, reloaded: reloaded, log: log}
 	data, err := f.read()
@@ -45,27 +45,27 @@ func NewFile(path string, compile Compile, reloaded Reloaded, log logr.Logger) (
 	return f, nil
 }
 
-// Start reads the file again whenever it changes, until ctx ends.
+// Start reloads the file when it changes, until ctx is done.
 func (f *File) Start(ctx context.Context) error {
-	ticker := time.NewTicker(fileEvery)
+	ticker := time.NewTicker(pollInterval)
 	defer ticker.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-ticker.C:
-			f.again()
+			f.reload()
 		}
 	}
 }
 
-// NeedLeaderElection tells the manager that every replica reads its file.
+// NeedLeaderElection returns false: every replica reads its own file.
 func (f *File) NeedLeaderElection() bool { return false }
 
-// Ready is nil: a File exists only with a policy.
+// Ready returns nil: a File always has a policy.
 func (f *File) Ready() error { return nil }
 
-func (f *File) again() {
+func (f *File) reload() {
 	data, err := f.read()
 	if err == nil {
 		if bytes.Equal(data, f.last) {
@@ -82,9 +82,9 @@ func (f *File) again() {
 	if err != nil {
 		text = err.Error()
 	}
-	// Said once for each way in which it fails, not twice a second.
+	// Log each error once rather than at every poll.
 	if text != "" && text != f.lastErr {
-		f.log.Error(err, "The policy file cannot be used; the last good policy stays in force", "file", f.path)
+		f.log.Error(err, "Failed to reload the policy file; the last valid policy stays in effect", "file", f.path)
 	}
 	f.lastErr = text
 }

@@ -1,5 +1,4 @@
-// Package source keeps the policy in force up to date: from a file or from the cluster. A new policy that cannot be used never takes the
-// place of one that could.
+// Package source loads the policy from a file or from the cluster, and reloads it when it changes. An invalid policy never replaces a valid one.
 package source
 
 import (
@@ -10,25 +9,25 @@ import (
 	"github.com/flux-admission/flux-admission/internal/policy"
 )
 
-// Compile turns a policy into one that is bound to the rules; policy.Compile with its other arguments filled in.
+// Compile binds a policy to the rules: policy.Compile with its other arguments filled in.
 type Compile func(*v1alpha1.AdmissionPolicy) (*policy.Policy, error)
 
-// Reloaded is told how each attempt to load a policy ended.
+// Reloaded is called after each attempt to load a policy.
 type Reloaded func(accepted bool)
 
-// Current is the policy in force. It is safe for concurrent use.
+// Current holds the policy in effect. It is safe for concurrent use.
 type Current struct{ p atomic.Pointer[policy.Policy] }
 
-// Get returns the policy in force; nil before the first one.
+// Get returns the policy in effect; nil before the first one is loaded.
 func (c *Current) Get() *policy.Policy { return c.p.Load() }
 
 func (c *Current) set(p *policy.Policy) { c.p.Store(p) }
 
-// shipped compiles the policy that ships.
-func shipped(compile Compile) (*policy.Policy, error) {
-	p, err := policy.Shipped()
+// compileDefault compiles the default policy.
+func compileDefault(compile Compile) (*policy.Policy, error) {
+	p, err := policy.Default()
 	if err != nil {
-		return nil, fmt.Errorf("reading the policy that ships: %w", err)
+		return nil, fmt.Errorf("parsing the default policy: %w", err)
 	}
 	return compile(p)
 }

@@ -37,12 +37,12 @@ const (
 	audit   = "apiVersion: flux-admission.dev/v1alpha1\nkind: AdmissionPolicy\nmetadata: {name: default}\nspec: {mode: AuditOnly}\n"
 )
 
-func TestAFileThatCannotBeUsedAtTheStart(t *testing.T) {
+func TestNewFile_Errors(t *testing.T) {
 	dir := t.TempDir()
 	for name, tc := range map[string]struct{ path, text, want string }{
-		"a file that is not there": {filepath.Join(dir, "nope.yaml"), "", "nope.yaml: no such file or directory"},
-		"a directory":              {dir, "", "is a directory"},
-		"a policy that is not one": {filepath.Join(dir, "bad.yaml"), "a: b\n", "bad.yaml:1: apiVersion: is not set, want flux-admission.dev/v1alpha1"},
+		"a missing file":    {filepath.Join(dir, "nope.yaml"), "", "nope.yaml: no such file or directory"},
+		"a directory":       {dir, "", "is a directory"},
+		"an invalid policy": {filepath.Join(dir, "bad.yaml"), "a: b\n", `bad.yaml:1: apiVersion: is not set; must be "flux-admission.dev/v1alpha1"`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if tc.text != "" {
@@ -56,8 +56,8 @@ func TestAFileThatCannotBeUsedAtTheStart(t *testing.T) {
 	}
 }
 
-func TestAFileIsReadAgainAndABadOneIsNotUsed(t *testing.T) {
-	// As a mounted ConfigMap: the file is a symlink into a directory that is swapped.
+func TestFile_Start(t *testing.T) {
+	// As in a mounted ConfigMap, the file is a symlink into a directory that is swapped.
 	dir := t.TempDir()
 	for name, text := range map[string]string{"v1": enforce, "v2": audit} {
 		if err := os.Mkdir(filepath.Join(dir, name), 0o750); err != nil {
@@ -66,12 +66,12 @@ func TestAFileIsReadAgainAndABadOneIsNotUsed(t *testing.T) {
 		write(t, filepath.Join(dir, name, "policy.yaml"), text)
 	}
 	link(t, dir, "v1")
-	var accepted, refused atomic.Int64
+	var accepted, rejected atomic.Int64
 	f, err := source.NewFile(filepath.Join(dir, "current", "policy.yaml"), compile(t), func(ok bool) {
 		if ok {
 			accepted.Add(1)
 		} else {
-			refused.Add(1)
+			rejected.Add(1)
 		}
 	}, logr.Discard())
 	if err != nil {
@@ -81,20 +81,20 @@ func TestAFileIsReadAgainAndABadOneIsNotUsed(t *testing.T) {
 	done := make(chan error, 1)
 	go func() { done <- f.Start(ctx) }()
 	if f.Get().AuditOnly() {
-		t.Error("audit-only from the start")
+		t.Error("the first policy has mode AuditOnly, want Enforce")
 	}
 	link(t, dir, "v2")
-	eventually(t, "the swapped file is in force", func() bool { return f.Get().AuditOnly() && accepted.Load() == 1 })
+	eventually(t, "the swapped file is loaded", func() bool { return f.Get().AuditOnly() && accepted.Load() == 1 })
 	write(t, filepath.Join(dir, "v2", "policy.yaml"), "a: [\n")
-	eventually(t, "the broken file is noticed", func() bool { return refused.Load() == 1 })
+	eventually(t, "the invalid file is rejected", func() bool { return rejected.Load() == 1 })
 	if !f.Get().AuditOnly() {
-		t.Error("the last good policy is not in force any more")
+		t.Error("the last valid policy is not in effect any more")
 	}
 	if err := os.Remove(filepath.Join(dir, "v2", "policy.yaml")); err != nil {
 		t.Fatal(err)
 	}
 	write(t, filepath.Join(dir, "v2", "policy.yaml"), enforce)
-	eventually(t, "the repaired file is in force", func() bool { return !f.Get().AuditOnly() })
+	eventually(t, "the repaired file is loaded", func() bool { return !f.Get().AuditOnly() })
 	stop()
 	if err := <-done; err != nil {
 		t.Error(err)

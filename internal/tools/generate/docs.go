@@ -113,7 +113,7 @@ func example(r *validators.Rule) (ruleExample, error) {
 		}
 		a := txtar.Parse(data)
 		for _, f := range a.Files {
-			if (f.Name == "object.yaml" || f.Name == "file.yaml") && bytes.Contains(f.Data, []byte("# want "+r.ID)) {
+			if f.Name == "object.yaml" && bytes.Contains(f.Data, []byte("# want "+r.ID)) {
 				title, _, _ := strings.Cut(strings.TrimSpace(string(a.Comment)), "\n")
 				return ruleExample{title, annotate(string(f.Data))}, nil
 			}

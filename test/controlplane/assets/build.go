@@ -31,14 +31,14 @@ const buildTimeout = 60 * time.Minute
 // ControlPlane are the paths of the programs that a control plane consists of.
 type ControlPlane struct {
 	Etcd, APIServer, Kubectl string
-	// Supervisor ends the others when the process that started them is gone.
-	Supervisor string
+	// Leash ends the others when the process that started them is gone.
+	Leash string
 }
 
 // Flux are the paths of Flux's controllers.
 type Flux struct{ SourceController, KustomizeController string }
 
-// component is one program that this package builds.
+// component is one program that the bench builds.
 type component struct {
 	name string
 	// module is the directory under modulesDir whose go.mod decides what is
@@ -57,8 +57,8 @@ func fromModule(name, module, pkg, stamp string) component {
 	return component{name: name, module: module, pkg: pkg, stamp: stamp, sources: []string{dir + "/go.mod", dir + "/go.sum"}}
 }
 
-func supervisorComponent() component {
-	return component{name: "supervisor", pkg: "./test/controlplane/supervisor", sources: []string{"test/controlplane/supervisor/main.go"}}
+func leashComponent() component {
+	return component{name: "leash", pkg: "./test/controlplane/supervisor", sources: []string{"test/controlplane/supervisor/main.go"}}
 }
 
 func controlPlaneComponents() []component {
@@ -88,7 +88,7 @@ func BuildControlPlane(ctx context.Context, out io.Writer) (ControlPlane, error)
 	if err != nil {
 		return ControlPlane{}, err
 	}
-	supervisor, err := b.build(ctx, supervisorComponent())
+	leash, err := b.build(ctx, leashComponent())
 	if err != nil {
 		return ControlPlane{}, err
 	}
@@ -101,7 +101,7 @@ func BuildControlPlane(ctx context.Context, out io.Writer) (ControlPlane, error)
 	if err != nil {
 		return ControlPlane{}, err
 	}
-	return ControlPlane{Etcd: paths[0], APIServer: paths[1], Kubectl: paths[2], Supervisor: supervisor}, nil
+	return ControlPlane{Etcd: paths[0], APIServer: paths[1], Kubectl: paths[2], Leash: leash}, nil
 }
 
 // BuildFlux is BuildControlPlane for Flux's source-controller and
@@ -148,9 +148,9 @@ func newBuilder(out io.Writer) (*builder, error) {
 	}
 	user, err := os.UserCacheDir()
 	if err != nil {
-		return nil, fmt.Errorf("finding the cache directory for the programs of the test control plane: %w", err)
+		return nil, fmt.Errorf("finding a place for the bench's programs: %w", err)
 	}
-	return &builder{root: root, cache: filepath.Join(user, "flux-admission", "testenv"), out: out}, nil
+	return &builder{root: root, cache: filepath.Join(user, "flux-admission", "bench"), out: out}, nil
 }
 
 func (b *builder) buildAll(ctx context.Context, components []component) ([]string, error) {
@@ -282,7 +282,7 @@ func versionFlags(version string) string {
 	return strings.Join(flags, " ")
 }
 
-// goEnv is the environment of every go command that builds the test control plane. What a developer
+// goEnv is the environment of every go command of the bench. What a developer
 // set for the product (flags, a workspace, a cross compilation) must neither
 // break these builds nor change what is cached.
 func goEnv() []string {

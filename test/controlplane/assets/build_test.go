@@ -138,7 +138,7 @@ func TestABuildThatFailsSaysWhyAndLeavesNothing(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "undefined: undefinedThing") || !strings.HasPrefix(err.Error(), "building tiny (what is compiled so far is kept") {
 		t.Errorf("got %v", err)
 	}
-	if !strings.Contains(out.String(), "testenv: tiny: not built, ") {
+	if !strings.Contains(out.String(), "bench: tiny: not built, ") {
 		t.Errorf("said\n%s", out)
 	}
 	dir, err := b.cacheDir(c)
@@ -196,8 +196,8 @@ func TestProgramsOfKubebuilderAssetsAreUsedAsTheyAre(t *testing.T) {
 	if paths := []string{got.Etcd, got.APIServer, got.Kubectl}; !slices.Equal(paths, []string{dir + "/etcd", dir + "/kube-apiserver", dir + "/kubectl"}) {
 		t.Errorf("got %q", paths)
 	}
-	if !isExecutable(got.Supervisor) {
-		t.Errorf("the supervisor is %q", got.Supervisor)
+	if !isExecutable(got.Leash) {
+		t.Errorf("the leash is %q", got.Leash)
 	}
 }
 

@@ -49,7 +49,7 @@ const downloadTimeout = 5 * time.Minute
 
 // CRDs returns the directories that hold the real CRDs of the named projects,
 // in the order of the names, in the module cache. Modules that are not there
-// yet are downloaded. Each must have the checksum that the go.sum of the modules
+// yet are downloaded. Each must have the checksum that the bench's go.sum
 // records.
 func CRDs(ctx context.Context, sets ...CRDSet) ([]string, error) {
 	root, err := treeRoot()

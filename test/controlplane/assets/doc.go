@@ -1,4 +1,4 @@
-// Package assets provides what the test control plane consists of: the programs of a
+// Package assets provides what the test bench consists of: the programs of a
 // control plane and of Flux, built once from Go modules and cached outside the
 // tree, and the CRDs, as the modules of their projects ship them.
 //

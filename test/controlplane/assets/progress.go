@@ -83,7 +83,7 @@ func (p *progress) finish(format string, args ...any) {
 
 func (p *progress) print() {
 	p.mu.Lock()
-	line := fmt.Sprintf("testenv: %s, %d s", p.status, int(time.Since(p.began).Seconds()))
+	line := fmt.Sprintf("bench: %s, %d s", p.status, int(time.Since(p.began).Seconds()))
 	p.mu.Unlock()
 	if p.terminal {
 		p.write("\r\x1b[K" + line)

@@ -8,7 +8,7 @@ import (
 	"path/filepath"
 )
 
-// modulesDir holds the modules that the test control plane is built from, relative to the
+// modulesDir holds the modules that the bench is built from, relative to the
 // root of the tree.
 const modulesDir = "test/controlplane/modules"
 

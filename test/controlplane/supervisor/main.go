@@ -1,9 +1,9 @@
-// Command supervisor runs another program and ends it when the process that asked
+// Command leash runs another program and ends it when the process that asked
 // for it is gone, so that a killed test leaves no etcd, API server or
 // controller behind.
 //
-// envtest decides the arguments of the programs it starts, so supervisor takes none
-// of its own: called through a link named /dir/etcd it reads /dir/etcd.supervisor,
+// envtest decides the arguments of the programs it starts, so leash takes none
+// of its own: called through a link named /dir/etcd it reads /dir/etcd.leash,
 // a JSON object with the owner's process id ("owner"), the program ("path")
 // and a directory to remove when the owner died without doing so ("remove").
 package main
@@ -19,7 +19,7 @@ import (
 	"time"
 )
 
-// ownerPoll is how often supervisor looks whether its owner still lives.
+// ownerPoll is how often leash looks whether its owner still lives.
 // stopGrace is what the program gets to end by itself once it does not.
 const (
 	ownerPoll = 100 * time.Millisecond
@@ -29,14 +29,14 @@ const (
 func main() {
 	code, err := run(os.Args)
 	if err != nil {
-		fmt.Fprintln(os.Stderr, "supervisor:", err)
+		fmt.Fprintln(os.Stderr, "leash:", err)
 	}
 	os.Exit(code)
 }
 
 // run starts the program that args[0] stands for and returns its exit code.
 func run(args []string) (int, error) {
-	file := args[0] + ".supervisor"
+	file := args[0] + ".leash"
 	data, err := os.ReadFile(file)
 	if err != nil {
 		return 2, fmt.Errorf("reading what to run: %w", err)
@@ -51,7 +51,7 @@ func run(args []string) (int, error) {
 	}
 
 	// Signals are sent to the process group, so the program gets them too.
-	// supervisor only has to outlive it.
+	// leash only has to outlive it.
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
 

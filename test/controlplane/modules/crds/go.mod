@@ -1,4 +1,4 @@
-// Pins the modules whose CRDs the test control plane installs. Nothing imports them,
+// Pins the modules whose CRDs the test bench installs. Nothing imports them,
 // so `go mod tidy` would empty this file; a test holds it and go.sum together.
 module github.com/flux-admission/flux-admission/test/controlplane/modules/crds
 

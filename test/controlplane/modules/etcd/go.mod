@@ -1,4 +1,4 @@
-// Builds the etcd of the test control plane. A module of its own: its dependencies
+// Builds the etcd of the test bench. A module of its own: its dependencies
 // differ from those of the API server.
 module github.com/flux-admission/flux-admission/test/controlplane/modules/etcd
 

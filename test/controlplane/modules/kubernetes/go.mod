@@ -1,4 +1,4 @@
-// Builds the API server and kubectl of the test control plane. A module of its own,
+// Builds the API server and kubectl of the test bench. A module of its own,
 // so that k8s.io/kubernetes stays out of the product's dependencies.
 module github.com/flux-admission/flux-admission/test/controlplane/modules/kubernetes
 

@@ -1,4 +1,4 @@
-// Builds Flux's source-controller for the test control plane. A module of its own:
+// Builds Flux's source-controller for the test bench. A module of its own:
 // its dependencies are those that the controller's own go.mod pins.
 // Tidy it with `go mod tidy -e`: a module of its tests is not served.
 module github.com/flux-admission/flux-admission/test/controlplane/modules/source-controller

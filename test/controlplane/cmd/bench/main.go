@@ -1,5 +1,5 @@
-// Command testenv builds the programs that the tests and the demonstration run: a test control plane and, with --flux,
-// the controllers of Flux. It reports its progress on standard error.
+// Command bench builds what the tests and the demonstration run: a control
+// plane and, if asked, Flux. It says how far it is.
 package main
 
 import (
@@ -16,7 +16,7 @@ import (
 	"github.com/flux-admission/flux-admission/test/controlplane/assets"
 )
 
-const usage = "usage: testenv build [--flux]    build the programs of a control plane, with --flux also the controllers of Flux"
+const usage = "usage: bench build [--flux]    build a control plane's programs; with --flux also Flux's controllers"
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -32,34 +32,34 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintln(stdout, usage)
 		return 0
 	case err != nil:
-		fmt.Fprintf(stderr, "testenv: %v: see `testenv --help`\n", err)
+		fmt.Fprintf(stderr, "bench: %v: see `bench --help`\n", err)
 		return 2
 	}
 	if err := build(ctx, flux, stdout, stderr); err != nil {
-		fmt.Fprintln(stderr, "testenv:", err)
+		fmt.Fprintln(stderr, "bench:", err)
 		return 1
 	}
 	return 0
 }
 
-// parse reads the command line and returns whether --flux is set.
+// parse reads the command line and returns whether Flux is wanted.
 func parse(args []string) (flux bool, err error) {
-	flags := flag.NewFlagSet("testenv", flag.ContinueOnError)
+	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
 	flags.BoolVar(&flux, "flux", false, "")
-	command := ""
+	verb := ""
 	if len(args) > 0 && !strings.HasPrefix(args[0], "-") {
-		command, args = args[0], args[1:]
+		verb, args = args[0], args[1:]
 	}
 	if err := flags.Parse(args); err != nil {
 		return false, err
 	}
-	switch command {
+	switch verb {
 	case "build":
 	case "":
-		return false, errors.New("no command: write `testenv build`")
+		return false, errors.New("no verb: write `bench build`")
 	default:
-		return false, fmt.Errorf("unknown command %q: write `testenv build`", command)
+		return false, fmt.Errorf("no verb is named %q: write `bench build`", verb)
 	}
 	if flags.NArg() > 0 {
 		return false, fmt.Errorf("unexpected argument %q", flags.Arg(0))

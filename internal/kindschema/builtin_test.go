@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	appsv1 "k8s.io/api/apps/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	kjson "sigs.k8s.io/json"
@@ -25,21 +26,21 @@ func TestPathIn(t *testing.T) {
 		text string
 		want validators.Path
 	}{
-		"a plain path":                          {"spec.list", spec.Child("list")},
-		"a key with a dot is one key":           {"spec.a.b.c", spec.Child("a.b", "c")},
-		"a key in brackets":                     {"spec[a.b].c", spec.Child("a.b", "c")},
-		"an index in brackets":                  {"spec.list[0].x]", spec.Child("list").Index(0).Child("x]")},
-		"an index after a dot":                  {"spec.list.0", spec.Child("list").Index(0)},
-		"a field that is not there":             {"spec.list[0].missing", spec.Child("list").Index(0).Child("missing")},
-		"an entry named by its key":             {`.spec.ports[n=2,name="b"].x`, spec.Child("ports").Index(1).Child("x")},
-		"an index that is not there is literal": {"spec.list[7]", spec.Child("list", "7")},
-		"nothing":                               {"", nil},
-		"the object itself":                     {"<nil>", nil},
-		"a lone bracket":                        {"[", validators.NewPath("[")},
+		"a plain path":                         {"spec.list", spec.Child("list")},
+		"a key with a dot is one key":          {"spec.a.b.c", spec.Child("a.b", "c")},
+		"a key in brackets":                    {"spec[a.b].c", spec.Child("a.b", "c")},
+		"an index in brackets":                 {"spec.list[0].x]", spec.Child("list").Index(0).Child("x]")},
+		"an index after a dot":                 {"spec.list.0", spec.Child("list").Index(0)},
+		"a missing field":                      {"spec.list[0].missing", spec.Child("list").Index(0).Child("missing")},
+		"an entry selected by its key":         {`.spec.ports[n=2,name="b"].x`, spec.Child("ports").Index(1).Child("x")},
+		"an index outside the list is literal": {"spec.list[7]", spec.Child("list", "7")},
+		"an empty text":                        {"", nil},
+		"the object itself":                    {"<nil>", nil},
+		"a lone bracket":                       {"[", validators.NewPath("[")},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if got := pathIn(root, tc.text); !reflect.DeepEqual(got, tc.want) {
-				t.Errorf("path %v, want %v", got, tc.want)
+			if diff := cmp.Diff(tc.want, pathIn(root, tc.text)); diff != "" {
+				t.Errorf("pathIn(%q) (-want +got):\n%s", tc.text, diff)
 			}
 		})
 	}
@@ -57,8 +58,8 @@ func FuzzPathIn(f *testing.F) {
 	})
 }
 
-// The walk over a Go type finds the unknown fields that the API server's strict decoder finds, and refuses what it refuses.
-func FuzzWalkAgreesWithTheDecoder(f *testing.F) {
+// The walk over a Go type finds the unknown fields that the API server's strict decoder finds, and rejects the same values.
+func FuzzWalk_AgreesWithDecoder(f *testing.F) {
 	for _, text := range []string{
 		`{"spec":{"replicas":1,"template":{"spec":{"containers":[{"name":"a","env":[{"name":"A","value":"1"}],"ports":[{"containerPort":80}]}]}}}}`,
 		`{"spec":{"replicas":"1","x":{"y":1}},"metadata":{"labels":{"a":1},"creationTimestamp":"x"},"Spec":{}}`,
@@ -82,7 +83,7 @@ func FuzzWalkAgreesWithTheDecoder(f *testing.F) {
 		w.walk(root, o, nil)
 		strict, err := kjson.UnmarshalStrict(clean, &appsv1.Deployment{})
 		if (err != nil) != (len(w.invalid) > 0) {
-			t.Fatalf("%s: the decoder says %v, the walk %v", clean, err, w.invalid)
+			t.Fatalf("%s: the decoder returns %v, the walk %v", clean, err, w.invalid)
 		}
 		if err != nil {
 			return
@@ -94,7 +95,7 @@ func FuzzWalkAgreesWithTheDecoder(f *testing.F) {
 			}
 		}
 		for _, u := range w.unknown {
-			got = append(got, plain(u.Path))
+			got = append(got, decoderPath(u.Path))
 		}
 		slices.Sort(want)
 		slices.Sort(got)
@@ -104,8 +105,8 @@ func FuzzWalkAgreesWithTheDecoder(f *testing.F) {
 	})
 }
 
-// plain writes a path as the decoder does: keys joined by dots, whatever is in them.
-func plain(p validators.Path) string {
+// decoderPath formats a path as the decoder does: keys joined by dots, without escapes.
+func decoderPath(p validators.Path) string {
 	var b strings.Builder
 	for _, s := range p {
 		if s.IsIndex() {
@@ -120,8 +121,8 @@ func plain(p validators.Path) string {
 	return b.String()
 }
 
-func BenchmarkNative(b *testing.B) {
-	n, err := newNative(0)
+func BenchmarkBuiltInTypes(b *testing.B) {
+	types, err := newBuiltInTypes(0)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -129,7 +130,7 @@ func BenchmarkNative(b *testing.B) {
 	if err := o.UnmarshalJSON([]byte(`{"apiVersion":"apps/v1","kind":"Deployment","metadata":{"name":"a","labels":{"a":"b"}},"spec":{"replicas":1,"template":{"spec":{"containers":[{"name":"a","env":[{"name":"A","value":"1"}],"ports":[{"containerPort":80}]}]}}}}`)); err != nil {
 		b.Fatal(err)
 	}
-	s, err := n.kind(o.GroupVersionKind().GroupKind()).Schemas.Schema("v1")
+	s, err := types.kinds[o.GroupVersionKind().GroupKind()].Schemas.Schema("v1")
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -13,18 +13,19 @@ import (
 	"github.com/flux-admission/flux-admission/validators"
 )
 
-// mutations are objects as the policy's mutators change them, by cluster.
-type mutations map[mutationKey]*unstructured.Unstructured
+// Amendments are what the policy's mutators make of objects when they are applied, by cluster.
+type Amendments map[amended]*unstructured.Unstructured
 
-type mutationKey struct {
+type amended struct {
 	cluster string
 	object  validators.ObjectRef
 }
 
-// mutate runs the policy's mutators on every built object of their kinds, as the admission webhook does when the object is created.
-func mutate(ctx context.Context, built *kustomization.Result, p *policy.Policy) (mutations, error) {
-	out := mutations{}
-	for _, c := range built.Clusters {
+// Amend asks the policy's mutators about every rendered object of a kind that they look at, as the gate does when the object is created. Render the tree again
+// with Amendments.Of when there are any: what a Kustomization builds may depend on them.
+func Amend(ctx context.Context, rendered *kustomization.Result, p *policy.Policy) (Amendments, error) {
+	out := Amendments{}
+	for _, c := range rendered.Clusters {
 		look := c.Lookup(nil)
 		for _, o := range c.Objects {
 			if o.Origin.Implied || !p.Mutates(o.GroupVersionKind().GroupKind()) {
@@ -38,18 +39,18 @@ func mutate(ctx context.Context, built *kustomization.Result, p *policy.Policy) 
 			if err != nil {
 				return nil, fmt.Errorf("applying the policy's mutations to %s: %w", o, err)
 			}
-			out[mutationKey{c.Name, refOf(o.Unstructured)}] = changed
+			out[amended{c.Name, ref(o.Unstructured)}] = changed
 		}
 	}
 	return out, nil
 }
 
-// of returns the mutated object; nil for one that no mutator changes.
-func (m mutations) of(cluster string, o *unstructured.Unstructured) *unstructured.Unstructured {
-	return m[mutationKey{cluster, refOf(o)}]
+// Of is made for kustomization.Options.Amend.
+func (a Amendments) Of(cluster string, o *unstructured.Unstructured) *unstructured.Unstructured {
+	return a[amended{cluster, ref(o)}]
 }
 
-func refOf(o *unstructured.Unstructured) validators.ObjectRef {
+func ref(o *unstructured.Unstructured) validators.ObjectRef {
 	gvk := o.GroupVersionKind()
 	return validators.ObjectRef{Group: gvk.Group, Kind: gvk.Kind, Namespace: o.GetNamespace(), Name: o.GetName()}
 }

@@ -2,17 +2,17 @@ package kindschema_test
 
 import (
 	"fmt"
-	"reflect"
 	"slices"
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/yaml"
 
 	"github.com/flux-admission/flux-admission/internal/kindschema"
-	"github.com/flux-admission/flux-admission/internal/kindschema/builtin"
+	"github.com/flux-admission/flux-admission/internal/kindschema/catalog"
 	"github.com/flux-admission/flux-admission/validators"
 )
 
@@ -38,6 +38,15 @@ func set(t *testing.T, o kindschema.Options) *kindschema.Set {
 	return s
 }
 
+func newCatalog(t *testing.T) *catalog.Catalog {
+	t.Helper()
+	c, err := catalog.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
 const widget = `
 apiVersion: apiextensions.k8s.io/v1
 kind: CustomResourceDefinition
@@ -54,12 +63,12 @@ spec:
 
 var widgetKind = schema.GroupKind{Group: "example.com", Kind: "Widget"}
 
-func TestAddRefusesWhatAnAPIServerWouldNotTake(t *testing.T) {
+func TestSet_Add_InvalidDefinition(t *testing.T) {
 	for name, tc := range map[string]struct{ crd, want string }{
-		"an object of another kind":   {"apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}", "f.yaml: CustomResourceDefinition a: is a ConfigMap of v1: only apiextensions.k8s.io/v1 CustomResourceDefinitions declare kinds"},
-		"an API that is gone":         {"apiVersion: apiextensions.k8s.io/v1beta1\nkind: CustomResourceDefinition\nmetadata: {name: a}", "f.yaml: CustomResourceDefinition a: is written in apiextensions.k8s.io/v1beta1, which no API server serves since Kubernetes 1.22: write it in apiextensions.k8s.io/v1"},
-		"a definition without a kind": {"apiVersion: apiextensions.k8s.io/v1\nkind: CustomResourceDefinition\nmetadata: {name: a}", "f.yaml: CustomResourceDefinition a: declares no kind: set spec.group and spec.names.kind"},
-		"versions that are no list":   {"apiVersion: apiextensions.k8s.io/v1\nkind: CustomResourceDefinition\nmetadata: {name: a}\nspec: {group: a.b, names: {kind: C}, versions: {}}", "f.yaml: CustomResourceDefinition a cannot be read: "},
+		"an object of another kind":    {"apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}", "f.yaml: CustomResourceDefinition a: is a ConfigMap of v1; must be a CustomResourceDefinition of apiextensions.k8s.io/v1"},
+		"a removed API version":        {"apiVersion: apiextensions.k8s.io/v1beta1\nkind: CustomResourceDefinition\nmetadata: {name: a}", "f.yaml: CustomResourceDefinition a: apiextensions.k8s.io/v1beta1 is not served since Kubernetes 1.22; use apiextensions.k8s.io/v1"},
+		"a definition without a kind":  {"apiVersion: apiextensions.k8s.io/v1\nkind: CustomResourceDefinition\nmetadata: {name: a}", "f.yaml: CustomResourceDefinition a: spec.group and spec.names.kind must be set"},
+		"versions that are not a list": {"apiVersion: apiextensions.k8s.io/v1\nkind: CustomResourceDefinition\nmetadata: {name: a}\nspec: {group: a.b, names: {kind: C}, versions: {}}", "f.yaml: reading CustomResourceDefinition a: "},
 	} {
 		t.Run(name, func(t *testing.T) {
 			err := set(t, kindschema.Options{}).Add("f.yaml", object(t, tc.crd))
@@ -70,68 +79,65 @@ func TestAddRefusesWhatAnAPIServerWouldNotTake(t *testing.T) {
 	}
 }
 
-func TestKind(t *testing.T) {
-	stock, err := builtin.New()
-	if err != nil {
-		t.Fatal(err)
-	}
+func TestSet_Kind(t *testing.T) {
+	crds := newCatalog(t)
 	cluster := schema.GroupKind{Group: "postgresql.cnpg.io", Kind: "Cluster"}
-	type answer struct {
-		presence validators.Presence
-		served   []string
-		near     []schema.GroupKind
-		err      string
+	type result struct {
+		Presence    validators.Presence
+		Served      []string
+		Suggestions []schema.GroupKind
+		Err         string
 	}
 	for name, tc := range map[string]struct {
-		options kindschema.Options
-		assume  string
-		crds    []string
-		kind    schema.GroupKind
-		want    answer
+		options   kindschema.Options
+		installed string
+		crds      []string
+		kind      schema.GroupKind
+		want      result
 	}{
-		"an installed kind is present, its versions in the API server's order": {
-			crds: []string{widget}, kind: widgetKind, want: answer{presence: validators.Present, served: []string{"v2", "v1", "v1beta1"}},
+		"an installed kind is present, with its versions in the API server's order": {
+			crds: []string{widget}, kind: widgetKind, want: result{Presence: validators.Present, Served: []string{"v2", "v1", "v1beta1"}},
 		},
-		"one of Kubernetes' own kinds is present": {
-			kind: schema.GroupKind{Group: "apps", Kind: "Deployment"}, want: answer{presence: validators.Present, served: []string{"v1"}},
+		"a built-in type is present": {
+			kind: schema.GroupKind{Group: "apps", Kind: "Deployment"}, want: result{Presence: validators.Present, Served: []string{"v1"}},
 		},
-		"an older Kubernetes still serves what a newer one removed": {
+		"an older Kubernetes serves a version that a newer one removed": {
 			options: kindschema.Options{Kubernetes: 24}, kind: schema.GroupKind{Group: "policy", Kind: "PodDisruptionBudget"},
-			want: answer{presence: validators.Present, served: []string{"v1", "v1beta1"}},
+			want: result{Presence: validators.Present, Served: []string{"v1", "v1beta1"}},
 		},
-		"a kind that was not seen is unknown": {
-			kind: widgetKind, want: answer{err: "no CustomResourceDefinition of Widget (example.com) was seen"},
+		"a kind without a definition is unknown": {
+			kind: widgetKind, want: result{Err: "found no CustomResourceDefinition of Widget (example.com)"},
 		},
-		"a kind that is not among all there are is absent": {
-			options: kindschema.Options{Complete: true}, kind: widgetKind, want: answer{presence: validators.Absent},
+		"a kind without a definition is absent if all definitions were added": {
+			options: kindschema.Options{Complete: true}, kind: widgetKind, want: result{Presence: validators.Absent},
 		},
-		"a kind known from the stock alone is unknown, and its versions are told": {
-			options: kindschema.Options{Fallback: stock}, kind: cluster,
-			want: answer{served: []string{"v1"}, err: "no CustomResourceDefinition of it was seen; it is known from CloudNativePG 1.27.0"},
+		"a kind of the catalog is unknown, with its versions": {
+			options: kindschema.Options{Catalog: crds}, kind: cluster,
+			want: result{Served: []string{"v1"}, Err: "found no CustomResourceDefinition of it, only that of CloudNativePG 1.27.0"},
 		},
-		"a kind known from the stock is absent where all definitions were seen": {
-			options: kindschema.Options{Fallback: stock, Complete: true}, kind: cluster, want: answer{presence: validators.Absent, served: []string{"v1"}},
+		"a kind of the catalog is absent if all definitions were added": {
+			options: kindschema.Options{Catalog: crds, Complete: true}, kind: cluster, want: result{Presence: validators.Absent, Served: []string{"v1"}},
 		},
-		"a kind of an assumed group is present": {
-			options: kindschema.Options{Fallback: stock, Complete: true}, assume: "postgresql.cnpg.io", kind: cluster,
-			want: answer{presence: validators.Present, served: []string{"v1"}},
+		"a kind of the catalog is present if its group is assumed to be installed": {
+			options: kindschema.Options{Catalog: crds, Complete: true}, installed: "postgresql.cnpg.io", kind: cluster,
+			want: result{Presence: validators.Present, Served: []string{"v1"}},
 		},
-		"a kind that the stock does not know of an assumed group is unknown": {
-			options: kindschema.Options{Fallback: stock, Complete: true}, assume: "postgresql.cnpg.io", kind: schema.GroupKind{Group: "postgresql.cnpg.io", Kind: "Novelty"},
-			want: answer{err: "no CustomResourceDefinition of Novelty (postgresql.cnpg.io) was seen"},
+		"a kind outside the catalog is unknown if its group is assumed to be installed": {
+			options: kindschema.Options{Catalog: crds, Complete: true}, installed: "postgresql.cnpg.io", kind: schema.GroupKind{Group: "postgresql.cnpg.io", Kind: "Novelty"},
+			want: result{Err: "found no CustomResourceDefinition of Novelty (postgresql.cnpg.io)"},
 		},
-		"a kind of the core group that Kubernetes does not have is absent, with the group that has it": {
-			kind: schema.GroupKind{Kind: "StatefulSet"}, want: answer{presence: validators.Absent, near: []schema.GroupKind{{Group: "apps", Kind: "StatefulSet"}}},
+		"a kind that the core group does not have is absent, with the group that has it": {
+			kind: schema.GroupKind{Kind: "StatefulSet"}, want: result{Presence: validators.Absent, Suggestions: []schema.GroupKind{{Group: "apps", Kind: "StatefulSet"}}},
 		},
-		"a misspelt kind is absent, with the one that was meant": {
+		"a misspelled kind is absent, with a suggestion": {
 			options: kindschema.Options{Complete: true}, crds: []string{widget}, kind: schema.GroupKind{Group: "example.com", Kind: "Wigdet"},
-			want: answer{presence: validators.Absent, near: []schema.GroupKind{widgetKind}},
+			want: result{Presence: validators.Absent, Suggestions: []schema.GroupKind{widgetKind}},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := set(t, tc.options)
-			if tc.assume != "" {
-				s.Assume(tc.assume)
+			if tc.installed != "" {
+				s.AssumeInstalled(tc.installed)
 			}
 			for _, text := range tc.crds {
 				if err := s.Add("f.yaml", object(t, text)); err != nil {
@@ -139,21 +145,21 @@ func TestKind(t *testing.T) {
 				}
 			}
 			kind, presence, err := s.Kind(t.Context(), tc.kind)
-			got := answer{presence: presence}
+			got := result{Presence: presence}
 			if kind != nil {
-				got.served, got.near = kind.Served, kind.Near
+				got.Served, got.Suggestions = kind.Served, kind.Near
 			}
 			if err != nil {
-				got.err = err.Error()
+				got.Err = err.Error()
 			}
-			if !reflect.DeepEqual(got, tc.want) {
-				t.Errorf("have %+v\nwant %+v", got, tc.want)
+			if diff := cmp.Diff(tc.want, got); diff != "" {
+				t.Errorf("Kind(%s) (-want +got):\n%s", tc.kind, diff)
 			}
 		})
 	}
 }
 
-func TestASchemaThatIsNotStructuralIsSaid(t *testing.T) {
+func TestSchemas_Schema_NotStructural(t *testing.T) {
 	s := set(t, kindschema.Options{})
 	if err := s.Add("f.yaml", object(t, widget)); err != nil {
 		t.Fatal(err)
@@ -175,7 +181,7 @@ func TestASchemaThatIsNotStructuralIsSaid(t *testing.T) {
 	}
 }
 
-func TestASchemaThatIsTooLargeIsSaid(t *testing.T) {
+func TestSchemas_Schema_TooLarge(t *testing.T) {
 	fields, rules := map[string]any{}, []any{}
 	for i := range 50_000 {
 		fields[fmt.Sprint("f", i)] = map[string]any{"type": "string"}
@@ -188,10 +194,10 @@ func TestASchemaThatIsTooLargeIsSaid(t *testing.T) {
 		want   string
 	}{
 		"too many fields": {
-			map[string]any{"type": "object", "properties": fields}, "f.yaml: version v2: the schema has 50001 fields, more than the 50000 that are read",
+			map[string]any{"type": "object", "properties": fields}, "f.yaml: version v2: the schema has 50001 fields; the limit is 50000",
 		},
 		"too many rules": {
-			map[string]any{"type": "object", "x-kubernetes-validations": rules}, "f.yaml: version v2: the schema has 1001 CEL rules, more than the 1000 that are compiled",
+			map[string]any{"type": "object", "x-kubernetes-validations": rules}, "f.yaml: version v2: the schema has 1001 CEL rules; the limit is 1000",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -217,17 +223,14 @@ func TestASchemaThatIsTooLargeIsSaid(t *testing.T) {
 	}
 }
 
-// The whole stock compiles, CEL rules included: a definition that does not would judge nothing.
-func TestTheStockCompiles(t *testing.T) {
-	stock, err := builtin.New()
-	if err != nil {
-		t.Fatal(err)
+// The API server's libraries compile every schema of the catalog, CEL rules included.
+func TestCatalog_Compiles(t *testing.T) {
+	crds := newCatalog(t)
+	s := set(t, kindschema.Options{Catalog: crds, Complete: true})
+	if n := len(crds.Kinds()); n < 40 {
+		t.Errorf("the catalog has %d kinds, want at least 40", n)
 	}
-	s := set(t, kindschema.Options{Fallback: stock, Complete: true})
-	if n := len(stock.Kinds()); n < 40 {
-		t.Errorf("%d kinds in the stock, want at least 40", n)
-	}
-	for _, gk := range stock.Kinds() {
+	for _, gk := range crds.Kinds() {
 		kind, _, err := s.Kind(t.Context(), gk)
 		if err != nil {
 			t.Fatal(err)
@@ -255,7 +258,7 @@ func TestTheStockCompiles(t *testing.T) {
 	}
 }
 
-// Adding never panics, whatever the definition says, nor does judging an object by it.
+// Add does not panic for any definition, nor does validating an object with its schema.
 func FuzzAdd(f *testing.F) {
 	f.Add([]byte(widget), []byte("apiVersion: example.com/v2\nkind: Widget\nspec: {a: [1]}"))
 	f.Add([]byte(strings.Replace(widget, "{type: object}", "{type: object, properties: {spec: {type: array, items: {type: string, pattern: '('}}}, x-kubernetes-validations: [{rule: 'self.'}]}", 1)),
@@ -295,8 +298,8 @@ func parsed(data []byte) *unstructured.Unstructured {
 	return u
 }
 
-// No message quotes a value: it may come from a Secret.
-func TestMessagesQuoteNoValue(t *testing.T) {
+// No message quotes a value, since it may come from a Secret.
+func TestStructural_InvalidValues_QuoteNoValue(t *testing.T) {
 	const secret = "s3cret"
 	crd := object(t, `
 apiVersion: apiextensions.k8s.io/v1
@@ -366,7 +369,7 @@ spec:
 	}
 	for name := range spec {
 		if !found[name] {
-			t.Errorf("nothing is said of spec.%s", name)
+			t.Errorf("spec.%s is not reported", name)
 		}
 	}
 }

@@ -24,13 +24,13 @@ import (
 	"github.com/flux-admission/flux-admission/validators"
 )
 
-// native knows the kinds that Kubernetes has of itself, by the Go types of its API.
-type native struct {
+// builtInTypes are Kubernetes' built-in types, by the Go types of its API.
+type builtInTypes struct {
 	kinds  map[schema.GroupKind]*validators.Kind
 	groups map[string]bool
 }
 
-// Kubernetes' own declarations of when a version came and went (k8s.io/api, generated).
+// The generated methods of k8s.io/api that declare the releases of a version.
 type (
 	introduced interface{ APILifecycleIntroduced() (int, int) }
 	removed    interface{ APILifecycleRemoved() (int, int) }
@@ -39,21 +39,21 @@ type (
 	}
 )
 
-func newNative(minor int) (*native, error) {
+func newBuiltInTypes(minor int) (*builtInTypes, error) {
 	if minor == 0 {
 		_, text, _ := strings.Cut(componentversion.DefaultKubeBinaryVersion, ".")
 		var err error
 		if minor, err = strconv.Atoi(text); err != nil {
-			return nil, fmt.Errorf("the release of the Kubernetes libraries: %w", err)
+			return nil, fmt.Errorf("parsing the version of the Kubernetes libraries: %w", err)
 		}
 	}
 	known := runtime.NewScheme()
 	if err := errors.Join(scheme.AddToScheme(known), apiextensionsv1.AddToScheme(known)); err != nil {
-		return nil, fmt.Errorf("listing Kubernetes' own kinds: %w", err)
+		return nil, fmt.Errorf("listing Kubernetes' built-in types: %w", err)
 	}
-	n := &native{kinds: map[schema.GroupKind]*validators.Kind{}, groups: map[string]bool{}}
+	n := &builtInTypes{kinds: map[schema.GroupKind]*validators.Kind{}, groups: map[string]bool{}}
 	types := goTypes{}
-	// Server-side apply's own view of the same kinds: it knows which lists are maps by a key.
+	// The schemas of server-side apply declare which lists are maps by a key.
 	apply := applyconfigurations.NewTypeConverter(known)
 	for gvk, t := range known.AllKnownTypes() {
 		if gvk.Version == runtime.APIVersionInternal || !isObject(t) {
@@ -64,17 +64,17 @@ func newNative(minor int) (*native, error) {
 		if k == nil {
 			k = &validators.Kind{
 				Origin: fmt.Sprintf("Kubernetes 1.%d", minor), Installed: true, BuiltIn: true, Retired: map[string]string{},
-				Schemas: &nativeSchemas{gk: gk, byVersion: map[string]*nativeSchema{}},
+				Schemas: &builtInSchemas{gk: gk, byVersion: map[string]*builtInSchema{}},
 			}
 			n.kinds[gk], n.groups[gk.Group] = k, true
 		}
 		object := reflect.New(t).Interface()
-		if since, gone := goneSince(object, minor); gone {
+		if since, retired := retiredSince(object, minor); retired {
 			k.Retired[gvk.Version] = since
 			continue
 		}
 		k.Served = append(k.Served, gvk.Version)
-		k.Schemas.(*nativeSchemas).byVersion[gvk.Version] = &nativeSchema{root: types.of(t), apply: apply}
+		k.Schemas.(*builtInSchemas).byVersion[gvk.Version] = &builtInSchema{root: types.of(t), apply: apply}
 	}
 	for _, k := range n.kinds {
 		slices.SortFunc(k.Served, versionOrder)
@@ -82,9 +82,7 @@ func newNative(minor int) (*native, error) {
 	return n, nil
 }
 
-func (n *native) kind(gk schema.GroupKind) *validators.Kind { return n.kinds[gk] }
-
-// isObject tells whether the type is of an object with a name: not a list, not the options of a request.
+// isObject reports whether the type is an object with a name, rather than a list or the options of a request.
 func isObject(t reflect.Type) bool {
 	if t.Kind() != reflect.Struct {
 		return false
@@ -93,7 +91,8 @@ func isObject(t reflect.Type) bool {
 	return ok && f.Type == reflect.TypeFor[metav1.ObjectMeta]()
 }
 
-func goneSince(object any, minor int) (string, bool) {
+// retiredSince reports whether the release does not serve the type, and describes since when.
+func retiredSince(object any, minor int) (string, bool) {
 	if i, ok := object.(introduced); ok {
 		if _, m := i.APILifecycleIntroduced(); m > minor {
 			return fmt.Sprintf("before Kubernetes 1.%d", m), true
@@ -116,27 +115,27 @@ func goneSince(object any, minor int) (string, bool) {
 	return since, true
 }
 
-type nativeSchemas struct {
+type builtInSchemas struct {
 	gk        schema.GroupKind
-	byVersion map[string]*nativeSchema
+	byVersion map[string]*builtInSchema
 }
 
 // Schema implements validators.Schemas.
-func (s *nativeSchemas) Schema(version string) (validators.Schema, error) {
+func (s *builtInSchemas) Schema(version string) (validators.Schema, error) {
 	if v, ok := s.byVersion[version]; ok {
 		return v, nil
 	}
 	return nil, fmt.Errorf("%s has no version %s", describe(s.gk), version)
 }
 
-// nativeSchema judges one version of one of Kubernetes' own kinds: what its Go type cannot take, a strict write refuses.
-type nativeSchema struct {
+// builtInSchema validates objects of one version of a built-in type: a strict write rejects what the Go type cannot decode.
+type builtInSchema struct {
 	root  *goType
 	apply managedfields.TypeConverter
 }
 
 // UnknownFields implements validators.Schema.
-func (s *nativeSchema) UnknownFields(o *unstructured.Unstructured) []validators.UnknownField {
+func (s *builtInSchema) UnknownFields(o *unstructured.Unstructured) []validators.UnknownField {
 	w := &walker{root: s.root, object: o.Object}
 	w.walk(s.root, o.Object, nil)
 	sortByPath(w.unknown, func(f validators.UnknownField) validators.Path { return f.Path })
@@ -144,7 +143,7 @@ func (s *nativeSchema) UnknownFields(o *unstructured.Unstructured) []validators.
 }
 
 // InvalidValues implements validators.Schema.
-func (s *nativeSchema) InvalidValues(_ context.Context, o *unstructured.Unstructured) []validators.InvalidValue {
+func (s *builtInSchema) InvalidValues(_ context.Context, o *unstructured.Unstructured) []validators.InvalidValue {
 	w := &walker{root: s.root, object: o.Object}
 	w.walk(s.root, o.Object, nil)
 	out := append(w.invalid, s.duplicates(o)...)
@@ -152,8 +151,8 @@ func (s *nativeSchema) InvalidValues(_ context.Context, o *unstructured.Unstruct
 	return out
 }
 
-// duplicates returns the list entries that server-side apply refuses because another has the same key.
-func (s *nativeSchema) duplicates(o *unstructured.Unstructured) []validators.InvalidValue {
+// duplicates returns the list entries that server-side apply rejects because another one has the same key.
+func (s *builtInSchema) duplicates(o *unstructured.Unstructured) []validators.InvalidValue {
 	_, err := s.apply.ObjectToTyped(o)
 	var errs typed.ValidationErrors
 	if !errors.As(err, &errs) {
@@ -163,7 +162,7 @@ func (s *nativeSchema) duplicates(o *unstructured.Unstructured) []validators.Inv
 	for _, e := range errs {
 		key, ok := strings.CutPrefix(e.ErrorMessage, "duplicate entries for key ")
 		if !ok {
-			continue // an unknown field or a wrong type: the walk over the Go type says it better
+			continue // an unknown field or a wrong type, which the comparison with the Go type reports with a better message
 		}
 		list := pathIn(o.Object, e.Path)
 		items, _ := list.Lookup(o.Object).([]any)
@@ -188,7 +187,7 @@ func (s *nativeSchema) duplicates(o *unstructured.Unstructured) []validators.Inv
 	return out
 }
 
-// keyPart is one name=value of the key of a list entry, as structured-merge-diff prints it; the name is empty in a list of scalars.
+// keyPart matches one name=value of the key of a list entry, as structured-merge-diff prints it; the name is empty in a list of scalars.
 var keyPart = regexp.MustCompile(`(\w*)=("(?:[^"\\]|\\.)*"|[^,\]"]+)`)
 
 func keyNames(key string) []string {
@@ -201,7 +200,7 @@ func keyNames(key string) []string {
 	return out
 }
 
-// hasKey tells whether a list entry has the key. A part that the entry does not set has its default there.
+// hasKey reports whether a list entry has the key. A field of the key that the entry does not set has its default value.
 func hasKey(item any, key string) bool {
 	for _, m := range keyPart.FindAllStringSubmatch(key, -1) {
 		v := item

@@ -5,15 +5,15 @@ import (
 	"testing"
 )
 
-func TestRun_WrongCommandLine(t *testing.T) {
+func TestAWrongCommandLineIsOneLineAndExitCode2(t *testing.T) {
 	tests := []struct {
 		name, args, want string
 	}{
-		{"no command", "", "testenv: no command: write `testenv build`: see `testenv --help`\n"},
-		{"a flag without a command", "--flux", "testenv: no command: write `testenv build`: see `testenv --help`\n"},
-		{"an unknown command", "biuld", "testenv: unknown command \"biuld\": write `testenv build`: see `testenv --help`\n"},
-		{"an unknown flag", "build --flus", "testenv: flag provided but not defined: -flus: see `testenv --help`\n"},
-		{"one argument too many", "build flux", "testenv: unexpected argument \"flux\": see `testenv --help`\n"},
+		{"no verb", "", "bench: no verb: write `bench build`: see `bench --help`\n"},
+		{"a flag without a verb", "--flux", "bench: no verb: write `bench build`: see `bench --help`\n"},
+		{"an unknown verb", "biuld", "bench: no verb is named \"biuld\": write `bench build`: see `bench --help`\n"},
+		{"an unknown flag", "build --flus", "bench: flag provided but not defined: -flus: see `bench --help`\n"},
+		{"an argument too many", "build flux", "bench: unexpected argument \"flux\": see `bench --help`\n"},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -28,7 +28,7 @@ func TestRun_WrongCommandLine(t *testing.T) {
 	}
 }
 
-func TestRun_Help(t *testing.T) {
+func TestHelpIsNoError(t *testing.T) {
 	for _, args := range []string{"--help", "-h", "build --help"} {
 		var stdout, stderr strings.Builder
 		if code := run(t.Context(), strings.Fields(args), &stdout, &stderr); code != 0 || stdout.String() != usage+"\n" {

@@ -27,7 +27,7 @@ import (
 	"github.com/flux-admission/flux-admission/validators"
 )
 
-// crd is one CustomResourceDefinition. It is read when it is first asked for.
+// crd is one CustomResourceDefinition, read at the first use.
 type crd struct {
 	load func() (*definition, error)
 }
@@ -35,7 +35,7 @@ type crd struct {
 // definition is a CustomResourceDefinition with its schemas by version.
 type definition struct {
 	kind     *validators.Kind
-	versions map[string]func() (*versionSchema, error)
+	versions map[string]func() (*Structural, error)
 }
 
 func newCRD(def *apiextensionsv1.CustomResourceDefinition, origin string, external bool) *crd {
@@ -46,8 +46,8 @@ func newCRD(def *apiextensionsv1.CustomResourceDefinition, origin string, extern
 	})}
 }
 
-// newKnown returns a definition that is not installed as it is, read when it is first asked for.
-func newKnown(read func() (*apiextensionsv1.CustomResourceDefinition, string, error)) *crd {
+// newCatalogCRD returns a definition of the CRD catalog, read at the first use. The installed one may be of another release.
+func newCatalogCRD(read func() (*apiextensionsv1.CustomResourceDefinition, string, error)) *crd {
 	return &crd{load: sync.OnceValues(func() (*definition, error) {
 		def, origin, err := read()
 		if err != nil {
@@ -58,7 +58,7 @@ func newKnown(read func() (*apiextensionsv1.CustomResourceDefinition, string, er
 }
 
 func define(def *apiextensionsv1.CustomResourceDefinition, origin string) *definition {
-	d := &definition{versions: map[string]func() (*versionSchema, error){}}
+	d := &definition{versions: map[string]func() (*Structural, error){}}
 	d.kind = &validators.Kind{Origin: origin, Schemas: d, Retired: map[string]string{}}
 	for i := range def.Spec.Versions {
 		v := &def.Spec.Versions[i]
@@ -67,19 +67,19 @@ func define(def *apiextensionsv1.CustomResourceDefinition, origin string) *defin
 			continue
 		}
 		d.kind.Served = append(d.kind.Served, v.Name)
-		d.versions[v.Name] = sync.OnceValues(func() (*versionSchema, error) { return compile(v, def.Spec.PreserveUnknownFields) })
+		d.versions[v.Name] = sync.OnceValues(func() (*Structural, error) { return NewStructural(v, def.Spec.PreserveUnknownFields) })
 	}
 	slices.SortFunc(d.kind.Served, versionOrder)
 	return d
 }
 
-func (c *crd) answer(gk schema.GroupKind, p validators.Presence) (*validators.Kind, validators.Presence, error) {
+func (c *crd) kind(gk schema.GroupKind, p validators.Presence) (*validators.Kind, validators.Presence, error) {
 	d, err := c.load()
 	if err != nil {
 		return nil, validators.Unknown, err
 	}
 	if p == validators.Unknown {
-		return d.kind, p, notSeen(gk, "no CustomResourceDefinition of it was seen; it is known from "+d.kind.Origin)
+		return d.kind, p, missingDefinition(gk, "found no CustomResourceDefinition of it, only that of "+d.kind.Origin)
 	}
 	return d.kind, p, nil
 }
@@ -97,19 +97,21 @@ func (d *definition) Schema(v string) (validators.Schema, error) {
 	return s, nil
 }
 
-// versionSchema judges objects of one version of a custom resource. It takes the steps that the API server takes on a create, in their
-// order (k8s.io/apiextensions-apiserver: unstructuredSchemaCoercer.apply, customResourceStrategy.Validate).
-type versionSchema struct {
+// Structural validates objects of one version of a custom resource. It takes the steps that the API server takes on a create, in their order
+// (k8s.io/apiextensions-apiserver: unstructuredSchemaCoercer.apply, customResourceStrategy.Validate). It is safe for concurrent use.
+type Structural struct {
 	structural *structuralschema.Structural
 	preserve   bool // spec.preserveUnknownFields: nothing is pruned
 	status     bool // has the status subresource: a create cannot set the status
 	metadata   *goType
 	openAPI    validation.SchemaValidator
-	// cel is compiled apart: unknown fields can be told without it.
+	// cel is compiled at the first use: unknown fields are found without it.
 	cel func() *cel.Validator
 }
 
-func compile(v *apiextensionsv1.CustomResourceDefinitionVersion, preserve bool) (*versionSchema, error) {
+// NewStructural compiles the schema of a version of a CustomResourceDefinition. Preserve is the definition's spec.preserveUnknownFields. It
+// fails if an API server would reject the schema, and if the schema is larger than an API server's size limits allow.
+func NewStructural(v *apiextensionsv1.CustomResourceDefinitionVersion, preserve bool) (*Structural, error) {
 	if v.Schema == nil || v.Schema.OpenAPIV3Schema == nil {
 		return nil, errors.New("the CustomResourceDefinition has no schema")
 	}
@@ -127,7 +129,7 @@ func compile(v *apiextensionsv1.CustomResourceDefinitionVersion, preserve bool) 
 	if errs := structuralschema.ValidateStructural(nil, ss); len(errs) > 0 {
 		return nil, fmt.Errorf("the schema is not structural: %w", errs.ToAggregate())
 	}
-	// The registry drops defaults that pruning would remove, so that defaulting never adds an unknown field.
+	// The API server drops defaults that pruning would remove, so that defaulting never adds an unknown field.
 	if err := defaulting.PruneDefaults(ss); err != nil {
 		return nil, fmt.Errorf("the schema's defaults: %w", err)
 	}
@@ -135,14 +137,14 @@ func compile(v *apiextensionsv1.CustomResourceDefinitionVersion, preserve bool) 
 	if err != nil {
 		return nil, fmt.Errorf("compiling the schema: %w", err)
 	}
-	return &versionSchema{
+	return &Structural{
 		structural: ss, preserve: preserve, status: v.Subresources != nil && v.Subresources.Status != nil, metadata: objectMetaType(), openAPI: openAPI,
 		cel: sync.OnceValue(func() *cel.Validator { return cel.NewValidator(ss, true, celconfig.PerCallLimit) }),
 	}, nil
 }
 
-// What one version's schema may hold: twenty times what the largest of the stock does. The API server bounds a definition by its size and
-// by the estimated cost of its rules; here it comes from a tree, and compiling a rule takes one or two milliseconds.
+// The limits on the schema of one version: twenty times the largest schema of the CRD catalog. The API server limits the size of a definition
+// and the estimated cost of its CEL rules. Here the definition comes from a Git tree, and compiling a CEL rule takes one or two milliseconds.
 const (
 	maxNodes = 50_000
 	maxRules = 1_000
@@ -158,15 +160,15 @@ func bounded(s *structuralschema.Structural) error {
 	v.Visit(s)
 	switch {
 	case nodes > maxNodes:
-		return fmt.Errorf("the schema has %d fields, more than the %d that are read", nodes, maxNodes)
+		return fmt.Errorf("the schema has %d fields; the limit is %d", nodes, maxNodes)
 	case rules > maxRules:
-		return fmt.Errorf("the schema has %d CEL rules, more than the %d that are compiled", rules, maxRules)
+		return fmt.Errorf("the schema has %d CEL rules; the limit is %d", rules, maxRules)
 	}
 	return nil
 }
 
 // UnknownFields implements validators.Schema.
-func (s *versionSchema) UnknownFields(o *unstructured.Unstructured) []validators.UnknownField {
+func (s *Structural) UnknownFields(o *unstructured.Unstructured) []validators.UnknownField {
 	w := &walker{}
 	if m, ok := o.Object["metadata"].(map[string]any); ok {
 		w.walk(s.metadata, m, validators.NewPath("metadata"))
@@ -181,7 +183,7 @@ func (s *versionSchema) UnknownFields(o *unstructured.Unstructured) []validators
 	return out
 }
 
-// missing reports what stands in a and not in b, where b is a without some map entries.
+// missing reports the map entries of a that b does not have, where b is a copy of a with some map entries removed.
 func missing(a, b any, at validators.Path, report func(validators.Path)) {
 	switch a := a.(type) {
 	case map[string]any:
@@ -203,21 +205,32 @@ func missing(a, b any, at validators.Path, report func(validators.Path)) {
 	}
 }
 
-// unknown finds what was meant by a field that the schema does not have.
-func (s *versionSchema) unknown(o *unstructured.Unstructured, p validators.Path) validators.UnknownField {
+// unknown returns the unknown field at a path, with a suggestion.
+func (s *Structural) unknown(o *unstructured.Unstructured, p validators.Path) validators.UnknownField {
 	parent, name := p[:len(p)-1], p[len(p)-1].Key
-	meant := suggestion(structuralNode{s.at(parent)}, parent, name, structuralNode{s.structural})
-	f := validators.UnknownField{Path: p, Suggestion: meant}
-	if meant == nil || meant.Lookup(o.Object) != nil {
+	suggested := suggestion(structuralNode{s.at(parent)}, parent, name, structuralNode{s.structural})
+	f := validators.UnknownField{Path: p, Suggestion: suggested}
+	if suggested == nil || suggested.Lookup(o.Object) != nil {
 		return f
 	}
-	target := s.at(meant)
-	f.Renamable = target != nil && takes(target, p.Lookup(o.Object)) && parentExists(o.Object, meant)
+	target := s.at(suggested)
+	f.Renamable = target != nil && accepts(target, p.Lookup(o.Object)) && parentExists(o.Object, suggested)
 	return f
 }
 
-// at returns the schema of the field at a path; nil where there is none.
-func (s *versionSchema) at(p validators.Path) *structuralschema.Structural {
+// Fields returns the names of the fields that the schema has at a path, sorted; none for a map with arbitrary keys.
+func (s *Structural) Fields(p validators.Path) []string { return structuralNode{s.at(p)}.fields() }
+
+// Default sets the schema's defaults in the object.
+func (s *Structural) Default(o *unstructured.Unstructured) {
+	if !s.preserve {
+		defaulting.PruneNonNullableNullsWithoutDefaults(o.Object, s.structural)
+	}
+	defaulting.Default(o.Object, s.structural)
+}
+
+// at returns the schema of the field at a path; nil if there is none.
+func (s *Structural) at(p validators.Path) *structuralschema.Structural {
 	node := s.structural
 	for _, step := range p {
 		switch {
@@ -238,8 +251,8 @@ func (s *versionSchema) at(p validators.Path) *structuralschema.Structural {
 	return node
 }
 
-// takes tells whether a value may stand where the schema is: its type fits, and no field in it is unknown there.
-func takes(s *structuralschema.Structural, v any) bool {
+// accepts reports whether the schema accepts a value: the types match, and the value has no unknown field.
+func accepts(s *structuralschema.Structural, v any) bool {
 	if s.XIntOrString {
 		switch v.(type) {
 		case string, int64, float64:
@@ -261,7 +274,7 @@ func takes(s *structuralschema.Structural, v any) bool {
 			return false
 		}
 		for _, e := range v {
-			if s.Items != nil && !takes(s.Items, e) {
+			if s.Items != nil && !accepts(s.Items, e) {
 				return false
 			}
 		}
@@ -273,11 +286,11 @@ func takes(s *structuralschema.Structural, v any) bool {
 		for k, e := range v {
 			prop, ok := s.Properties[k]
 			switch {
-			case ok && !takes(&prop, e):
+			case ok && !accepts(&prop, e):
 				return false
 			case !ok && s.AdditionalProperties == nil && !s.XPreserveUnknownFields:
 				return false
-			case !ok && s.AdditionalProperties != nil && s.AdditionalProperties.Structural != nil && !takes(s.AdditionalProperties.Structural, e):
+			case !ok && s.AdditionalProperties != nil && s.AdditionalProperties.Structural != nil && !accepts(s.AdditionalProperties.Structural, e):
 				return false
 			}
 		}
@@ -287,7 +300,7 @@ func takes(s *structuralschema.Structural, v any) bool {
 }
 
 // InvalidValues implements validators.Schema.
-func (s *versionSchema) InvalidValues(ctx context.Context, o *unstructured.Unstructured) []validators.InvalidValue {
+func (s *Structural) InvalidValues(ctx context.Context, o *unstructured.Unstructured) []validators.InvalidValue {
 	w := &walker{}
 	if m, ok := o.Object["metadata"].(map[string]any); ok {
 		w.walk(s.metadata, m, validators.NewPath("metadata"))
@@ -309,7 +322,7 @@ func (s *versionSchema) InvalidValues(ctx context.Context, o *unstructured.Unstr
 		celErrs, _ := v.Validate(ctx, nil, s.structural, obj, nil, celconfig.RuntimeCELCostBudget)
 		errs = append(errs, celErrs...)
 	}
-	meant := s.meant(o, errs)
+	misspelled := s.misspelled(o, errs)
 	var composed []validators.InvalidValue
 	for _, e := range errs {
 		p := pathIn(obj, e.Field)
@@ -318,15 +331,15 @@ func (s *versionSchema) InvalidValues(ctx context.Context, o *unstructured.Unstr
 			continue
 		}
 		if len(p) > 0 && p[0].Key == "metadata" && e.Type == field.ErrorTypeTypeInvalid {
-			continue // the walk over the metadata says it with the exact place
+			continue // the comparison with ObjectMeta reports it with the exact field
 		}
-		if e.Type == field.ErrorTypeRequired && slices.Contains(meant, p.String()) {
-			continue // set under a misspelt name
+		if e.Type == field.ErrorTypeRequired && slices.Contains(misspelled, p.String()) {
+			continue // set under a misspelled name
 		}
 		out = append(out, validators.InvalidValue{Path: p, Message: message(e, p.Lookup(obj))})
 	}
 	for _, c := range composed {
-		// What fails inside says more than that none of the alternatives fits.
+		// A violation inside an alternative is more precise than that no alternative matches.
 		if !slices.ContainsFunc(out, func(v validators.InvalidValue) bool { return v.Path.HasPrefix(c.Path) }) {
 			out = append(out, c)
 		}
@@ -337,8 +350,8 @@ func (s *versionSchema) InvalidValues(ctx context.Context, o *unstructured.Unstr
 	})
 }
 
-// meant returns the paths that unknown fields of the object were meant for; only where something required is missing at all.
-func (s *versionSchema) meant(o *unstructured.Unstructured, errs field.ErrorList) []string {
+// misspelled returns the suggestions for the object's unknown fields if a required field is missing, else nothing.
+func (s *Structural) misspelled(o *unstructured.Unstructured, errs field.ErrorList) []string {
 	if !slices.ContainsFunc(errs, func(e *field.Error) bool { return e.Type == field.ErrorTypeRequired }) {
 		return nil
 	}
@@ -349,7 +362,7 @@ func (s *versionSchema) meant(o *unstructured.Unstructured, errs field.ErrorList
 	return out
 }
 
-// blocksCEL tells whether the API server leaves CEL rules out because of the error (customresource.hasBlockingErr).
+// blocksCEL reports whether the API server skips CEL rules because of the error (customresource.hasBlockingErr).
 func blocksCEL(e *field.Error) bool {
 	switch e.Type {
 	case field.ErrorTypeNotSupported, field.ErrorTypeRequired, field.ErrorTypeTooLong, field.ErrorTypeTooMany, field.ErrorTypeTypeInvalid:
@@ -359,7 +372,7 @@ func blocksCEL(e *field.Error) bool {
 	}
 }
 
-// composite is what the library says of allOf, anyOf, oneOf and not: the field stands in the sentence.
+// composite matches the library's message on allOf, anyOf, oneOf and not, which includes the field.
 var composite = regexp.MustCompile(`^"(.*)" must (?:not )?validate .*\((allOf|anyOf|oneOf|not)\)(?:\. (.*))?$`)
 
 // compositeError returns the field and the message of an error about alternatives.
@@ -370,18 +383,18 @@ func compositeError(e *field.Error) (at, text string, ok bool) {
 	}
 	switch {
 	case m[2] == "not":
-		text = "has a form that its schema rules out"
+		text = "matches a schema that is not allowed"
 	case m[2] == "allOf":
-		text = "does not have all the forms that its schema demands"
+		text = "must match all of the schemas of allOf"
 	case m[2] == "oneOf" && m[3] != "" && m[3] != "Found none valid":
-		text = "has more than one of the forms of which its schema allows one"
+		text = "must match exactly one of the schemas of oneOf, matches several"
 	default:
-		text = "has none of the forms that its schema allows"
+		text = "must match one of the schemas of " + m[2]
 	}
 	return m[1], text, true
 }
 
-// message says what is wrong, to be read after the field's name, without the value.
+// message returns the message of an error, to be read after the field's name, without the value.
 func message(e *field.Error, value any) string {
 	switch e.Type {
 	case field.ErrorTypeRequired:
@@ -392,7 +405,7 @@ func message(e *field.Error, value any) string {
 	case field.ErrorTypeNotSupported:
 		return "must be one of " + strings.TrimPrefix(e.Detail, "supported values: ")
 	case field.ErrorTypeDuplicate:
-		return "stands twice in the list"
+		return "is a duplicate in the list"
 	case field.ErrorTypeTypeInvalid:
 		if _, want, ok := strings.Cut(e.Detail, "must be of type "); ok {
 			want, _, _ = strings.Cut(want, ":")
@@ -403,7 +416,7 @@ func message(e *field.Error, value any) string {
 	default:
 	}
 	detail := e.Detail
-	// The library puts the field's name before its sentence.
+	// The library's message starts with the field.
 	if _, after, ok := strings.Cut(detail, " in body "); ok {
 		detail = after
 	}
@@ -416,7 +429,7 @@ func message(e *field.Error, value any) string {
 	return "is invalid: " + detail
 }
 
-// mustBe says which type belongs where a value of another type stands.
+// mustBe returns the message for a value of another type than the schema's.
 func mustBe(want string, value any) string {
 	have := typeName(value)
 	switch want {
@@ -433,9 +446,9 @@ func mustBe(want string, value any) string {
 	case "integer,string", "string,integer":
 		want = "an integer or a string"
 	default:
-		want = format(want)
+		want = describeFormat(want)
 		if have == "a string" {
-			return "must be " + want // that the value is a string says nothing
+			return "must be " + want // every value with a format is a string
 		}
 	}
 	text := "must be " + want + ", is " + have
@@ -445,8 +458,8 @@ func mustBe(want string, value any) string {
 	return text
 }
 
-// format names a format of strings for a person.
-func format(name string) string {
+// describeFormat describes a format of strings.
+func describeFormat(name string) string {
 	switch name {
 	case "byte":
 		return "base64"

@@ -1,4 +1,4 @@
-// Command generate writes the built-in stock of CustomResourceDefinitions into a directory.
+// Command generate writes the built-in CRD catalog into a directory.
 package main
 
 import (
@@ -7,7 +7,7 @@ import (
 	"os"
 	"time"
 
-	"github.com/flux-admission/flux-admission/internal/kindschema/builtin/pack"
+	"github.com/flux-admission/flux-admission/internal/kindschema/catalog/pack"
 )
 
 // timeout covers the download of the modules.
@@ -21,7 +21,7 @@ func main() {
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
 	if err := pack.Write(ctx, os.Args[1]); err != nil {
-		fmt.Fprintln(os.Stderr, "generating the built-in CustomResourceDefinitions:", err)
+		fmt.Fprintln(os.Stderr, "generating the CRD catalog:", err)
 		cancel()
 		os.Exit(1)
 	}

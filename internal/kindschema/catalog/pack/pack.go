@@ -1,4 +1,4 @@
-// Package pack makes the built-in stock of CustomResourceDefinitions from the modules that ship them.
+// Package pack generates the built-in CRD catalog from the Go modules of the projects.
 package pack
 
 import (
@@ -15,11 +15,11 @@ import (
 
 	"sigs.k8s.io/yaml"
 
-	"github.com/flux-admission/flux-admission/internal/kindschema/builtin"
+	"github.com/flux-admission/flux-admission/internal/kindschema/catalog"
 	"github.com/flux-admission/flux-admission/test/controlplane/assets"
 )
 
-// project is where definitions come from, and how a person calls it.
+// project is a source of definitions and its name for a person.
 type project struct {
 	set  assets.CRDSet
 	name string
@@ -36,10 +36,10 @@ func projects() []project {
 	}
 }
 
-// Definitions returns the stock's index and its definitions by file name, as JSON without descriptions. The modules are those that the
-// test control plane pins; those that are not in the module cache are downloaded.
-func Definitions(ctx context.Context) ([]builtin.Entry, map[string][]byte, error) {
-	var index []builtin.Entry
+// Definitions returns the index of the catalog, and the definitions by file name as JSON without descriptions. The versions are those of the
+// test control plane. Modules that are not in the module cache are downloaded.
+func Definitions(ctx context.Context) ([]catalog.Entry, map[string][]byte, error) {
+	var index []catalog.Entry
 	defs := map[string][]byte{}
 	for _, p := range projects() {
 		dirs, err := assets.CRDs(ctx, p.set)
@@ -69,34 +69,34 @@ func Definitions(ctx context.Context) ([]builtin.Entry, map[string][]byte, error
 			}
 		}
 	}
-	slices.SortFunc(index, func(a, b builtin.Entry) int {
+	slices.SortFunc(index, func(a, b catalog.Entry) int {
 		return cmp.Or(cmp.Compare(a.Group, b.Group), cmp.Compare(a.Kind, b.Kind))
 	})
 	return index, defs, nil
 }
 
-// versionOf reads the version from a directory of the module cache: .../module@v1.2.3/config/crd.
+// versionOf parses the version of a directory in the module cache: .../module@v1.2.3/config/crd.
 func versionOf(dir string) (string, error) {
 	_, after, ok := strings.Cut(filepath.ToSlash(dir), "@v")
 	if !ok {
-		return "", fmt.Errorf("%s is not in the module cache", dir)
+		return "", fmt.Errorf("directory %s is not in the module cache", dir)
 	}
 	version, _, _ := strings.Cut(after, "/")
 	return version, nil
 }
 
-// definition reads one file; it returns no data for one that is no CustomResourceDefinition.
-func definition(path string) (builtin.Entry, []byte, error) {
+// definition reads one file. It returns no data if the file does not contain a CustomResourceDefinition.
+func definition(path string) (catalog.Entry, []byte, error) {
 	text, err := os.ReadFile(path)
 	if err != nil {
-		return builtin.Entry{}, nil, err
+		return catalog.Entry{}, nil, err
 	}
 	var o map[string]any
 	if err := yaml.Unmarshal(text, &o); err != nil {
-		return builtin.Entry{}, nil, err
+		return catalog.Entry{}, nil, err
 	}
 	if o["kind"] != "CustomResourceDefinition" {
-		return builtin.Entry{}, nil, nil
+		return catalog.Entry{}, nil, nil
 	}
 	spec, _ := o["spec"].(map[string]any)
 	names, _ := spec["names"].(map[string]any)
@@ -106,17 +106,17 @@ func definition(path string) (builtin.Entry, []byte, error) {
 	versions, _ := spec["versions"].([]any)
 	for _, v := range versions {
 		version, _ := v.(map[string]any)
-		// What kubectl prints of an object is of no use here.
+		// Only kubectl uses the printer columns.
 		delete(version, "additionalPrinterColumns")
 		if s, ok := version["schema"].(map[string]any); ok {
 			dropDescriptions(s["openAPIV3Schema"])
 		}
 	}
 	data, err := json.Marshal(o)
-	return builtin.Entry{Group: group, Kind: kind, File: group + "_" + strings.ToLower(kind) + ".json.gz"}, data, err
+	return catalog.Entry{Group: group, Kind: kind, File: group + "_" + strings.ToLower(kind) + ".json.gz"}, data, err
 }
 
-// dropDescriptions removes the texts from a schema; they are most of its size. Below properties the keys are names of fields.
+// dropDescriptions removes the descriptions from a schema, which are most of its size. The keys below "properties" are field names.
 func dropDescriptions(schema any) {
 	switch s := schema.(type) {
 	case map[string]any:
@@ -131,7 +131,7 @@ func dropDescriptions(schema any) {
 					dropDescriptions(f)
 				}
 			case "default", "enum", "example":
-				// Values, not schemas.
+				// These contain values rather than schemas.
 			default:
 				dropDescriptions(v)
 			}
@@ -143,7 +143,7 @@ func dropDescriptions(schema any) {
 	}
 }
 
-// Write replaces the stock in a directory.
+// Write replaces the catalog in a directory.
 func Write(ctx context.Context, dir string) error {
 	index, defs, err := Definitions(ctx)
 	if err != nil {
