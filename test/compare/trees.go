@@ -6,18 +6,19 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/tools/txtar"
 	sigsyaml "sigs.k8s.io/yaml"
 
-	allvalidators "github.com/flux-admission/flux-admission/validators/all"
-
 	"github.com/flux-admission/flux-admission/test/ruletest"
 	"github.com/flux-admission/flux-admission/validators"
+	allvalidators "github.com/flux-admission/flux-admission/validators/all"
 )
 
 // tree is a directory to check.
@@ -82,39 +83,55 @@ func (c *collector) next(name string) (string, bool, error) {
 	return dir, true, nil
 }
 
-// archive adds the tree of a txtar archive. An archive whose files are below before/ and after/ is two trees.
+// archive adds the tree of a txtar archive. An archive with files below before/ and after/ is two trees, to both of which its other files belong, and those of
+// base.txtar beside it.
 func (c *collector) archive(name string) error {
-	dir, wanted, err := c.next(name)
-	if err != nil || !wanted {
-		return err
-	}
 	a, err := txtar.ParseFile(name)
 	if err != nil {
 		return fmt.Errorf("reading %s: %w", name, err)
 	}
+	sides := map[string][]txtar.File{}
+	var common []txtar.File
 	for _, f := range a.Files {
+		side, rest, _ := strings.Cut(f.Name, "/")
+		if side == "before" || side == "after" {
+			sides[side] = append(sides[side], txtar.File{Name: rest, Data: f.Data})
+			continue
+		}
+		common = append(common, f)
+	}
+	if len(sides) == 0 {
+		return c.files(name, filepath.Dir(name), common)
+	}
+	base, err := txtar.ParseFile(filepath.Join(filepath.Dir(name), "base.txtar"))
+	if err != nil {
+		return fmt.Errorf("reading %s: %w", name, err)
+	}
+	for _, side := range slices.Sorted(maps.Keys(sides)) {
+		if err := c.files(name+" "+side, filepath.Dir(name), slices.Concat(base.Files, common, sides[side])); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// files adds a tree of files.
+func (c *collector) files(name, group string, files []txtar.File) error {
+	dir, wanted, err := c.next(name)
+	if err != nil || !wanted {
+		return err
+	}
+	for _, f := range files {
 		if err := ruletest.WriteFile(dir, f.Name, f.Data); err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
 	}
-	roots := []string{"."}
-	if exists(filepath.Join(dir, "before")) && exists(filepath.Join(dir, "after")) {
-		roots = []string{"before", "after"}
+	t := tree{name: name, group: group, dir: dir}
+	if exists(filepath.Join(dir, "charts")) {
+		t.args = []string{"--charts", "charts"}
 	}
-	for _, root := range roots {
-		t := tree{name: name, group: filepath.Dir(name), dir: filepath.Join(dir, root)}
-		if root != "." {
-			t.name += " " + root
-		}
-		for _, charts := range []string{filepath.Join(dir, root, "charts"), filepath.Join(dir, "charts")} {
-			if exists(charts) {
-				t.args = []string{"--charts", charts}
-				break
-			}
-		}
-		t.args = append(t.args, ".")
-		c.trees = append(c.trees, t)
-	}
+	t.args = append(t.args, ".")
+	c.trees = append(c.trees, t)
 	return nil
 }
 
