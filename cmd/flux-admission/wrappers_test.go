@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"fmt"
-	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -12,17 +11,16 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"go.yaml.in/yaml/v3"
 )
 
 const root = "../.."
 
-// decode reads YAML that has nothing but the fields of into.
-func decode(t *testing.T, name string, data []byte, into any) {
+// unmarshal reads a YAML file of the repository.
+func unmarshal(t *testing.T, name string, into any) {
 	t.Helper()
-	d := yaml.NewDecoder(bytes.NewReader(data))
-	d.KnownFields(true)
-	if err := d.Decode(into); err != nil {
+	if err := yaml.Unmarshal(read(t, name), into); err != nil {
 		t.Fatalf("%s: %v", name, err)
 	}
 }
@@ -36,14 +34,14 @@ func read(t *testing.T, name string) []byte {
 	return data
 }
 
-// parses tells whether the program takes these arguments, as far as flags go.
+// parses returns an error if the program does not accept the arguments, without running the command.
 func parses(args []string) error {
 	c, rest, err := newRoot().Find(args)
 	if err != nil {
 		return err
 	}
 	if c.Name() == "flux-admission" {
-		return fmt.Errorf("%q is no command", args)
+		return fmt.Errorf("%q is not a command", args)
 	}
 	if err := c.ParseFlags(rest); err != nil {
 		return err
@@ -51,71 +49,36 @@ func parses(args []string) error {
 	return c.ValidateArgs(c.Flags().Args())
 }
 
-type hook struct {
-	ID             string `yaml:"id"`
-	Name           string `yaml:"name"`
-	Description    string `yaml:"description"`
-	Entry          string `yaml:"entry"`
-	Language       string `yaml:"language"`
-	MinimumVersion string `yaml:"minimum_pre_commit_version"`
-	PassFilenames  *bool  `yaml:"pass_filenames"`
-	AlwaysRun      bool   `yaml:"always_run"`
-}
-
-func hooks(t *testing.T) []hook {
-	t.Helper()
-	var list []hook
-	decode(t, ".pre-commit-hooks.yaml", read(t, ".pre-commit-hooks.yaml"), &list)
-	return list
-}
-
-func TestTheHookChecksTheWholeTree(t *testing.T) {
-	list := hooks(t)
-	if len(list) != 1 {
-		t.Fatalf("%d hooks, want 1", len(list))
+// TestHook parses the entry of the pre-commit hook as arguments of the program.
+func TestHook(t *testing.T) {
+	var hooks []struct{ ID, Entry string }
+	unmarshal(t, ".pre-commit-hooks.yaml", &hooks)
+	if len(hooks) == 0 {
+		t.Fatal("no hooks")
 	}
-	h := list[0]
-	if h.ID != "flux-admission" || h.Language != "golang" || h.PassFilenames == nil || *h.PassFilenames || !h.AlwaysRun {
-		t.Errorf("the hook is %+v", h)
-	}
-	program, args, _ := strings.Cut(h.Entry, " ")
-	if err := parses(strings.Fields(args)); err != nil || program != "flux-admission" {
-		t.Errorf("%q: %v", h.Entry, err)
+	for _, h := range hooks {
+		program, args, _ := strings.Cut(h.Entry, " ")
+		if err := parses(strings.Fields(args)); err != nil || program != "flux-admission" {
+			t.Errorf("%s: %q: %v", h.ID, h.Entry, err)
+		}
 	}
 }
 
 type action struct {
-	Name        string            `yaml:"name"`
-	Description string            `yaml:"description"`
-	Branding    map[string]string `yaml:"branding"`
-	Inputs      map[string]struct {
-		Description string  `yaml:"description"`
-		Default     *string `yaml:"default"`
-	} `yaml:"inputs"`
-	Outputs map[string]struct {
-		Description string `yaml:"description"`
-		Value       string `yaml:"value"`
-	} `yaml:"outputs"`
-	Runs struct {
-		Using string       `yaml:"using"`
-		Steps []actionStep `yaml:"steps"`
-	} `yaml:"runs"`
+	Inputs map[string]struct{ Default string }
+	Runs   struct{ Steps []actionStep }
 }
 
 type actionStep struct {
-	Uses  string            `yaml:"uses"`
-	Name  string            `yaml:"name"`
-	Shell string            `yaml:"shell"`
-	With  map[string]string `yaml:"with"`
-	Env   map[string]string `yaml:"env"`
-	Run   string            `yaml:"run"`
+	Name, Run string
+	Env       map[string]string
 }
 
-func theAction(t *testing.T) action {
+func readAction(t *testing.T) *action {
 	t.Helper()
 	var a action
-	decode(t, "action.yml", read(t, "action.yml"), &a)
-	return a
+	unmarshal(t, "action.yml", &a)
+	return &a
 }
 
 // step returns the step of the action with this name.
@@ -130,37 +93,17 @@ func (a *action) step(t *testing.T, name string) actionStep {
 
 var inputPattern = regexp.MustCompile(`\$\{\{ inputs\.([a-z-]+) }}`)
 
-func TestTheActionHasItsInputsInOrder(t *testing.T) {
-	a := theAction(t)
-	if a.Runs.Using != "composite" {
-		t.Errorf("the action is %q", a.Runs.Using)
-	}
-	used := map[string]bool{}
-	for _, s := range a.Runs.Steps {
-		if s.Run != "" && s.Shell != "bash" {
-			t.Errorf("%s: a script of a composite action needs a shell, got %q", s.Name, s.Shell)
-		}
+// TestAction_Injection requires that scripts get inputs from the environment only: an expression in a script would run what an input holds.
+func TestAction_Injection(t *testing.T) {
+	for _, s := range readAction(t).Runs.Steps {
 		if strings.Contains(s.Run, "${{") {
-			t.Errorf("%s: an expression stands in the script, so that whoever sets the input can run commands:\n%s", s.Name, s.Run)
-		}
-		for _, value := range s.Env {
-			for _, m := range inputPattern.FindAllStringSubmatch(value, -1) {
-				used[m[1]] = true
-			}
-		}
-	}
-	if declared := slices.Sorted(maps.Keys(a.Inputs)); !slices.Equal(declared, slices.Sorted(maps.Keys(used))) {
-		t.Errorf("declared are the inputs %v, used %v", declared, slices.Sorted(maps.Keys(used)))
-	}
-	for name, in := range a.Inputs {
-		if in.Description == "" || in.Default == nil {
-			t.Errorf("the input %s has no description or no default", name)
+			t.Errorf("step %q has an expression in its script:\n%s", s.Name, s.Run)
 		}
 	}
 }
 
-// runScript runs a script of a step with these inputs, the others at their defaults. Programs that print their arguments, one a line, stand in the places of
-// flux-admission, which fails, and of go, which does not. It returns the exit code and what was printed, and the directory in which it ran.
+// runScript runs the script of a step with inputs; the others have their defaults. It replaces flux-admission, which fails, and go, which does not, by programs
+// that print their arguments, one a line. It returns the exit code, the output, and the directory in which the script ran.
 func (a *action) runScript(t *testing.T, step string, inputs map[string]string) (code int, stdout, dir string) {
 	t.Helper()
 	dir = t.TempDir()
@@ -182,7 +125,7 @@ func (a *action) runScript(t *testing.T, step string, inputs map[string]string) 
 			if given, ok := inputs[input]; ok {
 				return given
 			}
-			return *a.Inputs[input].Default
+			return a.Inputs[input].Default
 		}))
 	}
 	var out, errOut bytes.Buffer
@@ -191,21 +134,21 @@ func (a *action) runScript(t *testing.T, step string, inputs map[string]string) 
 		t.Fatal(err)
 	}
 	if errOut.Len() > 0 {
-		t.Errorf("the script complains: %s", &errOut)
+		t.Errorf("standard error: %s", &errOut)
 	}
 	return cmd.ProcessState.ExitCode(), out.String(), dir
 }
 
-func TestTheActionCallsCheckByItsInputs(t *testing.T) {
-	a := theAction(t)
+func TestAction_Check(t *testing.T) {
+	a := readAction(t)
 	cases := map[string]struct {
 		inputs map[string]string
 		want   []string
 	}{
-		"the defaults make annotations of the whole workspace": {
+		"the defaults annotate the whole workspace": {
 			want: []string{"check", "--no-progress", "--output=github", "--fail-on=deny", "--", "."},
 		},
-		"every input becomes a flag, and each line of charts one of its own": {
+		"every input becomes a flag, and so does each line of charts": {
 			inputs: map[string]string{
 				"path": "clusters", "policy": "policy.yaml", "charts": "charts\nmy charts\n\n", "fetch-charts": "true", "baseline": "b.yaml", "changed-since": "main",
 				"fail-on": "warn", "format": "junit",
@@ -215,7 +158,7 @@ func TestTheActionCallsCheckByItsInputs(t *testing.T) {
 				"--charts=charts", "--charts=my charts", "--", "clusters",
 			},
 		},
-		"what looks like a command or a flag is a value": {
+		"a value like a command or a flag is not executed": {
 			inputs: map[string]string{"path": "--help", "policy": "$(touch stolen); `touch stolen` \"'"},
 			want:   []string{"check", "--no-progress", "--output=github", "--fail-on=deny", "--policy=$(touch stolen); `touch stolen` \"'", "--", "--help"},
 		},
@@ -224,24 +167,24 @@ func TestTheActionCallsCheckByItsInputs(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			code, stdout, dir := a.runScript(t, "Check", c.inputs)
 			args := strings.Split(strings.TrimSuffix(stdout, "\n"), "\n")
-			if !slices.Equal(args, c.want) {
-				t.Errorf("called with\n%q, want\n%q", args, c.want)
+			if diff := cmp.Diff(c.want, args); diff != "" {
+				t.Errorf("arguments (-want +got):\n%s", diff)
 			}
 			if code != 1 {
-				t.Errorf("the step ends with %d, check with 1", code)
+				t.Errorf("exit code %d, want 1, that of check", code)
 			}
 			if err := parses(args); err != nil {
-				t.Errorf("the program does not take %q: %v", args, err)
+				t.Errorf("the program does not accept %q: %v", args, err)
 			}
 			if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
-				t.Errorf("there are files now: %v (%v)", left, err)
+				t.Errorf("files after the step: %v (%v), want none", left, err)
 			}
 		})
 	}
 }
 
-func TestTheActionInstallsItsOwnVersionOrAnother(t *testing.T) {
-	a := theAction(t)
+func TestAction_Install(t *testing.T) {
+	a := readAction(t)
 	for version, want := range map[string]string{
 		"": "install\n./cmd/flux-admission\n", "v0.1.0": "install\ngithub.com/flux-admission/flux-admission/cmd/flux-admission@v0.1.0\n",
 	} {
@@ -253,8 +196,8 @@ func TestTheActionInstallsItsOwnVersionOrAnother(t *testing.T) {
 	}
 }
 
-func TestTheActionWritesAReportAndFailsAllTheSame(t *testing.T) {
-	a := theAction(t)
+func TestAction_Report(t *testing.T) {
+	a := readAction(t)
 	code, stdout, dir := a.runScript(t, "Check", map[string]string{"format": "sarif", "report": "out.sarif"})
 	report, err := os.ReadFile(filepath.Join(dir, "out.sarif"))
 	if err != nil || !strings.Contains(string(report), "--output=sarif\n") || stdout != "" || code != 1 {
@@ -262,14 +205,14 @@ func TestTheActionWritesAReportAndFailsAllTheSame(t *testing.T) {
 	}
 }
 
-// codeBlock is a fenced block of a page.
-type codeBlock struct{ language, text string }
-
-func codeBlocks(t *testing.T, page string) []codeBlock {
+// codeBlocks returns the texts of the fenced code blocks of a page in a language, or in any for "".
+func codeBlocks(t *testing.T, page, language string) []string {
 	t.Helper()
-	var blocks []codeBlock
+	var blocks []string
 	for _, m := range regexp.MustCompile("(?ms)^```([a-z]+)\n(.*?)^```$").FindAllStringSubmatch(string(read(t, page)), -1) {
-		blocks = append(blocks, codeBlock{m[1], m[2]})
+		if language == "" || language == m[1] {
+			blocks = append(blocks, m[2])
+		}
 	}
 	if len(blocks) == 0 {
 		t.Fatalf("%s has no code", page)
@@ -277,12 +220,12 @@ func codeBlocks(t *testing.T, page string) []codeBlock {
 	return blocks
 }
 
-// documentedCalls are the lines of the page that call check, rules or explain, in its order: at a prompt, and in the script of GitLab.
+// documentedCalls returns the lines of docs/ci.md that run the program, at a prompt or in a script of GitLab.
 func documentedCalls(t *testing.T) []string {
 	t.Helper()
 	var calls []string
-	for _, b := range codeBlocks(t, "docs/ci.md") {
-		for line := range strings.Lines(b.text) {
+	for _, b := range codeBlocks(t, "docs/ci.md", "") {
+		for line := range strings.Lines(b) {
 			line = strings.TrimSpace(line)
 			for _, before := range []string{"$ ", "- "} {
 				call, ok := strings.CutPrefix(line, before)
@@ -295,8 +238,8 @@ func documentedCalls(t *testing.T) []string {
 	return calls
 }
 
-// The commands are run as they stand there, in a tree without mistakes.
-func TestWhatTheDocumentationCallsRuns(t *testing.T) {
+// TestDocumentation_Commands runs the commands of docs/ci.md in a tree without mistakes.
+func TestDocumentation_Commands(t *testing.T) {
 	self, err := filepath.Abs(os.Args[0])
 	if err != nil {
 		t.Fatal(err)
@@ -316,7 +259,7 @@ func TestWhatTheDocumentationCallsRuns(t *testing.T) {
 	}
 	calls := documentedCalls(t)
 	if len(calls) < 6 {
-		t.Fatalf("docs/ci.md calls the program with %q only", calls)
+		t.Fatalf("docs/ci.md runs the program with %q only", calls)
 	}
 	for _, call := range calls {
 		cmd := exec.CommandContext(t.Context(), "bash", "-c", call)
@@ -328,50 +271,22 @@ func TestWhatTheDocumentationCallsRuns(t *testing.T) {
 	}
 }
 
-func TestTheDocumentationNamesFlagsThatThereAre(t *testing.T) {
-	check, _, err := newRoot().Find([]string{"check"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	found := 0
-	for _, m := range regexp.MustCompile("`--([a-z-]+)(=[^`]*)?`").FindAllStringSubmatch(string(read(t, "docs/ci.md")), -1) {
-		if m[1] == "context" { // one of Flux's own
-			continue
-		}
-		found++
-		if check.Flags().Lookup(m[1]) == nil {
-			t.Errorf("docs/ci.md names --%s, which check does not have", m[1])
-		}
-	}
-	if found < 4 {
-		t.Errorf("docs/ci.md names %d flags", found)
-	}
-}
-
-func TestTheSnippetsUseWhatTheWrappersOffer(t *testing.T) {
-	a, ids := theAction(t), map[string]bool{}
-	for _, h := range hooks(t) {
-		ids[h.ID] = true
-	}
-	steps, used := 0, 0
-	for _, b := range codeBlocks(t, "docs/ci.md") {
-		if b.language != "yaml" {
-			continue
-		}
+// TestDocumentation_Snippets parses the snippets of docs/ci.md: the inputs of the action exist, and check accepts the arguments of the hook.
+func TestDocumentation_Snippets(t *testing.T) {
+	a := readAction(t)
+	steps, hooks := 0, 0
+	for _, b := range codeBlocks(t, "docs/ci.md", "yaml") {
 		var snippet struct {
 			Jobs map[string]struct {
-				Steps []actionStep `yaml:"steps"`
-			} `yaml:"jobs"`
-			Repos []struct {
-				Repo  string `yaml:"repo"`
-				Hooks []struct {
-					ID   string   `yaml:"id"`
-					Args []string `yaml:"args"`
-				} `yaml:"hooks"`
-			} `yaml:"repos"`
+				Steps []struct {
+					Uses string
+					With map[string]string
+				}
+			}
+			Repos []struct{ Hooks []struct{ Args []string } }
 		}
-		if err := yaml.Unmarshal([]byte(b.text), &snippet); err != nil {
-			t.Errorf("%v in\n%s", err, b.text)
+		if err := yaml.Unmarshal([]byte(b), &snippet); err != nil {
+			t.Errorf("%v in\n%s", err, b)
 		}
 		for _, job := range snippet.Jobs {
 			for _, s := range job.Steps {
@@ -381,30 +296,21 @@ func TestTheSnippetsUseWhatTheWrappersOffer(t *testing.T) {
 				steps++
 				for name := range s.With {
 					if _, ok := a.Inputs[name]; !ok {
-						t.Errorf("a snippet sets the input %s, which the action does not have:\n%s", name, b.text)
+						t.Errorf("the action has no input %s:\n%s", name, b)
 					}
 				}
 			}
 		}
 		for _, r := range snippet.Repos {
 			for _, h := range r.Hooks {
-				used++
-				if err := parses(append([]string{"check"}, h.Args...)); err != nil || !ids[h.ID] {
-					t.Errorf("the hook %s with %q: %v", h.ID, h.Args, err)
+				hooks++
+				if err := parses(append([]string{"check"}, h.Args...)); err != nil {
+					t.Errorf("%q: %v", h.Args, err)
 				}
 			}
 		}
 	}
-	if steps == 0 || used == 0 {
-		t.Errorf("the snippets use the action %d times and a hook %d times", steps, used)
-	}
-}
-
-func TestTheDocumentationListsTheInputsOfTheAction(t *testing.T) {
-	page := string(read(t, "docs/ci.md"))
-	for name := range theAction(t).Inputs {
-		if !strings.Contains(page, "\n| `"+name+"` | ") {
-			t.Errorf("docs/ci.md does not list the input %s", name)
-		}
+	if steps == 0 || hooks == 0 {
+		t.Errorf("the snippets use the action %d times and the hook %d times", steps, hooks)
 	}
 }
