@@ -243,7 +243,7 @@ func (e *evaluation) add(s subject, d policy.Decision) {
 			return f.ID == x.Finding.Rule.ID && f.Path == x.Finding.Path.String() && f.Message == x.Finding.Message
 		})
 		if i >= 0 {
-			r.Findings[first+i].Suppressed = &report.Suppression{By: report.ByException, Reason: x.Reason}
+			r.Findings[first+i].Suppressed = &report.Suppression{By: report.ByExemption, Reason: x.Reason}
 		}
 	}
 	e.skipped(s, d.Unknown, true)
@@ -319,7 +319,7 @@ func (e *evaluation) finding(s subject, f *validators.Finding, action v1alpha1.A
 	}
 	out.File, out.Line, out.Column = position.File, position.Line, position.Column
 	if e.tree.Grouped(f.Rule.Name) {
-		out.Fold = f.Rule.Name
+		out.Group = f.Rule.Name
 	}
 	return out
 }

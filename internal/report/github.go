@@ -10,26 +10,26 @@ import (
 	"github.com/flux-admission/flux-admission/api/v1alpha1"
 )
 
-// What GitHub takes: a step's annotations are cut off after ten of each level, without a word.
+// GitHub's limits on annotations. It silently drops the annotations of a step after ten of each level:
 // https://docs.github.com/en/rest/checks/runs and https://github.com/orgs/community/discussions/26680
 const (
 	annotationsPerLevel = 10
 	annotationBytes     = 4096
 )
 
-// Escapes of the workflow commands (actions/toolkit, packages/core/src/command.ts): data, and the values of properties.
+// The escapes of workflow commands (actions/toolkit, packages/core/src/command.ts), for data and for the values of properties.
 var (
 	escapeData     = strings.NewReplacer("%", "%25", "\r", "%0D", "\n", "%0A")
 	escapeProperty = strings.NewReplacer("%", "%25", "\r", "%0D", "\n", "%0A", ":", "%3A", ",", "%2C")
 )
 
-// WriteGitHub writes findings as workflow commands, one a line, which GitHub Actions shows at the lines of a pull request. Identical
-// findings are folded, the refused come first. What is beyond GitHub's limit is counted in the last annotation of its level.
+// WriteGitHub writes findings as workflow commands, one per line, which GitHub Actions shows as annotations in a pull request. Similar findings
+// are grouped. If there are more than GitHub's limit, the last annotation of the level contains the number of the others.
 func WriteGitHub(w io.Writer, r *Report, o Options) error {
 	b := bufio.NewWriter(w)
 	levels := []string{"error", "warning", "notice"}
-	byLevel := map[string][]*folded{}
-	for _, g := range fold(r.Findings, (*Finding).Counts, nil) {
+	byLevel := map[string][]*findingGroup{}
+	for _, g := range groupFindings(r.Findings, (*Finding).Counts, nil) {
 		level := annotationLevel(g.first.Action)
 		byLevel[level] = append(byLevel[level], g)
 	}
@@ -48,36 +48,32 @@ func WriteGitHub(w io.Writer, r *Report, o Options) error {
 			writeCommand(b, level, annotation(g, o))
 		}
 		if left > 0 {
-			writeCommand(b, level, command{title: r.Tool.Name, text: fmt.Sprintf("%s not shown here, GitHub takes no more of them: read the log or another output format",
-				count(left, "more "+level+" is", "more "+level+"s are"))})
+			writeCommand(b, level, command{title: r.Tool.Name, text: fmt.Sprintf("%s omitted because of GitHub's limit; see another output format",
+				count(left, "more "+level, "more "+level+"s"))})
 		}
 	}
 	for _, e := range r.Errors[:min(len(r.Errors), annotationsPerLevel/2)] {
-		writeCommand(b, "error", command{file: withPrefix(o, e.File), line: e.Line, column: e.Column, title: "could not be done", text: printable(e.Message)})
+		writeCommand(b, "error", command{file: withPrefix(o, e.File), line: e.Line, column: e.Column, title: "check failed", text: printable(e.Message)})
 	}
 	return b.Flush()
 }
 
+// annotationLevel returns the level of an action in GitHub, which calls SARIF's note a notice.
 func annotationLevel(a v1alpha1.Action) string {
-	switch a {
-	case v1alpha1.ActionDeny:
-		return "error"
-	case v1alpha1.ActionWarn:
-		return "warning"
-	case v1alpha1.ActionAudit, v1alpha1.ActionOff:
-		return "notice"
+	if l := level(a); l != "note" {
+		return l
 	}
 	return "notice"
 }
 
-// command is one workflow command.
+// command is a workflow command.
 type command struct {
 	file         string
 	line, column int
 	title, text  string
 }
 
-func annotation(g *folded, o Options) command {
+func annotation(g *findingGroup, o Options) command {
 	f := g.first
 	var text strings.Builder
 	fmt.Fprintf(&text, "%s: %s", printable(f.Object.String()), printable(f.Message))
@@ -88,7 +84,7 @@ func annotation(g *folded, o Options) command {
 		fmt.Fprintf(&text, "\nFix: %s", printable(f.Fix))
 	}
 	if n := len(g.rest); n > 0 {
-		fmt.Fprintf(&text, "\nAnd %d more like it.", n)
+		fmt.Fprintf(&text, "\nAnd %s.", count(n, "similar finding", "similar findings"))
 	}
 	return command{file: withPrefix(o, f.File), line: f.Line, column: f.Column, title: f.ID + " " + f.Rule, text: text.String()}
 }
@@ -113,12 +109,12 @@ func writeCommand(b *bufio.Writer, level string, c command) {
 		add("col", fmt.Sprint(c.column))
 	}
 	add("title", printable(c.title))
-	// A bufio.Writer remembers its first error; Flush returns it.
-	_, _ = fmt.Fprintf(b, "::%s %s::%s\n", level, strings.Join(properties, ","), escapeData.Replace(cut(c.text, annotationBytes)))
+	// A bufio.Writer keeps its first error; Flush returns it.
+	_, _ = fmt.Fprintf(b, "::%s %s::%s\n", level, strings.Join(properties, ","), escapeData.Replace(truncate(c.text, annotationBytes)))
 }
 
-// cut shortens a text to a number of bytes, at the end of a character.
-func cut(s string, n int) string {
+// truncate shortens a text to at most n bytes, between two characters.
+func truncate(s string, n int) string {
 	if len(s) <= n {
 		return s
 	}

@@ -17,7 +17,7 @@ import (
 	"github.com/flux-admission/flux-admission/validators"
 )
 
-// The page's parts. It asks the network for nothing: they are written into it.
+// The parts of the page, which includes them: it loads nothing from the network.
 var (
 	//go:embed page/page.html.tmpl
 	pageTemplate string
@@ -27,43 +27,43 @@ var (
 	pageScript string
 )
 
-// pageData is what the page shows.
+// pageData is the data of the template.
 type pageData struct {
 	Report *Report
 	Style  template.CSS
 	Script template.JS
-	// Policy is the page's Content-Security-Policy: its own style and script, by their hashes, and nothing else, so that a name from a
-	// hostile tree could run nothing even if it were not escaped.
+	// Policy is the Content-Security-Policy of the page. It allows the page's own style and script only, by their hashes, so that a name in a
+	// hostile tree cannot run code even if it is not escaped.
 	Policy  string
 	Graph   *drawing
 	Groups  []*pageGroup
 	Rules   []pageRule
-	Skipped []*notEvaluated
-	// Suppressed are shown on demand.
+	Skipped []*skippedGroup
+	// Suppressed findings are hidden until the reader asks for them.
 	Shown, Suppressed int
 	DocsURL           string
 }
 
-// pageGroup are the findings of one Kustomization.
+// pageGroup contains the findings of one Kustomization.
 type pageGroup struct {
 	Title, Anchor string
 	Items         []*pageFinding
 	Deny, Warn    int
 }
 
-// pageFinding is one finding, with those that say the same.
+// pageFinding is the first finding of a group, with the others.
 type pageFinding struct {
 	*Finding
 	Rest []*Finding
 }
 
-// pageRule is a rule that has findings, or was evaluated.
+// pageRule is a rule with findings.
 type pageRule struct {
 	*validators.Meta
 	Count int
 }
 
-// WriteHTML writes the report as one page that needs nothing else.
+// WriteHTML writes the report as a self-contained HTML page.
 func WriteHTML(w io.Writer, r *Report, o Options) error {
 	t, err := template.New("page").Funcs(template.FuncMap{"count": count, "lower": lower, "printable": printable}).Parse(pageTemplate)
 	if err != nil {
@@ -72,7 +72,7 @@ func WriteHTML(w io.Writer, r *Report, o Options) error {
 	d := &pageData{
 		Report: r, Style: template.CSS(pageStyle), Script: template.JS(pageScript),
 		Policy:  fmt.Sprintf("default-src 'none'; style-src '%s'; script-src '%s'; base-uri 'none'; form-action 'none'", hashSource(pageStyle), hashSource(pageScript)),
-		Skipped: slices.DeleteFunc(foldSkipped(r.Skipped), func(s *notEvaluated) bool { return !s.Unknown }),
+		Skipped: slices.DeleteFunc(groupSkipped(r.Skipped), func(s *skippedGroup) bool { return !s.Unknown }),
 		DocsURL: o.DocsURL, Suppressed: r.Summary.Suppressed,
 	}
 	anchors := d.groups(r)
@@ -83,21 +83,21 @@ func WriteHTML(w io.Writer, r *Report, o Options) error {
 
 func lower(a v1alpha1.Action) string { return strings.ToLower(string(a)) }
 
-// Times is how often the same was skipped.
-func (n *notEvaluated) Times() int { return n.count }
+// Times returns the number of skipped evaluations.
+func (g *skippedGroup) Times() int { return g.count }
 
 func hashSource(s string) string {
 	sum := sha256.Sum256([]byte(s))
 	return "sha256-" + base64.StdEncoding.EncodeToString(sum[:])
 }
 
-// groups fills in the findings by Kustomization, those with the worst first, and returns the anchors of the Kustomizations that have any.
+// groups sets the findings by Kustomization, those with the strictest action first. It returns the anchors of the Kustomizations with findings.
 func (d *pageData) groups(r *Report) map[string]string {
 	byName := map[string]*pageGroup{}
 	anchors := map[string]string{}
 	for _, counts := range []bool{true, false} {
-		// A suppressed finding does not stand for one that counts.
-		for _, g := range fold(r.Findings, func(f *Finding) bool { return f.Counts() == counts }, func(f *Finding) string { return f.Kustomization }) {
+		// Suppressed findings are not in one group with others.
+		for _, g := range groupFindings(r.Findings, func(f *Finding) bool { return f.Counts() == counts }, func(f *Finding) string { return f.Kustomization }) {
 			name := g.first.Kustomization
 			group := byName[name]
 			if group == nil {
@@ -122,13 +122,20 @@ func (d *pageData) groups(r *Report) map[string]string {
 		g.Anchor = fmt.Sprintf("group-%d", i+1)
 		anchors[g.Title] = g.Anchor
 		if g.Title == "" {
-			g.Title = "Applied by no Kustomization"
+			g.Title = "No Kustomization"
 		}
 	}
 	return anchors
 }
 
-// rank puts what is refused first and what is suppressed last.
+func boolInt(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// rank sorts findings by action, the strictest first and suppressed ones last.
 func rank(f *Finding) int {
 	switch {
 	case !f.Counts():
@@ -164,17 +171,17 @@ func (d *pageData) rules(r *Report) {
 	slices.SortStableFunc(d.Rules, func(a, b pageRule) int { return cmp.Compare(a.ID, b.ID) })
 }
 
-// drawing is the graph as it stands on the page.
+// drawing is the graph on the page.
 type drawing struct {
 	Width, Height float64
 	Nodes         []drawnNode
 	Edges         []drawnEdge
-	// States are those that nodes have, for the legend.
+	// States are the states of all nodes, for the legend.
 	States []NodeState
 	Broken bool
 }
 
-// drawnNode is a node with its name on one line and its namespace, where it has one, on a second.
+// drawnNode is a node with its name on the first line and its namespace, if it has one, on the second.
 type drawnNode struct {
 	X, Y, W, H          float64
 	MarkX, TextX        float64
@@ -191,15 +198,15 @@ type drawnEdge struct {
 	Title  string
 }
 
-// The picture's measures, in CSS pixels at its natural size.
+// The dimensions of the drawing, in CSS pixels.
 const (
 	nodeWidth, nodeHeight = 236, 40
 	margin                = 12
-	// labelLength is how many characters fit into a node.
+	// labelLength is the number of characters that fit into a node.
 	labelLength = 25
 )
 
-// draw lays out the graph; nil when there is none.
+// draw returns the layout of the graph; nil if it has no nodes.
 func draw(g Graph, anchors map[string]string) *drawing {
 	if len(g.Nodes) == 0 {
 		return nil
@@ -218,7 +225,7 @@ func draw(g Graph, anchors map[string]string) *drawing {
 			drawn = append(drawn, e)
 		}
 	}
-	pic := layout.Position(len(g.Nodes), edges, layout.Size{Width: nodeWidth, Height: nodeHeight, GapX: 64, GapY: 14, Columns: 5})
+	pic := layout.Compute(len(g.Nodes), edges, layout.Size{Width: nodeWidth, Height: nodeHeight, GapX: 64, GapY: 14, Columns: 5})
 	d := &drawing{Width: pic.Width + 2*margin, Height: pic.Height + 2*margin}
 	states := map[NodeState]bool{}
 	for i, n := range g.Nodes {
@@ -231,9 +238,9 @@ func draw(g Graph, anchors map[string]string) *drawing {
 		label = printable(label)
 		node.Name = label
 		if namespace, name, ok := strings.Cut(label, "/"); ok {
-			node.Name, node.Namespace, node.NameY = name, shorten(namespace, labelLength), y+14
+			node.Name, node.Namespace, node.NameY = name, shortenMiddle(namespace, labelLength), y+14
 		}
-		node.Name = shorten(node.Name, labelLength)
+		node.Name = shortenMiddle(node.Name, labelLength)
 		if n.Detail != "" {
 			node.Title += ": " + printable(n.Detail)
 		}
@@ -245,7 +252,7 @@ func draw(g Graph, anchors map[string]string) *drawing {
 			continue
 		}
 		d.Broken = d.Broken || e.Broken
-		d.Edges = append(d.Edges, drawnEdge{Path: curve(pic.Routes[i]), Broken: e.Broken, Title: printable(e.From + " waits for " + e.To)})
+		d.Edges = append(d.Edges, drawnEdge{Path: curve(pic.Routes[i]), Broken: e.Broken, Title: printable(e.From + " depends on " + e.To)})
 	}
 	// Broken edges are drawn last, over the others.
 	slices.SortStableFunc(d.Edges, func(a, b drawnEdge) int { return boolInt(a.Broken) - boolInt(b.Broken) })
@@ -257,7 +264,7 @@ func draw(g Graph, anchors map[string]string) *drawing {
 	return d
 }
 
-// mark says the state without colour.
+// mark returns a symbol of the state, for readers who do not see colors.
 func mark(s NodeState) string {
 	switch s {
 	case NodeFailing:
@@ -274,8 +281,8 @@ func mark(s NodeState) string {
 	return ""
 }
 
-// shorten cuts a name in the middle: its end often tells more than its middle.
-func shorten(s string, n int) string {
+// shortenMiddle shortens a name to n characters in the middle, since its end is often more specific.
+func shortenMiddle(s string, n int) string {
 	if utf8.RuneCountInString(s) <= n {
 		return s
 	}
@@ -284,7 +291,7 @@ func shorten(s string, n int) string {
 	return string(r[:head]) + "…" + string(r[len(r)-(n-1-head):])
 }
 
-// curve returns the route as an SVG path: a curve between two layers, a line across one.
+// curve returns the route as an SVG path: a curve between two layers, a line across a layer.
 func curve(points []layout.Point) string {
 	var b strings.Builder
 	at := func(p layout.Point) string { return fmt.Sprintf("%.1f %.1f", p.X+margin, p.Y+margin) }

@@ -5,7 +5,7 @@ import (
 	"io"
 )
 
-// WriteJSON writes the report in the format that docs/schemas/report.schema.json describes, two spaces to a level.
+// WriteJSON writes the report in the format that docs/schemas/report.schema.json describes, indented by two spaces.
 func WriteJSON(w io.Writer, r *Report) error {
 	enc := json.NewEncoder(w)
 	enc.SetIndent("", "  ")

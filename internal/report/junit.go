@@ -5,9 +5,11 @@ import (
 	"fmt"
 	"io"
 	"strings"
+
+	"github.com/flux-admission/flux-admission/api/v1alpha1"
 )
 
-// The elements of JUnit's report, as CI systems read them. It has no specification of its own; this is the part that all of them take.
+// The elements of a JUnit report that CI systems commonly read. There is no official specification.
 type (
 	junitSuites struct {
 		XMLName  xml.Name     `xml:"testsuites"`
@@ -43,8 +45,8 @@ type (
 	}
 )
 
-// WriteJUnit writes the report as a JUnit report: a suite for each file, a failing case for each finding that is refused or warned about, a
-// skipped one for each that is suppressed. A finding that is only recorded passes and says so. A report without findings has one case, that passes.
+// WriteJUnit writes the report as a JUnit report with a test suite for each file and a test case for each finding. The case fails for the actions
+// Deny and Warn, passes for Audit, and is skipped if the finding is suppressed. A report without findings has one passing case.
 func WriteJUnit(w io.Writer, r *Report) error {
 	all := junitSuites{Name: r.Tool.Name}
 	suite := func(name string) *junitSuite {
@@ -100,8 +102,8 @@ func junitFinding(f *Finding) junitCase {
 	}
 	switch {
 	case !f.Counts():
-		c.Skipped = &junitDetail{Message: "suppressed by " + string(f.Suppressed.By) + ": " + f.Message}
-	case f.Action == "Audit" || f.Action == "Off":
+		c.Skipped = &junitDetail{Message: "suppressed by " + f.Suppressed.By.String() + ": " + f.Message}
+	case f.Action == v1alpha1.ActionAudit || f.Action == v1alpha1.ActionOff:
 		c.SystemOut = text.String()
 	default:
 		c.Failure = &junitDetail{Message: f.Message, Type: f.ID, Text: text.String()}

@@ -1,5 +1,5 @@
-// Package report writes what a check has found: as text for people, and in the formats that CI systems read. It only writes; what is a
-// finding and what is done about it is decided before.
+// Package report writes the result of a check as text, HTML, or a format that CI systems read. It does not decide what a finding is or which
+// action applies.
 package report
 
 import (
@@ -15,10 +15,10 @@ import (
 	"github.com/flux-admission/flux-admission/validators"
 )
 
-// FormatVersion is the version of the JSON format, that Report.Version has. It changes when a reader of the old one would break.
+// FormatVersion is the version of the JSON format. It changes with every incompatible change of the format.
 const FormatVersion = "1"
 
-// Report is what a check has found. The JSON tags are the JSON format, which docs/schemas/report.schema.json describes.
+// Report is the result of a check. Its JSON tags define the JSON format, which docs/schemas/report.schema.json describes.
 type Report struct {
 	Version  string    `json:"version"`
 	Tool     Tool      `json:"tool"`
@@ -26,19 +26,19 @@ type Report struct {
 	Skipped  []Skipped `json:"skipped"`
 	Errors   []Error   `json:"errors"`
 	Summary  Summary   `json:"summary"`
-	// Rules are those that were evaluated, for the formats that carry their texts.
+	// Rules are the evaluated rules, for the formats that include their documentation.
 	Rules []*validators.Meta `json:"-"`
-	// Graph is drawn in HTML.
+	// Graph is part of the HTML format only.
 	Graph Graph `json:"-"`
 }
 
-// Tool names the program that wrote the report.
+// Tool is the program that wrote the report.
 type Tool struct {
 	Name    string `json:"name"`
 	Version string `json:"version"`
 }
 
-// Object names an object, with the namespace that it has in the cluster.
+// Object identifies an object, with its namespace in the cluster.
 type Object struct {
 	APIVersion string `json:"apiVersion"`
 	Kind       string `json:"kind"`
@@ -46,7 +46,7 @@ type Object struct {
 	Name       string `json:"name"`
 }
 
-// String returns the object for a person: Deployment apps/web.
+// String returns the kind, namespace and name of the object: Deployment apps/web.
 func (o Object) String() string {
 	name := o.Name
 	if o.Namespace != "" {
@@ -55,13 +55,13 @@ func (o Object) String() string {
 	return strings.TrimSpace(o.Kind + " " + name)
 }
 
-// Position is a place in a file. Line and column count from 1; 0 when they are not known.
+// Position is a position in a file. Line and column count from 1; 0 means unknown.
 type Position struct {
 	// File is relative to the root of the tree, with slashes.
 	File   string `json:"file"`
 	Line   int    `json:"line,omitempty"`
 	Column int    `json:"column,omitempty"`
-	// Note says what is there, such as "the parent's namespace".
+	// Note describes the position, such as "the parent's namespace".
 	Note string `json:"note,omitempty"`
 }
 
@@ -76,27 +76,35 @@ func (p Position) String() string {
 	return fmt.Sprintf("%s:%d:%d", p.File, p.Line, p.Column)
 }
 
-// SuppressedBy says why a finding does not count.
+// SuppressedBy is the reason why a finding is suppressed.
 type SuppressedBy string
 
-// The reasons for which a finding does not count.
+// The reasons why a finding is suppressed. Version 1 of the JSON format calls an exemption an exception.
 const (
-	ByBaseline  SuppressedBy = "baseline"  // it stands in the baseline file
-	ByException SuppressedBy = "exemption" // the policy excepts the object
+	ByBaseline  SuppressedBy = "baseline"  // the baseline file contains it
+	ByExemption SuppressedBy = "exception" // the policy exempts the object
 )
 
-// Suppression takes a finding out of the count.
+// String returns the reason for a person.
+func (b SuppressedBy) String() string {
+	if b == ByExemption {
+		return "exemption"
+	}
+	return string(b)
+}
+
+// Suppression excludes a finding from the counts and the exit code.
 type Suppression struct {
 	By     SuppressedBy `json:"by"`
 	Reason string       `json:"reason,omitempty"`
 }
 
-// Finding is one problem at one place.
+// Finding is one problem at one position.
 type Finding struct {
 	Rule     string              `json:"rule"`
 	ID       string              `json:"id"`
 	Severity validators.Severity `json:"severity"`
-	// Action is what the policy does about it: Deny, Warn or Audit.
+	// Action is the action of the policy: Deny, Warn or Audit.
 	Action v1alpha1.Action `json:"action"`
 	Object Object          `json:"object"`
 	// Path is the offending field of the object; empty for the object itself.
@@ -104,37 +112,36 @@ type Finding struct {
 	File   string `json:"file"`
 	Line   int    `json:"line"`
 	Column int    `json:"column"`
-	// Related are further places that belong to it.
+	// Related are other positions that belong to the finding.
 	Related []Position `json:"also,omitempty"`
 	Message string     `json:"message"`
 	Fix     string     `json:"fix"`
-	// Fixable says that the finding carries edits that repair it.
+	// Fixable reports whether the finding has edits that fix it.
 	Fixable bool `json:"fixable"`
-	// Kustomization is the namespace/name of the Kustomization that applies the object; empty for none.
+	// Kustomization is the namespace/name of the Kustomization that applies the object; empty if there is none.
 	Kustomization string `json:"kustomization,omitempty"`
-	// Fingerprint names the finding from one run to the next; Normalize sets it.
+	// Fingerprint identifies the finding across runs. Normalize sets it.
 	Fingerprint string       `json:"fingerprint"`
 	Suppressed  *Suppression `json:"suppressed,omitempty"`
-	// Key is the rule's own name for the problem, that stays the same while the problem does.
+	// Key is the rule's stable identifier of the problem; empty for the message.
 	Key string `json:"-"`
-	// Fold joins findings of one rule into one in what people read, even where their messages differ. Those with the same message are
-	// always joined.
-	Fold string `json:"-"`
+	// Group combines findings of one rule into one in text, HTML and GitHub annotations, although their messages differ. Findings with the
+	// same message are always combined.
+	Group string `json:"-"`
 }
 
-// Position is where the finding is.
+// Position returns the position of the finding.
 func (f *Finding) Position() Position { return Position{File: f.File, Line: f.Line, Column: f.Column} }
 
-// Counts tells whether the finding is none of those that are suppressed.
+// Counts reports whether the finding is not suppressed.
 func (f *Finding) Counts() bool { return f.Suppressed == nil }
 
-// Identity is what makes a finding the same in two runs: everything but the line, which moves when something above it is edited, and
-// the version of the API.
+// Identity identifies a finding across runs. It contains neither the line, which moves with edits above it, nor the API version.
 type Identity struct {
 	Rule, Group, Kind, Namespace, Name, Path, Key string
 }
 
-// Identity returns what the finding is known by.
+// Identity returns the identity of the finding.
 func (f *Finding) Identity() Identity {
 	group, _, ok := strings.Cut(f.Object.APIVersion, "/")
 	if !ok {
@@ -147,26 +154,26 @@ func (f *Finding) Identity() Identity {
 
 // Fingerprint returns the identity as 32 hexadecimal digits.
 func (i Identity) Fingerprint() string {
-	// No part can hold a NUL: they come from YAML.
+	// No part contains a NUL, since all of them come from YAML.
 	sum := sha256.Sum256([]byte(strings.Join([]string{i.Rule, i.Group, i.Kind, i.Namespace, i.Name, i.Path, i.Key}, "\x00")))
 	return hex.EncodeToString(sum[:16])
 }
 
 // Skipped is something that was not evaluated.
 type Skipped struct {
-	// Rule is empty when it concerns no single rule.
+	// Rule is empty if it concerns no single rule.
 	Rule string `json:"rule,omitempty"`
 	ID   string `json:"id,omitempty"`
-	// Object is nil when it concerns no single object.
+	// Object is nil if it concerns no single object.
 	Object *Object `json:"object,omitempty"`
 	File   string  `json:"file,omitempty"`
 	Line   int     `json:"line,omitempty"`
 	Reason string  `json:"reason"`
-	// Unknown tells that something could not be seen; otherwise the object asks not to be judged.
+	// Unknown reports whether the rule was inconclusive; otherwise it does not apply to the object.
 	Unknown bool `json:"unknown"`
 }
 
-// Error is something that could not be done.
+// Error is a failure of the check itself.
 type Error struct {
 	Rule    string  `json:"rule,omitempty"`
 	ID      string  `json:"id,omitempty"`
@@ -177,12 +184,12 @@ type Error struct {
 	Message string  `json:"message"`
 }
 
-// Position is where the error is.
+// Position returns the position of the error.
 func (e *Error) Position() Position { return Position{File: e.File, Line: e.Line, Column: e.Column} }
 
-// Summary are the counts. Normalize sets all but the last four.
+// Summary contains the counts. Normalize sets all but the last four.
 type Summary struct {
-	// Findings are those that count: Deny, Warn and Audit together.
+	// Findings counts the findings that are not suppressed: the sum of Deny, Warn and Audit.
 	Findings   int `json:"findings"`
 	Deny       int `json:"deny"`
 	Warn       int `json:"warn"`
@@ -191,51 +198,50 @@ type Summary struct {
 	Fixable    int `json:"fixable"`
 	Skipped    int `json:"skipped"`
 	Errors     int `json:"errors"`
-	// Objects, Kustomizations and Files are what was looked at.
+	// Objects, Kustomizations and Files count what was evaluated.
 	Objects        int `json:"objects"`
 	Kustomizations int `json:"kustomizations"`
 	Files          int `json:"files"`
-	// StaleBaseline is the number of entries of the baseline that nothing was found for.
+	// StaleBaseline counts the entries of the baseline without a finding.
 	StaleBaseline int `json:"staleBaseline"`
 }
 
-// NodeState says how a node of the graph fares.
+// NodeState is the state of a node of the graph.
 type NodeState string
 
 // The states of a node, worst first.
 const (
-	NodeMissing NodeState = "missing" // something refers to it, and it is not there
-	NodeFailing NodeState = "failing" // it has a finding that is refused, or does not build
-	NodeWarned  NodeState = "warned"  // it has findings, none of them refused
-	NodeUnknown NodeState = "unknown" // it was not, or not wholly, evaluated
+	NodeMissing NodeState = "missing" // referenced, but does not exist
+	NodeFailing NodeState = "failing" // has a finding with action Deny, or fails to build
+	NodeWarned  NodeState = "warned"  // has findings, none of them with action Deny
+	NodeUnknown NodeState = "unknown" // not or only partly evaluated
 	NodeOK      NodeState = "ok"
 )
 
-// Graph is what depends on what.
+// Graph is the graph of dependencies.
 type Graph struct {
 	Nodes []Node
 	Edges []Edge
 }
 
-// Node is one Kustomization, or another object that is waited for.
+// Node is a Kustomization or a missing dependency of one.
 type Node struct {
-	// ID is unique; for a Kustomization it is the namespace/name that Finding.Kustomization has.
+	// ID is unique; for a Kustomization it is the namespace/name as in Finding.Kustomization.
 	ID    string
 	Label string
-	// Detail is shown for a node that is pointed at.
+	// Detail is the tooltip.
 	Detail string
 	State  NodeState
 }
 
-// Edge says that From waits for To.
+// Edge is a dependency of From on To.
 type Edge struct {
 	From, To string
-	// Broken marks an edge that cannot be satisfied: to something missing, or part of a cycle.
+	// Broken marks a dependency that is never ready: a missing one, or one in a cycle.
 	Broken bool
 }
 
-// Normalize brings the report into its one order, fills in what follows from the rest (version, fingerprints, counts), and makes empty lists
-// of missing ones. Call it before writing.
+// Normalize sorts the report, sets the version, the fingerprints and the counts, and replaces nil lists by empty ones. Call it before Write.
 func (r *Report) Normalize() {
 	r.Version = FormatVersion
 	r.Findings, r.Skipped, r.Errors = notNil(r.Findings), notNil(r.Skipped), notNil(r.Errors)
@@ -245,7 +251,7 @@ func (r *Report) Normalize() {
 	for i := range r.Findings {
 		f := &r.Findings[i]
 		f.Fingerprint = f.Identity().Fingerprint()
-		slices.SortFunc(f.Related, comparePlaces)
+		slices.SortFunc(f.Related, comparePositions)
 		if !f.Counts() {
 			s.Suppressed++
 			continue
@@ -264,7 +270,7 @@ func (r *Report) Normalize() {
 		}
 	}
 	slices.SortStableFunc(r.Findings, func(a, b Finding) int {
-		return cmp.Or(comparePlaces(a.Position(), b.Position()), cmp.Compare(a.ID, b.ID), compareObjects(a.Object, b.Object),
+		return cmp.Or(comparePositions(a.Position(), b.Position()), cmp.Compare(a.ID, b.ID), compareObjects(a.Object, b.Object),
 			cmp.Compare(a.Path, b.Path), cmp.Compare(a.Message, b.Message))
 	})
 	slices.SortStableFunc(r.Skipped, func(a, b Skipped) int {
@@ -277,8 +283,8 @@ func (r *Report) Normalize() {
 	slices.SortFunc(r.Graph.Edges, func(a, b Edge) int { return cmp.Or(cmp.Compare(a.From, b.From), cmp.Compare(a.To, b.To)) })
 }
 
-// comparePlaces puts what has no file last.
-func comparePlaces(a, b Position) int {
+// comparePositions sorts positions without a file last.
+func comparePositions(a, b Position) int {
 	if (a.File == "") != (b.File == "") {
 		if a.File == "" {
 			return 1
@@ -306,7 +312,7 @@ func notNil[T any](list []T) []T {
 	return list
 }
 
-// Format names a way to write a report.
+// Format is an output format.
 type Format string
 
 // The formats.
@@ -319,20 +325,31 @@ const (
 	HTML   Format = "html"
 )
 
-// Formats returns all formats, in the order of the documentation.
+// Formats returns all formats in the order of the documentation.
 func Formats() []Format { return []Format{Text, JSON, SARIF, JUnit, GitHub, HTML} }
 
-// Options say how a report is written.
+// Options configure how a report is written.
 type Options struct {
-	// Color paints text; see ColorWanted.
+	// Color enables colors in the text format; see ColorWanted.
 	Color bool
-	// ByKustomization groups text by Kustomization instead of by file.
-	ByKustomization bool
-	// PathPrefix is put before every file in the formats that name files from the root of a repository (sarif, github), with a slash at its end;
-	// empty when the tree is the repository.
+	// PathPrefix is the path of the tree in its repository, with a trailing slash, for the formats with paths from the root of the repository
+	// (sarif, github); empty for the root.
 	PathPrefix string
-	// DocsURL is the folder with the rules' pages, with a slash at its end: NAME.md is put after it. Empty for no links.
+	// DocsURL is the URL of the directory with the pages of the rules, RULE.md, with a trailing slash; empty for no links.
 	DocsURL string
+}
+
+// level is the severity of an action in SARIF, whose levels are error, warning and note.
+func level(a v1alpha1.Action) string {
+	switch a {
+	case v1alpha1.ActionDeny:
+		return "error"
+	case v1alpha1.ActionWarn:
+		return "warning"
+	case v1alpha1.ActionAudit, v1alpha1.ActionOff:
+		return "note"
+	}
+	return "note"
 }
 
 // Write writes a normalized report in a format.
@@ -356,7 +373,7 @@ func Write(w io.Writer, format Format, r *Report, o Options) error {
 		for _, f := range Formats() {
 			names = append(names, string(f))
 		}
-		return fmt.Errorf("no output format is called %q: use one of %s", format, strings.Join(names, ", "))
+		return fmt.Errorf("unknown output format %q; must be one of %s", format, strings.Join(names, ", "))
 	}
 	if err != nil {
 		return fmt.Errorf("writing the report as %s: %w", format, err)

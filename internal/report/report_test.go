@@ -14,6 +14,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/santhosh-tekuri/jsonschema/v5"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
@@ -22,9 +23,9 @@ import (
 	"github.com/flux-admission/flux-admission/validators"
 )
 
-var update = flag.Bool("update", false, "write the golden files anew")
+var update = flag.Bool("update", false, "update the golden files")
 
-// hostile is a name that would break out of every format that did not escape it.
+// hostile is a name that breaks every format that does not escape it.
 const hostile = "</script><script>alert(1)</script>\"'&%\n::error::x\x1b[31m\u202e,:"
 
 func rules() []*validators.Meta {
@@ -42,7 +43,7 @@ func rules() []*validators.Meta {
 	}
 }
 
-// sample is a report with something of everything.
+// sample returns a report with an example of everything.
 func sample() *report.Report {
 	ks := func(ns, name string) report.Object {
 		return report.Object{APIVersion: "kustomize.toolkit.fluxcd.io/v1", Kind: "Kustomization", Namespace: ns, Name: name}
@@ -79,6 +80,12 @@ func sample() *report.Report {
 				File: "apps/shop/service.yaml", Line: 3, Column: 3, Message: "spec.prots is not a field of Service (v1)", Fix: "Remove it.",
 				Suppressed: &report.Suppression{By: report.ByBaseline, Reason: "to be repaired with the next release"},
 			},
+			{
+				Rule: "kustomization-namespace", ID: "KS001", Severity: validators.SeverityWarning, Action: v1alpha1.ActionAudit,
+				Object: ks("legacy", "shop"), Path: "metadata.namespace", File: "apps/legacy/ks.yaml", Line: 5, Column: 3, Kustomization: "flux-system/apps",
+				Message: "legacy/shop is not in flux-system", Fix: "Move it to flux-system.",
+				Suppressed: &report.Suppression{By: report.ByExemption, Reason: "moves with the next release"},
+			},
 		},
 		Skipped: []report.Skipped{
 			{Rule: "helm-values-schema", ID: "HR001", Object: &report.Object{APIVersion: "helm.toolkit.fluxcd.io/v2", Kind: "HelmRelease", Namespace: "web", Name: "a"}, Reason: "charts are not fetched here", Unknown: true},
@@ -86,7 +93,7 @@ func sample() *report.Report {
 			{Reason: "https://example.com/base is not in the tree", File: "apps/remote/kustomization.yaml", Line: 3, Unknown: true},
 			{Rule: "unknown-field", ID: "SC001", Object: &report.Object{APIVersion: "v1", Kind: "Secret", Namespace: "web", Name: "s"}, Reason: "the object is encrypted with SOPS"},
 		},
-		Errors: []report.Error{{File: "apps/broken.yaml", Line: 2, Column: 4, Message: "is not YAML: did not find expected key"}},
+		Errors: []report.Error{{File: "apps/broken.yaml", Line: 2, Column: 4, Message: "invalid YAML: did not find expected key"}},
 		Summary: report.Summary{
 			Objects: 120, Kustomizations: 14, Files: 61, StaleBaseline: 1,
 		},
@@ -105,10 +112,10 @@ func sample() *report.Report {
 		r.Findings = append(r.Findings, report.Finding{
 			Rule: "kustomization-namespace", ID: "KS001", Severity: validators.SeverityWarning, Action: v1alpha1.ActionWarn,
 			Object: ks("team", fmt.Sprintf("app-%d", i)), Path: "metadata.namespace", File: fmt.Sprintf("apps/app-%d/ks.yaml", i), Line: 5, Column: 3,
-			Kustomization: "flux-system/apps", Message: fmt.Sprintf("team/app-%d is not in flux-system", i), Fix: "Move it to flux-system.", Fold: "namespace",
+			Kustomization: "flux-system/apps", Message: fmt.Sprintf("team/app-%d is not in flux-system", i), Fix: "Move it to flux-system.", Group: "namespace",
 		})
 	}
-	slices.Reverse(r.Findings) // Normalize brings the order
+	slices.Reverse(r.Findings) // Normalize sorts them
 	r.Normalize()
 	return r
 }
@@ -117,26 +124,25 @@ func options() report.Options {
 	return report.Options{PathPrefix: "clusters/", DocsURL: "https://example.com/rules/"}
 }
 
-func TestGolden(t *testing.T) {
+func TestWrite_Golden(t *testing.T) {
 	for name, tc := range map[string]struct {
 		format report.Format
 		report func() *report.Report
 		change func(*report.Options)
 	}{
-		"text.txt":               {report.Text, sample, nil},
-		"text-color.txt":         {report.Text, sample, func(o *report.Options) { o.Color = true }},
-		"text-kustomization.txt": {report.Text, sample, func(o *report.Options) { o.ByKustomization = true }},
-		"report.json":            {report.JSON, sample, nil},
-		"report.sarif":           {report.SARIF, sample, nil},
-		"junit.xml":              {report.JUnit, sample, nil},
-		"github.txt":             {report.GitHub, sample, nil},
-		"report.html":            {report.HTML, sample, nil},
-		"clean.txt":              {report.Text, clean, nil},
-		"clean.json":             {report.JSON, clean, nil},
-		"clean.sarif":            {report.SARIF, clean, nil},
-		"clean.xml":              {report.JUnit, clean, nil},
-		"clean-github.txt":       {report.GitHub, clean, nil},
-		"clean.html":             {report.HTML, clean, nil},
+		"text.txt":         {report.Text, sample, nil},
+		"text-color.txt":   {report.Text, sample, func(o *report.Options) { o.Color = true }},
+		"report.json":      {report.JSON, sample, nil},
+		"report.sarif":     {report.SARIF, sample, nil},
+		"junit.xml":        {report.JUnit, sample, nil},
+		"github.txt":       {report.GitHub, sample, nil},
+		"report.html":      {report.HTML, sample, nil},
+		"clean.txt":        {report.Text, clean, nil},
+		"clean.json":       {report.JSON, clean, nil},
+		"clean.sarif":      {report.SARIF, clean, nil},
+		"clean.xml":        {report.JUnit, clean, nil},
+		"clean-github.txt": {report.GitHub, clean, nil},
+		"clean.html":       {report.HTML, clean, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			o := options()
@@ -155,7 +161,7 @@ func TestGolden(t *testing.T) {
 				t.Fatal(err)
 			}
 			if !bytes.Equal(got, want) {
-				t.Errorf("the output is not %s (go test ./internal/report -update writes it anew):\n%s", path, firstDifference(got, want))
+				t.Errorf("output differs from %s; go test ./internal/report -update updates it (-want +got):\n%s", path, cmp.Diff(string(want), string(got)))
 			}
 		})
 	}
@@ -176,21 +182,7 @@ func write(t testing.TB, f report.Format, r *report.Report, o report.Options) []
 	return b.Bytes()
 }
 
-func firstDifference(got, want []byte) string {
-	g, w := strings.Split(string(got), "\n"), strings.Split(string(want), "\n")
-	for i := range g {
-		if i >= len(w) || g[i] != w[i] {
-			other := "(the end)"
-			if i < len(w) {
-				other = w[i]
-			}
-			return fmt.Sprintf("line %d:\nhave %s\nwant %s", i+1, g[i], other)
-		}
-	}
-	return "it ends too early"
-}
-
-func TestJSONIsWhatItsSchemaSays(t *testing.T) {
+func TestWriteJSON_Schema(t *testing.T) {
 	s, err := jsonschema.Compile(filepath.Join("..", "..", "docs", "schemas", "report.schema.json"))
 	if err != nil {
 		t.Fatal(err)
@@ -215,7 +207,7 @@ func TestJSONIsWhatItsSchemaSays(t *testing.T) {
 	}
 }
 
-func TestSARIFIsWhatTheOfficialSchemaSays(t *testing.T) {
+func TestWriteSARIF_Schema(t *testing.T) {
 	s, err := jsonschema.Compile(filepath.Join("testdata", "sarif-schema-2.1.0.json"))
 	if err != nil {
 		t.Fatal(err)
@@ -236,7 +228,7 @@ func validate(t *testing.T, name string, s *jsonschema.Schema, data []byte) {
 	}
 }
 
-func TestJUnitIsXML(t *testing.T) {
+func TestWriteJUnit_XML(t *testing.T) {
 	d := xml.NewDecoder(bytes.NewReader(write(t, report.JUnit, sample(), options())))
 	for {
 		if _, err := d.Token(); err != nil {
@@ -248,15 +240,15 @@ func TestJUnitIsXML(t *testing.T) {
 	}
 }
 
-func TestTextShowsNoControlCharacters(t *testing.T) {
+func TestWriteText_ControlCharacters(t *testing.T) {
 	for _, r := range string(write(t, report.Text, sample(), options())) {
 		if r < ' ' && r != '\n' || r == '\u202e' {
-			t.Fatalf("the text holds the control character %U", r)
+			t.Fatalf("the text contains the control character %U", r)
 		}
 	}
 }
 
-func TestGitHubCommandsStayCommands(t *testing.T) {
+func TestWriteGitHub_Commands(t *testing.T) {
 	r := sample()
 	for i := range 40 {
 		r.Findings = append(r.Findings, report.Finding{
@@ -269,7 +261,7 @@ func TestGitHubCommandsStayCommands(t *testing.T) {
 	for l := range strings.Lines(string(write(t, report.GitHub, r, options()))) {
 		m := line.FindStringSubmatch(strings.TrimSuffix(l, "\n"))
 		if m == nil {
-			t.Errorf("%.80q is no command", l)
+			t.Errorf("%.80q is not a command", l)
 			continue
 		}
 		counts[m[1]]++
@@ -282,27 +274,27 @@ func TestGitHubCommandsStayCommands(t *testing.T) {
 	}
 }
 
-func TestHTMLAsksForNothing(t *testing.T) {
+func TestWriteHTML_SelfContained(t *testing.T) {
 	page := string(write(t, report.HTML, sample(), report.Options{}))
 	if strings.ContainsAny(page, "\x1b\u202e") {
-		t.Error("the page holds control characters of a name")
+		t.Error("the page contains control characters of a name")
 	}
 	for _, bad := range []string{"http:", "https:", "src=", "@import", "url(", "<link", "alert(1)</script>", "{{", "ZgotmplZ"} {
 		if i := strings.Index(strings.ReplaceAll(strings.ReplaceAll(page, "url(#head", ""), "https://example.com/base", ""), bad); i >= 0 {
-			t.Errorf("the page holds %q: %.100s", bad, page[i:])
+			t.Errorf("the page contains %q: %.100s", bad, page[i:])
 		}
 	}
 }
 
-func TestUnknownFormatIsRefused(t *testing.T) {
+func TestWrite_UnknownFormat(t *testing.T) {
 	err := report.Write(&bytes.Buffer{}, "yaml", sample(), report.Options{})
-	const want = `no output format is called "yaml": use one of text, json, sarif, junit, github, html`
+	const want = `unknown output format "yaml"; must be one of text, json, sarif, junit, github, html`
 	if err == nil || err.Error() != want {
 		t.Errorf("error %v, want %s", err, want)
 	}
 }
 
-// failing takes some bytes and then no more.
+// failing is a writer that fails after some bytes.
 type failing struct{ left int }
 
 var errFull = errors.New("no space left")
@@ -314,15 +306,15 @@ func (f *failing) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-func TestAWriteThatFailsIsSaid(t *testing.T) {
+func TestWrite_WriterFails(t *testing.T) {
 	for _, f := range report.Formats() {
 		if err := report.Write(&failing{left: 10}, f, sample(), options()); !errors.Is(err, errFull) {
-			t.Errorf("%s: error %v, want one that says %q", f, err, errFull)
+			t.Errorf("%s: error %v, want %q", f, err, errFull)
 		}
 	}
 }
 
-func TestColorIsForTerminalsThatWantIt(t *testing.T) {
+func TestColorWanted(t *testing.T) {
 	f, err := os.Open(os.DevNull)
 	if err != nil {
 		t.Fatal(err)
@@ -333,11 +325,11 @@ func TestColorIsForTerminalsThatWantIt(t *testing.T) {
 		}
 	}()
 	if report.ColorWanted(f, func(string) string { return "" }) {
-		t.Error("colour is wanted for a file")
+		t.Error("color is wanted for a file")
 	}
 }
 
-func TestFingerprintsStayWhenLinesMove(t *testing.T) {
+func TestIdentity_Fingerprint(t *testing.T) {
 	a := report.Finding{Rule: "r", Object: report.Object{APIVersion: "a/v1", Kind: "K", Name: "n"}, Path: "spec", Line: 1, Message: "m"}
 	b := a
 	b.Line, b.Object.APIVersion = 99, "a/v2"

@@ -7,12 +7,10 @@ import (
 	"net/url"
 	"strings"
 
-	"github.com/flux-admission/flux-admission/api/v1alpha1"
 	"github.com/flux-admission/flux-admission/validators"
 )
 
-// The part of SARIF 2.1.0 that is written (https://docs.oasis-open.org/sarif/sarif/v2.1.0/sarif-v2.1.0.html). Libraries for it write
-// every optional property with its zero value, and 0 is a meaning of its own there: a region at byte 0, the artifact with index 0.
+// The subset of SARIF 2.1.0 that WriteSARIF writes (https://docs.oasis-open.org/sarif/sarif/v2.1.0/sarif-v2.1.0.html).
 type (
 	sarifLog struct {
 		Schema  string     `json:"$schema"`
@@ -49,7 +47,7 @@ type (
 	}
 	sarifRuleDetails struct {
 		Tags []string `json:"tags"`
-		// Severity is what GitHub's code scanning sorts by.
+		// Severity is the sort key of GitHub's code scanning.
 		Severity string `json:"problem.severity"`
 	}
 	sarifText struct {
@@ -111,8 +109,7 @@ type (
 
 const sarifSchema = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 
-// WriteSARIF writes the report as a SARIF 2.1.0 log with one run. Files are relative to the root of the repository: Options.PathPrefix is
-// put before them.
+// WriteSARIF writes the report as a SARIF 2.1.0 log with one run. Files are relative to the root of the repository, by Options.PathPrefix.
 func WriteSARIF(w io.Writer, r *Report, o Options) error {
 	run := sarifRun{
 		Tool:        sarifTool{Driver: sarifDriver{Name: r.Tool.Name, Version: r.Tool.Version, InformationURI: o.DocsURL, Rules: []sarifRule{}}},
@@ -156,7 +153,7 @@ func sarifRuleOf(m *validators.Meta, o Options) sarifRule {
 			Text:     m.Doc.Why + "\n\nFix: " + m.Doc.Fix,
 			Markdown: "# " + m.Doc.Title + "\n\n" + m.Doc.Why + "\n\n**Fix:** " + m.Doc.Fix + "\n",
 		},
-		DefaultConfiguration: sarifRuleConfig{Level: sarifLevel(m.DefaultAction())},
+		DefaultConfiguration: sarifRuleConfig{Level: level(m.DefaultAction())},
 		Properties:           sarifRuleDetails{Tags: []string{"flux", "kubernetes"}, Severity: problemSeverity(m.Severity)},
 	}
 	if o.DocsURL != "" {
@@ -177,25 +174,13 @@ func problemSeverity(s validators.Severity) string {
 	return "recommendation"
 }
 
-func sarifLevel(a v1alpha1.Action) string {
-	switch a {
-	case v1alpha1.ActionDeny:
-		return "error"
-	case v1alpha1.ActionWarn:
-		return "warning"
-	case v1alpha1.ActionAudit, v1alpha1.ActionOff:
-		return "note"
-	}
-	return "note"
-}
-
 func sarifResultOf(f *Finding, o Options) sarifResult {
 	text := f.Message
 	if f.Fix != "" {
 		text += ". " + f.Fix
 	}
 	res := sarifResult{
-		RuleID: f.ID, Level: sarifLevel(f.Action), Message: sarifText{Text: text},
+		RuleID: f.ID, Level: level(f.Action), Message: sarifText{Text: text},
 		Locations:           []sarifLocation{},
 		PartialFingerprints: map[string]string{"fluxAdmissionIdentity/v1": f.Fingerprint},
 		Properties:          sarifDetails{Action: string(f.Action), Object: f.Object, Path: f.Path, Fix: f.Fix},
@@ -206,16 +191,16 @@ func sarifResultOf(f *Finding, o Options) sarifResult {
 	}
 	res.Locations = append(res.Locations, loc)
 	for i, p := range f.Related {
-		also := sarifLocation{ID: i + 1, PhysicalLocation: sarifPhysicalOf(p, o)}
+		related := sarifLocation{ID: i + 1, PhysicalLocation: sarifPhysicalOf(p, o)}
 		if p.Note != "" {
-			also.Message = &sarifText{Text: p.Note}
+			related.Message = &sarifText{Text: p.Note}
 		}
-		res.RelatedLocations = append(res.RelatedLocations, also)
+		res.RelatedLocations = append(res.RelatedLocations, related)
 	}
 	if s := f.Suppressed; s != nil {
 		reason := "in the baseline"
-		if s.By == ByException {
-			reason = "excepted by the policy"
+		if s.By == ByExemption {
+			reason = "exempted by the policy"
 		}
 		if s.Reason != "" {
 			reason = fmt.Sprintf("%s: %s", reason, s.Reason)
@@ -226,7 +211,7 @@ func sarifResultOf(f *Finding, o Options) sarifResult {
 }
 
 func sarifPhysicalOf(p Position, o Options) *sarifPhysical {
-	// A file's name may hold anything; a URI may not, and "a:b" must not be taken for a scheme.
+	// A file name may contain characters that a URI may not, and the prefix of "a:b" must not become a scheme.
 	uri := (&url.URL{Path: o.PathPrefix + p.File}).EscapedPath()
 	if first, _, _ := strings.Cut(uri, "/"); strings.Contains(first, ":") {
 		uri = "./" + uri

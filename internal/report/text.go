@@ -15,22 +15,22 @@ import (
 	"github.com/flux-admission/flux-admission/api/v1alpha1"
 )
 
-// ColorWanted tells whether text to the file should be coloured: it is a terminal, and the environment does not say otherwise
-// (NO_COLOR, https://no-color.org, or TERM=dumb).
+// ColorWanted reports whether text written to the file should be colored: the file is a terminal, and the environment sets neither NO_COLOR
+// (https://no-color.org) nor TERM=dumb.
 func ColorWanted(f *os.File, getenv func(string) string) bool {
 	return getenv("NO_COLOR") == "" && getenv("TERM") != "dumb" && term.IsTerminal(int(f.Fd()))
 }
 
-// maxPlaces is how many places of a folded finding are listed.
-const maxPlaces = 3
+// maxPositions is how many positions of a group of findings are listed.
+const maxPositions = 3
 
-// textWriter keeps the first error of many writes.
+// textWriter writes lines, with or without colors.
 type textWriter struct {
 	w     *bufio.Writer
 	color bool
 }
 
-// The colours, as the parameters of an ANSI SGR sequence.
+// The colors, as parameters of an ANSI SGR sequence.
 const (
 	bold   = "1"
 	dim    = "2"
@@ -48,19 +48,19 @@ func (t *textWriter) paint(sgr, text string) string {
 }
 
 func (t *textWriter) line(format string, args ...any) {
-	// A bufio.Writer remembers its first error; Flush returns it.
+	// A bufio.Writer keeps its first error; Flush returns it.
 	_, _ = fmt.Fprintf(t.w, format+"\n", args...)
 }
 
-// printable makes a text from a tree safe for a terminal: control characters, which could move the cursor or write over other lines, and
-// characters that reverse the order of the text are shown as escapes.
+// printable makes a text of the tree safe for a terminal. It escapes control characters, which could overwrite other lines, and characters
+// that reverse the order of the text.
 func printable(s string) string {
-	if !strings.ContainsFunc(s, hidden) {
+	if !strings.ContainsFunc(s, unsafeInTerminal) {
 		return s
 	}
 	var b strings.Builder
 	for _, r := range s {
-		if hidden(r) {
+		if unsafeInTerminal(r) {
 			fmt.Fprintf(&b, "\\u%04x", r)
 		} else {
 			b.WriteRune(r)
@@ -69,77 +69,44 @@ func printable(s string) string {
 	return b.String()
 }
 
-func hidden(r rune) bool {
+func unsafeInTerminal(r rune) bool {
 	return unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r) || r == '\u2028' || r == '\u2029'
 }
 
-// WriteText writes the report for a person.
+// WriteText writes the report as text for people.
 func WriteText(w io.Writer, r *Report, o Options) error {
 	t := &textWriter{w: bufio.NewWriter(w), color: o.Color}
-	t.findings(r, o)
+	t.findings(r)
 	t.errors(r.Errors)
 	t.skipped(r.Skipped)
 	t.line("%s", t.summary(r.Summary))
 	return t.w.Flush()
 }
 
-func (t *textWriter) findings(r *Report, o Options) {
-	type group struct {
-		title string
-		items []*folded
-	}
-	var groups []*group
-	byTitle := map[string]*group{}
-	for _, g := range fold(r.Findings, (*Finding).Counts, nil) {
-		title := g.first.File
-		if o.ByKustomization {
-			title = g.first.Kustomization
+func (t *textWriter) findings(r *Report) {
+	var files []string
+	byFile := map[string][]*findingGroup{}
+	for _, g := range groupFindings(r.Findings, (*Finding).Counts, nil) {
+		file := g.first.File
+		if byFile[file] == nil {
+			files = append(files, file)
 		}
-		if byTitle[title] == nil {
-			byTitle[title] = &group{title: title}
-			groups = append(groups, byTitle[title])
-		}
-		byTitle[title].items = append(byTitle[title].items, g)
+		byFile[file] = append(byFile[file], g)
 	}
-	if o.ByKustomization {
-		// What no Kustomization applies comes last.
-		slices.SortStableFunc(groups, func(a, b *group) int {
-			return cmp.Or(boolInt(a.title == "")-boolInt(b.title == ""), cmp.Compare(a.title, b.title))
-		})
-	}
-	for _, g := range groups {
-		title := g.title
-		switch {
-		case title == "" && o.ByKustomization:
-			title = "applied by no Kustomization"
-		case title == "":
-			title = "in no file"
-		case o.ByKustomization:
-			title = "Kustomization " + title
-		}
-		t.line("%s", t.paint(bold, printable(title)))
-		for _, item := range g.items {
-			t.finding(item, o)
+	for _, file := range files {
+		t.line("%s", t.paint(bold, printable(cmp.Or(file, "no file"))))
+		for _, g := range byFile[file] {
+			t.finding(g)
 		}
 		t.line("")
 	}
 }
 
-func boolInt(b bool) int {
-	if b {
-		return 1
-	}
-	return 0
-}
-
-func (t *textWriter) finding(g *folded, o Options) {
+func (t *textWriter) finding(g *findingGroup) {
 	f := g.first
 	at := ""
 	if f.Line > 0 {
 		at = fmt.Sprintf("%d:%d", f.Line, f.Column)
-	}
-	if o.ByKustomization {
-		at = f.Position().String()
 	}
 	head := strings.Join(slices.DeleteFunc([]string{
 		t.paint(dim, printable(at)), t.action(f.Action), t.paint(bold, printable(f.Object.String())), t.paint(dim, f.ID+" "+f.Rule),
@@ -157,26 +124,26 @@ func (t *textWriter) finding(g *folded, o Options) {
 		t.line("      %s %s", t.paint(green, "fix:"), printable(f.Fix))
 	}
 	if n := len(g.rest); n > 0 {
-		var places []string
-		here := f.Position().String()
+		var positions []string
+		first := f.Position().String()
 		for _, other := range g.rest {
-			place := printable(other.Object.String())
+			position := printable(other.Object.String())
 			if other.File != "" {
-				place = printable(other.Position().String())
+				position = printable(other.Position().String())
 			}
-			// Several clusters, or namespaces, may share a file.
-			if (f.File == "" || place != here) && !slices.Contains(places, place) {
-				places = append(places, place)
+			// Several clusters or namespaces may share a file.
+			if (f.File == "" || position != first) && !slices.Contains(positions, position) {
+				positions = append(positions, position)
 			}
 		}
-		list := ": " + strings.Join(places[:min(len(places), maxPlaces)], ", ")
-		if len(places) > maxPlaces {
+		list := ": " + strings.Join(positions[:min(len(positions), maxPositions)], ", ")
+		if len(positions) > maxPositions {
 			list += ", …"
 		}
-		if len(places) == 0 {
-			list = " in the same place"
+		if len(positions) == 0 {
+			list = " at the same position"
 		}
-		t.line("      %s", t.paint(cyan, fmt.Sprintf("and %s%s", count(n, "more like it", "more like it"), list)))
+		t.line("      %s", t.paint(cyan, "and "+count(n, "similar finding", "similar findings")+list))
 	}
 }
 
@@ -196,7 +163,7 @@ func (t *textWriter) errors(list []Error) {
 	if len(list) == 0 {
 		return
 	}
-	t.line("%s", t.paint(red, "Could not be done"))
+	t.line("%s", t.paint(red, "Errors"))
 	for _, e := range list {
 		where := e.Position().String()
 		if where == "" && e.Object != nil {
@@ -214,7 +181,7 @@ func (t *textWriter) errors(list []Error) {
 }
 
 func (t *textWriter) skipped(list []Skipped) {
-	groups := slices.DeleteFunc(foldSkipped(list), func(g *notEvaluated) bool { return !g.Unknown })
+	groups := slices.DeleteFunc(groupSkipped(list), func(g *skippedGroup) bool { return !g.Unknown })
 	if len(groups) == 0 {
 		return
 	}
@@ -255,11 +222,11 @@ func (t *textWriter) summary(s Summary) string {
 		}
 		parts = append(parts, text)
 	}
-	looked := count(s.Objects, "object", "objects")
+	evaluated := count(s.Objects, "object", "objects")
 	if s.Kustomizations > 0 {
-		looked += " of " + count(s.Kustomizations, "Kustomization", "Kustomizations")
+		evaluated += " of " + count(s.Kustomizations, "Kustomization", "Kustomizations")
 	}
-	parts = append(parts, "in "+looked)
+	parts = append(parts, "in "+evaluated)
 	sentences := []string{strings.Join(parts, " ")}
 	for _, c := range []struct {
 		n         int

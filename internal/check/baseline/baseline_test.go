@@ -41,9 +41,9 @@ findings:
 func TestAFileHoldsTheFindingsSortedAndKeepsReasons(t *testing.T) {
 	y := finding("unknown-field", "b", "spec.y", "", 3)
 	y.Message = "message of y"
-	excepted := finding("unknown-field", "c", "", "z", 1)
-	excepted.Suppressed = &report.Suppression{By: report.ByException}
-	findings := []report.Finding{y, finding("unknown-field", "a", "spec.x", "x", 9), excepted, finding("unknown-field", "a", "spec.x", "x", 12)}
+	exempted := finding("unknown-field", "c", "", "z", 1)
+	exempted.Suppressed = &report.Suppression{By: report.ByExemption}
+	findings := []report.Finding{y, finding("unknown-field", "a", "spec.x", "x", 9), exempted, finding("unknown-field", "a", "spec.x", "x", 12)}
 	old := &baseline.Baseline{Findings: []baseline.Entry{
 		{Rule: "unknown-field", Group: "apps", Kind: "Deployment", Namespace: "web", Name: "b", Path: "spec.y", Key: "message of y", Reason: "waits for the release"},
 	}}

@@ -1,5 +1,5 @@
-// Package layout places the nodes of a directed graph in layers, so that what is waited for stands left of what waits: the method of
-// Sugiyama, Tagawa and Toda. Cycles are allowed. The result depends on the input alone.
+// Package layout computes a layered layout of a directed graph, with dependencies left of their dependents, by the method of Sugiyama, Tagawa and
+// Toda. The graph may have cycles. The result is deterministic.
 package layout
 
 import (
@@ -8,38 +8,38 @@ import (
 	"slices"
 )
 
-// Size is what the picture is made of, in its own units.
+// Size contains the dimensions of the layout.
 type Size struct {
-	// Width and Height are a node's; GapX and GapY are between layers and between nodes of a layer.
+	// Width and Height are those of a node, GapX the gap between layers, GapY the gap between nodes of a layer.
 	Width, Height, GapX, GapY float64
-	// Columns is how many nodes without any edge stand side by side below the rest.
+	// Columns is the number of columns of the nodes without edges, which are below the others.
 	Columns int
 }
 
-// Point is a place in the picture, from its top left.
+// Point is a point of the layout, relative to the top left corner.
 type Point struct{ X, Y float64 }
 
-// Picture is a graph that is laid out.
-type Picture struct {
+// Result is the layout of a graph.
+type Result struct {
 	Width, Height float64
-	// Nodes are the top left corners, by node.
+	// Nodes are the top left corners of the nodes.
 	Nodes []Point
-	// Routes are the points that each edge passes, from the right side of the node that is waited for to the left side of the one that
-	// waits, by edge; nil for an edge from a node to itself.
+	// Routes are the points of each edge, from the right side of the dependency to the left side of the dependent; nil for an edge from a node
+	// to itself.
 	Routes [][]Point
-	// Back marks edges that close a cycle: they run against the direction of the others.
+	// Back marks the edges that close a cycle, which run to the left.
 	Back []bool
 }
 
-// Edge says that the node To is waited for by the node From, by their indexes.
+// Edge is a dependency of the node From on the node To, by their indexes.
 type Edge struct{ From, To int }
 
-// sweeps is how often the order within the layers is improved. The gain after a few is nil.
+// sweeps is the number of passes that improve the order within the layers. More passes do not improve it further.
 const sweeps = 8
 
-// Position lays out n nodes. An edge to a node that is not there is a mistake of the caller's and is left out.
-func Position(n int, edges []Edge, s Size) Picture {
-	p := Picture{Nodes: make([]Point, n), Routes: make([][]Point, len(edges)), Back: make([]bool, len(edges))}
+// Compute returns the layout of n nodes. It ignores edges of nodes that do not exist.
+func Compute(n int, edges []Edge, s Size) Result {
+	p := Result{Nodes: make([]Point, n), Routes: make([][]Point, len(edges)), Back: make([]bool, len(edges))}
 	g := newGraph(n, edges)
 	for i := range edges {
 		p.Back[i] = g.back[i]
@@ -47,7 +47,7 @@ func Position(n int, edges []Edge, s Size) Picture {
 	columns := max(1, s.Columns)
 	var single []int
 	var parts []*part
-	// Parts stand side by side where there is room, on shelves as wide as the widest of them or the row of nodes without edges.
+	// Parts are side by side on shelves as wide as the widest part or the row of nodes without edges.
 	room := float64(columns)*(s.Width+s.GapY) - s.GapY
 	for _, members := range g.components() {
 		if len(members) == 1 {
@@ -78,7 +78,7 @@ func Position(n int, edges []Edge, s Size) Picture {
 	return p
 }
 
-// graph has its edges turned so that they run from what is waited for to what waits, without cycles.
+// graph has its edges reversed, so that they run from dependencies to dependents, without cycles.
 type graph struct {
 	n     int
 	edges []Edge // as given
@@ -86,7 +86,7 @@ type graph struct {
 	next  [][]arc
 }
 
-// arc leads to a node, for an edge.
+// arc is the reversed form of an edge.
 type arc struct{ to, edge int }
 
 func newGraph(n int, edges []Edge) *graph {
@@ -100,17 +100,17 @@ func newGraph(n int, edges []Edge) *graph {
 	return g
 }
 
-// breakCycles marks the edges that lead back into the path of a depth-first search. It does not recurse: a chain may be long.
+// breakCycles marks the edges that lead back into the path of a depth-first search. It is not recursive, since a chain may be long.
 func (g *graph) breakCycles() {
 	const (
-		unseen = iota
+		unvisited = iota
 		open
 		done
 	)
 	state := make([]int, g.n)
 	type frame struct{ node, arc int }
 	for start := range g.n {
-		if state[start] != unseen {
+		if state[start] != unvisited {
 			continue
 		}
 		state[start] = open
@@ -127,7 +127,7 @@ func (g *graph) breakCycles() {
 			switch state[a.to] {
 			case open:
 				g.back[a.edge] = true
-			case unseen:
+			case unvisited:
 				state[a.to] = open
 				stack = append(stack, frame{node: a.to})
 			}
@@ -135,7 +135,7 @@ func (g *graph) breakCycles() {
 	}
 }
 
-// components returns the connected parts, the largest first, each sorted.
+// components returns the connected components, the largest first, each sorted.
 func (g *graph) components() [][]int {
 	parent := make([]int, g.n)
 	for i := range parent {
@@ -165,13 +165,13 @@ func (g *graph) components() [][]int {
 	return out
 }
 
-// part is one component with its layers. Where an edge passes a layer, a point takes a place in it, so that edges do not run through nodes.
+// part is one component with its layers. An edge that passes a layer has a point in it, so that edges do not run through nodes.
 type part struct {
 	nodes  []int         // members of the graph, by their index here
 	layer  []int         // by index here, points included
 	y      []float64     // by index here, points included: the middle
-	left   [][]int       // neighbours in the layer before
-	right  [][]int       // neighbours in the layer after
+	left   [][]int       // neighbors in the layer before
+	right  [][]int       // neighbors in the layer after
 	layers [][]int       // order within each layer
 	routes map[int][]int // by edge: the points it passes, from left to right, ends included
 	back   map[int]bool
@@ -227,8 +227,8 @@ func (g *graph) part(members []int) *part {
 	return p
 }
 
-// longestPaths returns the layer of each node of a graph without cycles: the length of the longest way to it. A node that nothing leads to
-// is then moved next to the first that it leads to.
+// longestPaths returns the layer of each node of a graph without cycles: the length of the longest path to it. A node without incoming edges is
+// then moved next to its nearest successor.
 func longestPaths(next [][]int) []int {
 	degree := make([]int, len(next))
 	for _, list := range next {
@@ -268,7 +268,7 @@ func longestPaths(next [][]int) []int {
 	return layer
 }
 
-// arrange gives every node its place within the part.
+// arrange computes the position of every node within the part.
 func (p *part) arrange(s Size) {
 	p.order()
 	p.align(s)
@@ -286,8 +286,8 @@ func (p *part) arrange(s Size) {
 	p.width, p.height = float64(len(p.layers))*(s.Width+s.GapX)-s.GapX, highest-lowest
 }
 
-// write puts the part into the picture, with its top left at a place.
-func (p *part) write(s Size, at Point, out *Picture) {
+// write adds the part to the result, with its top left corner at a point.
+func (p *part) write(s Size, at Point, out *Result) {
 	x := func(v int) float64 { return at.X + float64(p.layer[v])*(s.Width+s.GapX) }
 	for i, v := range p.nodes {
 		out.Nodes[v] = Point{x(i), at.Y + p.y[i] - s.Height/2}
@@ -310,7 +310,7 @@ func (p *part) write(s Size, at Point, out *Picture) {
 	}
 }
 
-// order sorts each layer by the middle of its neighbours, to and fro, and keeps the order with the fewest crossings.
+// order sorts each layer by the mean position of its neighbors, in both directions, and keeps the order with the fewest crossings.
 func (p *part) order() {
 	best, fewest := copyLayers(p.layers), p.crossings()
 	for sweep := 0; sweep < sweeps && fewest > 0; sweep++ {
@@ -338,7 +338,7 @@ func copyLayers(layers [][]int) [][]int {
 	return out
 }
 
-func (p *part) sortLayer(i, other int, neighbours [][]int) {
+func (p *part) sortLayer(i, other int, neighbors [][]int) {
 	at := map[int]int{}
 	for pos, v := range p.layers[other] {
 		at[v] = pos
@@ -346,7 +346,7 @@ func (p *part) sortLayer(i, other int, neighbours [][]int) {
 	middle := map[int]float64{}
 	for pos, v := range p.layers[i] {
 		middle[v] = float64(pos)
-		if list := neighbours[v]; len(list) > 0 {
+		if list := neighbors[v]; len(list) > 0 {
 			sum := 0
 			for _, n := range list {
 				sum += at[n]
@@ -357,7 +357,7 @@ func (p *part) sortLayer(i, other int, neighbours [][]int) {
 	slices.SortStableFunc(p.layers[i], func(a, b int) int { return cmp.Compare(middle[a], middle[b]) })
 }
 
-// crossings counts how often edges between neighbouring layers cross.
+// crossings counts the crossings of edges between adjacent layers.
 func (p *part) crossings() int {
 	total := 0
 	for i := 1; i < len(p.layers); i++ {
@@ -390,7 +390,7 @@ func (p *part) crossings() int {
 	return total
 }
 
-// align gives every node and point its height: near the middle of its neighbours, in the order of its layer, without overlap.
+// align computes the vertical position of every node and point: near the mean of its neighbors, in the order of its layer, without overlap.
 func (p *part) align(s Size) {
 	p.y = make([]float64, len(p.layer))
 	room := func(a, b int) float64 {
@@ -410,22 +410,22 @@ func (p *part) align(s Size) {
 	}
 	for sweep := range sweeps {
 		for k := range p.layers {
-			i, neighbours := k, p.left
+			i, neighbors := k, p.left
 			if sweep%2 == 1 {
-				i, neighbours = len(p.layers)-1-k, p.right
+				i, neighbors = len(p.layers)-1-k, p.right
 			}
-			p.settle(p.layers[i], neighbours, room)
+			p.spread(p.layers[i], neighbors, room)
 		}
 	}
 }
 
-// settle moves the nodes of a layer to the middle of their neighbours, and then apart where they overlap: from above and from below, and
-// the mean of the two.
-func (p *part) settle(layer []int, neighbours [][]int, room func(a, b int) float64) {
+// spread moves the nodes of a layer to the mean of their neighbors, and then apart if they overlap: from above and from below, with the mean of
+// both results.
+func (p *part) spread(layer []int, neighbors [][]int, room func(a, b int) float64) {
 	want := make([]float64, len(layer))
 	for i, v := range layer {
 		want[i] = p.y[v]
-		if list := neighbours[v]; len(list) > 0 {
+		if list := neighbors[v]; len(list) > 0 {
 			sum := 0.0
 			for _, n := range list {
 				sum += p.y[n]

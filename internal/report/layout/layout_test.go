@@ -3,38 +3,39 @@ package layout_test
 import (
 	"fmt"
 	"math/rand/v2"
-	"reflect"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/flux-admission/flux-admission/internal/report/layout"
 )
 
 var size = layout.Size{Width: 100, Height: 20, GapX: 50, GapY: 10, Columns: 3}
 
-func TestPlace(t *testing.T) {
+func TestCompute(t *testing.T) {
 	for name, tc := range map[string]struct {
 		n     int
 		edges []layout.Edge
 		want  []layout.Point
 	}{
-		"what is waited for stands left of what waits":      {2, []layout.Edge{{From: 1, To: 0}}, []layout.Point{{X: 0, Y: 0}, {X: 150, Y: 0}}},
-		"a chain makes a row":                               {3, []layout.Edge{{From: 0, To: 1}, {From: 1, To: 2}}, []layout.Point{{X: 300}, {X: 150}, {X: 0}}},
-		"one that is waited for twice stands between":       {3, []layout.Edge{{From: 1, To: 0}, {From: 2, To: 0}}, []layout.Point{{X: 0, Y: 15}, {X: 150, Y: 0}, {X: 150, Y: 30}}},
-		"a cycle is drawn all the same":                     {2, []layout.Edge{{From: 0, To: 1}, {From: 1, To: 0}}, []layout.Point{{X: 0, Y: 0}, {X: 150, Y: 0}}},
-		"nodes without edges stand in rows":                 {4, nil, []layout.Point{{X: 0}, {X: 110}, {X: 220}, {X: 0, Y: 30}}},
-		"an edge to itself and one to nothing are left out": {1, []layout.Edge{{From: 0, To: 0}, {From: 0, To: 9}}, []layout.Point{{}}},
-		"nothing takes no room":                             {0, nil, []layout.Point{}},
+		"a dependency is left of its dependent":      {2, []layout.Edge{{From: 1, To: 0}}, []layout.Point{{X: 0, Y: 0}, {X: 150, Y: 0}}},
+		"a chain is a row":                           {3, []layout.Edge{{From: 0, To: 1}, {From: 1, To: 2}}, []layout.Point{{X: 300}, {X: 150}, {X: 0}}},
+		"a dependency of two is between them":        {3, []layout.Edge{{From: 1, To: 0}, {From: 2, To: 0}}, []layout.Point{{X: 0, Y: 15}, {X: 150, Y: 0}, {X: 150, Y: 30}}},
+		"a cycle has a layout":                       {2, []layout.Edge{{From: 0, To: 1}, {From: 1, To: 0}}, []layout.Point{{X: 0, Y: 0}, {X: 150, Y: 0}}},
+		"nodes without edges are in rows":            {4, nil, []layout.Point{{X: 0}, {X: 110}, {X: 220}, {X: 0, Y: 30}}},
+		"edges to itself and to no node are ignored": {1, []layout.Edge{{From: 0, To: 0}, {From: 0, To: 9}}, []layout.Point{{}}},
+		"no nodes": {0, nil, []layout.Point{}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if got := layout.Position(tc.n, tc.edges, size).Nodes; !reflect.DeepEqual(got, tc.want) {
-				t.Errorf("nodes at %v, want %v", got, tc.want)
+			if diff := cmp.Diff(tc.want, layout.Compute(tc.n, tc.edges, size).Nodes); diff != "" {
+				t.Errorf("nodes (-want +got):\n%s", diff)
 			}
 		})
 	}
 }
 
-func TestAnEdgeOverTwoLayersPassesBesideTheNodeBetween(t *testing.T) {
-	p := layout.Position(3, []layout.Edge{{From: 1, To: 0}, {From: 2, To: 1}, {From: 2, To: 0}}, size)
+func TestCompute_RouteAvoidsNodes(t *testing.T) {
+	p := layout.Compute(3, []layout.Edge{{From: 1, To: 0}, {From: 2, To: 1}, {From: 2, To: 0}}, size)
 	long := p.Routes[2]
 	if len(long) != 4 {
 		t.Fatalf("route %v, want 4 points", long)
@@ -44,9 +45,9 @@ func TestAnEdgeOverTwoLayersPassesBesideTheNodeBetween(t *testing.T) {
 	}
 }
 
-// Whatever the graph: nodes do not overlap, everything is within the picture, edges that close no cycle run to the right, and the same graph
-// gives the same picture.
-func FuzzPlace(f *testing.F) {
+// For any graph, nodes do not overlap, everything is within the bounds, edges run to the right unless they close a cycle, and the layout is
+// deterministic.
+func FuzzCompute(f *testing.F) {
 	f.Add(uint64(1), 30, 40)
 	f.Add(uint64(2), 5, 20)
 	f.Add(uint64(3), 60, 10)
@@ -59,9 +60,9 @@ func FuzzPlace(f *testing.F) {
 		for range m {
 			edges = append(edges, layout.Edge{From: r.IntN(n + 1), To: r.IntN(n + 1)})
 		}
-		p := layout.Position(n, edges, size)
-		if !reflect.DeepEqual(p, layout.Position(n, edges, size)) {
-			t.Fatal("two pictures of one graph differ")
+		p := layout.Compute(n, edges, size)
+		if diff := cmp.Diff(p, layout.Compute(n, edges, size)); diff != "" {
+			t.Fatalf("two layouts of one graph differ:\n%s", diff)
 		}
 		for i, a := range p.Nodes {
 			if a.X < -0.01 || a.Y < -0.01 || a.X+size.Width > p.Width+0.01 || a.Y+size.Height > p.Height+0.01 {
@@ -84,7 +85,7 @@ func FuzzPlace(f *testing.F) {
 	})
 }
 
-func BenchmarkPlace(b *testing.B) {
+func BenchmarkCompute(b *testing.B) {
 	for _, n := range []int{100, 1000} {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
 			var edges []layout.Edge
@@ -94,7 +95,7 @@ func BenchmarkPlace(b *testing.B) {
 				}
 			}
 			for b.Loop() {
-				layout.Position(n, edges, size)
+				layout.Compute(n, edges, size)
 			}
 		})
 	}

@@ -36,7 +36,7 @@
       svg.setAttribute("width", Math.round(box.width * scale));
       svg.setAttribute("height", Math.round(box.height * scale));
     };
-    // Fit the width, but never so small that names cannot be read, unless asked for.
+    // Fit the width, but keep names readable unless the reader asks for less.
     var fit = function (least) { set(Math.min(1, Math.max(least, (canvas.clientWidth - 2) / box.width))); };
     document.querySelector(".zoom").hidden = false;
     byId("zoom-in").addEventListener("click", function () { set(scale * 1.25); });
