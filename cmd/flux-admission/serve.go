@@ -177,7 +177,7 @@ func serve(ctx context.Context, o serveOptions) error {
 	chartCounts := newChartMetrics(registry)
 	resolver, err := chartsource.New(chartsource.Options{
 		Dirs: o.charts, Wait: o.chartWait, CacheBytes: chartCache.Value(), CacheDir: o.chartCacheDir,
-		NoCrossNamespace: o.noCrossNamespaceRefs, SchemaHosts: o.schemaHosts, AllowLocal: o.chartsAllowLocal, Observer: chartCounts, Log: log.WithName("charts"),
+		NoCrossNamespace: o.noCrossNamespaceRefs, SchemaHosts: o.schemaHosts, AllowLoopback: o.chartsAllowLocal, Observer: chartCounts, Log: log.WithName("charts"),
 	})
 	if err != nil {
 		return fmt.Errorf("--charts, --chart-cache-dir: %w", err)

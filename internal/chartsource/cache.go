@@ -3,27 +3,31 @@ package chartsource
 import (
 	"container/list"
 	"sync"
+
+	"github.com/flux-admission/flux-admission/internal/helmchart"
 )
 
-// cache holds charts by digest, the least recently used first to go, bounded by the memory they take. It is safe for concurrent use.
+// cachedChart is a chart with its key in the cache.
+type cachedChart struct {
+	key   string
+	chart *helmchart.Chart
+}
+
+// cache is an LRU cache of charts, bounded by the memory that they take. It is safe for concurrent use.
 type cache struct {
 	mu    sync.Mutex
 	limit int64
 	bytes int64
-	order *list.List // of *cached, most recently used first
+	order *list.List // of *cachedChart, most recently used first
 	items map[string]*list.Element
-}
-
-type cached struct {
-	key   string
-	chart *Chart
 }
 
 func newCache(limit int64) *cache {
 	return &cache{limit: limit, order: list.New(), items: map[string]*list.Element{}}
 }
 
-func (c *cache) get(key string) *Chart {
+// get returns a chart; nil when it is not cached.
+func (c *cache) get(key string) *helmchart.Chart {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	e, ok := c.items[key]
@@ -31,29 +35,32 @@ func (c *cache) get(key string) *Chart {
 		return nil
 	}
 	c.order.MoveToFront(e)
-	return e.Value.(*cached).chart
+	return e.Value.(*cachedChart).chart
 }
 
-// put adds a chart. One that is larger than the whole cache is kept alone: its release is reviewed like any other.
-func (c *cache) put(key string, chart *Chart) {
+// put adds a chart, and evicts others if necessary. A chart larger than the limit is cached alone, so that reviews that need
+// it do not fetch it every time.
+func (c *cache) put(key string, chart *helmchart.Chart) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if e, ok := c.items[key]; ok {
-		c.bytes -= e.Value.(*cached).chart.Bytes()
-		c.order.Remove(e)
+		c.remove(e)
 	}
-	c.items[key] = c.order.PushFront(&cached{key, chart})
-	c.bytes += chart.Bytes()
+	c.items[key] = c.order.PushFront(&cachedChart{key, chart})
+	c.bytes += chart.Memory()
 	for c.bytes > c.limit && c.order.Len() > 1 {
-		last := c.order.Back()
-		old := last.Value.(*cached)
-		c.order.Remove(last)
-		delete(c.items, old.key)
-		c.bytes -= old.chart.Bytes()
+		c.remove(c.order.Back())
 	}
 }
 
-// size returns the number of charts and the memory they take.
+// remove removes an element. The mutex is held.
+func (c *cache) remove(e *list.Element) {
+	old := c.order.Remove(e).(*cachedChart)
+	delete(c.items, old.key)
+	c.bytes -= old.chart.Memory()
+}
+
+// size returns the number of charts and the memory that they take.
 func (c *cache) size() (charts int, bytes int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

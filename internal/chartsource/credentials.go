@@ -19,7 +19,7 @@ import (
 	"github.com/flux-admission/flux-admission/validators"
 )
 
-// credentials reads what a source authenticates with from its Secrets. The fingerprint changes with them and gives nothing of them away.
+// credentials reads the credentials of a source from its Secrets. The fingerprint changes with them, and does not reveal them.
 func credentials(ctx context.Context, objects validators.Lookup, obj *unstructured.Unstructured, sourceURL string) (c fetch.Credentials, fingerprint string, err error) {
 	var cert, key, authority []byte
 	if name, ok, _ := unstructured.NestedString(obj.Object, "spec", "secretRef", "name"); ok {
@@ -33,7 +33,7 @@ func credentials(ctx context.Context, objects validators.Lookup, obj *unstructur
 				return c, "", fmt.Errorf("its Secret %s/%s: %w", obj.GetNamespace(), name, err)
 			}
 		}
-		// TLS here is deprecated, and still read by source-controller.
+		// TLS in this Secret is deprecated, but source-controller still reads it.
 		cert, key, authority = data["certFile"], data["keyFile"], data["caFile"]
 		if cert == nil && authority == nil {
 			cert, key, authority = data["tls.crt"], data["tls.key"], data["ca.crt"]
@@ -56,15 +56,16 @@ func credentials(ctx context.Context, objects validators.Lookup, obj *unstructur
 			return c, "", err
 		}
 	}
-	c.Everywhere, _, _ = unstructured.NestedBool(obj.Object, "spec", "passCredentials")
+	c.PassCredentials, _, _ = unstructured.NestedBool(obj.Object, "spec", "passCredentials")
 	h := sha256.New()
-	for _, part := range [][]byte{[]byte(c.Username), []byte(c.Password), cert, key, authority, fmt.Append(nil, c.Proxy), fmt.Append(nil, c.Everywhere)} {
-		sum := sha256.Sum256(part)
+	for _, secret := range [][]byte{[]byte(c.Username), []byte(c.Password), cert, key, authority, fmt.Append(nil, c.Proxy), fmt.Append(nil, c.PassCredentials)} {
+		sum := sha256.Sum256(secret)
 		h.Write(sum[:])
 	}
 	return c, hex.EncodeToString(h.Sum(nil)), nil
 }
 
+// proxy returns the URL of the proxy in a Secret.
 func proxy(ctx context.Context, objects validators.Lookup, namespace, name string) (*url.URL, error) {
 	data, err := secret(ctx, objects, namespace, name)
 	if err != nil {
@@ -72,7 +73,7 @@ func proxy(ctx context.Context, objects validators.Lookup, namespace, name strin
 	}
 	u, err := url.Parse(string(data["address"]))
 	if err != nil || u.Host == "" {
-		return nil, fmt.Errorf("its Secret %s/%s has no address of a proxy", namespace, name)
+		return nil, fmt.Errorf("its Secret %s/%s has no proxy address", namespace, name)
 	}
 	if len(data["username"]) > 0 {
 		u.User = url.UserPassword(string(data["username"]), string(data["password"]))
@@ -80,7 +81,7 @@ func proxy(ctx context.Context, objects validators.Lookup, namespace, name strin
 	return u, nil
 }
 
-// dockerConfig returns the login for a registry from a Docker configuration, empty when there is none for it.
+// dockerConfig returns the login for a registry from a Docker configuration; empty when it has none.
 func dockerConfig(config []byte, registryURL string) (username, password string, err error) {
 	var file struct {
 		Auths map[string]struct {
@@ -110,7 +111,7 @@ func dockerConfig(config []byte, registryURL string) (username, password string,
 		}
 		login, err := base64.StdEncoding.DecodeString(a.Auth)
 		if err != nil {
-			return "", "", errors.New("its key .dockerconfigjson holds a login that is not base64")
+			return "", "", errors.New("its key .dockerconfigjson has a login that is not base64")
 		}
 		username, password, _ = strings.Cut(string(login), ":")
 		return username, password, nil
@@ -130,7 +131,7 @@ func secret(ctx context.Context, objects validators.Lookup, namespace, name stri
 	out := map[string][]byte{}
 	data, _, err := unstructured.NestedStringMap(o.Object, "data")
 	if err != nil {
-		return nil, fmt.Errorf("its Secret %s/%s has no data of the usual form", namespace, name)
+		return nil, fmt.Errorf("its Secret %s/%s has data that is not a map of strings", namespace, name)
 	}
 	for k, v := range data {
 		if out[k], err = base64.StdEncoding.DecodeString(v); err != nil {
@@ -139,7 +140,7 @@ func secret(ctx context.Context, objects validators.Lookup, namespace, name stri
 	}
 	plain, _, err := unstructured.NestedStringMap(o.Object, "stringData")
 	if err != nil {
-		return nil, fmt.Errorf("its Secret %s/%s has no stringData of the usual form", namespace, name)
+		return nil, fmt.Errorf("its Secret %s/%s has stringData that is not a map of strings", namespace, name)
 	}
 	for k, v := range plain {
 		out[k] = []byte(v)

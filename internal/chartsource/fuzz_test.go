@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// Whatever is in a Docker configuration, it gives a login or none, and an error quotes nothing of it.
+// FuzzDockerConfig checks that an error comes without a login and quotes no password.
 func FuzzDockerConfig(f *testing.F) {
 	login := base64.StdEncoding.EncodeToString([]byte("me:hunter2"))
 	for _, config := range []string{
@@ -19,10 +19,10 @@ func FuzzDockerConfig(f *testing.F) {
 	f.Fuzz(func(t *testing.T, config []byte, registry string) {
 		username, password, err := dockerConfig(config, registry)
 		if err != nil && (username != "" || password != "") {
-			t.Error("a login beside an error")
+			t.Error("a login with an error")
 		}
 		if err != nil && strings.Contains(err.Error(), "hunter2") {
-			t.Errorf("the message quotes a password: %v", err)
+			t.Errorf("the error quotes a password: %v", err)
 		}
 	})
 }

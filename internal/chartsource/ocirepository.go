@@ -22,10 +22,10 @@ type ociChart struct {
 	insecure    bool
 	credentials fetch.Credentials
 	fingerprint string
-	// choose returns the tag or digest.
-	choose func(ctx context.Context, r *registry.Repository) (string, error)
-	// wanted is what choose chooses by, for the key and for messages.
-	wanted string
+	// selectRef returns the tag or digest of the chart.
+	selectRef func(ctx context.Context, r *registry.Repository) (string, error)
+	// criterion is what selectRef selects by, for the key and for messages.
+	criterion string
 	// mediaType is that of the chart's layer; empty for Helm's.
 	mediaType string
 }
@@ -34,20 +34,20 @@ func (o *ociChart) kind() string     { return o.ref.Source.Kind }
 func (o *ociChart) revision() string { return "" }
 
 func (o *ociChart) String() string {
-	return fmt.Sprintf("chart %s %s of %s %s/%s", o.url[strings.LastIndex(o.url, "/")+1:], o.wanted, o.ref.Source.Kind, o.ref.Source.Namespace, o.ref.Source.Name)
+	return fmt.Sprintf("chart %s %s of %s %s/%s", o.url[strings.LastIndex(o.url, "/")+1:], o.criterion, o.ref.Source.Kind, o.ref.Source.Namespace, o.ref.Source.Name)
 }
 
 func (o *ociChart) key() string {
-	return join(o.ref.Source.Kind, o.ref.Source.Namespace, o.ref.Source.Name, o.url, fmt.Sprint(o.insecure), o.fingerprint, o.wanted, o.mediaType, valuesKey(o.ref))
+	return join(o.ref.Source.Kind, o.ref.Source.Namespace, o.ref.Source.Name, o.url, fmt.Sprint(o.insecure), o.fingerprint, o.criterion, o.mediaType, valuesKey(o.ref))
 }
 
-func (o *ociChart) load(ctx context.Context, r *Resolver) (*Chart, error) {
-	repo, err := registry.Open(o.url, o.credentials, o.insecure, r.opts.AllowLocal)
+func (o *ociChart) load(ctx context.Context, l *loader) (*cachedChart, error) {
+	repo, err := registry.Open(o.url, o.credentials, o.insecure, l.opts.AllowLoopback)
 	if err != nil {
 		return nil, err
 	}
 	defer repo.Close()
-	reference, err := o.choose(ctx, repo)
+	reference, err := o.selectRef(ctx, repo)
 	if err != nil {
 		return nil, absentIfNotFound(err)
 	}
@@ -56,7 +56,7 @@ func (o *ociChart) load(ctx context.Context, r *Resolver) (*Chart, error) {
 		return nil, absentIfNotFound(err)
 	}
 	if layer.Digest != "" {
-		if c := r.cache.get(join(layer.Digest, valuesKey(o.ref))); c != nil {
+		if c := l.fromCache(cacheKey(layer.Digest, o.ref)); c != nil {
 			return c, nil
 		}
 	}
@@ -64,9 +64,10 @@ func (o *ociChart) load(ctx context.Context, r *Resolver) (*Chart, error) {
 	if err != nil {
 		return nil, err
 	}
-	return r.fromArchive(ctx, data, layer.Digest, o.ref)
+	return l.fromArchive(ctx, data, layer.Digest, o.ref)
 }
 
+// absentIfNotFound makes the registry's error for what it does not have an errAbsent.
 func absentIfNotFound(err error) error {
 	if errors.Is(err, registry.ErrNotFound) {
 		return fmt.Errorf("%w: %w", errAbsent, err)
@@ -74,14 +75,14 @@ func absentIfNotFound(err error) error {
 	return err
 }
 
-// newHelmRepositoryOCI is a chart of a HelmRepository of type oci.
+// newHelmRepositoryOCI returns a chart of a HelmRepository of type oci.
 func newHelmRepositoryOCI(ctx context.Context, objects validators.Lookup, obj *unstructured.Unstructured, ref validators.ChartRef, url string) (source, error) {
 	o, err := newOCIChart(ctx, objects, obj, ref, strings.TrimSuffix(url, "/")+"/"+ref.Chart)
 	if err != nil {
 		return nil, err
 	}
-	o.wanted = anyVersion(ref.Version)
-	o.choose = func(ctx context.Context, r *registry.Repository) (string, error) { return r.Tag(ctx, ref.Version) }
+	o.criterion = anyVersion(ref.Version)
+	o.selectRef = func(ctx context.Context, r *registry.Repository) (string, error) { return r.Tag(ctx, ref.Version) }
 	return o, nil
 }
 
@@ -95,55 +96,47 @@ func newOCIChart(ctx context.Context, objects validators.Lookup, obj *unstructur
 	return o, nil
 }
 
-// newOCIRepository is the chart of an OCIRepository: its artifact, or the registry's.
+// newOCIRepository returns the chart of an OCIRepository: its artifact, with the registry as fallback.
 func newOCIRepository(ctx context.Context, objects validators.Lookup, obj *unstructured.Unstructured, ref validators.ChartRef) (source, error) {
 	url, _, _ := unstructured.NestedString(obj.Object, "spec", "url")
 	if url == "" {
 		return nil, errNoURL
 	}
-	// Values files are not available with a chartRef.
+	// Flux has no values files with a chartRef.
 	ref.ValuesFiles, ref.IgnoreMissingValuesFiles = nil, false
 	o, err := newOCIChart(ctx, objects, obj, ref, url)
-	var src source = o
 	if err == nil {
 		o.mediaType, _, _ = unstructured.NestedString(obj.Object, "spec", "layerSelector", "mediaType")
-		want, _, _ := unstructured.NestedStringMap(obj.Object, "spec", "ref")
-		err = o.chooseBy(want)
+		ref, _, _ := unstructured.NestedStringMap(obj.Object, "spec", "ref")
+		err = o.selectBy(ref)
 	}
-	a, ok := artifactOf(obj)
-	switch {
-	case !ok:
-		return src, err
-	case err != nil:
-		src = &packagedChart{artifact: a, name: fmt.Sprintf("OCIRepository %s/%s", obj.GetNamespace(), obj.GetName())}
-		return src, nil
-	}
-	return &chain{first: &packagedChart{artifact: a, name: fmt.Sprintf("OCIRepository %s/%s", obj.GetNamespace(), obj.GetName())}, then: src}, nil
+	return preferArtifact(obj, o, err)
 }
 
-// chooseBy sets how the tag or digest is chosen: by digest, else by the semver range, else by the tag, else latest, as source-controller does.
-func (o *ociChart) chooseBy(want map[string]string) error {
+// selectBy sets how the tag or digest is selected from spec.ref, as source-controller does: by its digest, else its semver
+// range, else its tag, else "latest".
+func (o *ociChart) selectBy(ref map[string]string) error {
 	fixed := func(reference string) {
-		o.wanted = reference
-		o.choose = func(context.Context, *registry.Repository) (string, error) { return reference, nil }
+		o.criterion = reference
+		o.selectRef = func(context.Context, *registry.Repository) (string, error) { return reference, nil }
 	}
 	switch {
-	case want["digest"] != "":
-		fixed(want["digest"])
-	case want["semver"] != "":
-		filter, err := regexp.Compile(want["semverFilter"])
+	case ref["digest"] != "":
+		fixed(ref["digest"])
+	case ref["semver"] != "":
+		filter, err := regexp.Compile(ref["semverFilter"])
 		if err != nil {
-			return errors.New("spec.ref.semverFilter is no regular expression")
+			return errors.New("spec.ref.semverFilter is not a regular expression")
 		}
-		o.wanted = want["semver"]
-		if want["semverFilter"] != "" {
-			o.wanted += " filtered by " + want["semverFilter"]
+		o.criterion = ref["semver"]
+		if ref["semverFilter"] != "" {
+			o.criterion += " filtered by " + ref["semverFilter"]
 		}
-		o.choose = func(ctx context.Context, r *registry.Repository) (string, error) {
-			return r.Latest(ctx, want["semver"], filter.MatchString)
+		o.selectRef = func(ctx context.Context, r *registry.Repository) (string, error) {
+			return r.Latest(ctx, ref["semver"], filter.MatchString)
 		}
-	case want["tag"] != "":
-		fixed(want["tag"])
+	case ref["tag"] != "":
+		fixed(ref["tag"])
 	default:
 		fixed("latest")
 	}

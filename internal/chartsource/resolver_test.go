@@ -8,6 +8,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
+	"encoding/pem"
 	"fmt"
 	"maps"
 	"net/http"
@@ -56,7 +57,7 @@ func chartArchive(t testing.TB, name, version string, files map[string]string) [
 	return buf.Bytes()
 }
 
-// repo is a Helm repository over HTTP that misbehaves when told.
+// repo is a Helm repository over HTTP that can be slow or require a login.
 type repo struct {
 	*httptest.Server
 	mu       sync.Mutex
@@ -192,18 +193,18 @@ func text(err error) string {
 
 func messages(t testing.TB, c validators.Chart, inline map[string]any) []string {
 	t.Helper()
-	verdict, err := c.Validate(t.Context(), validators.Values{Namespace: "apps", Inline: inline})
+	result, err := c.Validate(t.Context(), validators.Values{Namespace: "apps", Inline: inline})
 	if err != nil {
 		t.Fatal(err)
 	}
 	out := []string{}
-	for _, v := range verdict.Violations {
+	for _, v := range result.Violations {
 		out = append(out, "at '"+v.Pointer+"': "+v.Message)
 	}
 	return out
 }
 
-func TestHelmRepository(t *testing.T) {
+func TestResolver_HelmRepository(t *testing.T) {
 	const secret = "apiVersion: v1\nkind: Secret\nmetadata: {name: login, namespace: apps}\ndata: {username: dXNlcg==, password: cGFzcw==}"
 	good := map[string]string{"values.yaml": "port: 1\n", "values.schema.json": strictSchema, "ci/other.yaml": "port: not-a-port\n"}
 	for name, tc := range map[string]struct {
@@ -230,7 +231,7 @@ func TestHelmRepository(t *testing.T) {
 			},
 			ref: ref("app", "1.x"), want: validators.Present, version: "1.4.0",
 		},
-		"without a range pre-releases are passed over": {
+		"without a range pre-releases are skipped": {
 			setup: func(t *testing.T, r *repo) {
 				data := chartArchive(t, "app", "1.4.0", good)
 				r.set("/app.tgz", data)
@@ -254,37 +255,37 @@ func TestHelmRepository(t *testing.T) {
 			setup: func(t *testing.T, r *repo) { r.publish(t, "app", "1.2.3", good) },
 			ref:   ref("other", ""), want: validators.Absent,
 		},
-		"a repository that is not there is absent": {
+		"a repository that does not exist is absent": {
 			ref:  validators.ChartRef{Source: validators.ObjectRef{Group: "source.toolkit.fluxcd.io", Kind: "HelmRepository", Namespace: "apps", Name: "other"}, Chart: "app"},
 			want: validators.Absent,
 		},
-		"a range that is none is not known": {
+		"an invalid range is an error": {
 			setup: func(t *testing.T, r *repo) { r.publish(t, "app", "1.2.3", good) },
-			ref:   ref("app", "one"), reason: `chart app one of HelmRepository apps/repo: chart "app": the version "one" is no semantic version range`,
+			ref:   ref("app", "one"), reason: `chart app one of HelmRepository apps/repo: chart "app": the version "one" is not a semantic version range`,
 		},
-		"a repository without an index is not known": {
-			ref: ref("app", ""), reason: `chart app * of HelmRepository apps/repo: URL/index.yaml answered 404 Not Found`,
+		"a repository without an index is an error": {
+			ref: ref("app", ""), reason: `chart app * of HelmRepository apps/repo: URL/index.yaml returned 404 Not Found`,
 		},
-		"an index that is none is not known": {
+		"an invalid index is an error": {
 			setup: func(_ *testing.T, r *repo) { r.set("/index.yaml", []byte("entries: [secret")) },
-			ref:   ref("app", ""), reason: `chart app * of HelmRepository apps/repo: the repository's index is not YAML of the form that Helm expects`,
+			ref:   ref("app", ""), reason: `chart app * of HelmRepository apps/repo: the repository's index is not a YAML index of Helm`,
 		},
-		"an archive with another digest than promised is not known": {
+		"an archive with another digest than the index's is an error": {
 			setup: func(t *testing.T, r *repo) {
 				r.publish(t, "app", "1.2.3", good)
 				r.set("/app-1.2.3.tgz", []byte("other"))
 				r.index("app", indexed{"1.2.3", "app-1.2.3.tgz", sha256Of([]byte("one"))})
 			},
-			ref: ref("app", ""), reason: `chart app * of HelmRepository apps/repo: the archive's digest is sha256:` + sha256Of([]byte("other")) + `, and sha256:` + sha256Of([]byte("one")) + ` was promised`,
+			ref: ref("app", ""), reason: `chart app * of HelmRepository apps/repo: the archive has the digest sha256:` + sha256Of([]byte("other")) + `, want sha256:` + sha256Of([]byte("one")),
 		},
-		"a chart that is too large is not read": {
+		"a chart that is too large is an error": {
 			setup: func(_ *testing.T, r *repo) {
 				r.set("/app.tgz", make([]byte, 10<<20+1))
 				r.index("app", indexed{"1.0.0", "app.tgz", ""})
 			},
 			ref: ref("app", ""), reason: "chart app * of HelmRepository apps/repo: URL/app.tgz has more than 10485760 bytes",
 		},
-		"an archive that is none is not known": {
+		"an invalid archive is an error": {
 			setup: func(_ *testing.T, r *repo) {
 				r.set("/app.tgz", []byte("other"))
 				r.index("app", indexed{"1.0.0", "app.tgz", ""})
@@ -301,13 +302,13 @@ func TestHelmRepository(t *testing.T) {
 		},
 		"a file named in an index is refused": {
 			setup: func(_ *testing.T, r *repo) { r.index("app", indexed{"1.0.0", "file:///etc/passwd", ""}) },
-			ref:   ref("app", ""), reason: "chart app * of HelmRepository apps/repo: refused: file:///etc/passwd is no http or https URL",
+			ref:   ref("app", ""), reason: "chart app * of HelmRepository apps/repo: refused: file:///etc/passwd is not an http or https URL",
 		},
-		"redirects without end are not followed": {
+		"endless redirects are not followed": {
 			setup: func(_ *testing.T, r *repo) { r.set("/index.yaml", []byte("redirect:/index.yaml")) },
 			ref:   ref("app", ""), reason: "chart app * of HelmRepository apps/repo: URL/index.yaml redirects more than 5 times",
 		},
-		"a repository that is down is not known": {
+		"an unreachable repository is an error": {
 			url: "http://127.0.0.1:1", ref: ref("app", ""),
 			reason: "chart app * of HelmRepository apps/repo: fetching http://127.0.0.1:1/index.yaml: dial tcp 127.0.0.1:1: connect: connection refused",
 		},
@@ -315,25 +316,25 @@ func TestHelmRepository(t *testing.T) {
 			setup: func(t *testing.T, r *repo) { r.publish(t, "app", "1.2.3", good); r.auth("user:pass") },
 			spec:  ", secretRef: {name: login}", objects: []string{secret}, ref: ref("app", ""), want: validators.Present, version: "1.2.3",
 		},
-		"wrong credentials say so": {
+		"wrong credentials are reported": {
 			setup: func(t *testing.T, r *repo) { r.publish(t, "app", "1.2.3", good); r.auth("user:other") },
 			spec:  ", secretRef: {name: login}", objects: []string{secret}, ref: ref("app", ""),
-			reason: "chart app * of HelmRepository apps/repo: URL/index.yaml answered 401 Unauthorized: the source's credentials are missing or not accepted",
+			reason: "chart app * of HelmRepository apps/repo: URL/index.yaml returned 401 Unauthorized: the source's credentials are missing or rejected",
 		},
 		"a Secret that does not exist is named": {
 			spec: ", secretRef: {name: login}", ref: ref("app", ""), reason: "HelmRepository apps/repo: its Secret apps/login does not exist",
 		},
-		"values files that the chart has not are named": {
+		"missing values files are an error": {
 			setup: func(t *testing.T, r *repo) { r.publish(t, "app", "1.2.3", good) },
 			ref:   withFiles(ref("app", ""), false, "values.yaml", "nope.yaml"), reason: "chart app * of HelmRepository apps/repo: it has no values file nope.yaml",
 		},
-		"values files that the chart has not are ignored when asked to": {
+		"missing values files are ignored if the reference says so": {
 			setup: func(t *testing.T, r *repo) { r.publish(t, "app", "1.2.3", good) },
 			ref:   withFiles(ref("app", ""), true, "values.yaml", "nope.yaml"), want: validators.Present, version: "1.2.3",
 		},
-		"a source of a kind that is not read says so": {
+		"a source of an unsupported kind is an error": {
 			ref:    validators.ChartRef{Source: validators.ObjectRef{Group: "source.toolkit.fluxcd.io", Kind: "Widget", Namespace: "apps", Name: "repo"}, Chart: "app"},
-			reason: "sources of kind Widget are not read",
+			reason: "sources of kind Widget are not supported",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -349,7 +350,7 @@ func TestHelmRepository(t *testing.T) {
 			for _, o := range tc.objects {
 				m.Add(object(t, o))
 			}
-			c, got, err := resolver(t, chartsource.Options{Wait: 10 * time.Second}).Resolve(t.Context(), m, tc.ref)
+			c, got, err := resolver(t, chartsource.Options{Wait: time.Minute}).Resolve(t.Context(), m, tc.ref)
 			if got != tc.want || strings.ReplaceAll(text(err), server.URL, "URL") != tc.reason {
 				t.Fatalf("Resolve = %v, %v; want %v, %q", got, err, tc.want, tc.reason)
 			}
@@ -374,12 +375,12 @@ func withFiles(r validators.ChartRef, ignore bool, files ...string) validators.C
 	return r
 }
 
-func TestValuesFilesReplaceTheChartsValues(t *testing.T) {
+func TestResolver_ValuesFiles(t *testing.T) {
 	server := newRepo(t)
 	server.publish(t, "app", "1.0.0", map[string]string{
 		"values.yaml": "port: 1\n", "ci/a.yaml": "port: a\n", "ci/b.yaml": "{}\n", "values.schema.json": strictSchema,
 	})
-	r := resolver(t, chartsource.Options{Wait: 10 * time.Second})
+	r := resolver(t, chartsource.Options{Wait: time.Minute})
 	m := lookup.NewMemory(helmRepository(t, server.URL, ""))
 	for name, tc := range map[string]struct {
 		files []string
@@ -402,11 +403,11 @@ func TestValuesFilesReplaceTheChartsValues(t *testing.T) {
 	}
 }
 
-func TestOneFetchForManyReviews(t *testing.T) {
+func TestResolver_FetchesOnceForConcurrentLookups(t *testing.T) {
 	server := newRepo(t)
 	server.publish(t, "app", "1.0.0", map[string]string{"values.schema.json": strictSchema})
 	server.slow(20 * time.Millisecond)
-	r := resolver(t, chartsource.Options{Wait: 10 * time.Second})
+	r := resolver(t, chartsource.Options{Wait: time.Minute})
 	m := lookup.NewMemory(helmRepository(t, server.URL, ""))
 	var wg sync.WaitGroup
 	for range 64 {
@@ -422,7 +423,7 @@ func TestOneFetchForManyReviews(t *testing.T) {
 	}
 }
 
-func TestWaitForASlowSource(t *testing.T) {
+func TestResolver_WaitsForSlowSources(t *testing.T) {
 	server := newRepo(t)
 	server.publish(t, "app", "1.0.0", map[string]string{"values.schema.json": strictSchema})
 	server.slow(200 * time.Millisecond)
@@ -432,9 +433,9 @@ func TestWaitForASlowSource(t *testing.T) {
 		ctx    func(context.Context) context.Context
 		reason string
 	}{
-		"an admission that never waits says so":           {0, nil, "chart app 1.x of HelmRepository apps/repo is being read, and admission does not wait for it"},
-		"a wait that is too short says so":                {time.Millisecond, nil, "chart app 1.x of HelmRepository apps/repo was not there within 1ms and is still being read"},
-		"a budget that is used up leaves nothing to wait": {time.Minute, func(ctx context.Context) context.Context { return chartsource.WithBudget(ctx, 0) }, "chart app 1.x of HelmRepository apps/repo is being read, and admission does not wait for it"},
+		"a review that does not wait": {0, nil, "chart app 1.x of HelmRepository apps/repo is still being fetched, and reviews do not wait for it"},
+		"a wait that is too short":    {time.Millisecond, nil, "chart app 1.x of HelmRepository apps/repo is still being fetched after 1ms"},
+		"a budget that is used up":    {time.Minute, func(ctx context.Context) context.Context { return chartsource.WithBudget(ctx, 0) }, "chart app 1.x of HelmRepository apps/repo is still being fetched, and reviews do not wait for it"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			seen := &observer{fetched: make(chan chartsource.Outcome, 1)}
@@ -446,7 +447,7 @@ func TestWaitForASlowSource(t *testing.T) {
 			if _, got, err := r.Resolve(ctx, m, ref("app", "1.x")); got != validators.Unknown || text(err) != tc.reason {
 				t.Fatalf("Resolve = %v, %v; want unknown, %s", got, err, tc.reason)
 			}
-			// The fetch goes on behind the review, and the next one finds the chart.
+			// The fetch continues in the background, and the next review finds the chart.
 			if outcome := <-seen.fetched; outcome != chartsource.OutcomeFetched {
 				t.Fatalf("the fetch ended with %s", outcome)
 			}
@@ -478,7 +479,7 @@ func (o *observer) Fetched(_ string, outcome chartsource.Outcome, _ time.Duratio
 
 func (o *observer) Cached(_ int, bytes int64) { o.bytes.Store(bytes) }
 
-func TestStaleChartsJudgeUntilTheNewOneIsThere(t *testing.T) {
+func TestResolver_UsesStaleCharts(t *testing.T) {
 	server := newRepo(t)
 	server.publish(t, "app", "1.0.0", map[string]string{"values.schema.json": strictSchema})
 	m := lookup.NewMemory(helmRepository(t, server.URL, ""))
@@ -495,7 +496,7 @@ func TestStaleChartsJudgeUntilTheNewOneIsThere(t *testing.T) {
 		now = now.Add(d)
 	}
 	seen := &observer{fetched: make(chan chartsource.Outcome, 1)}
-	r := resolver(t, chartsource.Options{Wait: 10 * time.Second, Fresh: time.Minute, Clock: clock, Observer: seen})
+	r := resolver(t, chartsource.Options{Wait: time.Minute, TTL: time.Minute, Clock: clock, Observer: seen})
 	resolve := func(want string) {
 		t.Helper()
 		c, got, err := r.Resolve(t.Context(), m, ref("app", "1.x"))
@@ -509,12 +510,12 @@ func TestStaleChartsJudgeUntilTheNewOneIsThere(t *testing.T) {
 	pass(30 * time.Second)
 	resolve("1.0.0") // still fresh
 	pass(time.Minute)
-	resolve("1.0.0") // stale: the old one judges, the new one is read behind it
+	resolve("1.0.0") // stale: the old one is used while the new one is fetched
 	if outcome := <-seen.fetched; outcome != chartsource.OutcomeFetched {
 		t.Fatalf("the fetch ended with %s", outcome)
 	}
 	resolve("1.1.0")
-	// A source that goes away does not take the chart with it.
+	// The chart remains when its source does not respond.
 	server.Close()
 	pass(2 * time.Minute)
 	resolve("1.1.0")
@@ -528,27 +529,27 @@ func TestStaleChartsJudgeUntilTheNewOneIsThere(t *testing.T) {
 	}
 }
 
-func TestFailuresAreRememberedBriefly(t *testing.T) {
+func TestResolver_CachesFailures(t *testing.T) {
 	server := newRepo(t)
 	m := lookup.NewMemory(helmRepository(t, server.URL, ""))
-	r := resolver(t, chartsource.Options{Wait: 10 * time.Second})
+	r := resolver(t, chartsource.Options{Wait: time.Minute})
 	for range 5 {
 		if _, got, err := r.Resolve(t.Context(), m, ref("app", "1.x")); got != validators.Unknown || err == nil {
 			t.Fatalf("Resolve = %v, %v", got, err)
 		}
 	}
 	if n := server.indexes.Load(); n != 1 {
-		t.Errorf("the repository was asked %d times, want once", n)
+		t.Errorf("the repository received %d requests, want 1", n)
 	}
 }
 
-func TestChartsThatLeaveTheCacheAreReadAgain(t *testing.T) {
+func TestResolver_FetchesEvictedChartsAgain(t *testing.T) {
 	server := newRepo(t)
 	server.publish(t, "app", "1.0.0", map[string]string{"values.schema.json": strictSchema})
 	m := lookup.NewMemory(helmRepository(t, server.URL, ""))
-	r := resolver(t, chartsource.Options{Wait: 10 * time.Second, CacheBytes: 1})
+	r := resolver(t, chartsource.Options{Wait: time.Minute, CacheBytes: 1})
 	for range 2 {
-		for _, files := range [][]string{nil, {"values.yaml"}} { // two charts for the cache, which has room for one
+		for _, files := range [][]string{nil, {"values.yaml"}} { // two charts, while the cache has room for one
 			if _, got, err := r.Resolve(t.Context(), m, withFiles(ref("app", "1.x"), true, files...)); got != validators.Present {
 				t.Fatalf("Resolve = %v, %v", got, err)
 			}
@@ -559,42 +560,42 @@ func TestChartsThatLeaveTheCacheAreReadAgain(t *testing.T) {
 	}
 }
 
-func TestChartsSurviveARestart(t *testing.T) {
+func TestResolver_ReadsChartsFromDiskAfterARestart(t *testing.T) {
 	server := newRepo(t)
 	server.publish(t, "app", "1.0.0", map[string]string{"values.schema.json": strictSchema, "x.yaml": "port: wrong"})
 	m := lookup.NewMemory(helmRepository(t, server.URL, ""))
 	dir := t.TempDir()
-	before := resolver(t, chartsource.Options{Wait: 10 * time.Second, CacheDir: dir})
+	before := resolver(t, chartsource.Options{Wait: time.Minute, CacheDir: dir})
 	if _, got, err := before.Resolve(t.Context(), m, withFiles(ref("app", "1.x"), true, "x.yaml")); got != validators.Present {
 		t.Fatal(got, err)
 	}
 	before.Close()
 	server.auth("nobody:nothing")
 	seen := &observer{fetched: make(chan chartsource.Outcome, 1)}
-	after := resolver(t, chartsource.Options{Wait: 10 * time.Second, CacheDir: dir, Observer: seen})
+	after := resolver(t, chartsource.Options{Wait: time.Minute, CacheDir: dir, Observer: seen})
 	c, got, err := after.Resolve(t.Context(), m, withFiles(ref("app", "1.x"), true, "x.yaml"))
-	if got != validators.Present || <-seen.fetched != chartsource.OutcomeKept {
+	if got != validators.Present || <-seen.fetched != chartsource.OutcomeDisk {
 		t.Fatal(got, err)
 	}
 	if got := strings.Join(messages(t, c, nil), "; "); got != "at '/port': got string, want integer" {
 		t.Errorf("violations %q", got)
 	}
-	// The next review has the source asked again, and the chart stays when that fails.
+	// The next review starts a fetch from the source. The chart remains when that fails.
 	for range 2 {
 		if _, got, err := after.Resolve(t.Context(), m, withFiles(ref("app", "1.x"), true, "x.yaml")); got != validators.Present {
 			t.Fatal(got, err)
 		}
 	}
 	if outcome := <-seen.fetched; outcome != chartsource.OutcomeError {
-		t.Errorf("the source was read with %s", outcome)
+		t.Errorf("the fetch ended with %s", outcome)
 	}
 	if _, got, _ := after.Resolve(t.Context(), m, ref("app", "1.x")); got != validators.Unknown {
-		t.Errorf("a reference that was not known before is %v", got)
+		t.Errorf("a reference without a cached chart is %v", got)
 	}
 	<-seen.fetched
 }
 
-func TestClosedResolver(t *testing.T) {
+func TestResolver_Close(t *testing.T) {
 	server := newRepo(t)
 	server.publish(t, "app", "1.0.0", nil)
 	server.slow(time.Hour)
@@ -603,39 +604,35 @@ func TestClosedResolver(t *testing.T) {
 	if _, got, _ := r.Resolve(t.Context(), m, ref("app", "")); got != validators.Unknown {
 		t.Fatalf("Resolve = %v", got)
 	}
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	if err := r.Run(ctx); err != nil { // ends the fetch that would take an hour
-		t.Fatal(err)
-	}
-	if _, got, err := r.Resolve(t.Context(), m, ref("other", "")); got != validators.Unknown || text(err) != "the gate is shutting down" {
+	r.Close() // cancels the fetch, which would take an hour
+	if _, got, err := r.Resolve(t.Context(), m, ref("other", "")); got != validators.Unknown || text(err) != "the server is shutting down" {
 		t.Errorf("Resolve after Close = %v, %v", got, err)
 	}
 }
 
-func TestTLS(t *testing.T) {
+func TestResolver_TLS(t *testing.T) {
 	inner := newRepo(t)
 	inner.publish(t, "app", "1.0.0", map[string]string{"values.schema.json": strictSchema})
 	server := httptest.NewTLSServer(http.HandlerFunc(inner.serve))
 	t.Cleanup(server.Close)
 	server.Config.ErrorLog = nil
-	authority := base64.StdEncoding.EncodeToString(pemOf(server.Certificate().Raw))
+	authority := base64.StdEncoding.EncodeToString(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw}))
 	secret := "apiVersion: v1\nkind: Secret\nmetadata: {name: ca, namespace: apps}\ndata: {ca.crt: " + authority + "}"
 	for name, tc := range map[string]struct {
 		spec, secret string
 		want         validators.Presence
 		reason       string
 	}{
-		"a certificate that is not trusted is refused":       {"", "", validators.Unknown, "certificate signed by unknown authority"},
-		"the authority of certSecretRef is trusted":          {", certSecretRef: {name: ca}", secret, validators.Present, ""},
-		"an authority that is none is named without quoting": {", certSecretRef: {name: ca}", strings.Replace(secret, authority, "c2VjcmV0", 1), validators.Unknown, "HelmRepository apps/repo: the certificate authority holds no certificate"},
+		"a certificate that is not trusted is rejected":           {"", "", validators.Unknown, "certificate signed by unknown authority"},
+		"the authority of certSecretRef is trusted":               {", certSecretRef: {name: ca}", secret, validators.Present, ""},
+		"an invalid authority is an error that does not quote it": {", certSecretRef: {name: ca}", strings.Replace(secret, authority, "c2VjcmV0", 1), validators.Unknown, "HelmRepository apps/repo: the certificate authority contains no certificate"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := lookup.NewMemory(helmRepository(t, server.URL, tc.spec))
 			if tc.secret != "" {
 				m.Add(object(t, tc.secret))
 			}
-			_, got, err := resolver(t, chartsource.Options{Wait: 10 * time.Second}).Resolve(t.Context(), m, ref("app", ""))
+			_, got, err := resolver(t, chartsource.Options{Wait: time.Minute}).Resolve(t.Context(), m, ref("app", ""))
 			if got != tc.want || !strings.Contains(text(err), tc.reason) {
 				t.Errorf("Resolve = %v, %v; want %v, %s", got, err, tc.want, tc.reason)
 			}

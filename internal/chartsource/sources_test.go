@@ -6,6 +6,7 @@ import (
 	"compress/gzip"
 	"context"
 	"encoding/base64"
+	"encoding/pem"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -124,7 +125,7 @@ func TestOCI(t *testing.T) {
 	config := fmt.Sprintf(`{"auths": {"https://%s/v1": {"auth": %q}, "example.com": {"username": "x"}}}`, private.Listener.Addr(), base64.StdEncoding.EncodeToString([]byte("user:pass")))
 	login := "apiVersion: v1\nkind: Secret\nmetadata: {name: login, namespace: apps}\ndata: {.dockerconfigjson: " + base64.StdEncoding.EncodeToString([]byte(config)) + "}"
 	basic := "apiVersion: v1\nkind: Secret\nmetadata: {name: login, namespace: apps}\nstringData: {username: user, password: pass}"
-	authority := "apiVersion: v1\nkind: Secret\nmetadata: {name: ca, namespace: apps}\ndata: {ca.crt: " + base64.StdEncoding.EncodeToString(pemOf(secure.Certificate().Raw)) + "}"
+	authority := "apiVersion: v1\nkind: Secret\nmetadata: {name: ca, namespace: apps}\ndata: {ca.crt: " + base64.StdEncoding.EncodeToString(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: secure.Certificate().Raw})) + "}"
 
 	for name, tc := range map[string]struct {
 		source  string
@@ -143,7 +144,7 @@ func TestOCI(t *testing.T) {
 		"a chart that is not there":                {source: helm(plain, ", insecure: true"), ref: ref("nope", "1.x"), want: validators.Absent},
 		"a login from a Docker configuration":      {source: helm(private, ", insecure: true, secretRef: {name: login}"), secrets: []string{login}, ref: ref("app", "1.0.0"), want: validators.Present, version: "1.0.0"},
 		"a login from a user name and password":    {source: helm(private, ", insecure: true, secretRef: {name: login}"), secrets: []string{basic}, ref: ref("app", "1.x"), want: validators.Present, version: "1.0.0"},
-		"no login where one is asked for":          {source: helm(private, ", insecure: true"), ref: ref("app", "1.0.0"), reason: "the source's credentials are missing or not accepted"},
+		"no login where one is asked for":          {source: helm(private, ", insecure: true"), ref: ref("app", "1.0.0"), reason: "the source's credentials are missing or rejected"},
 		"a certificate of an authority":            {source: helm(secure, ", certSecretRef: {name: ca}"), secrets: []string{authority}, ref: ref("app", "1.0.0"), want: validators.Present, version: "1.0.0"},
 		"a certificate that is not trusted":        {source: helm(secure, ""), ref: ref("app", "1.0.0"), reason: "certificate signed by unknown authority"},
 		"an OCIRepository without a ref is latest": {source: repository(plain, ""), ref: byRef, want: validators.Present, version: "9.9.9"},
@@ -152,14 +153,14 @@ func TestOCI(t *testing.T) {
 		"an OCIRepository by digest":               {source: repository(plain, ", ref: {digest: '"+first+"'}"), ref: byRef, want: validators.Present, version: "1.0.0"},
 		"an OCIRepository with a layer selector":   {source: repository(plain, ", ref: {tag: 1.0.0}, layerSelector: {mediaType: application/x-nope}"), ref: byRef, reason: "chart app 1.0.0 of OCIRepository apps/repo: the manifest of 1.0.0 has no layer of type application/x-nope"},
 		"an OCIRepository's tag that is not there": {source: repository(plain, ", ref: {tag: nope}"), ref: byRef, want: validators.Absent},
-		"an URL of no registry":                    {source: strings.Replace(repository(plain, ""), oci(plain)+"/app", "https://example.com/app", 1), ref: byRef, reason: "chart app latest of OCIRepository apps/repo: its URL is no oci:// URL with a registry and a repository"},
+		"an URL of no registry":                    {source: strings.Replace(repository(plain, ""), oci(plain)+"/app", "https://example.com/app", 1), ref: byRef, reason: "chart app latest of OCIRepository apps/repo: its URL is not an oci:// URL with a registry and a repository"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := lookup.NewMemory(object(t, tc.source))
 			for _, s := range tc.secrets {
 				m.Add(object(t, s))
 			}
-			c, got, err := resolver(t, chartsource.Options{Wait: 10 * time.Second}).Resolve(t.Context(), m, tc.ref)
+			c, got, err := resolver(t, chartsource.Options{Wait: time.Minute}).Resolve(t.Context(), m, tc.ref)
 			if got != tc.want || !strings.Contains(text(err), tc.reason) || (err != nil) != (tc.reason != "") {
 				t.Fatalf("Resolve = %v, %v; want %v, %q", got, err, tc.want, tc.reason)
 			}
@@ -173,7 +174,7 @@ func TestOCI(t *testing.T) {
 		data := chartArchive(t, "app", "1.0.0", chartFiles)
 		push(t, server, "", "charts/app", "1.0.0", registry.ChartLayer, data)
 		push(t, server, "", "charts/app", "1.0.1", registry.ChartLayer, data)
-		r := resolver(t, chartsource.Options{Wait: 10 * time.Second})
+		r := resolver(t, chartsource.Options{Wait: time.Minute})
 		m := lookup.NewMemory(object(t, helm(server, ", insecure: true")))
 		for _, v := range []string{"1.0.0", "1.0.1"} {
 			if _, got, err := r.Resolve(t.Context(), m, ref("app", v)); got != validators.Present {
@@ -218,7 +219,7 @@ func status(url string, data []byte, generation int) string {
 	return fmt.Sprintf("\nstatus: {observedGeneration: %d, artifact: {url: %q, digest: %q, revision: main}}", generation, url, digest.FromBytes(data))
 }
 
-func TestSourceArtifacts(t *testing.T) {
+func TestResolver_SourceArtifacts(t *testing.T) {
 	server := newRepo(t)
 	data := tarball(t, map[string]string{
 		"charts/app/Chart.yaml":         "apiVersion: v2\nname: app\nversion: 1.0.0\ndependencies: [{name: db, version: 1.x, repository: 'https://example.com'}]\n",
@@ -243,23 +244,23 @@ func TestSourceArtifacts(t *testing.T) {
 		opts    chartsource.Options
 		want    validators.Presence
 		version string
-		verdict string
+		result  string
 		reason  string
 	}{
-		"a chart in a Git repository":             {source("GitRepository", good), byPath("GitRepository", "./charts/app"), chartsource.Options{}, validators.Present, "1.0.0", "missing subchart db, which is fetched when the chart is packaged", ""},
+		"a chart in a Git repository":             {source("GitRepository", good), byPath("GitRepository", "./charts/app"), chartsource.Options{}, validators.Present, "1.0.0", "missing subchart db, which Flux fetches when it packages the chart", ""},
 		"a packaged chart in a bucket":            {source("Bucket", good), byPath("Bucket", "charts/app.tgz"), chartsource.Options{}, validators.Present, "2.0.0", "", ""},
-		"values files are those of the source":    {source("GitRepository", good), byPath("GitRepository", "charts/app", "./env/prod.yaml"), chartsource.Options{}, validators.Present, "1.0.0", "at '/port': got string, want integer; missing subchart db, which is fetched when the chart is packaged", ""},
+		"values files are those of the source":    {source("GitRepository", good), byPath("GitRepository", "charts/app", "./env/prod.yaml"), chartsource.Options{}, validators.Present, "1.0.0", "at '/port': got string, want integer; missing subchart db, which Flux fetches when it packages the chart", ""},
 		"a values file that the source has not":   {source("GitRepository", good), byPath("GitRepository", "charts/app", "values.yaml"), chartsource.Options{}, validators.Unknown, "", "", "chart charts/app of GitRepository apps/repo: it has no values file values.yaml"},
 		"a path without a chart":                  {source("GitRepository", good), byPath("GitRepository", "charts/nope"), chartsource.Options{}, validators.Absent, "", "", ""},
 		"a chart that is a link":                  {source("GitRepository", good), byPath("GitRepository", "charts/bad"), chartsource.Options{}, validators.Unknown, "", "", `chart charts/bad of GitRepository apps/repo: reading the source's archive: "charts/bad/Chart.yaml" is a link, a device or outside of the source`},
 		"a path that leads out stays inside":      {source("GitRepository", good), byPath("GitRepository", "../../charts/app.tgz"), chartsource.Options{}, validators.Present, "2.0.0", "", ""},
 		"a source without an artifact":            {source("GitRepository", ""), byPath("GitRepository", "charts/app"), chartsource.Options{}, validators.Unknown, "", "", "GitRepository apps/repo: it has no artifact yet"},
 		"an artifact of the object as it was":     {source("GitRepository", status(server.URL+"/repo.tar.gz", data, 2)), byPath("GitRepository", "charts/app"), chartsource.Options{}, validators.Unknown, "", "", "GitRepository apps/repo: it has no artifact yet"},
-		"an artifact with another digest":         {source("GitRepository", status(server.URL+"/repo.tar.gz", []byte("x"), 1)), byPath("GitRepository", "charts/app"), chartsource.Options{}, validators.Unknown, "", "", "chart charts/app of GitRepository apps/repo: the artifact's digest is " + digest.FromBytes(data).String() + ", and " + digest.FromString("x").String() + " was promised"},
-		"another namespace where that is blocked": {source("GitRepository", good), validators.ChartRef{Source: byPath("GitRepository", "").Source, ReleaseNamespace: "other", Chart: "charts/app"}, chartsource.Options{NoCrossNamespace: true}, validators.Unknown, "", "", "GitRepository apps/repo is in another namespace, and cross-namespace references are blocked"},
+		"an artifact with another digest":         {source("GitRepository", status(server.URL+"/repo.tar.gz", []byte("x"), 1)), byPath("GitRepository", "charts/app"), chartsource.Options{}, validators.Unknown, "", "", "chart charts/app of GitRepository apps/repo: the artifact has the digest " + digest.FromBytes(data).String() + ", want " + digest.FromString("x").String()},
+		"another namespace where that is blocked": {source("GitRepository", good), validators.ChartRef{Source: byPath("GitRepository", "").Source, ReleaseNamespace: "other", Chart: "charts/app"}, chartsource.Options{NoCrossNamespace: true}, validators.Unknown, "", "", "GitRepository apps/repo is in another namespace, and cross-namespace references are denied"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			tc.opts.Wait = 10 * time.Second
+			tc.opts.Wait = time.Minute
 			c, got, err := resolver(t, tc.opts).Resolve(t.Context(), lookup.NewMemory(object(t, tc.source)), tc.ref)
 			if got != tc.want || text(err) != tc.reason {
 				t.Fatalf("Resolve = %v, %v; want %v, %q", got, err, tc.want, tc.reason)
@@ -267,26 +268,26 @@ func TestSourceArtifacts(t *testing.T) {
 			if c == nil {
 				return
 			}
-			verdict, err := c.Validate(t.Context(), validators.Values{Namespace: "apps"})
+			result, err := c.Validate(t.Context(), validators.Values{Namespace: "apps"})
 			if err != nil {
 				t.Fatal(err)
 			}
-			var said []string
-			for _, v := range verdict.Violations {
-				said = append(said, "at '"+v.Pointer+"': "+v.Message)
+			var texts []string
+			for _, v := range result.Violations {
+				texts = append(texts, "at '"+v.Pointer+"': "+v.Message)
 			}
-			for _, m := range verdict.Missing {
-				said = append(said, "missing "+m)
+			for _, m := range result.Missing {
+				texts = append(texts, "missing "+m)
 			}
-			if c.Version() != tc.version || strings.Join(said, "; ") != tc.verdict {
-				t.Errorf("version %s, verdict %q; want %s, %q", c.Version(), strings.Join(said, "; "), tc.version, tc.verdict)
+			if c.Version() != tc.version || strings.Join(texts, "; ") != tc.result {
+				t.Errorf("version %s, result %q; want %s, %q", c.Version(), strings.Join(texts, "; "), tc.version, tc.result)
 			}
 		})
 	}
 }
 
-// What source-controller has packaged for the release is what counts, when it was packaged for this very reference.
-func TestHelmChartArtifacts(t *testing.T) {
+// The artifact of the release's HelmChart takes precedence if it was packaged for the same reference.
+func TestResolver_HelmChartArtifacts(t *testing.T) {
 	packaged := newRepo(t)
 	data := chartArchive(t, "app", "1.5.0", map[string]string{"values.schema.json": strictSchema})
 	packaged.set("/app.tgz", data)
@@ -320,7 +321,7 @@ func TestHelmChartArtifacts(t *testing.T) {
 			for _, o := range tc.objects {
 				m.Add(object(t, o))
 			}
-			c, got, err := resolver(t, chartsource.Options{Wait: 10 * time.Second}).Resolve(t.Context(), m, tc.ref)
+			c, got, err := resolver(t, chartsource.Options{Wait: time.Minute}).Resolve(t.Context(), m, tc.ref)
 			if got != tc.want || err != nil {
 				t.Fatalf("Resolve = %v, %v; want %v", got, err, tc.want)
 			}
@@ -331,8 +332,7 @@ func TestHelmChartArtifacts(t *testing.T) {
 	}
 }
 
-// A new artifact is read behind reviews that can use the old one.
-func TestANewArtifactIsReadBehindReviews(t *testing.T) {
+func TestResolver_FetchesNewArtifactsInTheBackground(t *testing.T) {
 	server := newRepo(t)
 	publish := func(m *lookup.Memory, version string) {
 		data := tarball(t, map[string]string{"app/Chart.yaml": "apiVersion: v2\nname: app\nversion: " + version + "\n"})
@@ -341,7 +341,7 @@ func TestANewArtifactIsReadBehindReviews(t *testing.T) {
 	}
 	m := lookup.NewMemory()
 	seen := &observer{fetched: make(chan chartsource.Outcome, 1)}
-	r := resolver(t, chartsource.Options{Wait: 10 * time.Second, Observer: seen})
+	r := resolver(t, chartsource.Options{Wait: time.Minute, Observer: seen})
 	from := validators.ChartRef{Source: validators.ObjectRef{Group: "source.toolkit.fluxcd.io", Kind: "GitRepository", Namespace: "apps", Name: "repo"}, Chart: "app"}
 	resolve := func(want string) {
 		t.Helper()
@@ -361,8 +361,7 @@ func TestANewArtifactIsReadBehindReviews(t *testing.T) {
 	resolve("1.1.0")
 }
 
-// Schemas may refer to the hosts that were allowed, and to no others.
-func TestRemoteSchemas(t *testing.T) {
+func TestResolver_SchemaHosts(t *testing.T) {
 	server := newRepo(t)
 	host := strings.TrimPrefix(server.URL, "http://")
 	server.set("/definitions.json", []byte(`{"definitions": {"port": {"$ref": "more.json#/port"}, "self": {"$ref": "#/definitions/port"}}}`))
@@ -374,33 +373,33 @@ func TestRemoteSchemas(t *testing.T) {
 		want   string
 	}{
 		"a host that is allowed is read, and what it refers to": {[]string{host}, `{"properties": {"a": {"$ref": "URL/definitions.json#/definitions/self"}}}`, "at '/a': got string, want integer"},
-		"another host that it refers to is not":                 {[]string{host}, `{"properties": {"a": {"$ref": "URL/more.json#/else"}}}`, "missing the schema at https://example.com/x, which chart app refers to and which is not loaded"},
-		"a host that is not allowed is not read":                {[]string{"example.com"}, `{"properties": {"a": {"$ref": "URL/more.json#/port"}}}`, "missing the schema at URL/more.json, which chart app refers to and which is not loaded"},
-		"a document that is not there leaves it open":           {[]string{host}, `{"properties": {"a": {"$ref": "URL/nope.json#/port"}}}`, "missing the schema at URL/nope.json, which chart app refers to and which is not loaded"},
-		"a document beyond the limits leaves it open":           {[]string{host}, `{"properties": {"a": {"$ref": "URL/deep.json"}}}`, "missing the schema at URL/deep.json, which chart app refers to and which is not loaded"},
-		"a file is no host":                                     {[]string{host, ""}, `{"properties": {"a": {"$ref": "file:///etc/passwd"}}}`, "missing the schema at file:///etc/passwd, which chart app refers to and which is not loaded"},
+		"another host that it refers to is not":                 {[]string{host}, `{"properties": {"a": {"$ref": "URL/more.json#/else"}}}`, "missing the schema at https://example.com/x, to which chart app refers and which is not loaded"},
+		"a host that is not allowed is not read":                {[]string{"example.com"}, `{"properties": {"a": {"$ref": "URL/more.json#/port"}}}`, "missing the schema at URL/more.json, to which chart app refers and which is not loaded"},
+		"a document that is not there leaves it open":           {[]string{host}, `{"properties": {"a": {"$ref": "URL/nope.json#/port"}}}`, "missing the schema at URL/nope.json, to which chart app refers and which is not loaded"},
+		"a document beyond the limits leaves it open":           {[]string{host}, `{"properties": {"a": {"$ref": "URL/deep.json"}}}`, "missing the schema at URL/deep.json, to which chart app refers and which is not loaded"},
+		"a file is no host":                                     {[]string{host, ""}, `{"properties": {"a": {"$ref": "file:///etc/passwd"}}}`, "missing the schema at file:///etc/passwd, to which chart app refers and which is not loaded"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			doc := strings.ReplaceAll(tc.schema, "URL", server.URL)
 			server.publish(t, "app", "1.0.0", map[string]string{"values.yaml": "a: x\n# " + name, "values.schema.json": doc})
-			r := resolver(t, chartsource.Options{Wait: 10 * time.Second, SchemaHosts: tc.hosts})
+			r := resolver(t, chartsource.Options{Wait: time.Minute, SchemaHosts: tc.hosts})
 			c, presence, err := r.Resolve(t.Context(), lookup.NewMemory(helmRepository(t, server.URL, "")), ref("app", ""))
 			if presence != validators.Present {
 				t.Fatal(err)
 			}
-			verdict, err := c.Validate(t.Context(), validators.Values{})
+			result, err := c.Validate(t.Context(), validators.Values{})
 			if err != nil {
 				t.Fatal(err)
 			}
-			var said []string
-			for _, v := range verdict.Violations {
-				said = append(said, "at '"+v.Pointer+"': "+v.Message)
+			var texts []string
+			for _, v := range result.Violations {
+				texts = append(texts, "at '"+v.Pointer+"': "+v.Message)
 			}
-			for _, m := range verdict.Missing {
-				said = append(said, "missing "+m)
+			for _, m := range result.Missing {
+				texts = append(texts, "missing "+m)
 			}
-			if got := strings.ReplaceAll(strings.Join(said, "; "), server.URL, "URL"); got != tc.want {
-				t.Errorf("said %q, want %q", got, tc.want)
+			if got := strings.ReplaceAll(strings.Join(texts, "; "), server.URL, "URL"); got != tc.want {
+				t.Errorf("Validate() = %q, want %q", got, tc.want)
 			}
 		})
 	}

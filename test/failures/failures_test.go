@@ -51,7 +51,7 @@ func troubles() []trouble {
 	}
 	page, cut := []byte("<!doctype html><title>Sign in</title>"), shared.packed[:len(shared.packed)/2]
 	const (
-		pending  = `was not there within [0-9.]+m?s and is still being read`
+		pending  = `is still being fetched after [0-9.]+m?s`
 		loopback = `refused: 127\.0\.0\.1 is a link-local or loopback address`
 	)
 	return []trouble{
@@ -60,11 +60,11 @@ func troubles() []trouble {
 		{"slow: 30 s for its index", but(func(s *site) { s.index = slowly(s.index) }), pending, "timeout"},
 		{"slow: 30 s for its archive", but(func(s *site) { s.archive = slowly(s.archive) }), pending, "timeout"},
 		{"silent", serves(site{index: silent}), pending, "timeout"},
-		{"failing: 503", serves(site{index: status(http.StatusServiceUnavailable)}), `/index\.yaml answered 503 Service Unavailable`, "error"},
-		{"lying about the archive's digest", but(func(s *site) { s.index = indexOf("airflow.tgz", []byte("another")) }), `the archive's digest is sha256:[0-9a-f]+`, "error"},
-		{"huge archive that says its size", but(func(s *site) { s.archive = claims(maxArchive + 1) }), `/airflow\.tgz has 10485761 bytes, and 10485760 are the most that is read`, "error"},
+		{"failing: 503", serves(site{index: status(http.StatusServiceUnavailable)}), `/index\.yaml returned 503 Service Unavailable`, "error"},
+		{"lying about the archive's digest", but(func(s *site) { s.index = indexOf("airflow.tgz", []byte("another")) }), `the archive has the digest sha256:[0-9a-f]+`, "error"},
+		{"huge archive that says its size", but(func(s *site) { s.archive = claims(maxArchive + 1) }), `/airflow\.tgz has 10485761 bytes, more than 10485760`, "error"},
 		{"huge archive that does not", but(func(s *site) { s.archive = endless }), `/airflow\.tgz has more than 10485760 bytes`, "error"},
-		{"huge index", serves(site{index: claims(maxIndex + 1)}), `/index\.yaml has 52428801 bytes, and 52428800 are the most that is read`, "error"},
+		{"huge index", serves(site{index: claims(maxIndex + 1)}), `/index\.yaml has 52428801 bytes, more than 52428800`, "error"},
 		{"redirecting to loopback", func(t *testing.T, ns string) string {
 			return source(ns, serve(t, redirect(serve(t, sound())+"/index.yaml?token="+inARedirect)), "")
 		}, loopback, "error"},
@@ -89,16 +89,16 @@ func troubles() []trouble {
 			return source(ns, strings.Replace(serve(t, sound()), "http://", "https://", 1), "")
 		}, `first record does not look like a TLS handshake`, "error"},
 		{"credentials wrong: 401", refuses(func(s *site) { s.index = status(http.StatusUnauthorized) }),
-			`/index\.yaml answered 401 Unauthorized: the source's credentials are missing or not accepted`, "error"},
+			`/index\.yaml returned 401 Unauthorized: the source's credentials are missing or rejected`, "error"},
 		{"credentials wrong for the archive: 403", refuses(func(s *site) { s.archive = status(http.StatusForbidden) }),
-			`/airflow\.tgz answered 403 Forbidden: the source's credentials are missing or not accepted`, "error"},
+			`/airflow\.tgz returned 403 Forbidden: the source's credentials are missing or rejected`, "error"},
 		{"credentials that are not there", func(t *testing.T, ns string) string {
 			return source(ns, serve(t, sound()), ", secretRef: {name: login}")
 		}, `its Secret failures-\w+/login does not exist`, "error"},
-		{"without an index", serves(site{index: http.NotFound}), `/index\.yaml answered 404 Not Found`, "error"},
-		{"without the archive", but(func(s *site) { s.archive = http.NotFound }), `/airflow\.tgz answered 404 Not Found`, "error"},
-		{"index is not YAML", serves(site{index: answer([]byte("entries: ["))}), `the repository's index is not YAML`, "error"},
-		{"index is a web page", serves(site{index: answer(page)}), `the repository's index is not YAML`, "error"},
+		{"without an index", serves(site{index: http.NotFound}), `/index\.yaml returned 404 Not Found`, "error"},
+		{"without the archive", but(func(s *site) { s.archive = http.NotFound }), `/airflow\.tgz returned 404 Not Found`, "error"},
+		{"index is not YAML", serves(site{index: answer([]byte("entries: ["))}), `the repository's index is not a YAML index`, "error"},
+		{"index is a web page", serves(site{index: answer(page)}), `the repository's index is not a YAML index`, "error"},
 		{"archive is not a gzip", serves(site{indexOf("airflow.tgz", page), answer(page)}), `reading the chart archive: it is not a gzip file`, "error"},
 		{"archive is cut short", serves(site{indexOf("airflow.tgz", cut), answer(cut)}), `reading the chart archive: "airflow/[^"]+": unexpected EOF`, "error"},
 	}

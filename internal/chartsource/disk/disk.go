@@ -1,5 +1,5 @@
-// Package disk keeps chart archives in a directory, so that a restart finds the charts that were known before it, also when their sources cannot be
-// reached. What is read back is checked against its digest.
+// Package disk keeps chart archives in a directory, so that they are available after a restart, even when their sources are
+// not. It checks the digest of what it reads.
 package disk
 
 import (
@@ -20,27 +20,27 @@ import (
 // The directories below the store's own.
 const (
 	objects = "objects" // archives, by their SHA-256
-	names   = "names"   // what is known of a reference, by the SHA-256 of its key
+	names   = "names"   // the archives of references, by the SHA-256 of the reference
 )
 
-// maxNote bounds what is kept for one reference, in bytes.
-const maxNote = 64 << 10
+// maxReference bounds the text for one reference, in bytes.
+const maxReference = 64 << 10
 
-// ErrNotFound is the error of what the store does not have.
+// ErrNotFound is the error of reading what the store does not have.
 var ErrNotFound = errors.New("not in the cache directory")
 
-// Store is a directory. It is safe for concurrent use, and for several processes: files are written whole or not at all.
+// Store is a directory. It is safe for concurrent use, and for several processes: files are written atomically.
 type Store struct {
 	root  *os.Root
 	limit int64
 
-	mu sync.Mutex // held while files are removed
+	mu sync.Mutex // held during eviction
 }
 
-// Open opens a store in a directory, which is made when it is not there, with at most limit bytes of archives. Close it.
+// Open opens a store with at most limit bytes of archives in a directory, which it creates if necessary. The caller closes it.
 func Open(dir string, limit int64) (*Store, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("making the cache directory: %w", err)
+		return nil, fmt.Errorf("creating the cache directory: %w", err)
 	}
 	root, err := os.OpenRoot(dir)
 	if err != nil {
@@ -48,7 +48,7 @@ func Open(dir string, limit int64) (*Store, error) {
 	}
 	for _, d := range []string{objects, names} {
 		if err := root.Mkdir(d, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
-			return nil, errors.Join(fmt.Errorf("making %s in the cache directory: %w", d, err), root.Close())
+			return nil, errors.Join(fmt.Errorf("creating %s in the cache directory: %w", d, err), root.Close())
 		}
 	}
 	return &Store{root: root, limit: limit}, nil
@@ -62,16 +62,16 @@ func sum(data []byte) string {
 	return hex.EncodeToString(h[:])
 }
 
-// Put keeps an archive and returns its SHA-256 in hex. Older archives go when there are too many bytes.
+// Put writes an archive and returns its SHA-256 in hex. It evicts the oldest archives when the limit is exceeded.
 func (s *Store) Put(data []byte) (string, error) {
 	digest := sum(data)
 	if err := s.write(path.Join(objects, digest), data); err != nil {
 		return "", err
 	}
-	return digest, s.trim()
+	return digest, s.evict()
 }
 
-// Get returns the archive of a SHA-256 in hex, checked.
+// Get returns the archive with a SHA-256 in hex, and checks it.
 func (s *Store) Get(digest string) ([]byte, error) {
 	if len(digest) != hex.EncodedLen(sha256.Size) || strings.Trim(digest, "0123456789abcdef") != "" {
 		return nil, ErrNotFound
@@ -81,22 +81,22 @@ func (s *Store) Get(digest string) ([]byte, error) {
 		return nil, err
 	}
 	if sum(data) != digest {
-		return nil, fmt.Errorf("%s in the cache directory is damaged", digest)
+		return nil, fmt.Errorf("%s in the cache directory is corrupt", digest)
 	}
 	return data, nil
 }
 
-// Note keeps a short text for a reference.
-func (s *Store) Note(key, text string) error {
-	if len(text) > maxNote {
-		return nil // not worth a file
+// PutReference writes a short text for a reference. It ignores a text that is too long.
+func (s *Store) PutReference(reference, text string) error {
+	if len(text) > maxReference {
+		return nil
 	}
-	return s.write(path.Join(names, sum([]byte(key))), []byte(text))
+	return s.write(path.Join(names, sum([]byte(reference))), []byte(text))
 }
 
-// Noted returns the text that was kept for a reference.
-func (s *Store) Noted(key string) (string, error) {
-	data, err := s.read(path.Join(names, sum([]byte(key))), maxNote)
+// Reference returns the text that was written for a reference.
+func (s *Store) Reference(reference string) (string, error) {
+	data, err := s.read(path.Join(names, sum([]byte(reference))), maxReference)
 	return string(data), err
 }
 
@@ -109,7 +109,7 @@ func (s *Store) read(name string, limit int64) ([]byte, error) {
 		return nil, fmt.Errorf("reading the cache directory: %w", err)
 	}
 	if !info.Mode().IsRegular() || info.Size() > limit {
-		return nil, fmt.Errorf("%s in the cache directory is not a file of the cache", name)
+		return nil, fmt.Errorf("%s in the cache directory is not a regular file within the limit", name)
 	}
 	data, err := s.root.ReadFile(name)
 	if err != nil {
@@ -129,8 +129,8 @@ func (s *Store) write(name string, data []byte) error {
 	return nil
 }
 
-// trim removes the oldest archives until the rest fits.
-func (s *Store) trim() error {
+// evict removes the oldest archives until the rest is within the limit. It keeps the newest in any case.
+func (s *Store) evict() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	entries, err := fs.ReadDir(s.root.FS(), objects)
@@ -148,7 +148,7 @@ func (s *Store) trim() error {
 	slices.SortFunc(files, func(a, b fs.FileInfo) int {
 		return cmp.Or(a.ModTime().Compare(b.ModTime()), cmp.Compare(a.Name(), b.Name()))
 	})
-	for _, f := range files[:max(0, len(files)-1)] { // the newest stays, whatever its size
+	for _, f := range files[:max(0, len(files)-1)] {
 		if total <= s.limit {
 			break
 		}

@@ -24,26 +24,26 @@ func open(t *testing.T, dir string, limit int64) *disk.Store {
 	return s
 }
 
-func TestStore(t *testing.T) {
+func TestStore_SurvivesReopening(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "new")
 	first := open(t, dir, 1000)
 	digest, err := first.Put([]byte("chart"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := first.Note("key", digest); err != nil {
+	if err := first.PutReference("key", digest); err != nil {
 		t.Fatal(err)
 	}
 	again := open(t, dir, 1000)
-	noted, err := again.Noted("key")
-	if err != nil || noted != digest {
-		t.Fatalf("noted %q, %v", noted, err)
+	got, err := again.Reference("key")
+	if err != nil || got != digest {
+		t.Fatalf("Reference() = %q, %v; want %q", got, err, digest)
 	}
-	if data, err := again.Get(noted); err != nil || string(data) != "chart" {
-		t.Errorf("got %q, %v", data, err)
+	if data, err := again.Get(got); err != nil || string(data) != "chart" {
+		t.Errorf("Get() = %q, %v", data, err)
 	}
-	if _, err := again.Noted("other"); !errors.Is(err, disk.ErrNotFound) {
-		t.Errorf("another key: %v", err)
+	if _, err := again.Reference("other"); !errors.Is(err, disk.ErrNotFound) {
+		t.Errorf("Reference() of another reference: %v", err)
 	}
 	for _, d := range []string{"", "../../etc/passwd", strings.Repeat("0", 64)} {
 		if _, err := again.Get(d); !errors.Is(err, disk.ErrNotFound) {
@@ -52,7 +52,7 @@ func TestStore(t *testing.T) {
 	}
 }
 
-func TestDamageIsSeen(t *testing.T) {
+func TestStore_GetDetectsCorruption(t *testing.T) {
 	dir := t.TempDir()
 	s := open(t, dir, 1000)
 	digest, err := s.Put([]byte("chart"))
@@ -62,7 +62,7 @@ func TestDamageIsSeen(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "objects", digest), []byte("other"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.Get(digest); err == nil || err.Error() != digest+" in the cache directory is damaged" {
+	if _, err := s.Get(digest); err == nil || err.Error() != digest+" in the cache directory is corrupt" {
 		t.Errorf("Get: %v", err)
 	}
 	if err := os.Remove(filepath.Join(dir, "objects", digest)); err != nil {
@@ -71,12 +71,12 @@ func TestDamageIsSeen(t *testing.T) {
 	if err := os.Symlink("/etc/passwd", filepath.Join(dir, "objects", digest)); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.Get(digest); err == nil || !strings.HasSuffix(err.Error(), "is not a file of the cache") {
+	if _, err := s.Get(digest); err == nil || !strings.HasSuffix(err.Error(), "is not a regular file within the limit") {
 		t.Errorf("Get of a link: %v", err)
 	}
 }
 
-func TestOldArchivesGo(t *testing.T) {
+func TestStore_EvictsOldArchives(t *testing.T) {
 	s := open(t, t.TempDir(), 250)
 	var digests []string
 	for _, b := range []string{"a", "b", "c"} {
@@ -86,13 +86,13 @@ func TestOldArchivesGo(t *testing.T) {
 		}
 		digests = append(digests, d)
 	}
-	kept := 0
+	found := 0
 	for _, d := range digests {
 		if _, err := s.Get(d); err == nil {
-			kept++
+			found++
 		}
 	}
-	if kept != 2 {
-		t.Errorf("%d archives of 100 bytes are kept in 250", kept)
+	if found != 2 {
+		t.Errorf("%d archives of 100 bytes are stored in 250 bytes", found)
 	}
 }

@@ -1,5 +1,5 @@
-// Package fetch makes the outgoing HTTP requests of the gate: bounded in size and time, with the credentials of one Flux source, and to
-// nothing but what that source names.
+// Package fetch makes HTTP requests to Flux's sources: bounded in size and time, with the credentials of one source, and
+// protected against requests to internal addresses that a source leads to (SSRF).
 package fetch
 
 import (
@@ -17,13 +17,13 @@ import (
 	"time"
 )
 
-// maxRedirects bounds how often a request is sent on.
+// maxRedirects bounds the redirects of one request.
 const maxRedirects = 5
 
-// ErrRefused is the error of a request that is not made, because of where it leads.
+// ErrRefused is the error of a request that is not made because of its target.
 var ErrRefused = errors.New("refused")
 
-// StatusError is the error of an answer other than 200 OK.
+// StatusError is the error of a response other than 200 OK.
 type StatusError struct {
 	// URL is the address without credentials and query.
 	URL string
@@ -31,30 +31,28 @@ type StatusError struct {
 	Code int
 }
 
-// Error says what the server answered, and what to look at.
+// Error returns the status and what may be wrong.
 func (e *StatusError) Error() string {
-	text := fmt.Sprintf("%s answered %d %s", e.URL, e.Code, http.StatusText(e.Code))
+	text := fmt.Sprintf("%s returned %d %s", e.URL, e.Code, http.StatusText(e.Code))
 	if e.Code == http.StatusUnauthorized || e.Code == http.StatusForbidden {
-		text += ": the source's credentials are missing or not accepted"
+		text += ": the source's credentials are missing or rejected"
 	}
 	return text
 }
 
-// Credentials are those of one source.
+// Credentials are the credentials of one source.
 type Credentials struct {
 	Username, Password string
-	// Token is sent as a bearer token; it takes precedence.
-	Token string
-	// Everywhere sends them also to other hosts than the source's.
-	Everywhere bool
+	// PassCredentials also sends them to other hosts than the source's.
+	PassCredentials bool
 	// TLS is the configuration for https; nil for the system's.
 	TLS *tls.Config
 	// Proxy is the URL of the proxy to use; nil for that of the environment.
 	Proxy *url.URL
 }
 
-// TLSConfig makes a configuration of PEM blocks; each may be empty. A certificate needs its key. The authority's certificates are trusted
-// beside the system's. The error quotes none of them.
+// TLSConfig returns a configuration from PEM blocks; each may be empty. A certificate needs its key. The authority's
+// certificates are trusted in addition to the system's. The error quotes none of them.
 func TLSConfig(cert, key, authority []byte) (*tls.Config, error) {
 	cfg := &tls.Config{MinVersion: tls.VersionTLS12}
 	if len(cert) > 0 || len(key) > 0 {
@@ -70,7 +68,7 @@ func TLSConfig(cert, key, authority []byte) (*tls.Config, error) {
 			pool = x509.NewCertPool()
 		}
 		if !pool.AppendCertsFromPEM(authority) {
-			return nil, errors.New("the certificate authority holds no certificate")
+			return nil, errors.New("the certificate authority contains no certificate")
 		}
 		cfg.RootCAs = pool
 	}
@@ -81,13 +79,14 @@ func TLSConfig(cert, key, authority []byte) (*tls.Config, error) {
 type Client struct {
 	source      *url.URL
 	credentials Credentials
-	// direct reaches the source's own host; foreign reaches where it sends requests on to.
+	// direct connects to the source's own host, foreign to others.
 	direct, foreign *http.Transport
 }
 
-// NewClient returns a client for the source at an http or https URL. Whatever the source sends requests on to, by a redirect or by a URL in
-// an index, must not be a loopback or link-local address unless local allows it; the source itself must not be link-local.
-func NewClient(source string, c Credentials, local bool) (*Client, error) {
+// NewClient returns a client for the source at an http or https URL. Requests to other hosts, due to a redirect or to a URL in
+// an index, must not lead to loopback or link-local addresses unless allowLoopback is set. Requests to the source itself must
+// not lead to link-local addresses.
+func NewClient(source string, c Credentials, allowLoopback bool) (*Client, error) {
 	u, err := parse(source)
 	if err != nil {
 		return nil, err
@@ -95,24 +94,26 @@ func NewClient(source string, c Credentials, local bool) (*Client, error) {
 	return &Client{
 		source:      u,
 		credentials: c,
-		direct:      transport(c, func(ip netip.Addr) bool { return local || !linkLocal(ip) }),
-		foreign:     transport(c, func(ip netip.Addr) bool { return local || !linkLocal(ip) && !ip.IsLoopback() && !ip.IsUnspecified() }),
+		direct:      transport(c, func(ip netip.Addr) bool { return allowLoopback || !linkLocal(ip) }),
+		foreign: transport(c, func(ip netip.Addr) bool {
+			return allowLoopback || !linkLocal(ip) && !ip.IsLoopback() && !ip.IsUnspecified()
+		}),
 	}, nil
 }
 
 func parse(raw string) (*url.URL, error) {
 	u, err := url.Parse(raw)
 	if err != nil {
-		return nil, errors.New("the URL cannot be read") // the error would quote it, credentials included
+		return nil, errors.New("the URL is invalid") // err quotes it, credentials included
 	}
 	if u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
-		return nil, fmt.Errorf("%w: %s is no http or https URL", ErrRefused, Shown(u))
+		return nil, fmt.Errorf("%w: %s is not an http or https URL", ErrRefused, RedactedURL(u))
 	}
 	return u, nil
 }
 
-// Shown returns a URL as it may appear in a message: without credentials and query.
-func Shown(u *url.URL) string {
+// RedactedURL returns a URL without credentials and query, for messages.
+func RedactedURL(u *url.URL) string {
 	c := url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path}
 	return c.String()
 }
@@ -125,11 +126,11 @@ func linkLocal(ip netip.Addr) bool {
 func transport(c Credentials, allowed func(netip.Addr) bool) *http.Transport {
 	d := &net.Dialer{
 		Timeout: 10 * time.Second,
-		// The address is looked at after it was resolved, so that no name can hide it.
+		// Control checks the resolved address, so that no DNS name can hide it.
 		Control: func(_, address string, _ syscall.RawConn) error {
 			ap, err := netip.ParseAddrPort(address)
 			if err != nil {
-				return fmt.Errorf("%w: the address %s cannot be read", ErrRefused, address)
+				return fmt.Errorf("%w: the address %s is invalid", ErrRefused, address)
 			}
 			if !allowed(ap.Addr().Unmap()) {
 				return fmt.Errorf("%w: %s is a link-local or loopback address", ErrRefused, ap.Addr())
@@ -147,7 +148,7 @@ func transport(c Credentials, allowed func(netip.Addr) bool) *http.Transport {
 			if err != nil || through == nil {
 				return through, err
 			}
-			// The dialer sees the proxy's address only, so where the request leads is looked at here.
+			// The dialer only checks the proxy's address, so check the request's target here.
 			return through, checkHost(req.Context(), req.URL.Hostname(), allowed)
 		},
 		DialContext:            d.DialContext,
@@ -161,10 +162,10 @@ func transport(c Credentials, allowed func(netip.Addr) bool) *http.Transport {
 	}
 }
 
-// resolveTimeout bounds the look at a name that a proxy is to be asked for.
+// resolveTimeout bounds resolving the name of a host that is requested through a proxy.
 const resolveTimeout = 2 * time.Second
 
-// checkHost refuses a host whose addresses are not allowed. A name that only the proxy can resolve is left to it.
+// checkHost returns an error for a host whose addresses are not allowed. A name that only the proxy can resolve is allowed.
 func checkHost(ctx context.Context, host string, allowed func(netip.Addr) bool) error {
 	addresses := []netip.Addr{}
 	if ip, err := netip.ParseAddr(host); err == nil {
@@ -184,7 +185,7 @@ func checkHost(ctx context.Context, host string, allowed func(netip.Addr) bool) 
 	return nil
 }
 
-// Close closes idle connections. Requests under way are ended by their contexts.
+// Close closes idle connections. Contexts end running requests.
 func (c *Client) Close() {
 	c.direct.CloseIdleConnections()
 	c.foreign.CloseIdleConnections()
@@ -202,18 +203,18 @@ func (c *Client) Get(ctx context.Context, raw string, limit int64) ([]byte, erro
 			return body, err
 		}
 		if u.Scheme == "https" && next.Scheme == "http" {
-			return nil, fmt.Errorf("%w: %s redirects from https to http", ErrRefused, Shown(u))
+			return nil, fmt.Errorf("%w: %s redirects from https to http", ErrRefused, RedactedURL(u))
 		}
 		u = next
 	}
-	return nil, fmt.Errorf("%s redirects more than %d times", Shown(u), maxRedirects)
+	return nil, fmt.Errorf("%s redirects more than %d times", RedactedURL(u), maxRedirects)
 }
 
-// HTTP returns a client for a library that speaks a protocol of its own over HTTP: with the same limits on where requests may lead, and without
-// the credentials, which the library sends where they belong.
+// HTTP returns a client for a library with its own protocol over HTTP. It has the same limits on the targets of requests, but
+// no credentials: the library sends these.
 func (c *Client) HTTP() *http.Client {
 	return &http.Client{
-		Transport: chooser{c},
+		Transport: targetTransport{c},
 		CheckRedirect: func(req *http.Request, via []*http.Request) error {
 			if len(via) > maxRedirects {
 				return fmt.Errorf("redirected more than %d times", maxRedirects)
@@ -226,13 +227,13 @@ func (c *Client) HTTP() *http.Client {
 	}
 }
 
-// chooser sends each request by the transport that fits where it leads.
-type chooser struct{ c *Client }
+// targetTransport sends each request with the transport for its target.
+type targetTransport struct{ c *Client }
 
 // RoundTrip implements http.RoundTripper.
-func (t chooser) RoundTrip(req *http.Request) (*http.Response, error) {
+func (t targetTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if req.URL.Scheme != "http" && req.URL.Scheme != "https" {
-		return nil, fmt.Errorf("%w: %s is no http or https URL", ErrRefused, Shown(req.URL))
+		return nil, fmt.Errorf("%w: %s is not an http or https URL", ErrRefused, RedactedURL(req.URL))
 	}
 	if t.c.own(req.URL) {
 		return t.c.direct.RoundTrip(req)
@@ -240,13 +241,14 @@ func (t chooser) RoundTrip(req *http.Request) (*http.Response, error) {
 	return t.c.foreign.RoundTrip(req)
 }
 
-// own tells whether a URL is of the source's own host.
+// own reports whether a URL is on the source's own host.
 func (c *Client) own(u *url.URL) bool { return u.Scheme == c.source.Scheme && u.Host == c.source.Host }
 
+// once makes one request. It returns the body, or the URL of a redirect.
 func (c *Client) once(ctx context.Context, u *url.URL, limit int64) (body []byte, next *url.URL, err error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
 	if err != nil {
-		return nil, nil, errors.New("the request cannot be made")
+		return nil, nil, errors.New("the request is invalid")
 	}
 	req.Header.Set("User-Agent", "flux-admission")
 	t := c.foreign
@@ -254,12 +256,12 @@ func (c *Client) once(ctx context.Context, u *url.URL, limit int64) (body []byte
 	if own {
 		t = c.direct
 	}
-	if own || c.credentials.Everywhere {
+	if own || c.credentials.PassCredentials {
 		c.authorize(req)
 	}
 	resp, err := t.RoundTrip(req)
 	if err != nil {
-		return nil, nil, fmt.Errorf("fetching %s: %w", Shown(u), err)
+		return nil, nil, fmt.Errorf("fetching %s: %w", RedactedURL(u), err)
 	}
 	defer func() { err = errors.Join(err, resp.Body.Close()) }()
 	switch resp.StatusCode {
@@ -267,31 +269,28 @@ func (c *Client) once(ctx context.Context, u *url.URL, limit int64) (body []byte
 	case http.StatusMovedPermanently, http.StatusFound, http.StatusSeeOther, http.StatusTemporaryRedirect, http.StatusPermanentRedirect:
 		location, err := resp.Location()
 		if err != nil {
-			return nil, nil, fmt.Errorf("%s redirects without saying where to", Shown(u))
+			return nil, nil, fmt.Errorf("%s redirects without a location", RedactedURL(u))
 		}
 		next, err := parse(location.String())
 		return nil, next, err
 	default:
-		return nil, nil, &StatusError{URL: Shown(u), Code: resp.StatusCode}
+		return nil, nil, &StatusError{URL: RedactedURL(u), Code: resp.StatusCode}
 	}
 	if resp.ContentLength > limit {
-		return nil, nil, fmt.Errorf("%s has %d bytes, and %d are the most that is read", Shown(u), resp.ContentLength, limit)
+		return nil, nil, fmt.Errorf("%s has %d bytes, more than %d", RedactedURL(u), resp.ContentLength, limit)
 	}
 	body, err = io.ReadAll(io.LimitReader(resp.Body, limit+1))
 	if err != nil {
-		return nil, nil, fmt.Errorf("reading %s: %w", Shown(u), err)
+		return nil, nil, fmt.Errorf("reading %s: %w", RedactedURL(u), err)
 	}
 	if int64(len(body)) > limit {
-		return nil, nil, fmt.Errorf("%s has more than %d bytes", Shown(u), limit)
+		return nil, nil, fmt.Errorf("%s has more than %d bytes", RedactedURL(u), limit)
 	}
 	return body, nil, nil
 }
 
 func (c *Client) authorize(req *http.Request) {
-	switch {
-	case c.credentials.Token != "":
-		req.Header.Set("Authorization", "Bearer "+c.credentials.Token)
-	case c.credentials.Username != "" || c.credentials.Password != "":
+	if c.credentials.Username != "" || c.credentials.Password != "" {
 		req.SetBasicAuth(c.credentials.Username, c.credentials.Password)
 	}
 }

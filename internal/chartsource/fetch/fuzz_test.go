@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// No source's URL makes a client of another scheme than http and https, and no message shows the login in it.
+// FuzzNewClient checks that only http and https URLs are accepted, and that no error quotes a password.
 func FuzzNewClient(f *testing.F) {
 	for _, raw := range []string{"https://charts.example.com/a?b=c", "http://user:hunter2@example.com", "file:///etc/passwd", "oci://x", "http://[::1%25eth0]:80/", "//x", "http://\x7f"} {
 		f.Add(raw)
@@ -19,28 +19,28 @@ func FuzzNewClient(f *testing.F) {
 				return
 			}
 			if password, ok := u.User.Password(); ok && len(password) > 3 && strings.Contains(err.Error(), password) && !strings.Contains(u.Host+u.Path, password) {
-				t.Errorf("the message quotes the password: %v", err)
+				t.Errorf("the error quotes the password: %v", err)
 			}
 			return
 		}
 		defer c.Close()
 		if parseErr != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
-			t.Errorf("%q makes a client", raw)
+			t.Errorf("NewClient(%q) succeeds", raw)
 		}
 	})
 }
 
-// Whatever is in the Secret of a source, its certificates are taken or refused, and no message quotes them.
+// FuzzTLSConfig checks that certificates are accepted or rejected, and that no error quotes a key.
 func FuzzTLSConfig(f *testing.F) {
 	f.Add([]byte("cert"), []byte("key"), []byte("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"))
 	f.Add([]byte(""), []byte(""), []byte(""))
 	f.Fuzz(func(t *testing.T, cert, key, authority []byte) {
 		c, err := TLSConfig(cert, key, authority)
 		if (c == nil) == (err == nil) {
-			t.Errorf("configuration %v with error %v", c, err)
+			t.Errorf("TLSConfig() = %v, %v", c, err)
 		}
 		if err != nil && len(key) > 8 && strings.Contains(err.Error(), string(key)) {
-			t.Error("the message quotes the key")
+			t.Error("the error quotes the key")
 		}
 	})
 }

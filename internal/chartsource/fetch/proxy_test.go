@@ -10,10 +10,10 @@ import (
 	"testing"
 )
 
-// A proxy resolves and dials for the client, so the look at the dialled address does not see where a request leads.
-func TestAProxyIsNotAskedForAddressesThatAreRefused(t *testing.T) {
-	var asked atomic.Int64
-	proxy := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { asked.Add(1) }))
+// A proxy resolves and dials for the client, so checking the dialed address is not enough.
+func TestClient_RefusesAddressesBehindAProxy(t *testing.T) {
+	var requests atomic.Int64
+	proxy := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { requests.Add(1) }))
 	t.Cleanup(proxy.Close)
 	through, err := url.Parse(proxy.URL)
 	if err != nil {
@@ -24,9 +24,9 @@ func TestAProxyIsNotAskedForAddressesThatAreRefused(t *testing.T) {
 	t.Cleanup(tr.CloseIdleConnections)
 	for raw, refused := range map[string]bool{
 		"http://169.254.169.254/latest/meta-data": true, "http://[fe80::1]/": true, "http://[::ffff:169.254.169.254]/": true, "http://192.0.2.1/index.yaml": false,
-		"http://name.that.only.the.proxy.knows.invalid/": false,
+		"http://resolved.by.the.proxy.only.invalid/": false,
 	} {
-		before := asked.Load()
+		before := requests.Load()
 		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, raw, nil)
 		if err != nil {
 			t.Fatal(err)
@@ -35,8 +35,8 @@ func TestAProxyIsNotAskedForAddressesThatAreRefused(t *testing.T) {
 		if err == nil {
 			_ = resp.Body.Close()
 		}
-		if errors.Is(err, ErrRefused) != refused || (asked.Load() == before) != refused {
-			t.Errorf("%s: error %v, the proxy was asked %d times; refused is to be %t", raw, err, asked.Load()-before, refused)
+		if errors.Is(err, ErrRefused) != refused || (requests.Load() == before) != refused {
+			t.Errorf("%s: error %v, the proxy received %d requests; want refused: %t", raw, err, requests.Load()-before, refused)
 		}
 	}
 }

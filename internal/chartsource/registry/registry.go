@@ -1,4 +1,4 @@
-// Package registry reads charts from OCI registries: the tag that Flux would choose, and the chart's layer of its manifest.
+// Package registry reads charts from OCI registries: the tag that Flux would select, and the chart's layer of its manifest.
 package registry
 
 import (
@@ -27,7 +27,7 @@ import (
 // ChartLayer is the media type of a packaged chart, as Helm pushes it.
 const ChartLayer = "application/vnd.cncf.helm.chart.content.v1.tar+gzip"
 
-// The limits of what a registry answers.
+// The limits of a registry's responses.
 const (
 	maxTags     = 20_000
 	maxManifest = 4 << 20
@@ -36,17 +36,17 @@ const (
 // ErrNotFound is the error of a repository, tag or digest that the registry does not have.
 var ErrNotFound = repository.ErrNotFound
 
-// Repository is one repository of a registry. It is used for one chart and closed.
+// Repository is one repository of a registry. It serves one chart, and is then closed.
 type Repository struct {
 	remote *remote.Repository
 	client *fetch.Client
 }
 
-// Open returns the repository at an oci:// URL. Insecure speaks http instead of https.
-func Open(raw string, c fetch.Credentials, insecure, local bool) (*Repository, error) {
+// Open returns the repository at an oci:// URL. Insecure uses http instead of https; see fetch.NewClient for allowLoopback.
+func Open(raw string, c fetch.Credentials, insecure, allowLoopback bool) (*Repository, error) {
 	u, err := url.Parse(raw)
 	if err != nil || u.Scheme != "oci" || u.Host == "" || strings.Trim(u.Path, "/") == "" {
-		return nil, errors.New("its URL is no oci:// URL with a registry and a repository")
+		return nil, errors.New("its URL is not an oci:// URL with a registry and a repository")
 	}
 	r, err := remote.NewRepository(u.Host + "/" + strings.Trim(u.Path, "/"))
 	if err != nil {
@@ -56,7 +56,7 @@ func Open(raw string, c fetch.Credentials, insecure, local bool) (*Repository, e
 	if insecure {
 		scheme = "http://"
 	}
-	client, err := fetch.NewClient(scheme+u.Host, c, local)
+	client, err := fetch.NewClient(scheme+u.Host, c, allowLoopback)
 	if err != nil {
 		return nil, err
 	}
@@ -66,10 +66,10 @@ func Open(raw string, c fetch.Credentials, insecure, local bool) (*Repository, e
 		Client: client.HTTP(),
 		Cache:  auth.NewCache(),
 		Credential: func(_ context.Context, hostport string) (auth.Credential, error) {
-			if hostport != u.Host && !c.Everywhere {
+			if hostport != u.Host && !c.PassCredentials {
 				return auth.EmptyCredential, nil
 			}
-			return auth.Credential{Username: c.Username, Password: c.Password, AccessToken: c.Token}, nil
+			return auth.Credential{Username: c.Username, Password: c.Password}, nil
 		},
 	}
 	return &Repository{remote: r, client: client}, nil
@@ -78,8 +78,8 @@ func Open(raw string, c fetch.Credentials, insecure, local bool) (*Repository, e
 // Close releases the connections.
 func (r *Repository) Close() { r.client.Close() }
 
-// Tag returns the tag of a chart's version, as Helm and source-controller choose it: an exact version is its own tag, a range selects among the
-// repository's tags. A plus of a version is an underscore in its tag.
+// Tag returns the tag of a chart's version, as Helm and source-controller select it: an exact version is its own tag, a range
+// selects among the repository's tags. A plus sign in a version is an underscore in its tag.
 func (r *Repository) Tag(ctx context.Context, rng string) (string, error) {
 	if _, err := semver.StrictNewVersion(strings.TrimPrefix(rng, "v")); err == nil {
 		return strings.ReplaceAll(rng, "+", "_"), nil
@@ -124,9 +124,9 @@ func (r *Repository) tags(ctx context.Context) ([]string, error) {
 	return tags, explain("listing the tags", err)
 }
 
-// Layer is the part of a manifest that holds the chart.
+// Layer is the layer of a manifest that contains the chart.
 type Layer struct {
-	// Digest is the SHA-256 of the layer in hex; empty when the manifest names it by another algorithm.
+	// Digest is the SHA-256 of the layer in hex; empty when the manifest has a digest of another algorithm.
 	Digest string
 	desc   ocispec.Descriptor
 }
@@ -146,7 +146,7 @@ func (r *Repository) Layer(ctx context.Context, reference, mediaType string) (La
 	}
 	var manifest ocispec.Manifest
 	if err := json.Unmarshal(data, &manifest); err != nil {
-		return Layer{}, fmt.Errorf("the manifest of %s is not one of OCI", reference)
+		return Layer{}, fmt.Errorf("the manifest of %s is not an OCI manifest", reference)
 	}
 	if len(manifest.Layers) == 0 {
 		return Layer{}, fmt.Errorf("the manifest of %s has no layers", reference)
@@ -186,7 +186,7 @@ func (r *Repository) Pull(ctx context.Context, l Layer, limit int64) (data []byt
 	return data, nil
 }
 
-// explain words an error of the registry, without the query of its URL.
+// explain adds what was being done to an error of the registry, and removes the query of its URL.
 func explain(doing string, err error) error {
 	if err == nil {
 		return nil
@@ -194,13 +194,13 @@ func explain(doing string, err error) error {
 	var response *errcode.ErrorResponse
 	switch {
 	case errors.Is(err, auth.ErrBasicCredentialNotFound):
-		return fmt.Errorf("%s: the registry asks for a login: the source's credentials are missing or not accepted", doing)
+		return fmt.Errorf("%s: the registry requires a login: the source's credentials are missing or rejected", doing)
 	case errors.Is(err, errdef.ErrNotFound):
 		return fmt.Errorf("%s: %w", doing, ErrNotFound)
 	case errors.As(err, &response):
 		u := ""
 		if response.URL != nil {
-			u = fetch.Shown(response.URL)
+			u = fetch.RedactedURL(response.URL)
 		}
 		status := &fetch.StatusError{URL: u, Code: response.StatusCode}
 		if response.StatusCode == 404 {

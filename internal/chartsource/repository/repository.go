@@ -1,4 +1,4 @@
-// Package repository reads Helm repositories: the index, and the version of a chart that Flux would choose from it.
+// Package repository reads Helm repositories: the index, and the version of a chart that Flux would select from it.
 package repository
 
 import (
@@ -34,18 +34,18 @@ type Version struct {
 	Created time.Time
 }
 
-// Index is what a repository offers. It is immutable.
+// Index is the index of a repository. It is immutable.
 type Index struct {
 	entries map[string][]Version
 	// Bytes is the size of the source.
 	Bytes int
 }
 
-// ParseIndex reads an index.yaml, in YAML or JSON. Only what is needed to choose a chart is kept.
+// ParseIndex parses an index.yaml, in YAML or JSON. It keeps what selecting a chart needs.
 func ParseIndex(data []byte) (*Index, error) {
 	var file helmrepo.IndexFile
 	if err := yaml.Unmarshal(data, &file); err != nil {
-		return nil, errors.New("the repository's index is not YAML of the form that Helm expects")
+		return nil, errors.New("the repository's index is not a YAML index of Helm")
 	}
 	if file.APIVersion == "" {
 		return nil, errors.New("the repository's index has no apiVersion")
@@ -66,8 +66,8 @@ func ParseIndex(data []byte) (*Index, error) {
 	return idx, nil
 }
 
-// Find returns the version of a chart that a range selects: one that equals it, else the highest within it. An empty range selects the
-// highest without a pre-release. The error is ErrNotFound when there is none.
+// Find returns the version of a chart that a range selects: the version that equals it, else the highest within it. An empty
+// range selects the highest that is no pre-release. The error is ErrNotFound when there is none.
 func (x *Index) Find(name, rng string) (Version, error) {
 	versions := x.entries[name]
 	if len(versions) == 0 {
@@ -84,8 +84,9 @@ func (x *Index) Find(name, rng string) (Version, error) {
 	return versions[i], nil
 }
 
-// Select returns the index of the version that a range selects, as source-controller does: one that equals the range, else the highest within
-// it. older breaks ties between versions that differ by their build only; it may be nil. The error is ErrNotFound when none fits.
+// Select returns the index of the version that a range selects, as source-controller does: the version that equals the range,
+// else the highest within it. Older breaks ties between versions that differ only in their build metadata; it may be nil. The
+// error is ErrNotFound when there is none.
 func Select(versions []string, rng string, older func(i, j int) bool) (int, error) {
 	if rng != "" {
 		if i := slices.Index(versions, rng); i >= 0 {
@@ -96,7 +97,7 @@ func Select(versions []string, rng string, older func(i, j int) bool) (int, erro
 	}
 	constraint, err := semver.NewConstraint(rng)
 	if err != nil {
-		return 0, fmt.Errorf("the version %q is no semantic version range", rng)
+		return 0, fmt.Errorf("the version %q is not a semantic version range", rng)
 	}
 	best := -1
 	var bestVersion *semver.Version
@@ -115,25 +116,25 @@ func Select(versions []string, rng string, older func(i, j int) bool) (int, erro
 	return best, nil
 }
 
-// IndexURL returns the address of a repository's index.
+// IndexURL returns the URL of a repository's index.
 func IndexURL(repository string) (string, error) {
 	u, err := url.Parse(repository)
 	if err != nil {
-		return "", errors.New("the repository's URL cannot be read")
+		return "", errors.New("the repository's URL is invalid")
 	}
 	u.RawPath = path.Join(u.RawPath, "index.yaml")
 	u.Path = path.Join(u.Path, "index.yaml")
 	return u.String(), nil
 }
 
-// ChartURL returns the address of a chart's archive.
+// ChartURL returns the URL of a chart's archive.
 func ChartURL(repository string, v Version) (string, error) {
 	if v.URL == "" {
-		return "", fmt.Errorf("the repository gives no address for version %s", v.Version)
+		return "", fmt.Errorf("the repository has no URL for version %s", v.Version)
 	}
 	u, err := helmrepo.ResolveReferenceURL(repository, v.URL)
 	if err != nil {
-		return "", fmt.Errorf("the repository gives no address for version %s that can be read", v.Version)
+		return "", fmt.Errorf("the repository has an invalid URL for version %s", v.Version)
 	}
 	return u, nil
 }

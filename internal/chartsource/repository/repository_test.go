@@ -23,7 +23,7 @@ func TestSelect(t *testing.T) {
 		"a range that allows pre-releases":         {">=1.0.0-0", "2.0.0-rc.1", ""},
 		"of two builds the newer":                  {"~1.5.0", "1.5.0+b", ""},
 		"nothing within the range":                 {"3.x", "", `no version within "3.x": not found`},
-		"a range that is none":                     {"one", "", `the version "one" is no semantic version range`},
+		"a range that is none":                     {"one", "", `the version "one" is not a semantic version range`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			i, err := repository.Select(versions, tc.rng, func(i, j int) bool { return i < j })
@@ -60,7 +60,7 @@ func TestURLs(t *testing.T) {
 			}
 		})
 	}
-	if _, err := repository.ChartURL("https://example.com", repository.Version{Version: "1.0.0"}); err == nil || err.Error() != "the repository gives no address for version 1.0.0" {
+	if _, err := repository.ChartURL("https://example.com", repository.Version{Version: "1.0.0"}); err == nil || err.Error() != "the repository has no URL for version 1.0.0" {
 		t.Errorf("ChartURL without an address: %v", err)
 	}
 }

@@ -1,5 +1,5 @@
-// Package archive reads Helm charts from archives and directories that strangers wrote: bounded in entries, bytes and compression
-// ratio, and confined to their own tree. It reads what values, schemas and the names of values need.
+// Package archive reads Helm charts from untrusted archives and directories: with limits on entries, bytes and compression
+// ratio, and without leaving the archive or directory. It keeps the files that values, schemas and the names of values need.
 package archive
 
 import (
@@ -22,32 +22,26 @@ import (
 	"helm.sh/helm/v4/pkg/ignore"
 )
 
-// Limits bound what reading one chart, its subcharts included, may cost.
+// Limits bound the cost of reading one chart with its subcharts.
 type Limits struct {
 	// Entries is the number of files and directories.
 	Entries int
-	// Bytes is the size of everything after decompression, also of what is passed over.
+	// Bytes is the size of everything after decompression, including files that are skipped.
 	Bytes int64
 	// Kept is the size of the files that are kept in memory.
 	Kept int64
-	// Ratio is how many bytes one compressed byte may become, once more than a megabyte was written.
+	// Ratio is how many bytes one compressed byte may expand to, once more than a megabyte was decompressed.
 	Ratio int64
-	// Depth is how many subcharts may be nested in one another, and how deep directories may be.
+	// Depth is how deep subcharts may be nested.
 	Depth int
-	// Whole keeps all files of a chart, as rendering it needs. Otherwise only what values, schemas and the names of values need is kept.
-	Whole bool
+	// AllFiles keeps all files of a chart, which templating needs. Otherwise only the files are kept that values, schemas and
+	// the names of values need.
+	AllFiles bool
 }
 
-// DefaultLimits returns limits that every public chart known to the author keeps by a factor of ten.
+// DefaultLimits returns limits that are ten times what any known public chart needs.
 func DefaultLimits() Limits {
 	return Limits{Entries: 20_000, Bytes: 128 << 20, Kept: 32 << 20, Ratio: 200, Depth: 8}
-}
-
-// budget is what is left of the limits while one chart is read.
-type budget struct {
-	Limits
-	entries     int
-	bytes, kept int64
 }
 
 // SourceLimits returns the limits for the archive of a whole source, of which a chart is a part.
@@ -55,6 +49,13 @@ func SourceLimits() Limits {
 	l := DefaultLimits()
 	l.Entries, l.Bytes = 500_000, 1<<30
 	return l
+}
+
+// budget is what remains of the limits while one chart is read.
+type budget struct {
+	Limits
+	entries     int
+	bytes, kept int64
 }
 
 func (l Limits) budget() *budget {
@@ -70,13 +71,13 @@ func (b *budget) entry() error {
 
 func (b *budget) keep(n int64) error {
 	if b.kept -= n; b.kept < 0 {
-		return fmt.Errorf("the files of the chart that are read have more than %d bytes", b.Kept)
+		return fmt.Errorf("the files that are read from the chart have more than %d bytes", b.Kept)
 	}
 	return nil
 }
 
-// Read reads a packaged chart (.tgz). Beside Chart.yaml, values and schemas it keeps the files that extra names, by their path in the
-// chart. The chart's Values of a file that is no YAML, links, devices and paths that lead outside are errors.
+// Read reads a packaged chart (.tgz). It also keeps the files named by extra, by their path in the chart. Values that are not
+// YAML, links, devices and paths that lead outside are errors.
 func Read(r io.Reader, limits Limits, extra ...string) (*chart.Chart, error) {
 	b := limits.budget()
 	files, err := b.unpack(r, "", extra, 0)
@@ -86,8 +87,9 @@ func Read(r io.Reader, limits Limits, extra ...string) (*chart.Chart, error) {
 	return load(files)
 }
 
-// ReadArtifact reads a chart out of the archive of a whole source (.tar.gz, as source-controller serves Git repositories and buckets): the
-// directory, or packaged chart, at the path. It returns beside the chart the files that extra names, by their path in the archive.
+// ReadArtifact reads a chart from the archive of a whole source (.tar.gz, as source-controller serves Git repositories and
+// buckets): the directory, or packaged chart, at a path. It also returns the files named by extra, by their path in the
+// archive.
 func ReadArtifact(r io.Reader, dir string, limits Limits, extra ...string) (*chart.Chart, map[string][]byte, error) {
 	dir = path.Clean("/" + dir)[1:]
 	b := limits.budget()
@@ -97,11 +99,11 @@ func ReadArtifact(r io.Reader, dir string, limits Limits, extra ...string) (*cha
 	}
 	if packaged, ok := others[dir]; ok && path.Ext(dir) == ".tgz" {
 		if files, err = b.unpack(bytes.NewReader(packaged), "", nil, 1); err != nil {
-			return nil, nil, fmt.Errorf("reading %s: %w", shown(dir), err)
+			return nil, nil, fmt.Errorf("reading %s: %w", quoted(dir), err)
 		}
 	}
 	if len(files) == 0 {
-		return nil, nil, fmt.Errorf("%w at %s of the source", ErrNoChart, shown(dir))
+		return nil, nil, fmt.Errorf("%w at %s of the source", ErrNoChart, quoted(dir))
 	}
 	c, err := load(files)
 	return c, others, err
@@ -110,7 +112,7 @@ func ReadArtifact(r io.Reader, dir string, limits Limits, extra ...string) (*cha
 // ErrNoChart is the error of a source that has no chart at the path.
 var ErrNoChart = errors.New("there is no chart")
 
-// pick reads the chart's files, and the others that extra names, of a source's archive.
+// pick reads the chart's files, and the other files named by extra, from a source's archive.
 func (b *budget) pick(r io.Reader, dir string, extra []string) ([]*helmarchive.BufferedFile, map[string][]byte, error) {
 	tr, err := b.open(r)
 	if err != nil {
@@ -141,11 +143,11 @@ func (b *budget) pick(r io.Reader, dir string, extra []string) ([]*helmarchive.B
 		name := path.Clean(h.Name)
 		below, inside := strings.CutPrefix(name, prefix)
 		regular := h.Typeflag == tar.TypeReg || h.Typeflag == tar.TypeGNUSparse
-		if h.Typeflag == tar.TypeDir || !wanted[name] && !(inside && (needed(below, nil) || b.Whole && regular)) {
-			continue // links elsewhere in a repository are none of the chart's business
+		if h.Typeflag == tar.TypeDir || !wanted[name] && !(inside && (needed(below, nil) || b.AllFiles && regular)) {
+			continue // links elsewhere in a repository do not matter
 		}
 		if !fs.ValidPath(name) || !regular {
-			return nil, nil, fmt.Errorf("%s is a link, a device or outside of the source", shown(h.Name))
+			return nil, nil, fmt.Errorf("%s is a link, a device or outside of the source", quoted(h.Name))
 		}
 		data, err := b.content(tr, h)
 		if err != nil {
@@ -162,7 +164,7 @@ func (b *budget) pick(r io.Reader, dir string, extra []string) ([]*helmarchive.B
 	}
 }
 
-// withoutIgnored leaves out the files that the chart's .helmignore names: what is packaged does not have them.
+// withoutIgnored removes the files that the chart's .helmignore excludes from packaging.
 func withoutIgnored(files []*helmarchive.BufferedFile) ([]*helmarchive.BufferedFile, error) {
 	i := slices.IndexFunc(files, func(f *helmarchive.BufferedFile) bool { return f.Name == ignore.HelmIgnore })
 	if i < 0 {
@@ -186,19 +188,19 @@ func withoutIgnored(files []*helmarchive.BufferedFile) ([]*helmarchive.BufferedF
 	}), nil
 }
 
-// content reads an entry, which may not be larger than what is left to be kept.
+// content reads an entry, within the limit of bytes to keep.
 func (b *budget) content(tr *tar.Reader, h *tar.Header) ([]byte, error) {
 	if h.Size > b.kept {
-		return nil, fmt.Errorf("%s claims %d bytes, more than the %d that are left of the limit", shown(h.Name), h.Size, b.kept)
+		return nil, fmt.Errorf("%s claims %d bytes, more than the %d left of the limit", quoted(h.Name), h.Size, b.kept)
 	}
 	data, err := io.ReadAll(tr)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", shown(h.Name), err)
+		return nil, fmt.Errorf("%s: %w", quoted(h.Name), err)
 	}
 	return data, nil
 }
 
-// open opens a compressed archive, whose reading is bounded.
+// open opens a compressed archive and bounds reading from it.
 func (b *budget) open(r io.Reader) (*tar.Reader, error) {
 	in := &countingReader{r: r}
 	gz, err := gzip.NewReader(in)
@@ -208,7 +210,7 @@ func (b *budget) open(r io.Reader) (*tar.Reader, error) {
 	return tar.NewReader(&boundedReader{r: gz, in: in, b: b}), nil
 }
 
-// ReadFS reads a chart from the directory dir of a file system, as Read does. Files that .helmignore names are passed over, as Helm does.
+// ReadFS reads a chart from a directory of a file system, as Read does. Like Helm, it skips files that .helmignore excludes.
 func ReadFS(fsys fs.FS, dir string, limits Limits, extra ...string) (*chart.Chart, error) {
 	b := limits.budget()
 	files, err := b.walk(fsys, dir, extra)
@@ -218,7 +220,7 @@ func ReadFS(fsys fs.FS, dir string, limits Limits, extra ...string) (*chart.Char
 	return load(files)
 }
 
-// ReadPath reads a chart from a directory or an archive of the local file system. Nothing outside of it is opened, whatever links it holds.
+// ReadPath reads a chart from a directory or an archive of the local file system. It follows no links that lead outside.
 func ReadPath(name string, limits Limits, extra ...string) (*chart.Chart, error) {
 	info, err := os.Stat(name)
 	if err != nil {
@@ -240,11 +242,11 @@ func ReadPath(name string, limits Limits, extra ...string) (*chart.Chart, error)
 	return c, errors.Join(err, root.Close())
 }
 
-// load makes a chart of its files. Helm's loader expects well-meant ones.
+// load parses a chart from its files. Helm's loader does not expect malicious ones.
 func load(files []*helmarchive.BufferedFile) (c *chart.Chart, err error) {
 	defer func() {
 		if r := recover(); r != nil {
-			c, err = nil, fmt.Errorf("the chart's files make Helm's loader panic: %v", r)
+			c, err = nil, fmt.Errorf("Helm's loader panicked on the chart's files: %v", r)
 		}
 	}()
 	for _, f := range files {
@@ -263,7 +265,7 @@ func load(files []*helmarchive.BufferedFile) (c *chart.Chart, err error) {
 	return c, checkTree(c)
 }
 
-// strip drops what the loader kept of a chart twice, or that nobody reads.
+// strip drops what the loader keeps twice, or what is not needed.
 func strip(c *chart.Chart) {
 	c.Raw = slices.DeleteFunc(c.Raw, func(f *common.File) bool { return f.Name != "values.yaml" })
 	c.Lock = nil
@@ -287,19 +289,19 @@ func inChart(name string) string {
 	}
 }
 
-// keeps tells whether a file of a chart is read, by its path in it.
+// keeps reports whether a file is kept, by its path in the chart.
 func (b *budget) keeps(name string, extra []string) bool {
-	return b.Whole || needed(name, extra)
+	return b.AllFiles || needed(name, extra)
 }
 
-// needed tells whether values, schemas and names need a file of a chart, by its path in it.
+// needed reports whether values, schemas and the names of values need a file, by its path in the chart.
 func needed(name string, extra []string) bool {
 	own := inChart(name)
 	switch own {
 	case "Chart.yaml", "values.yaml", "values.schema.json", "requirements.yaml", ".helmignore":
 		return true
 	}
-	if template(own) {
+	if isTemplate(own) {
 		return true
 	}
 	if sub, ok := strings.CutPrefix(own, "charts/"); ok {
@@ -313,8 +315,8 @@ func needed(name string, extra []string) bool {
 	return false
 }
 
-// template tells whether a file of a chart is one of its templates.
-func template(name string) bool {
+// isTemplate reports whether a file of a chart is one of its templates.
+func isTemplate(name string) bool {
 	if !strings.HasPrefix(name, "templates/") {
 		return false
 	}
@@ -362,17 +364,17 @@ func (b *budget) unpack(r io.Reader, prefix string, extra []string, depth int) (
 		}
 	}
 	if len(files) == 0 {
-		return nil, errors.New("it holds no chart")
+		return nil, errors.New("it contains no chart")
 	}
 	return files, nil
 }
 
-// addFile adds a file; an archived subchart is unpacked in its place, out of the same budget.
+// addFile adds a file; an archived subchart is unpacked within the same budget.
 func (b *budget) addFile(files []*helmarchive.BufferedFile, prefix, name string, data []byte, depth int) ([]*helmarchive.BufferedFile, error) {
 	if path.Ext(name) == ".tgz" && path.Dir(inChart(name)) == "charts" {
 		sub, err := b.unpack(bytes.NewReader(data), prefix+strings.TrimSuffix(name, ".tgz")+"/", nil, depth+1)
 		if err != nil {
-			return nil, fmt.Errorf("subchart %s: %w", shown(name), err)
+			return nil, fmt.Errorf("subchart %s: %w", quoted(name), err)
 		}
 		return append(files, sub...), nil
 	}
@@ -383,26 +385,26 @@ func (b *budget) addFile(files []*helmarchive.BufferedFile, prefix, name string,
 	return append(files, &helmarchive.BufferedFile{Name: prefix + name, Data: data}), nil
 }
 
-// member returns the path of an archive's entry below its top directory; "" for what is passed over.
+// member returns the path of an archive's entry below its top directory; "" for an entry to skip.
 func member(h *tar.Header) (string, error) {
 	switch h.Typeflag {
 	case tar.TypeDir, tar.TypeXGlobalHeader, tar.TypeXHeader:
 		return "", nil
 	case tar.TypeReg, tar.TypeGNUSparse:
 	default:
-		return "", fmt.Errorf("%s is a link or a device, which no packaged chart holds", shown(h.Name))
+		return "", fmt.Errorf("%s is a link or a device, which a packaged chart cannot contain", quoted(h.Name))
 	}
 	name := strings.ReplaceAll(h.Name, `\`, "/")
 	if path.IsAbs(name) || strings.Contains(name, "\x00") {
-		return "", fmt.Errorf("%s is outside of the chart", shown(h.Name))
+		return "", fmt.Errorf("%s is outside of the chart", quoted(h.Name))
 	}
 	top, rest, ok := strings.Cut(name, "/")
 	if !ok || top == ".." {
-		return "", fmt.Errorf("%s is outside of the chart's directory", shown(h.Name))
+		return "", fmt.Errorf("%s is outside of the chart's directory", quoted(h.Name))
 	}
 	rest = path.Clean(rest)
 	if rest == "." || path.IsAbs(rest) || !fs.ValidPath(rest) {
-		return "", fmt.Errorf("%s is outside of the chart's directory", shown(h.Name))
+		return "", fmt.Errorf("%s is outside of the chart's directory", quoted(h.Name))
 	}
 	return rest, nil
 }
@@ -448,16 +450,16 @@ func (b *budget) walk(fsys fs.FS, dir string, extra []string) ([]*helmarchive.Bu
 			return nil
 		}
 		if !info.Mode().IsRegular() && !needed(name, extra) {
-			// What a link leads to inside the chart is read as Helm would.
+			// Like Helm, read what a link inside the chart leads to.
 			if info, err = fs.Stat(fsys, p); err != nil || !info.Mode().IsRegular() {
-				return nil //nolint:nilerr // only a template could miss it
+				return nil //nolint:nilerr // only a template could need it
 			}
 		}
 		if !info.Mode().IsRegular() {
-			return fmt.Errorf("%s is a link or a device; only regular files are read", shown(name))
+			return fmt.Errorf("%s is a link or a device; only regular files are read", quoted(name))
 		}
 		if info.Size() > b.kept {
-			return fmt.Errorf("%s has %d bytes, more than the %d that are left of the limit", shown(name), info.Size(), b.kept)
+			return fmt.Errorf("%s has %d bytes, more than the %d left of the limit", quoted(name), info.Size(), b.kept)
 		}
 		data, err := fs.ReadFile(fsys, p)
 		if err != nil {
@@ -485,7 +487,7 @@ func ignoreRules(fsys fs.FS, dir string) (*ignore.Rules, error) {
 	return rules, nil
 }
 
-// countingReader counts what was read of the compressed input.
+// countingReader counts the bytes read from the compressed input.
 type countingReader struct {
 	r io.Reader
 	n int64
@@ -513,12 +515,13 @@ func (l *boundedReader) Read(p []byte) (int, error) {
 		return 0, fmt.Errorf("the chart has more than %d bytes after decompression", l.b.Bytes)
 	}
 	if l.out > 1<<20 && l.out > l.b.Ratio*max(l.in.n, 1) {
-		return 0, fmt.Errorf("the archive is compressed more than %d to 1, which no chart is", l.b.Ratio)
+		return 0, fmt.Errorf("the archive is compressed more than %d to 1", l.b.Ratio)
 	}
 	return n, err
 }
 
-func shown(name string) string {
+// quoted returns a name for a message.
+func quoted(name string) string {
 	if len(name) > 120 {
 		name = name[:120] + "..."
 	}

@@ -6,22 +6,22 @@ import (
 	chart "helm.sh/helm/v4/pkg/chart/v2"
 )
 
-// The limits of what a chart may make of itself: Helm copies a subchart for every alias, at every level, and copies values for every import.
+// The limits of composing a chart: Helm copies a subchart for every alias, at every level, and copies values for every import.
 const (
 	maxCharts       = 1_000
 	maxDependencies = 500
 	maxImports      = 500
-	maxDecisive     = 100_000 // bytes of names, conditions and tags
-	maxValues       = 300_000 // nodes
+	maxConditions   = 100_000 // bytes of names, conditions and tags
+	maxValues       = 300_000 // maps, lists and scalars
 )
 
-// checkTree refuses a chart whose composition would cost more than that of any well-meant one.
+// checkTree rejects a chart whose composition would exceed the limits.
 func checkTree(c *chart.Chart) error {
-	imports, decisive, values := 0, 0, 0
+	imports, conditions, values := 0, 0, 0
 	var check func(c *chart.Chart) (int, error)
 	check = func(c *chart.Chart) (int, error) {
 		if len(c.Metadata.Dependencies) > maxDependencies {
-			return 0, fmt.Errorf("chart %s has %d dependencies, more than %d", shown(c.Name()), len(c.Metadata.Dependencies), maxDependencies)
+			return 0, fmt.Errorf("chart %s has %d dependencies, more than %d", quoted(c.Name()), len(c.Metadata.Dependencies), maxDependencies)
 		}
 		copies := map[string]int{}
 		for _, d := range c.Metadata.Dependencies {
@@ -30,14 +30,14 @@ func checkTree(c *chart.Chart) error {
 			}
 			copies[d.Name]++
 			imports += len(d.ImportValues)
-			decisive += len(d.Name) + len(d.Alias) + len(d.Condition)
+			conditions += len(d.Name) + len(d.Alias) + len(d.Condition)
 			for _, t := range d.Tags {
-				decisive += len(t)
+				conditions += len(t)
 			}
 		}
 		values += nodes(c.Values)
 		if Depth(c.Values, maxYAMLNested) >= maxYAMLNested {
-			return 0, fmt.Errorf("the values of chart %s are nested deeper than %d", shown(c.Name()), maxYAMLNested)
+			return 0, fmt.Errorf("the values of chart %s are nested deeper than %d", quoted(c.Name()), maxYAMLNested)
 		}
 		all := 1
 		for _, d := range c.Dependencies() {
@@ -46,7 +46,7 @@ func checkTree(c *chart.Chart) error {
 				return 0, err
 			}
 			if all += n * max(1, copies[d.Name()]); all > maxCharts {
-				return 0, fmt.Errorf("chart %s stands for more than %d charts, aliases counted", shown(c.Name()), maxCharts)
+				return 0, fmt.Errorf("chart %s expands to more than %d charts, aliases included", quoted(c.Name()), maxCharts)
 			}
 		}
 		return all, nil
@@ -57,8 +57,8 @@ func checkTree(c *chart.Chart) error {
 		return err
 	case imports > maxImports:
 		return fmt.Errorf("the chart imports values %d times, more than %d", imports, maxImports)
-	case decisive > maxDecisive:
-		return fmt.Errorf("the chart's dependencies have names, conditions and tags of %d bytes, more than %d", decisive, maxDecisive)
+	case conditions > maxConditions:
+		return fmt.Errorf("the chart's dependencies have names, conditions and tags of %d bytes, more than %d", conditions, maxConditions)
 	case values > maxValues:
 		return fmt.Errorf("the chart's values have %d nodes, more than %d", values, maxValues)
 	}

@@ -7,18 +7,28 @@ import (
 
 // The limits of one YAML document: values have a few dozen levels at most.
 const (
-	maxYAMLBytes  = 16 << 20
-	maxYAMLNested = 512
+	maxYAMLBytes   = 16 << 20
+	maxYAMLNested  = 512
+	maxYAMLEntries = 500_000
 )
 
-// CheckYAML refuses a document that a YAML parser would take very long for, or recurse very deep into, by looking at its bytes only:
-// its size, how deep brackets are nested, and how deep the levels of block style can be.
+// CheckYAML rejects a document that would cost a YAML parser very much time or depth of recursion. It looks at the bytes only:
+// their number, the possible entries of maps and lists, the nesting of brackets, and the possible nesting of blocks.
 func CheckYAML(doc []byte) error {
 	if len(doc) > maxYAMLBytes {
 		return fmt.Errorf("it has %d bytes, more than %d", len(doc), maxYAMLBytes)
 	}
-	flow, deepest, run := 0, 0, 0
-	for _, c := range doc {
+	flow, deepest, run, entries := 0, 0, 0, 0
+	for i, c := range doc {
+		switch c {
+		case ',':
+			entries++
+		case ':', '-', '?':
+			// An indicator is followed by white space.
+			if i+1 == len(doc) || doc[i+1] == ' ' || doc[i+1] == '\t' || doc[i+1] == '\n' || doc[i+1] == '\r' {
+				entries++
+			}
+		}
 		switch c {
 		case '[', '{':
 			flow++
@@ -35,14 +45,17 @@ func CheckYAML(doc []byte) error {
 		}
 		deepest = max(deepest, flow, run)
 	}
-	// A run of dashes can be a line drawn in a comment; only far longer ones are an attack.
+	if entries > maxYAMLEntries {
+		return fmt.Errorf("it has more than %d entries of maps and lists", maxYAMLEntries)
+	}
+	// A run of dashes may be a line in a comment; only far longer ones are an attack.
 	if deepest > 20*maxYAMLNested {
 		return errors.New("it is nested too deep")
 	}
 	return nil
 }
 
-// Depth returns how deep maps and lists are nested in a decoded document, looking no deeper than most.
+// Depth returns how deep maps and lists are nested in a decoded document, up to a maximum.
 func Depth(v any, most int) int {
 	if most <= 0 {
 		return 0

@@ -12,8 +12,8 @@ import (
 	"strings"
 )
 
-// The limits of a schema document. They bound what compiling it may cost before it starts: the compiler recurses through the
-// document and its references, and a stack that overflows ends the process.
+// The limits of a schema document. They bound the cost of compiling it: the compiler recurses through the document and its
+// references, and a stack overflow ends the process.
 const (
 	// MaxBytes bounds the document. The largest public chart schemas have less than 2 MB.
 	MaxBytes = 8 << 20
@@ -21,53 +21,54 @@ const (
 	MaxDepth = 200
 	// MaxNodes bounds objects, lists and scalars together; a schema of 630 KB has 9,000.
 	MaxNodes = 400_000
-	// MaxSchemas bounds the objects that can be schemas. The compiler is quadratic in them for some documents.
+	// MaxSchemas bounds the objects that may be schemas. For some documents, the compiler is quadratic in their number.
 	MaxSchemas = 40_000
 	// MaxChain bounds how many schemas in a row apply to the same value: $ref to $ref, allOf in allOf.
 	MaxChain = 128
-	// maxOddRefs bounds the $refs to places that are no schema by the specification, the embedded $ids and the anchors together:
-	// each costs the compiler a pass over the whole document.
-	maxOddRefs = 1_000
-	// maxNumber bounds the digits of a number, which become a big.Rat.
+	// maxSearches bounds the $refs to positions that are no schema by the specification, the embedded $ids and the anchors
+	// together: for each, the compiler searches the whole document.
+	maxSearches = 1_000
+	// maxNumber bounds the digits of a number, which is decoded into a big.Rat.
 	maxNumber = 64
 )
 
 // rootURL is the URL that Helm gives a chart's schema. References are resolved against it.
 const rootURL = "file:///values.schema.json"
 
-// namedSchemas are the keywords whose value maps names of the author's to schemas. In them a key is no keyword.
+// namedSchemas are the keywords whose value maps names to schemas. A key of such a map is no keyword.
 var namedSchemas = []string{"properties", "patternProperties", "definitions", "$defs", "dependentSchemas", "dependencies"}
 
-// data are the keywords whose value is data and holds no schemas.
+// data are the keywords whose value is data without schemas.
 var data = []string{"enum", "const", "default", "examples"}
 
 // inPlace are the keywords whose schemas apply to the same value as the schema that has them.
 var inPlace = []string{"allOf", "anyOf", "oneOf", "not", "if", "then", "else"}
 
-// document is a schema's JSON, and that of the schemas it refers to, on their way to the compiler.
+// document is the JSON of a schema and of the schemas that it refers to, as input of the compiler.
 type document struct {
 	// resources are the documents, the schema itself first.
 	resources []*resource
-	// ids are the URLs of all schemas in the documents, without a fragment.
+	// ids are the URLs of all schemas in the documents, without fragments.
 	ids map[string]bool
-	// permissive maps a schema that was made permissive, by the URL of its document and its JSON Pointer in it, to the URL it refers to.
+	// permissive maps the schemas whose reference is not loaded, by the URL of their document and the JSON Pointer in it, to
+	// the URL that they refer to.
 	permissive map[string]string
 	size       int
 	schemas    int
-	odd        int
+	searches   int
 }
 
 // resource is one document.
 type resource struct {
-	url  *url.URL // where it was read from
-	id   string   // the URL it gives itself, else the one it was read from
+	url  *url.URL // where it is loaded from
+	id   string   // its own $id, else url
 	root any
 }
 
-// Load reads a document that a schema refers to, by its URL without a fragment. Nil loads none.
+// Load reads a document that a schema refers to, by its URL without a fragment.
 type Load func(url string) ([]byte, error)
 
-// parse reads a schema document and what it refers to within the limits, and takes out the references that lead elsewhere.
+// parse reads a schema document and those that it refers to within the limits, and removes references to other documents.
 func parse(doc []byte, load Load) (*document, error) {
 	d := &document{ids: map[string]bool{}, permissive: map[string]string{}}
 	if err := d.add(mustParse(rootURL), doc); err != nil {
@@ -77,7 +78,7 @@ func parse(doc []byte, load Load) (*document, error) {
 		d.loadAll(load)
 	}
 	for _, r := range d.resources {
-		d.cut(r)
+		d.removeReferences(r)
 	}
 	for _, r := range d.resources {
 		if err := checkChains(r.root); err != nil {
@@ -87,7 +88,7 @@ func parse(doc []byte, load Load) (*document, error) {
 	return d, nil
 }
 
-// add reads one document.
+// add parses one document.
 func (d *document) add(u *url.URL, doc []byte) error {
 	if d.size += len(doc); d.size > MaxBytes {
 		return fmt.Errorf("it has %d bytes, more than %d", d.size, MaxBytes)
@@ -112,8 +113,8 @@ func (d *document) add(u *url.URL, doc []byte) error {
 	switch {
 	case d.schemas > MaxSchemas:
 		return fmt.Errorf("it has %d objects, more than %d", d.schemas, MaxSchemas)
-	case d.odd > maxOddRefs:
-		return fmt.Errorf("it has %d embedded identifiers, anchors and references outside definitions, more than %d", d.odd, maxOddRefs)
+	case d.searches > maxSearches:
+		return fmt.Errorf("it has %d embedded identifiers, anchors and references outside definitions, more than %d", d.searches, maxSearches)
 	}
 	d.resources = append(d.resources, r)
 	for id := range ids {
@@ -122,7 +123,7 @@ func (d *document) add(u *url.URL, doc []byte) error {
 	return nil
 }
 
-// at returns the schema at a place; nil when there is no object.
+// at returns the schema at a position; nil when it is no object.
 func (d *document) at(resource, pointer string, ok bool) map[string]any {
 	if !ok {
 		return nil
@@ -136,10 +137,11 @@ func (d *document) at(resource, pointer string, ok bool) map[string]any {
 	return nil
 }
 
-// maxResources bounds the documents that one schema is made of.
+// maxResources bounds the documents that one schema refers to.
 const maxResources = 32
 
-// loadAll reads what the documents refer to, and what that refers to. What cannot be read, or is not accepted, is left out.
+// loadAll loads the documents that the documents refer to, transitively. It skips those that cannot be loaded or exceed the
+// limits.
 func (d *document) loadAll(load Load) {
 	tried := map[string]bool{}
 	for i := 0; i < len(d.resources); i++ {
@@ -163,13 +165,13 @@ func (d *document) loadAll(load Load) {
 			}
 			before := *d
 			if at, err := url.Parse(u); err != nil || d.add(at, data) != nil {
-				d.size, d.schemas, d.odd = before.size, before.schemas, before.odd
+				d.size, d.schemas, d.searches = before.size, before.schemas, before.searches
 			}
 		})
 	}
 }
 
-// measure reads the document's tokens once, keeping nothing, and counts.
+// measure reads the document's tokens once, without keeping them, and counts them.
 func measure(doc []byte) error {
 	dec := json.NewDecoder(bytes.NewReader(doc))
 	dec.UseNumber()
@@ -196,7 +198,7 @@ func measure(doc []byte) error {
 				return fmt.Errorf("it is nested deeper than %d", MaxDepth)
 			}
 			if depth == 0 && dec.More() {
-				return errors.New("it is not JSON: something follows the document")
+				return errors.New("it is not JSON: there is text after the document")
 			}
 		case json.Number:
 			if len(tok) > maxNumber || hugeExponent(string(tok)) {
@@ -215,29 +217,29 @@ func hugeExponent(n string) bool {
 	return err != nil || e > 400 || e < -400
 }
 
-// collect gathers the URLs of all schemas in a document and counts what makes compiling costly.
+// collect collects the URLs of all schemas in a document, and counts what makes compiling expensive.
 func (d *document) collect(v any, base *url.URL, ids map[string]bool) {
 	walk(v, base, "", func(m map[string]any, base *url.URL, _ string) {
 		d.schemas++
 		if id := identifier(m); id != "" {
 			if base.String() != rootURL {
-				d.odd++
+				d.searches++
 			}
 			ids[withoutFragment(base)] = true
 		}
 		for _, k := range []string{"$anchor", "$dynamicAnchor"} {
 			if _, ok := m[k].(string); ok {
-				d.odd++
+				d.searches++
 			}
 		}
-		if ref, ok := m["$ref"].(string); ok && odd(ref) {
-			d.odd++
+		if ref, ok := m["$ref"].(string); ok && needsSearch(ref) {
+			d.searches++
 		}
 	})
 }
 
-// odd tells whether a reference leads to a place where the compiler does not expect a schema, or has to search for one.
-func odd(ref string) bool {
+// needsSearch reports whether a reference leads to a position where the compiler does not expect a schema, or must search.
+func needsSearch(ref string) bool {
 	pointer, ok := strings.CutPrefix(ref, "#/")
 	if !ok {
 		return ref != "#"
@@ -246,8 +248,9 @@ func odd(ref string) bool {
 	return first != "definitions" && first != "$defs" && first != "properties"
 }
 
-// cut makes every schema of a document permissive whose reference leads outside the documents. The drafts' own meta-schemas are known to the compiler.
-func (d *document) cut(r *resource) {
+// removeReferences makes the schemas of a document permissive that refer to a document that is not loaded. The compiler has
+// the meta-schemas of the drafts.
+func (d *document) removeReferences(r *resource) {
 	walk(r.root, r.url, "", func(m map[string]any, base *url.URL, pointer string) {
 		for _, k := range []string{"$ref", "$dynamicRef", "$recursiveRef"} {
 			ref, ok := m[k].(string)
@@ -259,13 +262,13 @@ func (d *document) cut(r *resource) {
 				if k == "$ref" || len(d.ids) <= 2 {
 					continue
 				}
-				// A dynamic reference depends on the way it was reached when schemas with names of their own are embedded.
+				// With embedded schemas, the target of a dynamic reference depends on the path that led to it.
 				target = base.JoinPath(k)
 			}
-			name := "a reference that cannot be read"
+			name := "a reference that is no URL"
 			if err == nil {
-				shown := url.URL{Scheme: target.Scheme, Opaque: target.Opaque, Host: target.Host, Path: target.Path}
-				name = shown.String()
+				redacted := url.URL{Scheme: target.Scheme, Opaque: target.Opaque, Host: target.Host, Path: target.Path}
+				name = redacted.String()
 			}
 			clear(m)
 			d.permissive[r.id+"#"+pointer] = name
@@ -274,12 +277,12 @@ func (d *document) cut(r *resource) {
 	})
 }
 
-// metaSchema tells whether a URL is one of the drafts' own schemas that the compiler carries and that refers to itself statically.
+// metaSchema reports whether a URL is that of a meta-schema that the compiler has and that has no dynamic references.
 func metaSchema(u *url.URL) bool {
 	return u.Host == "json-schema.org" && strings.HasPrefix(u.Path, "/draft-0") && strings.HasSuffix(u.Path, "/schema")
 }
 
-// checkChains fails when too many schemas in a row apply to the same value. A chain that closes on itself is found by the evaluator.
+// checkChains returns an error when too many schemas in a row apply to the same value. The evaluator finds cycles.
 func checkChains(root any) error {
 	depth := map[string]int{} // by pointer; -1 while being measured
 	var measure func(pointer string, left int) (int, error)
@@ -387,6 +390,7 @@ func identifier(m map[string]any) string {
 	return ""
 }
 
+// withoutFragment returns a URL without its fragment.
 func withoutFragment(u *url.URL) string {
 	c := *u
 	c.Fragment, c.RawFragment = "", ""
@@ -396,7 +400,7 @@ func withoutFragment(u *url.URL) string {
 func mustParse(s string) *url.URL {
 	u, err := url.Parse(s)
 	if err != nil {
-		panic(err) // a constant of this package
+		panic(err) // s is a constant of this package
 	}
 	return u
 }
@@ -407,6 +411,7 @@ func escape(token string) string { return escaper.Replace(token) }
 
 var unescaper = strings.NewReplacer("~1", "/", "~0", "~")
 
+// resolve returns the value at a JSON Pointer; nil when there is none.
 func resolve(v any, pointer string) any {
 	if pointer == "" {
 		return v

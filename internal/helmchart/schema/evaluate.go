@@ -15,46 +15,48 @@ import (
 	"github.com/flux-admission/flux-admission/validators"
 )
 
-// The budget of one evaluation. A schema can be built so that its cost doubles with every level of the values.
+// The limits of one evaluation. A schema may be built so that its cost doubles with every level of the values.
 const (
 	maxSteps    = 2_000_000
 	maxNesting  = 2_000
 	maxProblems = 10_000
-	// patience is how many steps pass between two looks at the context.
-	patience = 4_096
+	// checkInterval is how many steps pass between two checks of the context.
+	checkInterval = 4_096
 )
 
-// Problem is one way in which values fail the schema.
+// Problem is one error in values.
 type Problem struct {
 	// Path is the offending field; for a missing one, the field that should be there.
 	Path validators.Path
-	// Pointer is the place as Helm prints it: a JSON Pointer to the value that the keyword applies to.
+	// Pointer is the position as Helm prints it: a JSON Pointer to the value that the keyword applies to.
 	Pointer string
 	// Keyword is the JSON Schema keyword that failed.
 	Keyword string
-	// Message says what is wrong, without the place. It quotes names and what the schema allows, never a value.
+	// Message says what is wrong, without the position. It quotes names and what the schema allows, never a value.
 	Message string
-	// Suggestion is the nearest name that the schema allows in place of a wrong one; empty when there is none.
+	// Suggestion is the most similar name that the schema allows in place of a wrong one; empty when there is none.
 	Suggestion string
 	// Allowed are the names that the schema allows in place of a wrong one, when they are few; sorted.
 	Allowed []string
 }
 
-// Result is what a schema says of values.
+// Result is the result of an evaluation.
 type Result struct {
-	// Problems are those that no completion of the values repairs, in the order of their paths.
+	// Problems are those that remain whatever the unknown values are, in the order of their paths.
 	Problems []Problem
-	// NotLoaded are the URLs of schemas that would have had a say and that are not loaded.
+	// Steps is the work that the evaluation took.
+	Steps int
+	// NotLoaded are the URLs of the schemas that apply to the values and are not loaded.
 	NotLoaded []string
 }
 
-// ErrBudget is the error of an evaluation that would take too long.
-var ErrBudget = errors.New("holding the values against the schema takes too many steps")
+// ErrBudget is the error of an evaluation that exceeds the limits.
+var ErrBudget = errors.New("validating the values against the schema takes too many steps")
 
 var errCycle = errors.New("the schema refers to itself without end")
 
-// Evaluate holds values against the schema. Maps may be Open and values Unknown, anywhere. The values are not changed.
-// An error means that there is no verdict.
+// Evaluate validates values against the schema. Maps may be Open and values Unknown, anywhere. The values are not changed.
+// An error means that there is no result.
 func (s *Schema) Evaluate(ctx context.Context, values any) (Result, error) {
 	e := evaluator{ctx: ctx}
 	e.eval(s.root, values, true)
@@ -68,10 +70,10 @@ func (s *Schema) Evaluate(ctx context.Context, values any) (Result, error) {
 		}
 		return a.Message < b.Message
 	})
-	var res Result
+	res := Result{Steps: e.steps}
 	for i, p := range e.problems {
 		if i > 0 && p.sortKey == e.problems[i-1].sortKey && p.Message == e.problems[i-1].Message {
-			continue // two schemas say the same of the same place
+			continue // two schemas report the same problem
 		}
 		res.Problems = append(res.Problems, p.Problem)
 	}
@@ -89,7 +91,7 @@ type evaluator struct {
 	ctx       context.Context
 	steps     int
 	nesting   int
-	path      validators.Path // where the evaluation stands; reused
+	path      validators.Path // of the current value; reused
 	problems  []problem
 	notLoaded []string
 	err       error
@@ -102,7 +104,7 @@ func (e *evaluator) fail(err error) state {
 	return maybe
 }
 
-// spend takes steps from the budget and tells whether there is any left.
+// spend takes steps from the budget and reports whether any are left.
 func (e *evaluator) spend(n int) bool {
 	before := e.steps
 	e.steps += n
@@ -113,7 +115,7 @@ func (e *evaluator) spend(n int) bool {
 		e.fail(ErrBudget)
 		return false
 	}
-	if before/patience != e.steps/patience {
+	if before/checkInterval != e.steps/checkInterval {
 		if err := e.ctx.Err(); err != nil {
 			e.fail(fmt.Errorf("%w: %w", ErrBudget, err))
 			return false
@@ -122,7 +124,7 @@ func (e *evaluator) spend(n int) bool {
 	return true
 }
 
-// child evaluates the value below key, or below index i when key is empty and i is not negative.
+// child evaluates the value at a step below the current one.
 func (e *evaluator) child(n *node, step validators.Step, v any, report bool) state {
 	e.path = append(e.path, step)
 	s := e.eval(n, v, report)
@@ -133,7 +135,7 @@ func (e *evaluator) child(n *node, step validators.Step, v any, report bool) sta
 func key(name string) validators.Step { return validators.Step{Key: name, Index: -1} }
 func index(i int) validators.Step     { return validators.Step{Index: i} }
 
-// eval evaluates a value. With report, what makes it invalid is added to the problems, deepest cause first.
+// eval evaluates a value. With report, it adds what makes the value invalid to the problems, the deepest cause first.
 func (e *evaluator) eval(n *node, v any, report bool) state {
 	if n.always {
 		return valid
@@ -164,7 +166,7 @@ func (e *evaluator) eval(n *node, v any, report bool) state {
 
 	t := typeOf(v)
 	if t == 0 {
-		return e.fail(fmt.Errorf("the values hold a %T, which JSON has not", v))
+		return e.fail(fmt.Errorf("the values contain a %T, which JSON does not have", v))
 	}
 	if n.types != 0 && n.types&t == 0 && !(t == typeNumber && n.types&typeInteger != 0 && isInteger(v)) {
 		e.report(report, "type", "got "+t.String()+", want "+n.types.String())
@@ -248,7 +250,7 @@ func (e *evaluator) evalObject(n *node, m map[string]any, open, report bool) sta
 	for _, d := range n.dependencies {
 		v, ok := m[d.name]
 		if !ok {
-			continue // when open, the key may come, and the demand with it: st is maybe already
+			continue // when open, the key may be set: st is maybe already
 		}
 		u, unknown := v.(Unknown)
 		uncertain := unknown && u.MayVanish
@@ -350,7 +352,7 @@ func (e *evaluator) evalPropertyNames(n *node, m map[string]any, report bool) st
 	return st
 }
 
-// bounds holds a count, known to lie between sure and possible, against a minimum and a maximum.
+// bounds compares a count, known to be between sure and possible, with a minimum and a maximum.
 func (e *evaluator) bounds(least, most, sure, possible int, report bool, suffix, what string) state {
 	st := valid
 	if least >= 0 && sure < least {
@@ -404,7 +406,7 @@ func (e *evaluator) evalArray(n *node, list []any, report bool) state {
 		case invalid:
 		}
 	}
-	return and(st, e.bounds(n.minContains, n.maxContains, sure, possible, report, "Contains", "items of the kind asked for"))
+	return and(st, e.bounds(n.minContains, n.maxContains, sure, possible, report, "Contains", "items that match 'contains'"))
 }
 
 func (e *evaluator) evalUnique(list []any, report bool) state {
@@ -455,7 +457,7 @@ func (e *evaluator) evalString(n *node, v string, report bool) state {
 func (e *evaluator) evalNumber(n *node, v any, report bool) state {
 	num := rat(v)
 	if num == nil {
-		return e.fail(errors.New("the values hold a number that JSON has not"))
+		return e.fail(errors.New("the values contain a number that JSON does not have"))
 	}
 	st := valid
 	test := func(bad bool, keyword, message string, limit *big.Rat) {
@@ -480,7 +482,7 @@ func (e *evaluator) evalCombined(n *node, v any, report bool) state {
 	if n.not != nil {
 		s := negate(e.eval(n.not, v, false))
 		if s == invalid {
-			e.report(report, "not", "is what the schema excludes by 'not'")
+			e.report(report, "not", "matches what the schema excludes with 'not'")
 		}
 		st = and(st, s)
 	}
@@ -565,18 +567,18 @@ func (e *evaluator) evalIf(n *node, v any, report bool) state {
 		return maybe
 	}
 	if a == invalid {
-		// Whichever applies, it fails; which problems remain is not known.
-		e.report(report, "if", "fails both alternatives of 'if'")
+		// Both branches fail, but it is unknown which problems remain.
+		e.report(report, "if", "fails both 'then' and 'else'")
 	}
 	return a
 }
 
-// evalUnevaluated applies unevaluatedProperties and unevaluatedItems to what no other keyword has looked at.
+// evalUnevaluated applies unevaluatedProperties and unevaluatedItems to what no other keyword evaluates.
 func (e *evaluator) evalUnevaluated(n *node, v any, report bool) state {
 	st := valid
 	if m, open := object(v); m != nil && n.unevaluatedProperties != nil {
 		seen := evaluated{names: map[string]state{}}
-		e.gather(n, v, &seen, valid, true)
+		e.collectEvaluated(n, v, &seen, valid, true)
 		if open {
 			st = maybe
 		}
@@ -601,7 +603,7 @@ func (e *evaluator) evalUnevaluated(n *node, v any, report bool) state {
 	}
 	if list, ok := v.([]any); ok && n.unevaluatedItems != nil {
 		seen := evaluated{items: map[int]state{}}
-		e.gather(n, v, &seen, valid, true)
+		e.collectEvaluated(n, v, &seen, valid, true)
 		for i, iv := range list {
 			known, ok := seen.items[i]
 			if ok && known == valid {
@@ -617,7 +619,7 @@ func (e *evaluator) evalUnevaluated(n *node, v any, report bool) state {
 	return st
 }
 
-// evaluated is what keywords have looked at: for certain (valid), or perhaps (maybe).
+// evaluated is what keywords evaluate: certainly (valid) or possibly (maybe).
 type evaluated struct {
 	names map[string]state
 	items map[int]state
@@ -639,8 +641,9 @@ func (s *evaluated) item(i int, st state) {
 	}
 }
 
-// gather collects what a schema, and the schemas it applies to the same value, look at in it. Those that the value fails have no say.
-func (e *evaluator) gather(n *node, v any, seen *evaluated, sure state, top bool) {
+// collectEvaluated collects what a schema, and the schemas that it applies to the same value, evaluate. Schemas that reject
+// the value do not count.
+func (e *evaluator) collectEvaluated(n *node, v any, seen *evaluated, sure state, top bool) {
 	if n == nil || n.always || n.never || n.permissive != "" || !e.spend(1) {
 		return
 	}
@@ -677,7 +680,7 @@ func (e *evaluator) gather(n *node, v any, seen *evaluated, sure state, top bool
 			return
 		}
 		if s := e.eval(sub, v, false); s != invalid {
-			e.gather(sub, v, seen, max(s, sure), false)
+			e.collectEvaluated(sub, v, seen, max(s, sure), false)
 		}
 	}
 	for _, sub := range n.refs {
@@ -698,7 +701,7 @@ func (e *evaluator) gather(n *node, v any, seen *evaluated, sure state, top bool
 	if n.when != nil {
 		s := e.eval(n.when, v, false)
 		if s != invalid {
-			e.gather(n.when, v, seen, max(s, sure), false)
+			e.collectEvaluated(n.when, v, seen, max(s, sure), false)
 			follow(n.then)
 		}
 		if s != valid {
@@ -707,7 +710,7 @@ func (e *evaluator) gather(n *node, v any, seen *evaluated, sure state, top bool
 	}
 }
 
-// object returns a value's map, and whether other keys may be there; nil when it is no object.
+// object returns a value's map, and whether it may have other keys; nil when the value is no object.
 func object(v any) (map[string]any, bool) {
 	switch v := v.(type) {
 	case map[string]any:
@@ -758,7 +761,7 @@ func isInteger(v any) bool {
 	}
 }
 
-// rat returns a number as the decimal it is written as; nil when it is none that can be held.
+// rat returns a number as the decimal that it is written as; nil when it is too long.
 func rat(v any) *big.Rat {
 	switch v := v.(type) {
 	case int64:
@@ -775,7 +778,7 @@ func rat(v any) *big.Rat {
 	}
 }
 
-// equal compares a value with another: valid when they are equal whatever is not known turns out to be.
+// equal compares two values: valid means that they are equal whatever their unknown parts are.
 func (e *evaluator) equal(a, b any) state {
 	if !e.spend(1) {
 		return maybe
@@ -824,14 +827,14 @@ func (e *evaluator) equal(a, b any) state {
 		}
 	case float64:
 		if y, ok := b.(float64); ok {
-			return boolState(x == y) // a float and its shortest decimal stand for one another
+			return boolState(x == y) // floats are equal if and only if their shortest decimals are
 		}
 	}
 	x, y := rat(a), rat(b)
 	return boolState(x != nil && y != nil && x.Cmp(y) == 0)
 }
 
-// subset tells whether every key of x is in y with an equal value.
+// subset reports whether y has every key of x with an equal value.
 func (e *evaluator) subset(x, y map[string]any, openY bool) state {
 	st := valid
 	if openY {

@@ -11,7 +11,7 @@ import (
 	"github.com/flux-admission/flux-admission/validators"
 )
 
-// The longest lists of names or values that a message shows.
+// The longest lists of names or values in a message.
 const (
 	maxListed      = 12
 	maxListedBytes = 160
@@ -24,7 +24,7 @@ func (e *evaluator) add(p Problem) {
 	e.problems = append(e.problems, problem{Problem: p, sortKey: p.Path.Pointer()})
 }
 
-// report adds a problem of the value that the evaluation stands at.
+// report adds a problem of the current value.
 func (e *evaluator) report(report bool, keyword, message string) {
 	if !report {
 		return
@@ -32,7 +32,8 @@ func (e *evaluator) report(report bool, keyword, message string) {
 	e.add(Problem{Path: slices.Clone(e.path), Pointer: e.path.Pointer(), Keyword: keyword, Message: message})
 }
 
-// reportSuggesting reports a value that is none of those allowed. The suggestion is one of those: it gives nothing of the value away.
+// reportSuggesting reports a value that is none of the allowed ones. The suggestion is one of these, so that it does not
+// reveal the value.
 func (e *evaluator) reportSuggesting(report bool, keyword, message string, v any, allowed []any) {
 	if !report {
 		return
@@ -51,7 +52,7 @@ func (e *evaluator) reportSuggesting(report bool, keyword, message string, v any
 	e.problems[len(e.problems)-1].Suggestion = suggest.Nearest(s, names)
 }
 
-// missing reports a property that is not there.
+// missing reports a property that is missing.
 func (e *evaluator) missing(report bool, keyword, message, name string) {
 	if !report {
 		return
@@ -59,7 +60,7 @@ func (e *evaluator) missing(report bool, keyword, message, name string) {
 	e.add(Problem{Path: e.path.Child(name), Pointer: e.path.Pointer(), Keyword: keyword, Message: message})
 }
 
-// unknownName reports a property whose name the schema does not allow, with the nearest one that it does.
+// unknownName reports a property whose name the schema does not allow, with the most similar one that it allows.
 func (e *evaluator) unknownName(report bool, n *node, keyword, message, name string) {
 	if !report {
 		return
@@ -101,7 +102,8 @@ func allowedNames(n *node) []string {
 	return out
 }
 
-// explain reports why a value fails every alternative: the problems of the one that was meant, or one problem when none stands out.
+// explain reports why a value fails every alternative: with the problems of the alternative that fits best, or with a single
+// problem when there is no such.
 func (e *evaluator) explain(keyword string, alternatives []*node, v any) {
 	start := len(e.problems)
 	best, bestScore, tie := []problem(nil), -1, false
@@ -125,31 +127,32 @@ func (e *evaluator) explain(keyword string, alternatives []*node, v any) {
 		return
 	}
 	what := "fits none of the alternatives"
-	if kinds := alternativeTypes(alternatives); kinds != "" && typeMissed(best, e.path) {
+	if kinds := alternativeTypes(alternatives); kinds != "" && wrongType(best, e.path) {
 		what = "got " + typeOf(v).String() + ", want " + kinds
 		keyword = "type"
 	}
 	e.report(true, keyword, what)
 }
 
-// score tells how far a value went into an alternative before it failed: one that it has not even the type of was not meant.
+// score rates how well a value fits an alternative: the deeper its first problem, the better. An alternative for another
+// type has the score 0.
 func (e *evaluator) score(found []problem) int {
-	if typeMissed(found, e.path) {
+	if wrongType(found, e.path) {
 		return 0
 	}
 	shallowest := 1 << 20
 	for _, p := range found {
 		depth := len(p.Path) - len(e.path)
 		if p.Keyword == "enum" || p.Keyword == "const" {
-			depth-- // usually the field that tells the alternatives apart
+			depth-- // usually the field that distinguishes the alternatives
 		}
 		shallowest = min(shallowest, depth)
 	}
 	return 1 + max(0, shallowest+1)*1000 + max(0, 999-len(found))
 }
 
-// typeMissed tells whether one of the problems is that the value itself has another type.
-func typeMissed(found []problem, path validators.Path) bool {
+// wrongType reports whether one of the problems is that the value itself has another type.
+func wrongType(found []problem, path validators.Path) bool {
 	return slices.ContainsFunc(found, func(p problem) bool { return p.Keyword == "type" && len(p.Path) == len(path) })
 }
 
@@ -169,7 +172,7 @@ func alternativeTypes(alternatives []*node) string {
 }
 
 func quote(name string) string {
-	// %q would double every backslash of a pattern; only what could break out of the quotes or the line is escaped.
+	// %q would double every backslash of a pattern; escape only what would end the quotes or the line.
 	return "'" + quoter.Replace(shorten(name)) + "'"
 }
 
@@ -222,14 +225,14 @@ func enumMessage(allowed []any) string {
 	return b.String()
 }
 
-// Knows tells whether the schema names the field at a path, or refuses it by itself: whether it has anything to say of the name.
+// Knows reports whether the schema defines the field at a path, or rejects it.
 func (s *Schema) Knows(path validators.Path) bool {
 	level := expand([]*node{s.root})
 	for _, step := range path {
 		var next []*node
 		for _, n := range level {
 			if step.IsIndex() {
-				return true // lists hold what they are given
+				return true // the items of lists have no names
 			}
 			if p, ok := n.properties[step.Key]; ok {
 				next = append(next, p)

@@ -1,8 +1,8 @@
-// Package schema compiles the values.schema.json of a chart once and holds values against it many times.
+// Package schema compiles the values.schema.json of a chart once, and validates values against it many times.
 //
-// Schemas come from strangers: they are measured before they are compiled, they can refer to nothing outside of themselves, and an
-// evaluation has a budget. The jsonschema library compiles; the evaluation is this package's own, because it has to be cheap, to
-// stop when told, to quote no value, and to judge values of which a part is not known.
+// Schemas are untrusted: they are measured before they are compiled, may only refer to what the caller loads, and an
+// evaluation has a budget. The jsonschema library compiles; the evaluation is this package's own, because it must be cheap,
+// end on cancellation, quote no value, and validate values that are partly unknown.
 package schema
 
 import (
@@ -26,7 +26,7 @@ import (
 // Schema is a compiled schema. It is immutable and safe for concurrent use.
 type Schema struct {
 	root *node
-	// size is the length of the source, in bytes: what is known of the memory it takes.
+	// size is the length of the source, in bytes.
 	size int
 	// nodes is the number of compiled schemas.
 	nodes int
@@ -73,14 +73,14 @@ type pattern struct {
 type dependency struct {
 	name     string
 	required []string
-	node     *node // nil when required is meant
+	node     *node // nil for a dependency with required properties
 }
 
-// node is one schema, ready for evaluation. Pointers that are nil and counts that are -1 are keywords that are not there.
+// node is one schema, ready for evaluation. Nil pointers and counts of -1 are absent keywords.
 type node struct {
 	always     bool
 	never      bool
-	permissive string // the URL that is not loaded; any value may or may not be valid
+	permissive string // the URL of a schema that is not loaded: any value is maybe
 
 	types    types
 	constant *any
@@ -102,7 +102,7 @@ type node struct {
 	patterns                     []pattern
 	propertyNames                *node
 	additionalFalse              bool
-	additionalTrue               bool // says nothing of further properties but that they have been looked at
+	additionalTrue               bool // accepts other properties, and evaluates them
 	additional                   *node
 	dependencies                 []dependency
 	unevaluatedProperties        *node
@@ -126,26 +126,25 @@ type node struct {
 	hasObject, hasArray, hasString, hasNumber bool
 }
 
-// Compile compiles a schema document. It is costly, up to seconds for a schema at the limits: it belongs off the request path, once a chart.
-// Load may be nil: nothing that the document refers to is read then. What is not read makes its subschema one that may or may not be satisfied. The error says
-// what is wrong with the document.
+// Compile compiles a schema document. It is expensive, up to seconds for a schema at the limits: it belongs off the request
+// path. Load reads the documents that it refers to; with nil, none. A subschema that refers to a document that is not loaded
+// may or may not be satisfied by any value. The error says what is wrong with the document.
 func Compile(doc []byte, load Load) (s *Schema, err error) {
 	defer func() {
 		if r := recover(); r != nil {
-			// A malformed schema that the compiler does not expect; the stack is ours to read, not the chart author's.
-			s, err = nil, fmt.Errorf("the schema makes its compiler panic: %v\n%s", r, debug.Stack())
+			s, err = nil, fmt.Errorf("compiling the schema panicked: %v\n%s", r, debug.Stack())
 		}
 	}()
 	d, err := parse(doc, load)
 	if err != nil {
-		return nil, fmt.Errorf("the schema is not accepted: %w", err)
+		return nil, fmt.Errorf("the schema is rejected: %w", err)
 	}
 	c := jsonschema.NewCompiler()
 	c.LoadURL = func(u string) (io.ReadCloser, error) {
 		return nil, fmt.Errorf("%q is not loaded: a schema may only refer to itself", u)
 	}
 	for _, r := range d.resources {
-		// The library reads bytes, and what was cut has to be written again.
+		// The library reads bytes, so the document without its remote references is encoded again.
 		if doc, err = json.Marshal(r.root); err != nil {
 			return nil, fmt.Errorf("writing the schema without its remote references: %w", err)
 		}
@@ -167,7 +166,7 @@ func Compile(doc []byte, load Load) (s *Schema, err error) {
 	return &Schema{root: root, size: d.size, nodes: len(b.nodes)}, nil
 }
 
-// firstCause shortens the compiler's report, which can be as long as the schema, to its first leaf.
+// firstCause reduces the compiler's error, which can be as long as the schema, to its first leaf.
 func firstCause(err error) error {
 	var ve *jsonschema.ValidationError
 	if !errors.As(err, &ve) {
@@ -182,15 +181,15 @@ func firstCause(err error) error {
 	return fmt.Errorf("at #%s: %s", ve.InstanceLocation, ve.Message)
 }
 
-// builder turns the library's compiled schemas into nodes, one after the other: the graph may be deep.
+// builder turns the library's compiled schemas into nodes. It uses a queue, because the graph may be deep.
 type builder struct {
 	nodes    map[*jsonschema.Schema]*node
 	queue    []*jsonschema.Schema
 	document *document
 }
 
-// place returns the document a schema stands in, by its URL, and the JSON Pointer in it; false for one of the drafts' own.
-func (b *builder) place(s *jsonschema.Schema) (resource, pointer string, ok bool) {
+// position returns the URL of the document that contains a schema, and its JSON Pointer there; false for a meta-schema.
+func (b *builder) position(s *jsonschema.Schema) (resource, pointer string, ok bool) {
 	resource, fragment, _ := strings.Cut(s.Location, "#")
 	if !b.document.ids[resource] {
 		return "", "", false
@@ -222,7 +221,7 @@ func (b *builder) list(ss []*jsonschema.Schema) []*node {
 
 func (b *builder) fill(s *jsonschema.Schema, n *node) {
 	if len(b.document.permissive) > 0 {
-		if u, p, ok := b.place(s); ok {
+		if u, p, ok := b.position(s); ok {
 			n.permissive = b.document.permissive[u+"#"+p]
 		}
 		if n.permissive != "" {
@@ -244,8 +243,8 @@ func (b *builder) fill(s *jsonschema.Schema, n *node) {
 		n.constant = &s.Constant[0]
 	}
 	if s.Ref != nil && (s.Draft == jsonschema.Draft6 || s.Draft == jsonschema.Draft7) {
-		// Before draft 2019-09 nothing beside a $ref counts. Helm's validator counts const all the same.
-		if c, ok := b.document.at(b.place(s))["const"]; ok {
+		// Before draft 2019-09, keywords beside a $ref are ignored. Helm's validator evaluates const nevertheless.
+		if c, ok := b.document.at(b.position(s))["const"]; ok {
 			n.constant = &c
 		}
 	}
@@ -332,17 +331,17 @@ func (b *builder) fillArray(s *jsonschema.Schema, n *node) {
 	n.hasArray = n.minItems >= 0 || n.maxItems >= 0 || n.uniqueItems || n.items != nil || n.prefix != nil || n.contains != nil || n.unevaluatedItems != nil
 }
 
-// assertsFormat tells whether a schema's format is more than a remark: it is before draft 2019-09.
+// assertsFormat reports whether a schema's format is validated: before draft 2019-09 it is, later it is an annotation.
 func (b *builder) assertsFormat(s *jsonschema.Schema) bool {
 	return s.Format != "" && (s.Draft == jsonschema.Draft4 || s.Draft == jsonschema.Draft6 || s.Draft == jsonschema.Draft7)
 }
 
-// format returns the test of a format; nil when Helm's validator knows no such format.
+// format returns the test of a format; nil for a format that Helm's validator does not know.
 func format(name string) func(any) bool {
 	switch name {
-	case "ip-address", "uriref": // this library's own, from older drafts
+	case "ip-address", "uriref": // of older drafts; only this library knows them
 		return nil
-	case "semver": // Helm's validator's own
+	case "semver": // only Helm's validator knows it
 		return func(v any) bool {
 			s, ok := v.(string)
 			if !ok {

@@ -116,7 +116,7 @@ func TestProblems(t *testing.T) {
 		},
 		"contains": {
 			`{"properties": {"a": {"contains": {"const": 1}, "maxContains": 1}, "b": {"contains": {"const": 1}}}}`, `{a: [1, 1], b: [2]}`,
-			[]string{"at '/a': at most 1 items of the kind asked for are allowed [maxContains a]", "at '/b': at least 1 items of the kind asked for are required [minContains b]"},
+			[]string{"at '/a': at most 1 items that match 'contains' are allowed [maxContains a]", "at '/b': at least 1 items that match 'contains' are required [minContains b]"},
 		},
 		"anyOf is reduced to the alternative that was meant": {
 			`{"properties": {"a": {"anyOf": [{"type": "string"}, {"type": "object", "additionalProperties": false, "properties": {"name": {}}}]}}}`, `a: {nmae: x}`,
@@ -136,7 +136,7 @@ func TestProblems(t *testing.T) {
 		"if, then and else": {
 			`{"if": {"required": ["a"]}, "then": {"required": ["b"]}, "else": {"required": ["c"]}}`, `a: 1`, []string{"at '': missing property 'b' [required b]"},
 		},
-		"not":         {`{"properties": {"a": {"not": {"type": "string"}}}}`, `a: x`, []string{"at '/a': is what the schema excludes by 'not' [not a]"}},
+		"not":         {`{"properties": {"a": {"not": {"type": "string"}}}}`, `a: x`, []string{"at '/a': matches what the schema excludes with 'not' [not a]"}},
 		"false":       {`{"properties": {"a": false}}`, `a: x`, []string{"at '/a': nothing is allowed here [not a]"}},
 		"a reference": {`{"$defs": {"p": {"type": "integer"}}, "properties": {"a": {"$ref": "#/$defs/p"}}}`, `a: x`, []string{"at '/a': got string, want integer [type a]"}},
 		"a self-reference": {
@@ -192,7 +192,7 @@ func TestUnknownValues(t *testing.T) {
 		"alternatives that may match, may match":         {`{"anyOf": [{"required": ["a"]}, {"type": "string"}]}`, schema.Open{}, nil},
 		"exactly one of two that may match":              {`{"oneOf": [{"required": ["a"]}, {"required": ["b"]}]}`, schema.Open{"a": 1.0}, nil},
 		"a condition that is not known":                  {`{"if": {"required": ["a"]}, "then": {"required": ["b"]}, "else": {"properties": {"c": false}}}`, schema.Open{"c": 1.0}, nil},
-		"a condition that makes no difference":           {`{"if": {"required": ["a"]}, "then": {"properties": {"c": {"type": "string"}}}, "else": {"properties": {"c": {"type": "null"}}}}`, schema.Open{"c": 1.0}, []string{"at '': fails both alternatives of 'if' [if ]"}},
+		"a condition that makes no difference":           {`{"if": {"required": ["a"]}, "then": {"properties": {"c": {"type": "string"}}}, "else": {"properties": {"c": {"type": "null"}}}}`, schema.Open{"c": 1.0}, []string{"at '': fails both 'then' and 'else' [if ]"}},
 		"a list with an unknown item has its length":     {`{"maxItems": 1, "uniqueItems": true, "contains": {"const": 1}}`, []any{u, 2.0}, []string{"at '': at most 1 items are allowed [maxItems ]"}},
 		"equal items beside an unknown one":              {`{"uniqueItems": true}`, []any{u, 2.0, 2.0}, []string{"at '': items at 1 and 2 are equal [uniqueItems ]"}},
 		"a constant around an unknown value":             {`{"const": {"a": 1, "b": 2}}`, map[string]any{"a": u, "b": 2.0}, nil},
@@ -222,24 +222,24 @@ func TestHostileSchemas(t *testing.T) {
 	for name, tc := range map[string]struct {
 		schema, want string
 	}{
-		"too many bytes":                     {`{"description": "` + strings.Repeat("x", schema.MaxBytes) + `"}`, "the schema is not accepted: it has 8388627 bytes, more than 8388608"},
-		"nested too deep":                    {strings.Repeat(`{"items":`, schema.MaxDepth+1) + "true" + strings.Repeat("}", schema.MaxDepth+1), "the schema is not accepted: it is nested deeper than 200"},
-		"too many nodes":                     {`{"enum": [` + strings.Repeat("1,", schema.MaxNodes) + "1]}", "the schema is not accepted: it has more than 400000 nodes"},
-		"a million properties":               {`{"properties": {` + strings.Repeat(`"a":1,`, 1_000_000) + `"b":1}}`, "the schema is not accepted: it has more than 400000 nodes"},
-		"a chain of 100,000 references":      {chain(100_000, `{"$ref": "#/definitions/d%d"}`), "the schema is not accepted: it has more than 400000 nodes"},
-		"a chain of 30,000 references":       {chain(30_000, `{"$ref": "#/definitions/d%d"}`), "the schema is not accepted: more than 128 schemas in a row apply to the same value, at #/definitions/d"},
-		"a chain through other keywords":     {chain(5_000, `{"allOf": [{"not": {"$ref": "#/definitions/d%d"}}]}`), "the schema is not accepted: more than 128 schemas in a row apply to the same value, at #/"},
+		"too many bytes":                     {`{"description": "` + strings.Repeat("x", schema.MaxBytes) + `"}`, "the schema is rejected: it has 8388627 bytes, more than 8388608"},
+		"nested too deep":                    {strings.Repeat(`{"items":`, schema.MaxDepth+1) + "true" + strings.Repeat("}", schema.MaxDepth+1), "the schema is rejected: it is nested deeper than 200"},
+		"too many nodes":                     {`{"enum": [` + strings.Repeat("1,", schema.MaxNodes) + "1]}", "the schema is rejected: it has more than 400000 nodes"},
+		"a million properties":               {`{"properties": {` + strings.Repeat(`"a":1,`, 1_000_000) + `"b":1}}`, "the schema is rejected: it has more than 400000 nodes"},
+		"a chain of 100,000 references":      {chain(100_000, `{"$ref": "#/definitions/d%d"}`), "the schema is rejected: it has more than 400000 nodes"},
+		"a chain of 30,000 references":       {chain(30_000, `{"$ref": "#/definitions/d%d"}`), "the schema is rejected: more than 128 schemas in a row apply to the same value, at #/definitions/d"},
+		"a chain through other keywords":     {chain(5_000, `{"allOf": [{"not": {"$ref": "#/definitions/d%d"}}]}`), "the schema is rejected: more than 128 schemas in a row apply to the same value, at #/"},
 		"a reference to itself":              {`{"$ref": "#"}`, "the schema is not valid: jsonschema: infinite loop file:///values.schema.json#/$ref"},
 		"a reference to what is not there":   {`{"$ref": "#/definitions/nope"}`, "the schema is not valid: jsonschema: file:///values.schema.json#/definitions/nope not found"},
-		"a number with a huge exponent":      {`{"minimum": 1e999999999}`, "the schema is not accepted: it has a number that is too long"},
+		"a number with a huge exponent":      {`{"minimum": 1e999999999}`, "the schema is rejected: it has a number that is too long"},
 		"a pattern that is none":             {`{"pattern": "("}`, "the schema is not valid: at #/pattern: '(' is not valid 'regex'"},
 		"a pattern that grows when compiled": {`{"pattern": "((a{1000}){1000}){1000}"}`, "the schema is not valid: at #/pattern: '((a{1000}){1000}){1000}' is not valid 'regex'"},
 		"a type that is none":                {`{"type": "text"}`, "the schema is not valid: at #/type: "},
 		"an unknown draft":                   {`{"$schema": "https://example.com/draft"}`, `the schema is not valid: "https://example.com/draft" is not loaded: a schema may only refer to itself`},
-		"no JSON":                            {`{`, "the schema is not accepted: it is not JSON: "},
-		"two documents":                      {`{} {}`, "the schema is not accepted: it is not JSON: "},
+		"no JSON":                            {`{`, "the schema is rejected: it is not JSON: "},
+		"two documents":                      {`{} {}`, "the schema is rejected: it is not JSON: "},
 		"a list":                             {`[]`, "the schema is not valid: "},
-		"many anchors to search for":         {`{"allOf": [` + strings.Repeat(`{"$ref": "#a"},`, 1001) + `{"$anchor": "a"}]}`, "the schema is not accepted: it has 1002 embedded identifiers, anchors and references outside definitions, more than 1000"},
+		"many anchors to search for":         {`{"allOf": [` + strings.Repeat(`{"$ref": "#a"},`, 1001) + `{"$anchor": "a"}]}`, "the schema is rejected: it has 1002 embedded identifiers, anchors and references outside definitions, more than 1000"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := schema.Compile([]byte(tc.schema), nil)

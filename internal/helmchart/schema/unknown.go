@@ -1,24 +1,24 @@
 package schema
 
-// Unknown stands for a value that is not known: any value could stand there.
+// Unknown is a value that is not known: it may be any value.
 type Unknown struct {
-	// MayVanish tells that the key itself may be missing.
+	// MayVanish means that the key itself may be missing.
 	MayVanish bool
 }
 
-// Open is an object of which only some keys are known: others may be there.
+// Open is an object of which only some keys are known: it may have others.
 type Open map[string]any
 
-// state is what can be said of a value, or of all values that it may turn out to be.
+// state is the validity of a value, over all values that its unknown parts may have.
 type state uint8
 
 const (
-	valid   state = iota // every completion is valid
-	maybe                // some completions are valid
-	invalid              // no completion is valid
+	valid   state = iota // valid whatever the unknown parts are
+	maybe                // depends on the unknown parts
+	invalid              // invalid whatever the unknown parts are
 )
 
-// and is the state of two demands on the same value.
+// and is the state of a value that two schemas apply to.
 func and(a, b state) state { return max(a, b) }
 
 // negate is the state of "not".

@@ -14,17 +14,18 @@ import (
 	"github.com/flux-admission/flux-admission/validators"
 )
 
-// location is where Go's templates say that they fail, and what they were at: app/templates/x.yaml:3:4: executing "name" at <expression>:
+// location matches the position and the expression in an error of Go's templates:
+// app/templates/x.yaml:3:4: executing "name" at <expression>:
 var location = regexp.MustCompile(`([^\s"<>():]+):(\d+)(?::(\d+))?\)?:?(?:\s+executing "[^"\n]*" at <(.*?)>:)?`)
 
-// failureOf reads an error of Helm's engine.
+// failureOf parses an error of Helm's engine.
 func failureOf(err error, c *chart.Chart) *Failure {
 	texts := map[string]string{}
-	gather(c, texts)
+	collectTemplates(c, texts)
 	text := err.Error()
 	f := &Failure{}
 	end, found, inValue := 0, false, false
-	var places []place
+	var positions []position
 	for _, m := range location.FindAllStringSubmatchIndex(text, -1) {
 		file := text[m[2]:m[3]]
 		if _, ok := texts[file]; !ok {
@@ -34,7 +35,7 @@ func failureOf(err error, c *chart.Chart) *Failure {
 		if !found {
 			f.root, found = file, true
 		}
-		// Inside a value that is a template the lines are the value's.
+		// Inside a value that is itself a template, the lines are those of the value.
 		if inValue {
 			continue
 		}
@@ -45,15 +46,15 @@ func failureOf(err error, c *chart.Chart) *Failure {
 			column, _ := strconv.Atoi(text[m[6]:m[7]])
 			f.Column = column + 1
 		}
-		places = append(places, place{file, f.Line, f.Column})
+		positions = append(positions, position{file, f.Line, f.Column})
 		inValue = m[8] >= 0 && strings.HasPrefix(text[m[8]:m[9]], "tpl ")
 	}
-	if own, ok := errors.AsType[*complaint](err); ok {
-		f.Message, f.Authored = own.text, true
+	if own, ok := errors.AsType[*authorError](err); ok {
+		f.Message = own.text
 	} else {
 		f.Message = text[end:]
 		for {
-			// What is called is plain from the place.
+			// The position already names the included template.
 			_, rest, ok := strings.Cut(strings.TrimSpace(f.Message), "error calling include: ")
 			if !ok {
 				break
@@ -62,31 +63,31 @@ func failureOf(err error, c *chart.Chart) *Failure {
 		}
 	}
 	f.Message = strings.TrimRight(strings.Join(strings.Fields(f.Message), " "), ".")
-	// A helper that is given a value asks for none by itself: those that include it do.
-	for i := len(places) - 1; i >= 0 && f.Values == nil; i-- {
-		f.Values = asked(places[i], texts[places[i].file], owner(f.root))
+	// Helpers read their argument instead of .Values: continue with the template that includes them.
+	for i := len(positions) - 1; i >= 0 && f.Values == nil; i-- {
+		f.Values = valueAt(positions[i], texts[positions[i].file], valuesRoot(f.root))
 	}
 	return f
 }
 
-// place is a line and column of a template, from 1; the column is 0 when not known.
-type place struct {
+// position is a line and column of a template, from 1; the column is 0 when not known.
+type position struct {
 	file         string
 	line, column int
 }
 
-// gather notes the templates of a tree of charts by the names that Helm's engine gives them.
-func gather(c *chart.Chart, into map[string]string) {
+// collectTemplates collects the templates of a chart and its subcharts by the names that Helm's engine gives them.
+func collectTemplates(c *chart.Chart, into map[string]string) {
 	for _, f := range c.Templates {
 		into[path.Join(c.ChartFullPath(), f.Name)] = string(f.Data)
 	}
 	for _, d := range c.Dependencies() {
-		gather(d, into)
+		collectTemplates(d, into)
 	}
 }
 
-// owner returns the place in the release's values of the values of the chart that a template belongs to.
-func owner(template string) validators.Path {
+// valuesRoot returns the path, in the release's values, of the values of the chart that a template belongs to.
+func valuesRoot(template string) validators.Path {
 	dir, _, _ := strings.Cut(template, "/templates/")
 	var out validators.Path
 	for i, name := range strings.Split(dir, "/charts/") {
@@ -97,8 +98,8 @@ func owner(template string) validators.Path {
 	return out
 }
 
-// asked returns the value that a template asks for at a place; for a place that asks for none, the value that the condition around it asks for.
-func asked(p place, text string, owner validators.Path) validators.Path {
+// valueAt returns the value that a template reads at a position, or else the value that the enclosing condition reads.
+func valueAt(p position, text string, root validators.Path) validators.Path {
 	if p.column == 0 {
 		return nil
 	}
@@ -126,9 +127,9 @@ func asked(p place, text string, owner validators.Path) validators.Path {
 			continue
 		}
 		if f.found[0] == "global" {
-			owner = nil // a parent's are the subcharts' as well
+			root = nil // global values are at the root for all charts
 		}
-		out := owner
+		out := root
 		for _, k := range f.found {
 			out = out.Child(k)
 		}
@@ -137,14 +138,14 @@ func asked(p place, text string, owner validators.Path) validators.Path {
 	return nil
 }
 
-// finder looks for the node at a place, and for what it asks for.
+// finder searches for the node at an offset, and for the value that it reads.
 type finder struct {
 	at    parse.Pos
 	found []string
 	done  bool
 }
 
-// visit looks at a node that stands within branches, the outermost first.
+// visit searches a node that is inside the branches around, the outermost first.
 func (f *finder) visit(n parse.Node, around []parse.Node) {
 	if f.done {
 		return
@@ -176,7 +177,7 @@ func (f *finder) branch(b *parse.BranchNode, n parse.Node, around []parse.Node) 
 	f.visit(b.ElseList, within)
 }
 
-// pipe looks for the place in a pipeline: a command, or an operand of one.
+// pipe searches a pipeline: its commands and their operands.
 func (f *finder) pipe(p *parse.PipeNode, around []parse.Node) {
 	if p == nil || f.done {
 		return
@@ -188,7 +189,7 @@ func (f *finder) pipe(p *parse.PipeNode, around []parse.Node) {
 		f.done = true
 		f.found = values(n)
 		if command, ok := n.(*parse.CommandNode); ok && f.found == nil && len(p.Cmds) > 1 && p.Cmds[0] != command {
-			f.found = values(p) // what is piped into it
+			f.found = values(p) // the input of the pipeline
 		}
 		for i := len(around) - 1; i >= 0 && f.found == nil; i-- {
 			f.found = f.outer(n, around[i])
@@ -197,7 +198,7 @@ func (f *finder) pipe(p *parse.PipeNode, around []parse.Node) {
 	}
 }
 
-// outer returns what the branch around a node asks for. A field of what a with is about is a field of that value.
+// outer returns the value that the branch around a node reads. In a with, a node's field is a field of that value.
 func (f *finder) outer(n, around parse.Node) []string {
 	switch b := around.(type) {
 	case *parse.WithNode:
@@ -214,7 +215,7 @@ func (f *finder) outer(n, around parse.Node) []string {
 	return nil
 }
 
-// flat lists the commands and operands of a pipeline, each before what it is made of.
+// flat lists the commands and operands of a pipeline, each before its own operands.
 func flat(n parse.Node) []parse.Node {
 	var out []parse.Node
 	switch n := n.(type) {
@@ -235,7 +236,7 @@ func flat(n parse.Node) []parse.Node {
 	return out
 }
 
-// values returns the first value that a node asks for by name, without the word Values.
+// values returns the path of the first value that a node reads, below .Values.
 func values(n parse.Node) []string {
 	for _, c := range flat(n) {
 		switch c := c.(type) {

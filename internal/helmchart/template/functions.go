@@ -9,29 +9,30 @@ import (
 	"time"
 )
 
-// maxItems bounds the lists that until and its like make at once.
+// maxItems bounds the lists that until and untilStep create.
 const maxItems = 1_000_000
 
-// complaint is what a chart's author says with required or fail.
-type complaint struct{ text string }
+// authorError is the error of a chart's author, reported with required or fail.
+type authorError struct{ text string }
 
-func (c *complaint) Error() string { return c.text }
+func (e *authorError) Error() string { return e.text }
 
-// errTooLarge is the error of a function that would make too much at once.
-var errTooLarge = errors.New("more than is rendered here")
+// errTooLarge is the error of a function whose result would be too large.
+var errTooLarge = errors.New("the result of a template function is too large")
 
-// certificate has the fields of a certificate that sprig makes.
+// certificate has the fields of a certificate that sprig generates.
 type certificate struct{ Cert, Key string }
 
-// functions take the place of some of Helm's: those that ask a cluster, whose results are random, that make much of little, and whose errors
-// Helm reduces to less than is to be reported. asked is set when a template looks into the cluster.
-func functions(now time.Time, asked *atomic.Bool) template.FuncMap {
-	text := func(what string) func(int) (string, error) {
+// functions returns replacements of those of Helm's functions that look into a cluster, have random results, create large
+// results from small arguments, or whose errors Helm shortens too much. It sets queried when a template looks into the
+// cluster.
+func functions(now time.Time, queried *atomic.Bool) template.FuncMap {
+	repeated := func(text string) func(int) (string, error) {
 		return func(n int) (string, error) {
 			if n > MaxBytes {
 				return "", errTooLarge
 			}
-			return strings.Repeat(what, max(n, 0)), nil
+			return strings.Repeat(text, max(n, 0)), nil
 		}
 	}
 	pem := func(kind string) string {
@@ -56,23 +57,23 @@ func functions(now time.Time, asked *atomic.Bool) template.FuncMap {
 	return template.FuncMap{
 		// Without a cluster Helm finds nothing.
 		"lookup": func(string, string, string, string) (map[string]any, error) {
-			asked.Store(true)
+			queried.Store(true)
 			return map[string]any{}, nil
 		},
 		"required": func(message string, v any) (any, error) {
 			if s, isText := v.(string); v == nil || isText && s == "" {
-				return v, &complaint{message}
+				return v, &authorError{message}
 			}
 			return v, nil
 		},
-		"fail": func(message string) (string, error) { return "", &complaint{message} },
+		"fail": func(message string) (string, error) { return "", &authorError{message} },
 
 		"now":                      func() time.Time { return now },
-		"randAlphaNum":             text("x"),
-		"randAlpha":                text("x"),
-		"randAscii":                text("x"),
-		"randNumeric":              text("1"),
-		"randBytes":                text("x"),
+		"randAlphaNum":             repeated("x"),
+		"randAlpha":                repeated("x"),
+		"randAscii":                repeated("x"),
+		"randNumeric":              repeated("1"),
+		"randBytes":                repeated("x"),
 		"randInt":                  func(from, _ int) int { return from },
 		"uuidv4":                   func() string { return "00000000-0000-4000-8000-000000000000" },
 		"shuffle":                  func(s string) string { return s },

@@ -18,70 +18,72 @@ import (
 	"github.com/flux-admission/flux-admission/validators"
 )
 
-// Chart is a chart prepared for composing values many times. It is safe for concurrent use; what it was made of is never changed.
+// Chart is a chart prepared for composing values many times. It is safe for concurrent use, and never changes its source.
 type Chart struct {
 	chart *chart.Chart
-	// skeleton has of the chart what decides which subcharts are enabled; nil when the chart has neither subcharts nor imports.
-	skeleton *chart.Chart
-	// decisive are the top-level keys, of any chart in the tree, that the skeleton keeps.
-	decisive map[string]bool
+	// conditionsOnly is the chart with only the values that enable subcharts; nil when the chart has neither subcharts nor
+	// imports.
+	conditionsOnly *chart.Chart
+	// conditionKeys are the top-level keys, of any chart in the tree, that conditionsOnly keeps.
+	conditionKeys map[string]bool
 
 	mu sync.Mutex
-	// variants are the chart with different subcharts enabled, by their names.
-	variants map[string]*variant
+	// processed are the chart's trees with different subcharts enabled, by the names of these.
+	processed map[string]*processed
 }
 
-// variant is a chart after Helm has processed its dependencies.
-type variant struct {
+// processed is a chart after Helm has processed its dependencies.
+type processed struct {
 	tree *chart.Chart
 	// defaults are the values of the tree when a release sets none; nil when Helm cannot compose them without the release's.
 	defaults map[string]any
 }
 
-// Tree returns the chart as Helm renders it with a release's values: with the subcharts that these enable. It must not be changed.
+// Tree returns the chart as Helm templates it with a release's values, with the subcharts that these enable. It must not be
+// changed.
 func (c *Chart) Tree(values map[string]any) (*chart.Chart, error) {
-	v, err := c.variant(values)
+	p, err := c.process(values)
 	if err != nil {
 		return nil, err
 	}
-	return v.tree, nil
+	return p.tree, nil
 }
 
-// maxVariants bounds the variants of one chart that are kept: releases enable few combinations of subcharts.
-const maxVariants = 8
+// maxProcessed bounds the trees of one chart that are cached: releases enable few combinations of subcharts.
+const maxProcessed = 8
 
-// Layer is what one chart's schema is put to.
+// Layer is the values of one chart, to be validated against its schema.
 type Layer struct {
-	// Chart is the chart or subchart, its name being the one it is known by in the release's values.
+	// Chart is the chart or subchart. Its name is the one that the release's values use.
 	Chart *chart.Chart
-	// Path is the place of the chart's values in the release's.
+	// Path is the path of the chart's values in the release's.
 	Path validators.Path
-	// Values are the chart's values: a map, an Open or Unknown of package schema, or what stands there by mistake.
+	// Values are the chart's values: a map, an Open or Unknown of package schema, or a value of another type by mistake.
 	Values any
 }
 
 // NewChart prepares a chart, which must not be changed any more.
 func NewChart(c *chart.Chart) *Chart {
-	out := &Chart{chart: c, variants: map[string]*variant{}}
+	out := &Chart{chart: c, processed: map[string]*processed{}}
 	if !simple(c) {
-		out.decisive = map[string]bool{GlobalKey: true, "tags": true}
-		decisive(c, out.decisive)
-		out.skeleton = skeleton(c, out.decisive)
+		out.conditionKeys = map[string]bool{GlobalKey: true, "tags": true}
+		addConditionKeys(c, out.conditionKeys)
+		out.conditionsOnly = keepKeys(c, out.conditionKeys)
 		return out
 	}
-	out.variants[""] = newVariant(c)
+	out.processed[""] = newProcessed(c)
 	return out
 }
 
-// simple tells whether Helm's processing of dependencies leaves a chart as it is: it has no subcharts, and imports nothing.
+// simple reports whether Helm's processing of dependencies leaves a chart unchanged: it has no subcharts and no imports.
 func simple(c *chart.Chart) bool {
 	return len(c.Dependencies()) == 0 && !slices.ContainsFunc(c.Metadata.Dependencies, func(d *chart.Dependency) bool {
 		return d == nil || len(d.ImportValues) > 0
 	})
 }
 
-// decisive gathers the keys that conditions pass through: the segments of their paths and the names of subcharts.
-func decisive(c *chart.Chart, keys map[string]bool) {
+// addConditionKeys adds the keys that conditions lead through: the segments of their paths and the names of subcharts.
+func addConditionKeys(c *chart.Chart, keys map[string]bool) {
 	for _, d := range c.Metadata.Dependencies {
 		if d == nil {
 			continue
@@ -93,23 +95,24 @@ func decisive(c *chart.Chart, keys map[string]bool) {
 	}
 	for _, d := range c.Dependencies() {
 		keys[d.Name()] = true
-		decisive(d, keys)
+		addConditionKeys(d, keys)
 	}
 }
 
-// skeleton copies a chart with only the values below the decisive keys. Which subcharts Helm enables depends on nothing else, because it
-// merges top-level keys independently of one another.
-func skeleton(c *chart.Chart, keys map[string]bool) *chart.Chart {
+// keepKeys copies a chart and its subcharts with only the values of some top-level keys. Helm merges top-level keys
+// independently of one another, so that with the keys of conditions it enables the same subcharts.
+func keepKeys(c *chart.Chart, keys map[string]bool) *chart.Chart {
 	out := *c
 	out.Values, out.Schema, out.Files = pick(c.Values, keys), nil, nil
 	deps := make([]*chart.Chart, 0, len(c.Dependencies()))
 	for _, d := range c.Dependencies() {
-		deps = append(deps, skeleton(d, keys))
+		deps = append(deps, keepKeys(d, keys))
 	}
 	out.SetDependencies(deps...)
 	return &out
 }
 
+// pick copies the values of some top-level keys.
 func pick(values map[string]any, keys map[string]bool) map[string]any {
 	out := map[string]any{}
 	for k, v := range values {
@@ -120,53 +123,53 @@ func pick(values map[string]any, keys map[string]bool) map[string]any {
 	return out
 }
 
-func newVariant(tree *chart.Chart) *variant {
-	v := &variant{tree: tree}
+func newProcessed(tree *chart.Chart) *processed {
+	p := &processed{tree: tree}
 	if defaults, err := coalesce(tree, map[string]any{}); err == nil {
-		v.defaults = defaults
+		p.defaults = defaults
 	}
-	return v
+	return p
 }
 
-// variant returns the chart with the subcharts enabled that the values enable. Importing values does not depend on the release's, so
-// that the names of the enabled subcharts say all.
-func (c *Chart) variant(values map[string]any) (*variant, error) {
+// process returns the chart with the subcharts that the values enable. Importing values does not depend on the release's
+// values, so that the names of the enabled subcharts identify the tree.
+func (c *Chart) process(values map[string]any) (*processed, error) {
 	key := ""
-	if c.skeleton != nil {
-		tree := clone(c.skeleton)
-		if err := process(tree, pick(values, c.decisive)); err != nil {
+	if c.conditionsOnly != nil {
+		tree := clone(c.conditionsOnly)
+		if err := processDependencies(tree, pick(values, c.conditionKeys)); err != nil {
 			return nil, err
 		}
 		key = enabled(tree)
 	}
 	c.mu.Lock()
-	v := c.variants[key]
+	p := c.processed[key]
 	c.mu.Unlock()
-	if v != nil {
-		return v, nil
+	if p != nil {
+		return p, nil
 	}
 	tree := clone(c.chart)
-	if err := process(tree, values); err != nil {
+	if err := processDependencies(tree, values); err != nil {
 		return nil, err
 	}
-	v = newVariant(tree)
+	p = newProcessed(tree)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if len(c.variants) >= maxVariants {
-		clear(c.variants)
+	if len(c.processed) >= maxProcessed {
+		clear(c.processed)
 	}
-	c.variants[key] = v
-	return v, nil
+	c.processed[key] = p
+	return p, nil
 }
 
-func process(tree *chart.Chart, values map[string]any) error {
+func processDependencies(tree *chart.Chart, values map[string]any) error {
 	if err := chartutil.ProcessDependencies(tree, values); err != nil {
 		return errors.New("Helm cannot resolve the chart's dependencies with these values") //nolint:staticcheck // Helm is a name
 	}
 	return nil
 }
 
-// enabled names the subcharts of a tree.
+// enabled returns the names of the subcharts of a tree.
 func enabled(c *chart.Chart) string {
 	var b strings.Builder
 	for _, d := range c.Dependencies() {
@@ -175,68 +178,69 @@ func enabled(c *chart.Chart) string {
 	return b.String()
 }
 
-// Compose puts a release's values over the chart's and returns the chart and its enabled subcharts, each with its values, parents first.
-// What is not known is marked. The second result says what of the chart could not be taken into account.
+// Compose merges a release's values over the chart's, and returns the chart and its enabled subcharts, each with its
+// values, parents first. Unknown values are marked. The second result names the subcharts that could not be included.
 func (c *Chart) Compose(r *Release) ([]Layer, []string, error) {
 	if r.Open {
 		var missing []string
 		if len(c.chart.Dependencies()) > 0 {
 			missing = []string{"subcharts, which the missing values may disable"}
 		}
-		opened := open(r.Values, r.placeholders)
-		forgetGlobals(c.chart, opened)
+		opened := open(r.Values, r.unknown)
+		markGlobals(c.chart, opened)
 		return []Layer{{Chart: c.chart, Values: opened}}, missing, nil
 	}
-	// What is no table where a subchart's values belong, Helm cannot merge; it is reported instead.
-	if layers := misfits(c.chart, r.Values, nil); len(layers) > 0 {
+	// Helm cannot merge anything but a map into a subchart's values; it is reported instead.
+	if layers := typeConflicts(c.chart, r.Values, nil); len(layers) > 0 {
 		return layers, nil, nil
 	}
-	v, err := c.variant(r.Values)
+	p, err := c.process(r.Values)
 	if err != nil {
 		return nil, nil, err
 	}
-	merged, err := v.merge(r.Values)
+	merged, err := p.merge(r.Values)
 	if err != nil {
 		return nil, nil, err
 	}
 	defaults := c.chart.Values
-	if c.skeleton != nil {
-		defaults = nil // they may come from subcharts as well
+	if c.conditionsOnly != nil {
+		defaults = nil // subcharts may have some as well
 	}
-	root := mark(merged, r.placeholders, defaults)
+	root := mark(merged, r.unknown, defaults)
 	w := walker{root: root}
-	w.visit(v.tree, nil, root, "")
+	w.visit(p.tree, nil, root, "")
 	return w.layers, w.missing, nil
 }
 
-// merge has Helm merge only the keys that the release sets; all others are the chart's, as Helm would leave them.
-// Copying the values of a large chart costs more than everything else that is done for a review.
+// merge lets Helm merge only the keys that the release sets; the others keep the chart's values, as with Helm. Copying the
+// values of a large chart costs more than the rest of a review.
 //
-// A subchart's values depend on two keys of its parent: its name and global. One that neither is set for is left alone as well.
-func (v *variant) merge(values map[string]any) (map[string]any, error) {
-	if v.defaults == nil {
-		return coalesce(v.tree, values)
+// A subchart's values depend on two keys of its parent: its name and global. If the release sets neither, they are the
+// defaults as well.
+func (p *processed) merge(values map[string]any) (map[string]any, error) {
+	if p.defaults == nil {
+		return coalesce(p.tree, values)
 	}
-	touched := make(map[string]any, len(values))
+	set := make(map[string]any, len(values))
 	for k := range values {
-		if d, ok := v.tree.Values[k]; ok {
-			touched[k] = d
+		if d, ok := p.tree.Values[k]; ok {
+			set[k] = d
 		}
 	}
 	_, global := values[GlobalKey]
-	part := &chart.Chart{Metadata: v.tree.Metadata, Values: touched}
+	part := &chart.Chart{Metadata: p.tree.Metadata, Values: set}
 	var subcharts []*chart.Chart
-	var left []string
-	for _, d := range v.tree.Dependencies() {
-		if _, set := values[d.Name()]; !set && !global {
-			left = append(left, d.Name())
+	var unchanged []string
+	for _, d := range p.tree.Dependencies() {
+		if _, ok := values[d.Name()]; !ok && !global {
+			unchanged = append(unchanged, d.Name())
 			continue
 		}
-		copied := *d // being added to a chart changes it
+		copied := *d // AddDependency changes it
 		subcharts = append(subcharts, &copied)
 		for _, k := range []string{d.Name(), GlobalKey} {
-			if def, ok := v.tree.Values[k]; ok {
-				touched[k] = def
+			if def, ok := p.tree.Values[k]; ok {
+				set[k] = def
 			}
 		}
 	}
@@ -245,15 +249,15 @@ func (v *variant) merge(values map[string]any) (map[string]any, error) {
 	if err != nil {
 		return nil, err
 	}
-	for k, d := range v.defaults {
+	for k, d := range p.defaults {
 		if _, done := merged[k]; !done {
-			if _, set := values[k]; !set {
+			if _, ok := values[k]; !ok {
 				merged[k] = d
 			}
 		}
 	}
-	for _, name := range left {
-		merged[name] = v.defaults[name]
+	for _, name := range unchanged {
+		merged[name] = p.defaults[name]
 	}
 	return merged, nil
 }
@@ -261,14 +265,14 @@ func (v *variant) merge(values map[string]any) (map[string]any, error) {
 func coalesce(c *chart.Chart, values map[string]any) (map[string]any, error) {
 	merged, err := util.CoalesceValues(c, values)
 	if err != nil {
-		// The text quotes the value.
+		// The error quotes the value.
 		return nil, errors.New("Helm cannot merge the release's values into the chart's") //nolint:staticcheck // Helm is a name
 	}
 	return merged, nil
 }
 
-// forgetGlobals makes the global values that are set for subcharts unknown: those of the parent go before them.
-func forgetGlobals(c *chart.Chart, values any) {
+// markGlobals makes the global values that are set for subcharts unknown: the parent's take precedence.
+func markGlobals(c *chart.Chart, values any) {
 	m, ok := values.(schema.Open)
 	if !ok {
 		return
@@ -281,7 +285,7 @@ func forgetGlobals(c *chart.Chart, values any) {
 		if _, ok := sub[GlobalKey]; ok {
 			sub[GlobalKey] = schema.Unknown{}
 		}
-		forgetGlobals(d, sub)
+		markGlobals(d, sub)
 	}
 }
 
@@ -303,15 +307,15 @@ func subcharts(c *chart.Chart) map[string]*chart.Chart {
 	return out
 }
 
-// misfits returns a layer for every subchart whose values are set to something else than a map.
-func misfits(c *chart.Chart, values map[string]any, path validators.Path) []Layer {
+// typeConflicts returns a layer for every subchart whose values are set to something other than a map.
+func typeConflicts(c *chart.Chart, values map[string]any, path validators.Path) []Layer {
 	var out []Layer
 	names := subcharts(c)
 	for _, name := range slices.Sorted(maps.Keys(names)) {
 		switch v := values[name].(type) {
 		case nil:
 		case map[string]any:
-			out = append(out, misfits(names[name], v, path.Child(name))...)
+			out = append(out, typeConflicts(names[name], v, path.Child(name))...)
 		default:
 			out = append(out, Layer{Chart: names[name], Path: path.Child(name), Values: v})
 		}
@@ -363,8 +367,7 @@ func (w *walker) visit(c *chart.Chart, path validators.Path, values any, prefix 
 		name := d.Name()
 		sub := m[name]
 		if w.uncertain(c, name, prefix) {
-			// Whether the subchart is there at all depends on a value that is not known.
-			w.missing = append(w.missing, fmt.Sprintf("subchart %s, whose condition is not known", name))
+			w.missing = append(w.missing, fmt.Sprintf("subchart %s, whose condition is unresolved", name))
 			m = maps.Clone(m)
 			m[name] = schema.Unknown{MayVanish: true}
 			w.layers[self].Values = m
@@ -379,7 +382,7 @@ func (w *walker) visit(c *chart.Chart, path validators.Path, values any, prefix 
 	}
 }
 
-// uncertain tells whether a value that enables a subchart is not known.
+// uncertain reports whether a value that enables a subchart is unknown.
 func (w *walker) uncertain(parent *chart.Chart, name, prefix string) bool {
 	for _, d := range parent.Metadata.Dependencies {
 		if d.Name != name {
@@ -415,24 +418,24 @@ func (w *walker) unknownAt(dotted string) bool {
 	return false
 }
 
-// mark replaces placeholders by Unknown, copying the maps and lists on the way to them. The defaults tell whether a key may vanish: a
-// placeholder that becomes null removes a default. With defaults nil any key may.
-func mark(v any, placeholders map[string]bool, defaults map[string]any) any {
-	if len(placeholders) == 0 {
+// mark replaces unknown strings by schema.Unknown, and copies the maps and lists that lead to them. A string that turns out
+// to be null removes the chart's default: the key may vanish if there is one. With defaults nil, any key may.
+func mark(v any, unknown map[string]bool, defaults map[string]any) any {
+	if len(unknown) == 0 {
 		return v
 	}
-	m := marker{placeholders: placeholders}
+	m := marker{unknown: unknown}
 	out, _ := m.mark(v, defaults, false, defaults == nil)
 	return out
 }
 
-type marker struct{ placeholders map[string]bool }
+type marker struct{ unknown map[string]bool }
 
-// mark marks one value; has tells that the chart has a default in its place, be it null.
+// mark marks one value. Has means that the chart has a default for it, null included.
 func (m marker) mark(v any, defaults any, has, vanish bool) (any, bool) {
 	switch v := v.(type) {
 	case string:
-		if m.placeholders[v] {
+		if m.unknown[v] {
 			return schema.Unknown{MayVanish: vanish || has}, true
 		}
 	case map[string]any:
@@ -440,19 +443,19 @@ func (m marker) mark(v any, defaults any, has, vanish bool) (any, bool) {
 		var out map[string]any
 		isOpen := false
 		for k, c := range v {
-			if m.placeholders[k] {
+			if m.unknown[k] {
 				isOpen = true
 			}
 			def, has := d[k]
 			marked, changed := m.mark(c, def, has, vanish)
-			if !changed && !m.placeholders[k] {
+			if !changed && !m.unknown[k] {
 				continue
 			}
 			if out == nil {
 				out = maps.Clone(v)
 			}
 			out[k] = marked
-			if m.placeholders[k] {
+			if m.unknown[k] {
 				delete(out, k)
 			}
 		}
@@ -465,7 +468,7 @@ func (m marker) mark(v any, defaults any, has, vanish bool) (any, bool) {
 	case []any:
 		var out []any
 		for i, c := range v {
-			// An item of a list is there, whatever it is.
+			// An item of a list cannot vanish.
 			marked, changed := m.mark(c, nil, false, false)
 			if !changed {
 				continue
@@ -482,26 +485,27 @@ func (m marker) mark(v any, defaults any, has, vanish bool) (any, bool) {
 	return v, false
 }
 
-// open makes every map of the values one that may have more keys. Null may remove a default, which may not be there to be removed.
-func open(v any, placeholders map[string]bool) any {
+// open turns every map into a schema.Open, which may have other keys. A null may vanish: it removes a default, if there is
+// one.
+func open(v any, unknown map[string]bool) any {
 	switch v := v.(type) {
 	case nil:
 		return schema.Unknown{MayVanish: true}
 	case string:
-		if placeholders[v] {
+		if unknown[v] {
 			return schema.Unknown{MayVanish: true}
 		}
 	case map[string]any:
 		out := make(schema.Open, len(v))
 		for k, c := range v {
-			if !placeholders[k] {
-				out[k] = open(c, placeholders)
+			if !unknown[k] {
+				out[k] = open(c, unknown)
 			}
 		}
 		return out
 	case []any:
-		// Lists replace one another: what stands in one is all of it.
-		return mark(v, placeholders, map[string]any{})
+		// A list replaces another as a whole.
+		return mark(v, unknown, map[string]any{})
 	}
 	return v
 }

@@ -1,5 +1,6 @@
-// Package values composes the values of a Helm release as Flux and Helm do, by their own libraries: spec.valuesFrom and spec.values first,
-// then the chart's defaults and those of its subcharts. Parts that are not known are kept apart, so that a schema can judge the rest.
+// Package values composes the values of a Helm release as Flux and Helm do, with their own libraries: spec.valuesFrom and
+// spec.values first, then the chart's defaults and those of its subcharts. Unknown parts are marked, so that a schema can
+// validate the rest.
 package values
 
 import (
@@ -23,24 +24,25 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/flux-admission/flux-admission/internal/helmchart/archive"
+	"github.com/flux-admission/flux-admission/internal/unresolved"
 	"github.com/flux-admission/flux-admission/validators"
 )
 
-// maxNested bounds how deep values are nested; beyond it there is no verdict.
+// maxNested bounds the nesting of values; deeper ones are an error.
 const maxNested = 256
 
-// Release is what Flux hands to Helm as a release's values, or what is known of it.
+// Release is a release's own values as Flux hands them to Helm, as far as they are known.
 type Release struct {
 	// Values are the known values. They may share maps with the inline values: they must not be changed.
 	Values map[string]any
-	// Open tells that a whole source of values is missing: keys that are not in Values may be there, and maps may have more keys.
+	// Open means that a whole document of values is missing: other keys may be set, at the root and in every map.
 	Open bool
-	// Missing says which parts are not known, a phrase each.
+	// Missing names the parts that are not known, a phrase each.
 	Missing []string
 
-	// placeholders are strings in Values that stand for a value that is not known.
-	placeholders map[string]bool
-	sources      []source
+	// unknown are the strings in Values, keys included, whose final value is not known.
+	unknown map[string]bool
+	sources []source
 }
 
 // source is one entry of valuesFrom, read.
@@ -51,16 +53,16 @@ type source struct {
 	known   bool
 }
 
-// sentinel stands for the value of a targetPath that is not known. No YAML document can hold the byte it starts with.
+// sentinel is the value of a targetPath that is not known. No YAML document can contain its first byte.
 const sentinel = "\x00unknown"
 
-// FromRelease composes spec.valuesFrom and spec.values. An error means that Flux could not compose them either, or that they are beyond
-// the limits; its text quotes no value.
+// FromRelease composes spec.valuesFrom and spec.values. An error means that Flux cannot compose them either, or that they
+// exceed the limits; it quotes no value.
 func FromRelease(ctx context.Context, v validators.Values) (*Release, error) {
 	if archive.Depth(v.Inline, maxNested+1) > maxNested {
 		return nil, fmt.Errorf("spec.values is nested deeper than %d", maxNested)
 	}
-	r := &Release{placeholders: map[string]bool{}}
+	r := &Release{unknown: map[string]bool{}}
 	for i, ref := range v.From {
 		if err := r.read(i, ref, v.Namespace); err != nil {
 			return nil, err
@@ -77,29 +79,29 @@ func FromRelease(ctx context.Context, v validators.Values) (*Release, error) {
 	if archive.Depth(r.Values, maxNested+1) > maxNested {
 		return nil, fmt.Errorf("the composed values are nested deeper than %d", maxNested)
 	}
-	collect(r.Values, r.placeholders)
+	r.collect(r.Values)
 	return r, nil
 }
 
-// Literal returns the release with its placeholders taken for what is written; false when there are none. In a cluster they were filled in
-// before, and what looks like one is a text; in a Git tree it is not known which.
+// Literal returns the release with unresolved strings taken literally; false when there are none. In a cluster, Flux has
+// resolved them before, and what looks unresolved is plain text; in a Git tree, it may be either.
 func (r *Release) Literal() (*Release, bool) {
 	literal := *r
-	literal.placeholders = map[string]bool{}
-	for p := range r.placeholders {
-		if strings.HasPrefix(p, sentinel) {
-			literal.placeholders[p] = true
+	literal.unknown = map[string]bool{}
+	for s := range r.unknown {
+		if strings.HasPrefix(s, sentinel) {
+			literal.unknown[s] = true
 		}
 	}
-	return &literal, len(literal.placeholders) < len(r.placeholders)
+	return &literal, len(literal.unknown) < len(r.unknown)
 }
 
-// Plain returns a copy of the values, as Flux hands them to Helm: numbers are floats. Placeholders stay as they are written.
+// Plain returns a copy of the values as Flux hands them to Helm: numbers are floats. Unresolved strings are unchanged.
 func (r *Release) Plain() (map[string]any, error) { return decoded(r.Values) }
 
-// Filled returns a copy as Plain does, with one text in place of every value that is a placeholder.
-func (r *Release) Filled(with string) (map[string]any, error) {
-	return decoded(fill(r.Values, r.placeholders, with))
+// Filled returns a copy as Plain does, with the given text in place of every unresolved string.
+func (r *Release) Filled(text string) (map[string]any, error) {
+	return decoded(fill(r.Values, r.unknown, text))
 }
 
 func decoded(values any) (map[string]any, error) {
@@ -114,32 +116,33 @@ func decoded(values any) (map[string]any, error) {
 	return out, nil
 }
 
-func fill(v any, placeholders map[string]bool, with string) any {
+// fill copies a value with a text in place of the unknown strings. Keys are unchanged.
+func fill(v any, unknown map[string]bool, text string) any {
 	switch v := v.(type) {
 	case string:
-		if placeholders[v] {
-			return with
+		if unknown[v] {
+			return text
 		}
 	case map[string]any:
 		out := make(map[string]any, len(v))
 		for k, c := range v {
-			out[k] = fill(c, placeholders, with)
+			out[k] = fill(c, unknown, text)
 		}
 		return out
 	case []any:
 		out := make([]any, len(v))
 		for i, c := range v {
-			out[i] = fill(c, placeholders, with)
+			out[i] = fill(c, unknown, text)
 		}
 		return out
 	}
 	return v
 }
 
-// HasPlaceholders tells whether some values are filled in before Helm sees them.
-func (r *Release) HasPlaceholders() bool { return len(r.placeholders) > 0 }
+// HasUnresolved reports whether some values are only resolved before Helm receives them.
+func (r *Release) HasUnresolved() bool { return len(r.unknown) > 0 }
 
-// Secrets returns the texts and numbers that come from Secrets, as they are written, none empty.
+// Secrets returns the texts and numbers that come from Secrets, as they are written, without empty ones.
 func (r *Release) Secrets() []string {
 	found := map[string]bool{}
 	for _, s := range r.sources {
@@ -160,7 +163,7 @@ func (r *Release) Secrets() []string {
 	return slices.Sorted(maps.Keys(found))
 }
 
-// leaves gathers the scalars of decoded values, and the lines of those that have more than one.
+// leaves collects the scalars of decoded values, and the lines of those with more than one.
 func leaves(v any, into map[string]bool) {
 	switch v := v.(type) {
 	case nil, bool:
@@ -181,7 +184,7 @@ func leaves(v any, into map[string]bool) {
 	}
 }
 
-// read takes one entry of valuesFrom.
+// read reads one entry of valuesFrom.
 func (r *Release) read(i int, ref validators.ValuesSource, namespace string) error {
 	s := source{index: i, ref: ref}
 	name := fmt.Sprintf("%s %s/%s", ref.Kind, namespace, ref.Name)
@@ -203,10 +206,10 @@ func (r *Release) read(i int, ref validators.ValuesSource, namespace string) err
 		}
 		return nil
 	}
-	content, ok, why := content(ref.Object, dataKey)
+	content, ok, reason := content(ref.Object, dataKey)
 	switch {
-	case why != "":
-		missing("key " + dataKey + " " + why)
+	case reason != "":
+		missing("key " + dataKey + " " + reason)
 		return nil
 	case !ok:
 		if !ref.Optional {
@@ -219,10 +222,10 @@ func (r *Release) read(i int, ref validators.ValuesSource, namespace string) err
 		if err := archive.CheckYAML([]byte(content)); err != nil {
 			return fmt.Errorf("%s key %s: %w", name, dataKey, err)
 		}
-		// The library would parse it again and quote the text in its error.
+		// Flux's library would quote the text in its error.
 		if _, err := common.ReadValues([]byte(content)); err != nil {
 			s.known = false
-			missing("key " + dataKey + " is not YAML, which Flux refuses")
+			missing("key " + dataKey + " is not YAML, which Flux rejects")
 			return nil
 		}
 	}
@@ -230,42 +233,45 @@ func (r *Release) read(i int, ref validators.ValuesSource, namespace string) err
 	return nil
 }
 
-// content returns one key of a ConfigMap or Secret; why says for what reason it is there and cannot be known.
-func content(o *unstructured.Unstructured, key string) (text string, ok bool, why string) {
-	if _, encrypted := o.Object["sops"]; encrypted {
-		return "", false, "is encrypted"
+// content returns one key of a ConfigMap or Secret. The reason is why a key that exists cannot be read.
+func content(o *unstructured.Unstructured, key string) (text string, ok bool, reason string) {
+	const isEncrypted = "is encrypted"
+	if unresolved.IsEncryptedObject(o.Object) {
+		return "", false, isEncrypted
 	}
 	if o.GetKind() == "Secret" {
-		// A manifest may carry stringData, which the API server merges into data.
+		// A manifest may have stringData, which the API server merges into data.
 		if s, found, _ := unstructured.NestedString(o.Object, "stringData", key); found {
-			return s, true, encrypted(s)
+			if unresolved.IsEncrypted(s) {
+				return s, true, isEncrypted
+			}
+			return s, true, ""
 		}
 	}
 	s, found, err := unstructured.NestedString(o.Object, "data", key)
 	if err != nil || !found {
 		return "", false, ""
 	}
-	if why := encrypted(s); why != "" || o.GetKind() != "Secret" {
-		return s, true, why
+	if unresolved.IsEncrypted(s) {
+		return s, true, isEncrypted
+	}
+	if o.GetKind() != "Secret" {
+		return s, true, ""
 	}
 	data, err := base64.StdEncoding.DecodeString(s)
 	if err != nil {
 		return "", true, "is not base64"
 	}
-	return string(data), true, encrypted(string(data))
-}
-
-func encrypted(s string) string {
-	if strings.HasPrefix(s, "ENC[") {
-		return "is encrypted"
+	if unresolved.IsEncrypted(string(data)) {
+		return string(data), true, isEncrypted
 	}
-	return ""
+	return string(data), true, ""
 }
 
-// compose runs Flux's library over what is known.
+// compose calls Flux's library with what is known.
 //
-// When a whole document is missing, the documents before it could all be overridden by it, and so could the chart's defaults: only those after
-// it and the inline values are certain. Where a targetPath is set also depends on maps that the missing document may hold.
+// A missing document may override all documents before it and the chart's defaults: only the documents after it and the
+// inline values are certain. Where a targetPath is set also depends on maps that the missing document may contain.
 func (r *Release) compose(ctx context.Context, inline map[string]any) error {
 	last, paths := -1, false
 	for i, s := range r.sources {
@@ -277,7 +283,7 @@ func (r *Release) compose(ctx context.Context, inline map[string]any) error {
 	}
 	r.Open = last >= 0
 	if paths {
-		// Setting a path writes into the inline maps.
+		// Setting a path changes the inline maps.
 		inline = runtime.DeepCopyJSON(inline)
 	}
 	reader := documents{}
@@ -301,10 +307,10 @@ func (r *Release) compose(ctx context.Context, inline map[string]any) error {
 	}
 	r.Values = composed
 	if r.Open {
-		// A path leads through maps that the missing document may hold something else in place of.
+		// The missing document may have other values in place of the maps that a path leads through.
 		for _, s := range r.sources {
 			if s.ref.TargetPath != "" {
-				forget(r.Values, s.ref.TargetPath)
+				markUnknown(r.Values, s.ref.TargetPath)
 			}
 		}
 	}
@@ -319,7 +325,7 @@ func fromReferences(ctx context.Context, reader client.Client, inline map[string
 	}()
 	composed, err := chartutil.ChartValuesFromReferences(ctx, logr.Discard(), reader, "", inline, refs...)
 	if err != nil {
-		// The text may quote a value, and a value may be a secret.
+		// The error may quote a value, which may be a secret.
 		var ref *chartutil.ErrValuesReference
 		if errors.As(err, &ref) && errors.Is(ref.Reason, chartutil.ErrValueMerge) {
 			return nil, errors.New("spec.valuesFrom cannot be composed: a value cannot be set at its targetPath")
@@ -329,7 +335,7 @@ func fromReferences(ctx context.Context, reader client.Client, inline map[string
 	return composed, nil
 }
 
-// documents gives Flux's library the texts that were read, as ConfigMaps. Only Get is ever called.
+// documents passes the texts that were read to Flux's library, as ConfigMaps. The library only calls Get.
 type documents struct {
 	client.Client
 	names, texts []string
@@ -346,8 +352,8 @@ func (d documents) Get(_ context.Context, key client.ObjectKey, obj client.Objec
 	return nil
 }
 
-// forget makes the value at a targetPath unknown, or the value at the longest part of it that can be followed.
-func forget(values map[string]any, targetPath string) {
+// markUnknown makes the value at a targetPath unknown, or the value at the longest prefix of it that exists.
+func markUnknown(values map[string]any, targetPath string) {
 	m := values
 	keys := splitPath(targetPath)
 	for i, k := range keys {
@@ -381,33 +387,21 @@ func splitPath(p string) []string {
 	return append(keys, b.String())
 }
 
-// placeholder tells whether a string stands for something that is filled in before Helm sees it: a variable of Flux's post-build
-// substitution, or a value encrypted by SOPS.
-func placeholder(s string) bool {
-	if strings.HasPrefix(s, sentinel) || strings.HasPrefix(s, "ENC[") {
-		return true
-	}
-	_, rest, ok := strings.Cut(s, "${")
-	return ok && strings.Contains(rest, "}")
-}
-
-// collect gathers the placeholders among values and keys.
-func collect(v any, into map[string]bool) {
+// collect collects the unresolved strings of a value, keys included.
+func (r *Release) collect(v any) {
 	switch v := v.(type) {
 	case string:
-		if placeholder(v) {
-			into[v] = true
+		if strings.HasPrefix(v, sentinel) || unresolved.String(v) {
+			r.unknown[v] = true
 		}
 	case map[string]any:
 		for k, c := range v {
-			if placeholder(k) {
-				into[k] = true
-			}
-			collect(c, into)
+			r.collect(k)
+			r.collect(c)
 		}
 	case []any:
 		for _, c := range v {
-			collect(c, into)
+			r.collect(c)
 		}
 	}
 }
@@ -444,7 +438,7 @@ func covers(keys []string, path validators.Path) bool {
 	return true
 }
 
-// Has tells whether something stands at the path, be it null.
+// Has reports whether there is a value at the path, null included.
 func Has(root any, path validators.Path) bool {
 	for _, s := range path {
 		switch c := root.(type) {

@@ -177,14 +177,14 @@ func TestWhatIsNotKnown(t *testing.T) {
 		},
 		"a document that is no YAML is not quoted": {
 			"", "a: 1", []validators.ValuesSource{from("Secret", "x", "", "", "password: [hunter2")},
-			schema.Open{"a": 1.0}, "Secret apps/x key values.yaml is not YAML, which Flux refuses",
+			schema.Open{"a": 1.0}, "Secret apps/x key values.yaml is not YAML, which Flux rejects",
 		},
 		"a Secret that is not base64": {
 			"", "a: 1", []validators.ValuesSource{{Kind: "Secret", Name: "x", Presence: validators.Present, Object: &unstructured.Unstructured{Object: map[string]any{"kind": "Secret", "data": map[string]any{"values.yaml": "!"}}}}},
 			schema.Open{"a": 1.0}, "Secret apps/x key values.yaml is not base64",
 		},
 		"a Secret that SOPS encrypted": {
-			"", "a: 1", []validators.ValuesSource{{Kind: "Secret", Name: "x", Presence: validators.Present, Object: &unstructured.Unstructured{Object: map[string]any{"kind": "Secret", "sops": map[string]any{}, "data": map[string]any{"values.yaml": "YTogMQ=="}}}}},
+			"", "a: 1", []validators.ValuesSource{{Kind: "Secret", Name: "x", Presence: validators.Present, Object: &unstructured.Unstructured{Object: map[string]any{"kind": "Secret", "sops": map[string]any{"mac": "ENC[AES256_GCM,data:x]"}, "data": map[string]any{"values.yaml": "YTogMQ=="}}}}},
 			schema.Open{"a": 1.0}, "Secret apps/x key values.yaml is encrypted",
 		},
 	} {
@@ -438,7 +438,7 @@ func listCharts(c *chart.Chart, v any, path validators.Path, out *[]string) {
 func FuzzValues(f *testing.F) {
 	f.Add([]byte("a: 1"), "a.b", "x", []byte(`{"a": {"b": 2}}`))
 	f.Add([]byte("a: &x [*x]"), "a[0]", "{1,2}", []byte(`{"a": null}`))
-	f.Add([]byte("a: {b: [1, ${X}]}\n---\nb: 1"), `a\.b`, "null", []byte(`{"${K}": {"c": "ENC[x]"}}`))
+	f.Add([]byte("a: {b: [1, ${X}]}\n---\nb: 1"), `a\.b`, "null", []byte(`{"${K}": {"c": "ENC[AES256_GCM,data:x]"}}`))
 	f.Fuzz(func(t *testing.T, doc []byte, path, value string, inline []byte) {
 		in := map[string]any{}
 		if json.Unmarshal(inline, &in) != nil {

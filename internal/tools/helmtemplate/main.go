@@ -1,7 +1,7 @@
 // Command helmtemplate renders a chart by Helm's own installation, as a dry run that knows of no cluster, and lists the objects that it would create: the
 // reference that the project's rendering is compared with. It is a module of its own, since nothing else needs all of Helm.
 //
-//	helmtemplate CHART KUBERNETES-VERSION [VALUES-FILE] > internal/chartsource/testdata/helm/NAME.txt
+//	helmtemplate CHART KUBERNETES-VERSION [VALUES-FILE] > internal/helmchart/testdata/helm/NAME.txt
 package main
 
 import (

@@ -1,4 +1,4 @@
-package chartsource_test
+package helmchart_test
 
 import (
 	"encoding/json"
@@ -15,18 +15,18 @@ import (
 
 	chart "helm.sh/helm/v4/pkg/chart/v2"
 
-	"github.com/flux-admission/flux-admission/internal/chartsource"
+	"github.com/flux-admission/flux-admission/internal/helmchart"
 	"github.com/flux-admission/flux-admission/validators"
 )
 
-// part generates charts and values that overlap.
-type part struct{ *rand.Rand }
+// generator generates charts and values that overlap.
+type generator struct{ *rand.Rand }
 
-func (g part) name() string { return []string{"a", "b", "c", "sub", "global"}[g.IntN(5)] }
+func (g generator) name() string { return []string{"a", "b", "c", "sub", "global"}[g.IntN(5)] }
 
-func (g part) scalar() any { return []any{nil, true, 1.0, "x", "y"}[g.IntN(5)] }
+func (g generator) scalar() any { return []any{nil, true, 1.0, "x", "y"}[g.IntN(5)] }
 
-func (g part) value(depth int) any {
+func (g generator) value(depth int) any {
 	if depth > 0 && g.IntN(3) > 0 {
 		if g.IntN(5) == 0 {
 			return []any{g.value(depth - 1)}
@@ -36,7 +36,7 @@ func (g part) value(depth int) any {
 	return g.scalar()
 }
 
-func (g part) table(depth int) map[string]any {
+func (g generator) table(depth int) map[string]any {
 	m := map[string]any{}
 	for range g.IntN(4) {
 		k := g.name()
@@ -49,7 +49,7 @@ func (g part) table(depth int) map[string]any {
 	return m
 }
 
-func (g part) schema(depth int) any {
+func (g generator) schema(depth int) any {
 	s := map[string]any{}
 	switch g.IntN(4) {
 	case 0:
@@ -87,8 +87,8 @@ func encode(v any) []byte {
 	return b
 }
 
-// hide replaces scalars by placeholders, and returns what they stand for: anything.
-func (g part) hide(v any, filled map[string]any) any {
+// hide replaces scalars by variables, whose names it adds to filled.
+func (g generator) hide(v any, filled map[string]any) any {
 	switch v := v.(type) {
 	case map[string]any:
 		out := map[string]any{}
@@ -133,22 +133,21 @@ func fill(v any, filled map[string]any) any {
 	return v
 }
 
-// Whatever is reported while sources of values cannot be read and placeholders are not filled in, is still reported when they are, whatever
-// they hold.
-func TestNoMissingPartRepairsAViolation(t *testing.T) {
-	log.SetOutput(io.Discard) // Helm warns of the values it merges
+// A violation that is reported with missing sources and unresolved variables is also reported with any content of these.
+func TestChart_ValidatePartialValues(t *testing.T) {
+	log.SetOutput(io.Discard) // Helm logs warnings about values
 	slog.SetDefault(slog.New(slog.DiscardHandler))
 	t.Cleanup(func() { log.SetOutput(os.Stderr) })
 	reported, checked := 0, 0
 	for seed := range uint64(4_000) {
-		g := part{rand.New(rand.NewPCG(seed, 9))}
+		g := generator{rand.New(rand.NewPCG(seed, 9))}
 		root := &chart.Chart{Metadata: &chart.Metadata{Name: "root", Version: "1.0.0"}, Values: g.table(3), Schema: encode(g.schema(3))}
 		if g.IntN(2) == 0 {
 			sub := &chart.Chart{Metadata: &chart.Metadata{Name: "sub", Version: "1.0.0"}, Values: g.table(2), Schema: encode(g.schema(2))}
 			root.AddDependency(sub)
 			root.Metadata.Dependencies = []*chart.Dependency{{Name: "sub", Version: "1.x", Condition: []string{"", "sub.a", "a"}[g.IntN(3)]}}
 		}
-		c := chartsource.NewChart(root, nil)
+		c := helmchart.New(root, helmchart.Options{})
 		var partial []validators.ValuesSource
 		var paths []string
 		for i := range g.IntN(4) {
@@ -168,8 +167,8 @@ func TestNoMissingPartRepairsAViolation(t *testing.T) {
 		}
 		filled := map[string]any{}
 		inline, _ := g.hide(g.table(3), filled).(map[string]any)
-		verdict, err := c.Validate(t.Context(), validators.Values{Namespace: "apps", Inline: inline, From: partial})
-		if err != nil || len(verdict.Violations) == 0 {
+		result, err := c.Validate(t.Context(), validators.Values{Namespace: "apps", Inline: inline, From: partial})
+		if err != nil || len(result.Violations) == 0 {
 			continue
 		}
 		reported++
@@ -189,25 +188,25 @@ func TestNoMissingPartRepairsAViolation(t *testing.T) {
 				filled[k] = g.value(2)
 			}
 			values, _ := fill(inline, filled).(map[string]any)
-			whole, err := c.Validate(t.Context(), validators.Values{Namespace: "apps", Inline: values, From: full})
+			complete, err := c.Validate(t.Context(), validators.Values{Namespace: "apps", Inline: values, From: full})
 			if err != nil {
 				continue // Flux or Helm cannot compose these; the release fails for another reason
 			}
-			if slices.ContainsFunc(whole.Violations, func(v validators.Violation) bool { return strings.Contains(v.Message, "values of a subchart") }) {
+			if slices.ContainsFunc(complete.Violations, func(v validators.Violation) bool { return strings.Contains(v.Message, "values of a subchart") }) {
 				continue // nothing is merged then
 			}
 			checked++
-			for _, v := range verdict.Violations {
-				if !slices.ContainsFunc(whole.Violations, func(w validators.Violation) bool {
+			for _, v := range result.Violations {
+				if !slices.ContainsFunc(complete.Violations, func(w validators.Violation) bool {
 					return w.Path.String() == v.Path.String() && w.Keyword == v.Keyword && w.Chart == v.Chart
 				}) {
-					t.Fatalf("seed %d: %+v\nof inline %s\nis repaired by inline %s\nand sources %s\nschema %s\ndefaults %s\nwhole: %+v", seed, v, encode(inline), encode(values), describe(full), encode(root.Metadata), encode(root.Values), whole.Violations)
+					t.Fatalf("seed %d: %+v\nof inline %s\nis repaired by inline %s\nand sources %s\nschema %s\ndefaults %s\ncomplete: %+v", seed, v, encode(inline), encode(values), describe(full), encode(root.Metadata), encode(root.Values), complete.Violations)
 				}
 			}
 		}
 	}
 	if reported < 300 || checked < 3000 {
-		t.Errorf("%d with a violation and %d completions say little", reported, checked)
+		t.Errorf("%d cases with a violation and %d completions are too few", reported, checked)
 	}
 }
 

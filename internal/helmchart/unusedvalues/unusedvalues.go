@@ -1,5 +1,5 @@
-// Package unusedvalues tells which keys of a release's values a chart reads nowhere: no default of it has them, no comment in its values.yaml
-// mentions them, none of its templates asks for them. Helm ignores such keys in silence.
+// Package unusedvalues finds the keys of a release's values that a chart does not use: no default has them, no comment in
+// the chart's values.yaml mentions them, and no template reads them. Helm ignores such keys silently.
 package unusedvalues
 
 import (
@@ -13,54 +13,58 @@ import (
 	chart "helm.sh/helm/v4/pkg/chart/v2"
 
 	"github.com/flux-admission/flux-admission/internal/suggest"
+	"github.com/flux-admission/flux-admission/internal/unresolved"
 	"github.com/flux-admission/flux-admission/validators"
 )
 
-// maxWords bounds the words that are kept of one chart's texts; beyond it nothing can be said.
+// maxWords bounds the words that are collected from one chart's texts. A chart with more is not searched.
 const maxWords = 50_000
 
-// Chart is what a chart's texts say of its values. It is immutable.
+// Chart is what a chart's texts say about its values. It is immutable.
 type Chart struct {
 	name     string
 	defaults map[string]any
 	subs     map[string]*Chart
-	// elsewhere are the names of subcharts that are not at hand.
-	elsewhere map[string]bool
-	// words are those of the comments in values.yaml and of the templates, of the whole tree of charts.
+	// missing are the names of subcharts that are not in the chart's files.
+	missing map[string]bool
+	// words are those of the comments in values.yaml and of the templates, of the chart and all subcharts.
 	words map[string]bool
 	// documented are the words of the comments alone.
 	documented map[string]bool
-	// taken are the paths, joined by dots, of what templates take as a whole: what stands below is passed on, or read elsewhere.
-	taken map[string]bool
+	// read are the paths, joined by dots, that templates read. A map among them is passed on as a whole.
+	read map[string]bool
 }
 
-// Key is a key that a chart knows nothing of.
+// Key is a key that a chart does not use.
 type Key struct {
 	// Chart is the name of the chart or subchart.
 	Chart string
-	// Path is the key's place in the release's values.
+	// Path is the key's path in the release's values.
 	Path validators.Path
-	// Suggestion is the nearest key that the chart has in its place; empty when there is none near.
+	// Suggestion is the most similar key that the chart has at that level; empty when there is none.
 	Suggestion string
 }
 
-// New reads a chart's texts. The raw values.yaml and the templates have to be there; they are not kept.
+// New collects the words of a chart's texts. It needs the raw values.yaml and the templates, and does not keep them.
 func New(c *chart.Chart) *Chart {
 	return build(c, map[string]bool{}, map[string]bool{})
 }
 
 func build(c *chart.Chart, words, documented map[string]bool) *Chart {
-	out := &Chart{name: c.Name(), defaults: c.Values, subs: map[string]*Chart{}, elsewhere: map[string]bool{}, words: words, documented: documented, taken: map[string]bool{}}
+	out := &Chart{
+		name: c.Name(), defaults: c.Values, subs: map[string]*Chart{}, missing: map[string]bool{},
+		words: words, documented: documented, read: map[string]bool{},
+	}
 	for _, f := range c.Raw {
 		if f.Name == "values.yaml" {
 			comments(string(f.Data), words)
 			comments(string(f.Data), documented)
-			out.takes(string(f.Data)) // values can be templates as well
+			out.addRead(string(f.Data)) // values may be templates
 		}
 	}
 	for _, f := range c.Templates {
 		templates(string(f.Data), words)
-		out.takes(string(f.Data))
+		out.addRead(string(f.Data))
 	}
 	for _, d := range c.Dependencies() {
 		sub := build(d, words, documented)
@@ -76,9 +80,9 @@ func build(c *chart.Chart, words, documented map[string]bool) *Chart {
 			continue
 		}
 		if name := cmp.Or(m.Alias, m.Name); out.subs[name] == nil {
-			out.elsewhere[name] = true
+			out.missing[name] = true
 		}
-		// Conditions and tags are keys too.
+		// Conditions and tags are keys as well.
 		for _, word := range strings.FieldsFunc(m.Condition+","+strings.Join(m.Tags, ","), func(r rune) bool { return strings.ContainsRune(",. ", r) }) {
 			add(word, words)
 		}
@@ -93,14 +97,17 @@ func add(word string, words map[string]bool) {
 }
 
 var (
+	// comment matches a comment in values.yaml.
 	comment = regexp.MustCompile(`(?m)#.*$`)
-	// In a comment a key is followed by a colon, or stands in a dotted path or in quotes.
+	// mentioned matches a key in a comment: followed by a colon, in a dotted path, or in quotes.
 	mentioned = regexp.MustCompile("[A-Za-z0-9_-]+(?:\\s*:|(?:\\.[A-Za-z0-9_-]+)+)|[`'\"][A-Za-z0-9_-]+[`'\"]")
-	// In a template a key follows a dot, or stands in quotes as an argument.
+	// reference matches a path of .Values in a template.
 	reference = regexp.MustCompile(`\.Values((?:\.[A-Za-z_][A-Za-z0-9_]*)+)`)
-	asked     = regexp.MustCompile("\\.[A-Za-z_][A-Za-z0-9_]*|[\"`][A-Za-z0-9_.-]+[\"`]")
+	// accessed matches a key in a template: after a dot, or in quotes as an argument.
+	accessed = regexp.MustCompile("\\.[A-Za-z_][A-Za-z0-9_]*|[\"`][A-Za-z0-9_.-]+[\"`]")
 )
 
+// comments adds the keys that the comments of a text mention.
 func comments(text string, words map[string]bool) {
 	for _, c := range comment.FindAllString(text, -1) {
 		for _, m := range mentioned.FindAllString(c, -1) {
@@ -109,17 +116,18 @@ func comments(text string, words map[string]bool) {
 	}
 }
 
+// templates adds the keys that a template accesses.
 func templates(text string, words map[string]bool) {
-	for _, m := range asked.FindAllString(text, -1) {
+	for _, m := range accessed.FindAllString(text, -1) {
 		split(m, words)
 	}
 }
 
-// takes notes what a text refers to by its whole path.
-func (c *Chart) takes(text string) {
+// addRead adds the paths that a text reads.
+func (c *Chart) addRead(text string) {
 	for _, m := range reference.FindAllStringSubmatch(text, -1) {
-		if len(c.taken) <= maxWords {
-			c.taken[m[1][1:]] = true
+		if len(c.read) <= maxWords {
+			c.read[m[1][1:]] = true
 		}
 	}
 }
@@ -130,11 +138,11 @@ func split(s string, words map[string]bool) {
 	}
 }
 
-// Known tells whether a chart's schema knows the field at a path of the chart's own values, or refuses it by itself.
+// Known reports whether a chart's schema defines or rejects the field at a path of the chart's own values.
 type Known func(chart string, path validators.Path) bool
 
-// Unknown returns the keys of a release's values that the chart knows nothing of, in the order of their paths. It is silent where a chart
-// takes whatever it is given. The values are those of the release alone, without the chart's.
+// Unknown returns the keys of a release's values that neither the chart's values nor its texts mention, in the order of
+// their paths. It returns none in maps that take any key. The values are the release's alone, without the chart's.
 func (c *Chart) Unknown(values map[string]any, known Known) []Key {
 	if len(c.words) > maxWords || len(c.defaults) == 0 && len(c.subs) == 0 {
 		return nil
@@ -142,13 +150,13 @@ func (c *Chart) Unknown(values map[string]any, known Known) []Key {
 	return find(c, values, finder{known: known})
 }
 
-// Candidates returns the keys of a release's values that the chart may know nothing of, in the order of their paths: no default of it has them, no comment
-// mentions them, and no template asks for them by their whole path. Templated the chart without one tells whether it is read all the same.
+// Candidates returns the keys of a release's values that may be unused, in the order of their paths: no default has them, no
+// comment mentions them, and no template reads their whole path. Whether one is used shows in templating the chart without it.
 func (c *Chart) Candidates(values map[string]any, known Known) []Key {
-	if len(c.words) > maxWords || len(c.taken) > maxWords {
+	if len(c.words) > maxWords || len(c.read) > maxWords {
 		return nil
 	}
-	return find(c, values, finder{known: known, rendered: true})
+	return find(c, values, finder{known: known, candidates: true})
 }
 
 func find(c *Chart, values map[string]any, f finder) []Key {
@@ -159,26 +167,26 @@ func find(c *Chart, values map[string]any, f finder) []Key {
 
 type finder struct {
 	known Known
-	// rendered tells that what is found is rendered without it.
-	rendered bool
-	keys     []Key
+	// candidates means that the caller templates the chart without each key that is found.
+	candidates bool
+	keys       []Key
 }
 
-// chart looks at the values of one chart, which start at root.
+// chart searches the values of one chart, which are at root.
 func (f *finder) chart(c *Chart, values map[string]any, root validators.Path) {
 	plain := map[string]any{}
 	for k, v := range values {
 		sub, ok := c.subs[k]
 		switch {
-		case k == "global" || k == "tags" || c.elsewhere[k]:
+		case k == "global" || k == "tags" || c.missing[k]:
 		case ok:
-			// A parent may set defaults of its own for a subchart, and read its values.
+			// A parent may have defaults of its own for a subchart.
 			if m, ok := v.(map[string]any); ok {
 				merged := *sub
 				if own, ok := c.defaults[k].(map[string]any); ok {
 					merged.defaults = merge(sub.defaults, own)
 				}
-				if len(merged.defaults) > 0 || len(merged.subs) > 0 || f.rendered {
+				if len(merged.defaults) > 0 || len(merged.subs) > 0 || f.candidates {
 					f.chart(&merged, m, root.Child(k))
 				}
 			}
@@ -186,8 +194,8 @@ func (f *finder) chart(c *Chart, values map[string]any, root validators.Path) {
 			plain[k] = v
 		}
 	}
-	if len(c.defaults) > 0 || f.rendered {
-		f.table(c, plain, c.defaults, root, root)
+	if len(c.defaults) > 0 || f.candidates {
+		f.compare(c, plain, c.defaults, root, root)
 	}
 }
 
@@ -207,26 +215,26 @@ func merge(a, b map[string]any) map[string]any {
 	return out
 }
 
-// table holds a map of the release's against the chart's map in the same place.
-func (f *finder) table(c *Chart, values, defaults map[string]any, at, root validators.Path) {
+// compare compares a map of the release with the chart's map at the same path.
+func (f *finder) compare(c *Chart, values, defaults map[string]any, at, root validators.Path) {
 	for k, v := range values {
 		here := at.Child(k)
 		def, ok := defaults[k]
 		if ok {
 			m, isMap := v.(map[string]any)
 			own, wasMap := def.(map[string]any)
-			// An empty map, null or a list takes what it is given; so do maps that the chart passes on to Kubernetes.
-			if isMap && wasMap && len(own) > 0 && !freeForm(k) && !c.taken[dotted(here[len(root):])] {
-				f.table(c, m, own, here, root)
+			// Empty maps, nulls and lists take any key, and so do maps that the chart passes on to Kubernetes.
+			if isMap && wasMap && len(own) > 0 && !freeForm(k) && !c.read[joined(here[len(root):])] {
+				f.compare(c, m, own, here, root)
 			}
 			continue
 		}
-		if v == nil || strings.Contains(k, "${") || f.known(c.name, here[len(root):]) {
+		if v == nil || unresolved.HasVariable(k) || f.known(c.name, here[len(root):]) {
 			continue
 		}
 		near := suggest.Nearest(k, slices.Collect(maps.Keys(defaults)))
-		if f.rendered {
-			if c.documented[k] || c.asks(dotted(here[len(root):])) {
+		if f.candidates {
+			if c.documented[k] || c.reads(joined(here[len(root):])) {
 				continue
 			}
 		} else if c.words[k] || near == "" && item(v, defaults) {
@@ -236,26 +244,26 @@ func (f *finder) table(c *Chart, values, defaults map[string]any, at, root valid
 	}
 }
 
-// asks tells whether a template asks for a place, or for something in it.
-func (c *Chart) asks(place string) bool {
-	if c.taken[place] {
+// reads reports whether a template reads a path, or one below it.
+func (c *Chart) reads(dotted string) bool {
+	if c.read[dotted] {
 		return true
 	}
-	for t := range c.taken {
-		if strings.HasPrefix(t, place+".") {
+	for t := range c.read {
+		if strings.HasPrefix(t, dotted+".") {
 			return true
 		}
 	}
-	// The helpers of a library chart are given the values of the charts that use it.
+	// The helpers of a library chart read the values of the charts that use it.
 	for _, sub := range c.subs {
-		if sub.asks(place) {
+		if sub.reads(dotted) {
 			return true
 		}
 	}
 	return false
 }
 
-func dotted(path validators.Path) string {
+func joined(path validators.Path) string {
 	keys := make([]string, len(path))
 	for i, s := range path {
 		keys[i] = s.Key
@@ -263,7 +271,7 @@ func dotted(path validators.Path) string {
 	return strings.Join(keys, ".")
 }
 
-// item tells whether a value looks like one more of the things that a map holds by name: hosts, controllers, users.
+// item reports whether a value looks like another entry of a map of entries with names, such as hosts or users.
 func item(v any, siblings map[string]any) bool {
 	m, ok := v.(map[string]any)
 	if !ok || len(siblings) == 0 {
@@ -284,18 +292,19 @@ func item(v any, siblings map[string]any) bool {
 	return shares
 }
 
-// passedOn are the names of maps that charts hand to Kubernetes or to an application as they are.
+// passedOn are the names of maps that charts commonly pass on to Kubernetes or to an application unchanged.
 var passedOn = []string{
 	"affinity", "annotations", "args", "configmapdata", "data", "env", "environment", "envs", "envvars", "headers", "labels", "limits", "lifecycle", "matchlabels",
 	"nodeselector", "parameters", "params", "podsecuritycontext", "properties", "requests", "resources", "rules", "securitycontext", "selector", "settings", "spec", "strategy",
 	"updatestrategy", "volumes",
 }
 
+// passedOnEndings are the endings of such names.
 var passedOnEndings = []string{
 	"annotations", "config", "configs", "configuration", "env", "files", "labels", "options", "probe", "securitycontext", "selector", "settings", "strategy", "values",
 }
 
-// freeForm tells whether a map of this name takes keys that its chart does not list.
+// freeForm reports whether a map of this name commonly takes keys that its chart does not list.
 func freeForm(name string) bool {
 	n := strings.ToLower(path.Base(name))
 	if slices.Contains(passedOn, n) || strings.HasPrefix(n, "extra") || strings.HasPrefix(n, "additional") || strings.HasPrefix(n, "custom") {

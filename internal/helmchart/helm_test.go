@@ -1,4 +1,4 @@
-package chartsource_test
+package helmchart_test
 
 import (
 	"crypto/sha256"
@@ -13,28 +13,29 @@ import (
 
 	"sigs.k8s.io/yaml"
 
-	"github.com/flux-admission/flux-admission/internal/chartsource"
+	"github.com/flux-admission/flux-admission/internal/helmchart"
 	"github.com/flux-admission/flux-admission/internal/helmchart/archive"
 	"github.com/flux-admission/flux-admission/validators"
+	"github.com/google/go-cmp/cmp"
 )
 
-// realChart reads a chart that a Go module ships, with its templates; nil when the module is not downloaded.
-func realChart(t *testing.T, listIn, module, chart string) (*chartsource.Chart, string) {
+// moduleChart returns a chart in a Go module, with its templates, and its directory. It skips the test if the module is not
+// downloaded.
+func moduleChart(t *testing.T, listIn, module, chart string) (*helmchart.Chart, string) {
 	t.Helper()
 	out, err := exec.CommandContext(t.Context(), "go", "-C", listIn, "list", "-m", "-f", "{{.Dir}}", module).Output()
 	dir := strings.TrimSpace(string(out))
 	if err != nil || dir == "" {
-		t.Logf("the module %s is not downloaded: nothing was compared (%v)", module, err)
-		return nil, ""
+		t.Skipf("the module %s is not downloaded: %v", module, err)
 	}
 	dir = filepath.Join(dir, "deploy", "charts", chart)
 	limits := archive.DefaultLimits()
-	limits.Whole = true
+	limits.AllFiles = true
 	ch, err := archive.ReadPath(dir, limits)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return chartsource.NewRenderable(ch, nil), dir
+	return helmchart.New(ch, helmchart.Options{Templates: true}), dir
 }
 
 func valuesOf(t *testing.T, file string) validators.Values {
@@ -50,22 +51,19 @@ func valuesOf(t *testing.T, file string) validators.Values {
 	return v
 }
 
-// What is rendered of real charts is what Helm's own installation renders as a dry run. internal/tools/helmtemplate writes the list that it is compared with.
-func TestRenderingEqualsHelms(t *testing.T) {
+// The expected objects are those of Helm's own installation as a dry run; internal/tools/helmtemplate writes them.
+func TestChart_TemplateEqualsHelm(t *testing.T) {
 	for name, from := range map[string]struct{ listIn, module string }{
 		"cert-manager":     {".", "github.com/cert-manager/cert-manager"},
 		"external-secrets": {"../../test/controlplane/modules/crds", "github.com/external-secrets/external-secrets"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			c, _ := realChart(t, from.listIn, from.module, name)
-			if c == nil {
-				return
-			}
+			c, _ := moduleChart(t, from.listIn, from.module, name)
 			want, err := os.ReadFile(filepath.Join("testdata", "helm", name+".txt"))
 			if err != nil {
 				t.Fatal(err)
 			}
-			out := mustRender(t, c, validators.Release{Name: "web", Namespace: "apps", Values: valuesOf(t, filepath.Join("testdata", "helm", name+".values.yaml"))})
+			out := mustTemplate(t, c, validators.Release{Name: "web", Namespace: "apps", Values: valuesOf(t, filepath.Join("testdata", "helm", name+".values.yaml"))})
 			if out.Failure != nil {
 				t.Fatalf("%+v", *out.Failure)
 			}
@@ -79,31 +77,27 @@ func TestRenderingEqualsHelms(t *testing.T) {
 			}
 			slices.Sort(got)
 			if text := strings.Join(got, "\n") + "\n"; text != string(want) {
-				t.Errorf("rendered\n%s\nHelm renders\n%s", text, want)
+				t.Errorf("objects (-Helm +got):\n%s", cmp.Diff(string(want), text))
 			}
 		})
 	}
 }
 
-// The values that a chart's authors test it with have no key that changes nothing.
-func TestNoDeadKeysInWhatAuthorsTestWith(t *testing.T) {
-	c, dir := realChart(t, "../../test/controlplane/modules/crds", "github.com/external-secrets/external-secrets", "external-secrets")
-	if c == nil {
-		return
-	}
+func TestChart_NoUnusedValuesInATestedChart(t *testing.T) {
+	c, dir := moduleChart(t, "../../test/controlplane/modules/crds", "github.com/external-secrets/external-secrets", "external-secrets")
 	files, err := filepath.Glob(filepath.Join(dir, "ci", "*.yaml"))
 	if err != nil || len(files) == 0 {
 		t.Fatal(files, err)
 	}
 	for _, f := range files {
-		out := mustRender(t, c, validators.Release{Name: "web", Namespace: "apps", UnusedValues: true, Values: valuesOf(t, f)})
+		out := mustTemplate(t, c, validators.Release{Name: "web", Namespace: "apps", UnusedValues: true, Values: valuesOf(t, f)})
 		if out.Failure != nil || len(out.UnusedValues) > 0 {
 			t.Errorf("%s: %v, keys %v", filepath.Base(f), out.Failure, out.UnusedValues)
 		}
 	}
 	v := valuesOf(t, files[0])
 	v.Inline["replicacount"] = 2
-	out := mustRender(t, c, validators.Release{Name: "web", Namespace: "apps", UnusedValues: true, Values: v})
+	out := mustTemplate(t, c, validators.Release{Name: "web", Namespace: "apps", UnusedValues: true, Values: v})
 	if len(out.UnusedValues) != 1 || out.UnusedValues[0].Suggestion != "replicaCount" {
 		t.Errorf("%v %v", out.Failure, out.UnusedValues)
 	}

@@ -26,7 +26,7 @@ func names(c *chart.Chart) string {
 
 func whole() archive.Limits {
 	l := archive.DefaultLimits()
-	l.Whole = true
+	l.AllFiles = true
 	return l
 }
 

@@ -12,9 +12,9 @@ import (
 	"github.com/flux-admission/flux-admission/validators"
 )
 
-// named returns the reference with the name and the version of its chart, where these are in the object that it refers to: the last part of an OCIRepository's
-// URL and its tag, or what a HelmChart names. It is returned as it is when that is not known.
-func named(ctx context.Context, objects validators.Lookup, ref validators.ChartRef) validators.ChartRef {
+// resolveName fills in the name and the version of a reference's chart from the object that it refers to: the last segment
+// of an OCIRepository's URL and its tag, or the spec of a HelmChart. Without that object, it returns the reference unchanged.
+func resolveName(ctx context.Context, objects validators.Lookup, ref validators.ChartRef) validators.ChartRef {
 	if ref.Chart != "" {
 		return ref
 	}
@@ -23,18 +23,18 @@ func named(ctx context.Context, objects validators.Lookup, ref validators.ChartR
 	if presence != validators.Present {
 		return ref
 	}
-	text := func(fields ...string) string {
+	str := func(fields ...string) string {
 		s, _, _ := unstructured.NestedString(o.Object, fields...)
 		return s
 	}
 	switch ref.Source.Kind {
 	case "OCIRepository":
-		ref.Chart = path.Base(strings.TrimSuffix(text("spec", "url"), "/"))
-		if ref.Version = text("spec", "ref", "semver"); ref.Version == "" {
-			ref.Version = text("spec", "ref", "tag")
+		ref.Chart = path.Base(strings.TrimSuffix(str("spec", "url"), "/"))
+		if ref.Version = str("spec", "ref", "semver"); ref.Version == "" {
+			ref.Version = str("spec", "ref", "tag")
 		}
 	case "HelmChart":
-		ref.Chart, ref.Version = text("spec", "chart"), text("spec", "version")
+		ref.Chart, ref.Version = str("spec", "chart"), str("spec", "version")
 	}
 	return ref
 }
