@@ -61,6 +61,14 @@ type Problem struct {
 	Suggestion string `json:"suggestion,omitempty"`
 }
 
+// String returns "position: message", or the message alone when the position is unknown.
+func (p *Problem) String() string {
+	if p.Position.File == "" {
+		return p.Message
+	}
+	return p.Position.String() + ": " + p.Message
+}
+
 // File is a file of a Git tree with the problems that reading it showed.
 type File struct {
 	// Name is relative to the tree's root, with slashes.

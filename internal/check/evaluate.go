@@ -43,7 +43,7 @@ func (t *Tree) Evaluate(ctx context.Context, o EvaluateOptions) (*report.Report,
 	}
 	all := fileTasks(t.Built)
 	for _, unapplied := range t.Built.Unapplied {
-		if unapplied.Under == nil {
+		if unapplied.Parent == nil {
 			all = append(all, unappliedTask(unapplied))
 		}
 	}
@@ -86,7 +86,7 @@ type subject struct {
 	file          string
 	// built is nil for a file and for an object that nothing applies; position is set for these only.
 	built    *kustomization.Object
-	position kustomization.Position
+	position validators.Position
 }
 
 // clusterTasks returns a task for each object of a cluster.
@@ -101,7 +101,7 @@ func (t *Tree) clusterTasks(ctx context.Context, c *kustomization.Cluster) ([]ta
 	for _, object := range c.Objects {
 		// Objects of a remote cluster are not this cluster's. Objects that the entry point implies have no position in Git, except for the position of
 		// what an implied Kustomization builds.
-		if object.Kustomization != nil && object.Kustomization.RemoteCluster() || object.Origin.Implied && object.GroupVersionKind().GroupKind() != flux.Kustomization {
+		if object.Kustomization != nil && object.Kustomization.RemoteCluster() || object.Origin.Synthesized && object.GroupVersionKind().GroupKind() != flux.Kustomization {
 			continue
 		}
 		s := subject{name: nameOf(object.Unstructured), file: object.Origin.File, built: object}
@@ -111,7 +111,7 @@ func (t *Tree) clusterTasks(ctx context.Context, c *kustomization.Cluster) ([]ta
 			s.kustomization = object.Kustomization.Key.String()
 		}
 		out = append(out, task{s, validators.Request{
-			Operation: validators.Create, Object: object.Unstructured, Unresolved: object.Unknown, Provenance: from,
+			Operation: validators.Create, Object: object.Unstructured, Unresolved: object.Unresolved, Provenance: from,
 		}, look})
 	}
 	return out, nil
@@ -122,17 +122,18 @@ func fileTasks(built *kustomization.Result) []task {
 	var names []string
 	byFile := map[string][]validators.Problem{}
 	for _, p := range built.Problems {
-		if problem, ok := p.ForRules(); ok {
-			if byFile[p.Position.File] == nil {
-				names = append(names, p.Position.File)
-			}
-			byFile[p.Position.File] = append(byFile[p.Position.File], problem)
+		if p.Kind == validators.ProblemEntryPointMissing {
+			continue // no rule reports it
 		}
+		if byFile[p.Position.File] == nil {
+			names = append(names, p.Position.File)
+		}
+		byFile[p.Position.File] = append(byFile[p.Position.File], *p)
 	}
 	var out []task
 	for _, name := range names {
 		for _, problem := range byFile[name] {
-			s := subject{name: fileObject(name), file: name, position: kustomization.Position(problem.Position)}
+			s := subject{name: fileObject(name), file: name, position: problem.Position}
 			if object := objectAt(built, s.position); object != nil {
 				s.name = nameOf(object.Unstructured)
 				if object.Kustomization != nil {
@@ -152,7 +153,7 @@ func fileObject(name string) report.Object {
 }
 
 // objectAt returns the built object whose source is at a position; nil when there is none.
-func objectAt(built *kustomization.Result, position kustomization.Position) *kustomization.Object {
+func objectAt(built *kustomization.Result, position validators.Position) *kustomization.Object {
 	var best *kustomization.Object
 	line := -1
 	for _, c := range built.Clusters {
@@ -160,7 +161,7 @@ func objectAt(built *kustomization.Result, position kustomization.Position) *kus
 			if o.Origin.File != position.File || o.Origin.Generated {
 				continue
 			}
-			if own := o.Locate(nil).Own(); own.Line <= position.Line && own.Line > line {
+			if own := o.Locate(nil).InOwnFile(); own.Line <= position.Line && own.Line > line {
 				best, line = o, own.Line
 			}
 		}
@@ -168,7 +169,7 @@ func objectAt(built *kustomization.Result, position kustomization.Position) *kus
 	return best
 }
 
-func unappliedTask(u *kustomization.Orphan) task {
+func unappliedTask(u *kustomization.UnappliedObject) task {
 	o := &unstructured.Unstructured{Object: map[string]any{
 		"apiVersion": u.Group + "/" + u.Version, "kind": u.Kind, "metadata": map[string]any{"name": u.Name},
 	}}
@@ -178,7 +179,7 @@ func unappliedTask(u *kustomization.Orphan) task {
 	return task{
 		subject{name: nameOf(o), file: u.Position.File, position: u.Position},
 		validators.Request{
-			Operation: validators.Create, Object: o, Provenance: &validators.Provenance{Unapplied: true, ReferencedBy: u.Kustomization},
+			Operation: validators.Create, Object: o, Provenance: &validators.Provenance{Unapplied: true, ReferencedBy: u.ReferencedBy},
 		},
 		&lookup.Memory{},
 	}
@@ -304,15 +305,15 @@ func (e *evaluation) finding(s subject, f *validators.Finding, action v1alpha1.A
 		out.Path = f.Path.String()
 		at := s.built.Locate(f.Path)
 		position = at.Position
-		for _, related := range at.Others {
+		for _, related := range at.Related {
 			out.Related = append(out.Related, report.Position{File: related.Position.File, Line: related.Position.Line, Column: related.Position.Column, Note: string(related.Role)})
 		}
 	}
 	if f.Position.File != "" {
-		if own := position; own.File != "" && own != kustomization.Position(f.Position) && s.built != nil {
+		if own := position; own.File != "" && own != f.Position && s.built != nil {
 			out.Related = append(out.Related, report.Position{File: own.File, Line: own.Line, Column: own.Column})
 		}
-		position = kustomization.Position(f.Position)
+		position = f.Position
 	}
 	for _, related := range f.Related {
 		out.Related = append(out.Related, report.Position{File: related.File, Line: related.Line, Column: related.Column})
@@ -329,16 +330,23 @@ func nameOf(o *unstructured.Unstructured) report.Object {
 }
 
 // problem reports a problem of the build that is no rule's: one that leaves something unknown as skipped, others as errors.
-func (e *evaluation) problem(p *kustomization.Problem) {
-	if _, ok := p.ForRules(); ok && p.Kind != kustomization.DecryptionMissing || e.reported[p.String()] {
-		return
-	}
-	e.reported[p.String()] = true
+func (e *evaluation) problem(p *validators.Problem) {
 	switch p.Kind {
-	case kustomization.RemoteBase, kustomization.SourceUnknown, kustomization.DecryptionMissing:
-		e.report.Skipped = append(e.report.Skipped, report.Skipped{File: p.Position.File, Line: p.Position.Line, Reason: p.Message, Unknown: true})
-	case kustomization.PathMissing, kustomization.BuildFailed, kustomization.VariableUnset, kustomization.SpecInvalid, kustomization.DuplicateKey,
-		kustomization.NotYAML, kustomization.FileRefused, kustomization.EntryPointMissing:
-		e.report.Errors = append(e.report.Errors, report.Error{File: p.Position.File, Line: p.Position.Line, Column: p.Position.Column, Message: p.Message})
+	case validators.ProblemRemoteBase, validators.ProblemSourceUnknown, validators.ProblemDecryptionMissing:
+		if e.first(p) {
+			e.report.Skipped = append(e.report.Skipped, report.Skipped{File: p.Position.File, Line: p.Position.Line, Reason: p.Message, Unknown: true})
+		}
+	case validators.ProblemEntryPointMissing:
+		if e.first(p) {
+			e.report.Errors = append(e.report.Errors, report.Error{File: p.Position.File, Line: p.Position.Line, Column: p.Position.Column, Message: p.Message})
+		}
+	default: // a rule reports it
 	}
+}
+
+// first reports whether the problem was not reported before, and records it.
+func (e *evaluation) first(p *validators.Problem) bool {
+	known := e.reported[p.String()]
+	e.reported[p.String()] = true
+	return !known
 }

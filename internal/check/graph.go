@@ -40,7 +40,7 @@ func addToGraph(g *report.Graph, c *kustomization.Cluster, findings []report.Fin
 		switch {
 		case worst[id] == v1alpha1.ActionDeny || k.Failed():
 			n.State = report.NodeFailing
-		case k.State == kustomization.Unseen:
+		case k.State == kustomization.Unknown:
 			n.State = report.NodeUnknown
 		case worst[id] == v1alpha1.ActionWarn:
 			n.State = report.NodeWarned

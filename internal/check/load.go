@@ -10,6 +10,7 @@ import (
 	"github.com/flux-admission/flux-admission/internal/kustomization"
 	"github.com/flux-admission/flux-admission/internal/lookup"
 	"github.com/flux-admission/flux-admission/internal/policy"
+	"github.com/flux-admission/flux-admission/internal/sourcetree"
 )
 
 // StandardInput is the path of manifests that are read from Input.Stdin.
@@ -111,20 +112,20 @@ func (t *Tree) build(ctx context.Context, in Input) (rebuild func(mutations) err
 		if len(data) > maxStdin {
 			return nil, fmt.Errorf("standard input is larger than %d bytes", maxStdin)
 		}
-		t.Built = kustomization.Stream(data, "stdin", kustomization.Limits{})
+		t.Built = kustomization.ParseManifests(data, "stdin", sourcetree.Limits{})
 		return plain, nil
 	}
 	options := kustomization.Options{
-		Root: in.Path, EntryPoints: in.EntryPoints, Vars: vars, Sources: sources, AllowRemoteBases: in.AllowRemoteBases,
+		Root: in.Path, EntryPoints: in.EntryPoints, Variables: vars, Sources: sources, AllowRemoteBases: in.AllowRemoteBases,
 	}
-	t.Built, err = kustomization.Tree(ctx, options)
+	t.Built, err = kustomization.Build(ctx, options)
 	if errors.Is(err, kustomization.ErrNoEntryPoint) {
-		t.Built, err = kustomization.Manifests(ctx, in.Path, kustomization.Limits{})
+		t.Built, err = kustomization.ReadManifests(ctx, in.Path, sourcetree.Limits{})
 		return plain, err
 	}
 	return func(m mutations) (err error) {
-		options.Amend = m.of
-		t.Built, err = kustomization.Tree(ctx, options)
+		options.Mutate = m.of
+		t.Built, err = kustomization.Build(ctx, options)
 		return err
 	}, err
 }

@@ -27,7 +27,7 @@ func mutate(ctx context.Context, built *kustomization.Result, p *policy.Policy) 
 	for _, c := range built.Clusters {
 		look := c.Lookup(nil)
 		for _, o := range c.Objects {
-			if o.Origin.Implied || !p.Mutates(o.GroupVersionKind().GroupKind()) {
+			if o.Origin.Synthesized || !p.Mutates(o.GroupVersionKind().GroupKind()) {
 				continue
 			}
 			res := p.Mutate(ctx, validators.Request{Operation: validators.Create, Object: o.Unstructured}, look)

@@ -34,7 +34,7 @@ type Plan struct {
 type Change struct {
 	Rule     string
 	Object   string
-	Position kustomization.Position
+	Position validators.Position
 	// What says what is edited; Reason says why it is not.
 	What, Reason string
 }
@@ -47,7 +47,7 @@ type document struct {
 }
 
 func documentOf(o *kustomization.Object) document {
-	return document{o.Origin.File, o.Origin.Document, o.Within().String()}
+	return document{o.Origin.File, o.Origin.Document, o.ItemPath().String()}
 }
 
 // want is what findings of one rule on one document ask for, with the objects that they are about.
@@ -218,7 +218,7 @@ func (p *Plan) make(w *want) error {
 			left = append(left, e)
 		}
 	}
-	next, err := Apply(into.new, w.document.number, w.objects[0].Within(), left)
+	next, err := Apply(into.new, w.document.number, w.objects[0].ItemPath(), left)
 	if err != nil {
 		return err
 	}
@@ -237,7 +237,7 @@ func (p *Plan) make(w *want) error {
 // in a value would be lost.
 func same(o *kustomization.Object, doc *yaml.Node, edits []validators.Edit) error {
 	for _, path := range paths(edits) {
-		at, own := yamlposition.Find(doc, join(o.Within(), path)), o.Locate(path).Position
+		at, own := yamlposition.Find(doc, join(o.ItemPath(), path)), o.Locate(path).Position
 		if at.Line != own.Line || at.Column != own.Column {
 			return fmt.Errorf("%s is in another place of the file than of what is applied", path)
 		}
@@ -246,7 +246,7 @@ func same(o *kustomization.Object, doc *yaml.Node, edits []validators.Edit) erro
 		if e.Op != validators.EditReplace && e.Op != validators.EditRemove {
 			continue
 		}
-		n, _, err := find(doc.Content[0], join(o.Within(), e.Path))
+		n, _, err := find(doc.Content[0], join(o.ItemPath(), e.Path))
 		if err != nil || n.Kind != yaml.ScalarNode {
 			continue // Apply says what is wrong with it
 		}

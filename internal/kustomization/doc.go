@@ -1,9 +1,8 @@
-// Package kustomization turns a Git tree into the objects that Flux would apply, each with the place in Git that it came from.
+// Package kustomization builds the graph of the Flux Kustomizations of a Git tree: it starts at the entry points, builds every Kustomization
+// as Flux's kustomize-controller does, and follows the Kustomizations among the objects. Every object keeps its position in Git.
 //
-// It reads files and never writes one: what Flux's kustomize-controller writes into its working copy (a generated or amended
-// kustomization.yaml) lives in an overlay in memory. The tree is seen as Flux's artifact would hold it: regular files only, no
-// symbolic links, without what .sourceignore and the source's spec.ignore leave out.
+// What is wrong with the tree is data, not an error: every Kustomization carries its own problems.
 //
-// What is wrong with the tree is data, not an error: every Kustomization carries its own problems and a build that fails is repaired
-// as far as that is possible, so that one missing file does not hide everything else that is wrong.
+// The package is the top of the Kustomization side. Its parts, which do not know it, are sourcetree (files and artifacts), build (kustomize),
+// substitute (post-build variables) and entrypoint.
 package kustomization

@@ -6,10 +6,10 @@ import (
 	"crypto/sha256"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -17,6 +17,7 @@ import (
 	generator "github.com/fluxcd/pkg/kustomize"
 	securefs "github.com/fluxcd/pkg/kustomize/filesys"
 	fluxssa "github.com/fluxcd/pkg/ssa/utils"
+	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	apiruntime "k8s.io/apimachinery/pkg/runtime"
@@ -24,10 +25,11 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 	"sigs.k8s.io/kustomize/kyaml/filesys"
 
+	"github.com/flux-admission/flux-admission/internal/kustomization/build"
 	"github.com/flux-admission/flux-admission/validators"
 )
 
-// fluxBuild renders a Kustomization with Flux's own library, as kustomize-controller does, without writing to the tree. Variables come from
+// fluxBuild builds a Kustomization with Flux's own library, as kustomize-controller does, without writing to the tree. Variables come from
 // the client; nil leaves out the substitution.
 func fluxBuild(ctx context.Context, root string, k *Kustomization, vars client.Client) ([]*unstructured.Unstructured, error) {
 	dir := filepath.Join(root, k.Path)
@@ -79,8 +81,8 @@ func fluxBuild(ctx context.Context, root string, k *Kustomization, vars client.C
 	return objects, nil
 }
 
-// rendered returns our objects of a Kustomization in the form that fluxBuild gives, before substitution if asked for.
-func rendered(k *Kustomization, substituted bool) []*unstructured.Unstructured {
+// built returns the objects of a Kustomization in the form of fluxBuild, before or after substitution.
+func built(k *Kustomization, substituted bool) []*unstructured.Unstructured {
 	var out []*unstructured.Unstructured
 	if substituted {
 		for _, o := range k.Objects {
@@ -88,9 +90,8 @@ func rendered(k *Kustomization, substituted bool) []*unstructured.Unstructured {
 		}
 		return out
 	}
-	for _, m := range k.out.objects {
-		o, _ := deepCopy(m.object).(map[string]any)
-		out = append(out, &unstructured.Unstructured{Object: o})
+	for _, o := range k.output.Objects {
+		out = append(out, &unstructured.Unstructured{Object: apiruntime.DeepCopyJSON(o.Content)})
 	}
 	if c := k.Spec.CommonMetadata; c != nil {
 		fluxssa.SetCommonMetadata(out, c.Labels, c.Annotations)
@@ -98,11 +99,11 @@ func rendered(k *Kustomization, substituted bool) []*unstructured.Unstructured {
 	return out
 }
 
-// differences compares two renderings, object by object and in order.
+// differences compares the objects of two builds, in order.
 func differences(t *testing.T, k *Kustomization, ours, flux []*unstructured.Unstructured) {
 	t.Helper()
 	if len(ours) != len(flux) {
-		t.Errorf("%s: %d objects, Flux makes %d", k.Key, len(ours), len(flux))
+		t.Errorf("%s: %d objects, Flux builds %d", k.Key, len(ours), len(flux))
 		return
 	}
 	for i := range ours {
@@ -111,10 +112,8 @@ func differences(t *testing.T, k *Kustomization, ours, flux []*unstructured.Unst
 			b = withoutSOPS(b)
 			a = withoutSOPS(a)
 		}
-		if !reflect.DeepEqual(a, b) {
-			ja, _ := json.MarshalIndent(a, "", " ")
-			jb, _ := json.MarshalIndent(b, "", " ")
-			t.Errorf("%s: object %d differs\nours: %s\nFlux: %s", k.Key, i, ja, jb)
+		if diff := cmp.Diff(b, a); diff != "" {
+			t.Errorf("%s: object %d differs (-Flux +this package):\n%s", k.Key, i, diff)
 		}
 	}
 }
@@ -129,7 +128,7 @@ func withoutSOPS(o map[string]any) map[string]any {
 	return out
 }
 
-// variablesClient serves the ConfigMaps and Secrets that a cluster renders.
+// variablesClient returns a client with the ConfigMaps and Secrets of a cluster.
 func variablesClient(t *testing.T, c *Cluster) client.Client {
 	t.Helper()
 	scheme := apiruntime.NewScheme()
@@ -163,17 +162,17 @@ func variablesClient(t *testing.T, c *Cluster) client.Client {
 	return b.Build()
 }
 
-// sameAsFlux compares every Kustomization of a rendered tree with what Flux's library makes of it. Already holds what was compared before.
+// sameAsFlux compares every Kustomization of a built tree with what Flux's library builds. Already has the digests of those that were compared before.
 func sameAsFlux(t *testing.T, root string, res *Result, already map[[32]byte]bool) (compared, failed, remote int) {
 	t.Helper()
 	for _, c := range res.Clusters {
 		vars := variablesClient(t, c)
 		for _, k := range c.Kustomizations {
-			if slices.ContainsFunc(k.Problems, func(p *Problem) bool { return p.Kind == RemoteBase }) {
+			if slices.ContainsFunc(k.Problems, func(p *validators.Problem) bool { return p.Kind == validators.ProblemRemoteBase }) {
 				remote++
 				continue
 			}
-			if k.view == nil {
+			if k.artifact == nil {
 				continue
 			}
 			if sum := inputs(k); already[sum] {
@@ -182,9 +181,10 @@ func sameAsFlux(t *testing.T, root string, res *Result, already map[[32]byte]boo
 				already[sum] = true
 			}
 			known := len(k.MissingVariables) == 0
-			if k.vars != nil {
-				for _, v := range k.vars.known {
-					known = known && !v.unknown
+			if k.variables != nil {
+				for _, name := range k.variables.Names() {
+					v, _ := k.variables.Get(name)
+					known = known && !v.Unresolved
 				}
 			}
 			with := vars
@@ -201,7 +201,7 @@ func sameAsFlux(t *testing.T, root string, res *Result, already map[[32]byte]boo
 				continue
 			}
 			compared++
-			differences(t, k, rendered(k, known), flux)
+			differences(t, k, built(k, known), flux)
 		}
 	}
 	return compared, failed, remote
@@ -212,9 +212,9 @@ func inputs(k *Kustomization) [32]byte {
 	h := sha256.New()
 	enc := json.NewEncoder(h)
 	_ = enc.Encode(k.Object.Object)
-	if k.out != nil {
-		for _, p := range sortedKeys(k.out.read) {
-			data, err := k.view.files[p].read()
+	if k.output != nil {
+		for _, p := range slices.Sorted(maps.Keys(k.output.Read)) {
+			data, err := k.artifact.File(p).Read()
 			_ = enc.Encode([]any{p, data, fmt.Sprint(err)})
 		}
 		for _, p := range k.Problems {
@@ -256,7 +256,7 @@ func git(t testing.TB, dir string, args ...string) string {
 	return string(out)
 }
 
-func TestReplayTreesRenderAsFluxRendersThem(t *testing.T) {
+func TestReplay_SameAsFlux(t *testing.T) {
 	repo, tags := replay(t)
 	if testing.Short() {
 		tags = []string{"t-28185b2", "t-24a5c6c", "t-c6c9b1f", "t-1951f73"}
@@ -265,7 +265,7 @@ func TestReplayTreesRenderAsFluxRendersThem(t *testing.T) {
 	var compared, failed, remote int
 	for _, tag := range tags {
 		git(t, repo, "checkout", "-q", tag)
-		res, err := Tree(t.Context(), Options{Root: repo, Workers: 2})
+		res, err := Build(t.Context(), Options{Root: repo, Workers: 2})
 		if err != nil {
 			t.Fatalf("%s: %v", tag, err)
 		}
@@ -281,24 +281,24 @@ func TestReplayTreesRenderAsFluxRendersThem(t *testing.T) {
 	}
 }
 
-// TestReplayMistakes: what rendering says of mistakes that the author of the replay trees repaired, before the repair and after it.
-func TestReplayMistakes(t *testing.T) {
+// TestReplay_Mistakes: mistakes that the author of the replay trees repaired are reported before the repair, and not after it.
+func TestReplay_Mistakes(t *testing.T) {
 	repo, _ := replay(t)
 	for name, tc := range map[string]struct{ before, after, want string }{
 		"R008": {"t-1951f73", "t-d6651c3", "kubernetes/apps/tailscale/kustomization.yaml:8:5: the build fails: kustomization.yaml lists ./tailscale-operator/ks.yaml, but kubernetes/apps/tailscale/tailscale-operator/ks.yaml is not in the tree"},
-		"R027": {"t-c6c9b1f", "t-e9298f6", "kubernetes/apps/database/kustomization.yaml:6:5: the build fails: Secret default/cluster-secrets is there twice, in kubernetes/components/common/cluster-secrets.sops.yaml"},
+		"R027": {"t-c6c9b1f", "t-e9298f6", "kubernetes/apps/database/kustomization.yaml:6:5: the build fails: Secret default/cluster-secrets is defined twice, in kubernetes/components/common/cluster-secrets.sops.yaml"},
 		"R066": {"t-567904c", "t-21fe90e", "kubernetes/apps/airflow/airflow/app/kustomization.yaml:10:5: the build fails: kustomization.yaml lists ./airflow-health-service-account.yaml, but kubernetes/apps/airflow/airflow/app/airflow-health-service-account.yaml is not in the tree"},
 		"R083": {"t-a8a58c1", "t-b2383ef", "data-platform/nessie: targetNamespace kubernetes/apps/data-platform/ks.yaml:7:3; field kubernetes/apps/data-platform/nessie/ks.yaml:7:3"},
-		"R084": {"t-24a5c6c", "t-3be5f29", "kubernetes/apps/airflow/airflow/ks.yaml:22:3: the build fails: the key \"targetNamespace\" is already defined at line 7"},
+		"R084": {"t-24a5c6c", "t-3be5f29", "kubernetes/apps/airflow/airflow/ks.yaml:22:3: the build fails: duplicate key \"targetNamespace\"; first defined at line 7"},
 		"R093": {"t-cc2f76e", "t-fdd274d", "kubernetes/apps/data-platform/kustomization.yaml:22:5: the build fails: kustomization.yaml lists ./spark-applications/ks.yaml, but kubernetes/apps/data-platform/spark-applications/ks.yaml is not in the tree"},
-		"R094": {"t-8dcfc29", "t-a599d7b", "orphan kubernetes/apps/spark-applications/ks.yaml:1:1"},
+		"R094": {"t-8dcfc29", "t-a599d7b", "unapplied kubernetes/apps/spark-applications/ks.yaml:1:1"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if said := mistakes(t, repo, tc.before); !slices.Contains(said, tc.want) {
-				t.Errorf("not said before the repair: %s\nsaid: %s", tc.want, strings.Join(said, "\n"))
+			if got := mistakes(t, repo, tc.before); !slices.Contains(got, tc.want) {
+				t.Errorf("not reported before the repair: %s\nreported: %s", tc.want, strings.Join(got, "\n"))
 			}
-			if said := mistakes(t, repo, tc.after); slices.Contains(said, tc.want) {
-				t.Errorf("still said after the repair: %s", tc.want)
+			if got := mistakes(t, repo, tc.after); slices.Contains(got, tc.want) {
+				t.Errorf("still reported after the repair: %s", tc.want)
 			}
 		})
 	}
@@ -307,13 +307,13 @@ func TestReplayMistakes(t *testing.T) {
 func mistakes(t *testing.T, repo, tag string) []string {
 	t.Helper()
 	git(t, repo, "checkout", "-q", tag)
-	res, err := Tree(t.Context(), Options{Root: repo})
+	res, err := Build(t.Context(), Options{Root: repo})
 	if err != nil {
 		t.Fatal(err)
 	}
 	var out []string
 	for _, o := range res.Unapplied {
-		out = append(out, "orphan "+o.Position.String())
+		out = append(out, "unapplied "+o.Position.String())
 	}
 	for _, k := range res.Clusters[0].Kustomizations {
 		for _, p := range k.Problems {
@@ -326,11 +326,11 @@ func mistakes(t *testing.T, repo, tag string) []string {
 	return out
 }
 
-// TestReplayPlaces: every field of every object of a real tree is found on a line that holds its key, in its file or in the patch that wrote it.
-func TestReplayPlaces(t *testing.T) {
+// TestReplay_Positions: every field of every object of a real tree is located on a line with its key, in its file or in the patch that wrote it.
+func TestReplay_Positions(t *testing.T) {
 	repo, _ := replay(t)
 	git(t, repo, "checkout", "-q", "t-28185b2")
-	res, err := Tree(t.Context(), Options{Root: repo})
+	res, err := Build(t.Context(), Options{Root: repo})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -338,24 +338,24 @@ func TestReplayPlaces(t *testing.T) {
 	for _, o := range res.Clusters[0].Objects {
 		eachPath(o.Object, nil, func(p validators.Path) {
 			l := o.Locate(p)
-			if len(p) == 0 || p[len(p)-1].IsIndex() || (l.Role != RoleField && l.Role != RolePatch) {
+			if len(p) == 0 || p[len(p)-1].IsIndex() || (l.Role != RoleField && l.Role != build.RolePatch) {
 				return
 			}
 			if _, whole := p.Lookup(map[string]any(o.Object)).(map[string]any); whole {
-				return // a map that a patch or a label made stands where its nearest parent stands
+				return // a map that a patch or a label adds is located at its nearest parent
 			}
 			fields++
 			data, err := os.ReadFile(filepath.Join(repo, l.File))
 			if err != nil || l.Line == 0 {
-				t.Errorf("%s %s is said to be at %s: %v", o, p, l.Position, err)
+				t.Errorf("%s %s is located at %s: %v", o, p, l.Position, err)
 				return
 			}
 			if line := strings.Split(string(data), "\n")[l.Line-1]; !strings.Contains(line, p[len(p)-1].Key) {
-				t.Errorf("%s %s is said to be at %s: %s", o, p, l.Position, line)
+				t.Errorf("%s %s is located at %s: %s", o, p, l.Position, line)
 			}
 		})
 	}
 	if fields < 3000 {
-		t.Errorf("only %d fields were looked at", fields)
+		t.Errorf("only %d fields were located", fields)
 	}
 }

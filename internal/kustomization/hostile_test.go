@@ -6,9 +6,12 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/flux-admission/flux-admission/internal/sourcetree"
 )
 
 const gotkSync = `apiVersion: source.toolkit.fluxcd.io/v1
@@ -22,7 +25,7 @@ metadata: {name: flux-system, namespace: flux-system}
 spec: {interval: 10m, path: ./flux, prune: true, sourceRef: {kind: GitRepository, name: flux-system}}
 `
 
-// app is a tree's entry point and one Kustomization that builds ./app, with more of its spec if need be.
+// app writes an entry point and one Kustomization that builds ./app; spec is added to its spec.
 func app(t testing.TB, spec string) string {
 	t.Helper()
 	root := t.TempDir()
@@ -39,12 +42,12 @@ spec:
 	return root
 }
 
-// configMap is a harmless object.
+// configMap returns a minimal object.
 func configMap(name string) string {
 	return "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: " + name + ", namespace: default}\n"
 }
 
-// bomb is a document whose aliases make ten to the ninth values.
+// bomb returns a document whose aliases expand to ten to the ninth values.
 func bomb() string {
 	var b strings.Builder
 	b.WriteString(configMap("bomb") + "data:\n  a0: &a0 [x,x,x,x,x,x,x,x,x,x]\n")
@@ -54,7 +57,7 @@ func bomb() string {
 	return b.String()
 }
 
-func TestHostileTrees(t *testing.T) {
+func TestBuild_HostileTrees(t *testing.T) {
 	for name, tc := range map[string]struct {
 		spec  string
 		files map[string]string
@@ -69,7 +72,7 @@ func TestHostileTrees(t *testing.T) {
 				"app/kustomization.yaml:1:26: the build fails: kustomization.yaml lists etc, but app/etc is a symbolic link to ../../../../../../etc, which Flux leaves out of the artifact",
 			},
 		},
-		"a loop of links ends": {
+		"a loop of links is not followed": {
 			files: map[string]string{"app/a.yaml": configMap("a")},
 			links: map[string]string{"app/loop": ".", "app/self": "self"},
 		},
@@ -87,21 +90,21 @@ func TestHostileTrees(t *testing.T) {
 				"app/large.yaml: the build fails: the file was not read: it is larger than 8388608 bytes",
 			},
 		},
-		"aliases that explode in a resource": {
+		"aliases that expand beyond the limit in a resource": {
 			files: map[string]string{"app/kustomization.yaml": "resources: [bomb.yaml, a.yaml]\n", "app/bomb.yaml": bomb(), "app/a.yaml": configMap("a")},
 			want: []string{
-				"app/bomb.yaml: the file was not read: written out, its values are more than 2000000; YAML aliases multiply them",
-				"app/bomb.yaml: the build fails: the file was not read: written out, its values are more than 2000000; YAML aliases multiply them",
+				"app/bomb.yaml: the file was not read: its values are more than 2000000 once its aliases are expanded",
+				"app/bomb.yaml: the build fails: the file was not read: its values are more than 2000000 once its aliases are expanded",
 			},
 		},
-		"aliases that explode in a file without a YAML name": {
+		"aliases that expand beyond the limit in a file without a YAML name": {
 			files: map[string]string{"app/kustomization.yaml": "resources: [bomb.txt]\n", "app/bomb.txt": bomb()},
-			want:  []string{"app/bomb.txt: the build fails: the file was not read: written out, its values are more than 2000000; YAML aliases multiply them"},
+			want:  []string{"app/bomb.txt: the build fails: the file was not read: its values are more than 2000000 once its aliases are expanded"},
 		},
-		"aliases that explode in a patch of the spec": {
+		"aliases that expand beyond the limit in a patch of the spec": {
 			spec:  "  patches:\n    - patch: |\n" + indent(bomb(), 8),
 			files: map[string]string{"app/a.yaml": configMap("a")},
-			want:  []string{"app/kustomization.yaml: a patch was not read: written out, its values are more than 2000000; YAML aliases multiply them"},
+			want:  []string{"app/kustomization.yaml: a patch was not read: its values are more than 2000000 once its aliases are expanded"},
 		},
 		"an alias that contains itself": {
 			files: map[string]string{"app/a.yaml": "a: &a [*a]\n"},
@@ -125,14 +128,14 @@ func TestHostileTrees(t *testing.T) {
 				"app/a.yaml:1:1: the build fails: the file is binary, not YAML",
 			},
 		},
-		"remote addresses are fetched from nowhere": {
+		"a remote file of a generator is not fetched": {
 			files: map[string]string{
 				"app/kustomization.yaml": "resources: [a.yaml]\nconfigMapGenerator:\n- name: a\n  files: [x=https://192.0.2.1/x]\n",
 				"app/a.yaml":             configMap("a"),
 			},
 			want: []string{"app/kustomization.yaml: not evaluated: kustomization.yaml refers to something outside of the tree (https://192.0.2.1/x)"},
 		},
-		"a transformer cannot fetch either": {
+		"a remote file of a transformer is not fetched": {
 			files: map[string]string{
 				"app/kustomization.yaml": "resources: [a.yaml]\ntransformers: [t.yaml]\n",
 				"app/a.yaml":             configMap("a"),
@@ -140,7 +143,7 @@ func TestHostileTrees(t *testing.T) {
 			},
 			want: []string{"app/kustomization.yaml: not evaluated: kustomization.yaml refers to something outside of the tree (in the configuration of a generator or transformer)"},
 		},
-		"a local directory that is named like a repository": {
+		"a local directory with the name of a repository": {
 			files: map[string]string{
 				"app/kustomization.yaml":                     "resources: [github.com/org/repo]\n",
 				"app/github.com/org/repo/kustomization.yaml": "resources: [a.yaml]\n",
@@ -150,17 +153,17 @@ func TestHostileTrees(t *testing.T) {
 		},
 		"Helm charts are not run": {
 			files: map[string]string{"app/kustomization.yaml": "helmCharts: [{name: a, repo: https://192.0.2.1}]\n"},
-			want:  []string{"app/kustomization.yaml: the build fails: helmCharts need kustomize's Helm support, which Flux does not switch on; use a HelmRelease"},
+			want:  []string{"app/kustomization.yaml: the build fails: helmCharts need kustomize's Helm support, which Flux does not enable; use a HelmRelease"},
 		},
 		"a base that doubles at every step": {
 			files: doubling(20),
-			want:  []string{"app/kustomization.yaml: not built: it makes more objects than the limit of 5000"},
+			want:  []string{"app/kustomization.yaml: not built: the build exceeds the limit of 5000 objects"},
 		},
 		"directories that include each other": {
 			files: map[string]string{"app/kustomization.yaml": "resources: [sub]\n", "app/sub/kustomization.yaml": "resources: [../../app]\n"},
 			want:  []string{"app/sub/kustomization.yaml: the build fails: the directories include each other: candidate root '/app' contains visited root '/app/sub'"},
 		},
-		"a variable that blows an object up": {
+		"a variable that makes an object too large": {
 			spec:  "  postBuild: {substitute: {A: " + strings.Repeat("a", 1<<20) + "}}\n",
 			files: map[string]string{"app/a.yaml": configMap("a") + "data: {a: \"" + strings.Repeat("${A}", 100) + "\"}\n"},
 			want:  []string{"app/a.yaml:1:1: ConfigMap default/a: the object would be larger than 33554432 bytes after substitution"},
@@ -181,7 +184,7 @@ func TestHostileTrees(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			res, err := Tree(t.Context(), Options{Root: root})
+			res, err := Build(t.Context(), Options{Root: root})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -194,8 +197,8 @@ func TestHostileTrees(t *testing.T) {
 					got = append(got, p.String())
 				}
 			}
-			if !slices.Equal(got, tc.want) {
-				t.Errorf("problems:\n%s\nwant:\n%s", strings.Join(got, "\n"), strings.Join(tc.want, "\n"))
+			if diff := cmp.Diff(tc.want, got); diff != "" {
+				t.Errorf("problems (-want +got):\n%s", diff)
 			}
 		})
 	}
@@ -205,7 +208,7 @@ func indent(text string, n int) string {
 	return strings.ReplaceAll(strings.Repeat(" ", n)+strings.TrimSpace(text), "\n", "\n"+strings.Repeat(" ", n)) + "\n"
 }
 
-// doubling is a chain of directories each of which includes the next one twice, under two names.
+// doubling returns a chain of directories, each of which includes the next one twice, under two names.
 func doubling(n int) map[string]string {
 	files := map[string]string{"app/kustomization.yaml": "resources: [../d0]\n", fmt.Sprintf("d%d/kustomization.yaml", n): "resources: [a.yaml]\n", fmt.Sprintf("d%d/a.yaml", n): configMap("a")}
 	for i := range n {
@@ -217,42 +220,42 @@ func doubling(n int) map[string]string {
 	return files
 }
 
-func TestManyFilesInOneFolder(t *testing.T) {
+func TestBuild_ManyFiles(t *testing.T) {
 	root := app(t, "")
 	const n = 10_000
 	for i := range n {
 		write(t, root, fmt.Sprintf("app/%d.yaml", i), configMap(fmt.Sprintf("c-%d", i)))
 	}
-	res, err := Tree(t.Context(), Options{Root: root})
+	res, err := Build(t.Context(), Options{Root: root})
 	if err != nil {
 		t.Fatal(err)
 	}
 	k := res.Clusters[0].Kustomizations[1]
-	if len(k.Problems) != 1 || k.Problems[0].Message != "not built: it makes more objects than the limit of 5000" {
+	if len(k.Problems) != 1 || k.Problems[0].Message != "not built: the build exceeds the limit of 5000 objects" {
 		t.Errorf("problems %v, want one on the number of objects", k.Problems)
 	}
-	plain, err := Manifests(t.Context(), filepath.Join(root, "app"), Limits{})
+	plain, err := ReadManifests(t.Context(), filepath.Join(root, "app"), sourcetree.Limits{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if got := len(plain.Clusters[0].Objects); got != n {
 		t.Errorf("%d plain objects, want %d", got, n)
 	}
-	_, err = Tree(t.Context(), Options{Root: root, Limits: Limits{Files: 100}})
+	_, err = Build(t.Context(), Options{Root: root, Limits: sourcetree.Limits{Files: 100}})
 	if err == nil || !strings.HasSuffix(err.Error(), "more than 100 files: point at a smaller tree or raise the limit") {
 		t.Errorf("error %v, want one on the number of files", err)
 	}
 }
 
-func TestNoMessageQuotesASecret(t *testing.T) {
+func TestBuild_NoMessageQuotesSecret(t *testing.T) {
 	const secret = "hunter2"
 	for name, files := range map[string]map[string]string{
 		"a literal without a key": {"app/kustomization.yaml": "secretGenerator: [{name: s, literals: [" + secret + "]}]\n"},
 		"a generator that fails":  {"app/kustomization.yaml": "secretGenerator: [{name: s, literals: [a=" + secret + "], files: [nowhere]}]\n"},
-		"an inline patch that is none": {"app/kustomization.yaml": "resources: [a.yaml]\npatches:\n- patch: '{\"x\": \"" + secret + "\"'\n",
+		"an inline patch that is not a patch": {"app/kustomization.yaml": "resources: [a.yaml]\npatches:\n- patch: '{\"x\": \"" + secret + "\"'\n",
 			"app/a.yaml": configMap("a")},
-		"a Secret that is no object": {"app/kustomization.yaml": "resources: [a.yaml]\n", "app/a.yaml": "kind: Secret\ndata: " + secret + "\n"},
-		"a Secret with a key that is no text": {"app/kustomization.yaml": "resources: [a.yaml]\n",
+		"a Secret that is not an object": {"app/kustomization.yaml": "resources: [a.yaml]\n", "app/a.yaml": "kind: Secret\ndata: " + secret + "\n"},
+		"a Secret with a key that is not a string": {"app/kustomization.yaml": "resources: [a.yaml]\n",
 			"app/a.yaml": "apiVersion: v1\nkind: Secret\nmetadata: {name: s}\ndata: {? {a: " + secret + "} : b}\n"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -260,7 +263,7 @@ func TestNoMessageQuotesASecret(t *testing.T) {
 			for f, text := range files {
 				write(t, root, f, text)
 			}
-			res, err := Tree(t.Context(), Options{Root: root})
+			res, err := Build(t.Context(), Options{Root: root})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -269,23 +272,23 @@ func TestNoMessageQuotesASecret(t *testing.T) {
 				t.Fatal("no problem")
 			}
 			for _, p := range problems {
-				if said := p.String() + p.Detail; strings.Contains(said, secret) {
-					t.Errorf("quoted: %s", said)
+				if text := p.String() + p.Detail; strings.Contains(text, secret) {
+					t.Errorf("quoted: %s", text)
 				}
 			}
 		})
 	}
 }
 
-func TestContextEndsRendering(t *testing.T) {
+func TestBuild_ContextCanceled(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := Tree(ctx, Options{Root: app(t, "")}); !errors.Is(err, context.Canceled) {
+	if _, err := Build(ctx, Options{Root: app(t, "")}); !errors.Is(err, context.Canceled) {
 		t.Errorf("error %v, want that of the context", err)
 	}
 }
 
-func TestOpenAPIOfOneBuildDoesNotReachAnother(t *testing.T) {
+func TestBuild_OpenAPIIsolated(t *testing.T) {
 	root := app(t, "")
 	write(t, root, "app/kustomization.yaml", "resources: [w.yaml]\nopenapi: {path: schema.json}\npatches: [{path: p.yaml}]\n")
 	write(t, root, "app/schema.json", `{"definitions": {"v1.Widget": {"type": "object", "properties": {"items": {"type": "array", "items": {"type": "object"},
@@ -303,7 +306,7 @@ metadata: {name: other, namespace: flux-system}
 spec: {interval: 10m, path: ./other, prune: true, sourceRef: {kind: GitRepository, name: flux-system}}
 `)
 	for range 3 {
-		res, err := Tree(t.Context(), Options{Root: root})
+		res, err := Build(t.Context(), Options{Root: root})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -4,14 +4,19 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/flux-admission/flux-admission/internal/sourcetree"
 	"github.com/flux-admission/flux-admission/validators"
+	"github.com/flux-admission/flux-admission/validators/flux"
 )
 
 const fromElsewhere = `apiVersion: kustomize.toolkit.fluxcd.io/v1
@@ -24,7 +29,7 @@ spec:
   sourceRef: {kind: OCIRepository, name: elsewhere}
 `
 
-func TestMappedSources(t *testing.T) {
+func TestBuild_MappedSources(t *testing.T) {
 	other := t.TempDir()
 	write(t, other, "deploy/config.yaml", configMap("from-elsewhere"))
 	for name, key := range map[string]string{
@@ -36,7 +41,7 @@ func TestMappedSources(t *testing.T) {
 			root := app(t, "")
 			write(t, root, "app/a.yaml", configMap("a"))
 			write(t, root, "flux/elsewhere.yaml", strings.ReplaceAll(fromElsewhere, "%NAME%", "elsewhere"))
-			res, err := Tree(t.Context(), Options{Root: root, Sources: map[string]string{key: other}})
+			res, err := Build(t.Context(), Options{Root: root, Sources: map[string]string{key: other}})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -45,24 +50,24 @@ func TestMappedSources(t *testing.T) {
 				t.Fatalf("%s with %d objects, %v", k.State, len(k.Objects), k.Problems)
 			}
 			if got, want := k.Objects[0].Locate(nil).Position.String(), key+":deploy/config.yaml:1:1"; got != want {
-				t.Errorf("place %s, want %s", got, want)
+				t.Errorf("position %s, want %s", got, want)
 			}
 		})
 	}
-	_, err := Tree(t.Context(), Options{Root: app(t, ""), Sources: map[string]string{"elsewhere": filepath.Join(other, "nowhere")}})
+	_, err := Build(t.Context(), Options{Root: app(t, ""), Sources: map[string]string{"elsewhere": filepath.Join(other, "nowhere")}})
 	if err == nil || !strings.HasPrefix(err.Error(), "source elsewhere: opening the tree: ") {
 		t.Errorf("error %v, want one on the source's directory", err)
 	}
 }
 
-func TestASourceDefinedInTheTree(t *testing.T) {
+func TestBuild_SourceInTree(t *testing.T) {
 	for name, tc := range map[string]struct {
 		url  string
 		want State
 	}{
-		"that is this very repository":  {"ssh://git@example.com/fleet", Built},
-		"that is another repository":    {"https://example.com/other.git", Unseen},
-		"that is like it but is longer": {"https://example.com/fleet-2.git", Unseen},
+		"the repository of the tree":      {"ssh://git@example.com/fleet", Built},
+		"another repository":              {"https://example.com/other.git", Unknown},
+		"a repository with a longer name": {"https://example.com/fleet-2.git", Unknown},
 	} {
 		t.Run(name, func(t *testing.T) {
 			root := app(t, "")
@@ -70,7 +75,7 @@ func TestASourceDefinedInTheTree(t *testing.T) {
 			write(t, root, "deploy/a.yaml", configMap("b"))
 			write(t, root, "flux/elsewhere.yaml", strings.ReplaceAll(fromElsewhere, "%NAME%", "second")+
 				"---\napiVersion: source.toolkit.fluxcd.io/v1\nkind: OCIRepository\nmetadata: {name: elsewhere, namespace: flux-system}\nspec: {url: \""+tc.url+"\"}\n")
-			res, err := Tree(t.Context(), Options{Root: root})
+			res, err := Build(t.Context(), Options{Root: root})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -82,30 +87,30 @@ func TestASourceDefinedInTheTree(t *testing.T) {
 	}
 }
 
-func TestGivenEntryPoints(t *testing.T) {
+func TestBuild_GivenEntryPoints(t *testing.T) {
 	root := t.TempDir()
 	write(t, root, "clusters/one/app.yaml", strings.ReplaceAll(fromElsewhere, "%NAME%", "app"))
 	write(t, root, "deploy/a.yaml", configMap("a"))
-	res, err := Tree(t.Context(), Options{Root: root, EntryPoints: []string{"./clusters/one/"}})
+	res, err := Build(t.Context(), Options{Root: root, EntryPoints: []string{"./clusters/one/"}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	c := res.Clusters[0]
 	if k := c.Kustomization(types.NamespacedName{Namespace: "flux-system", Name: "app"}); k == nil || k.State != Built {
-		t.Errorf("the first Kustomization does not say which source the tree is: %+v", k)
+		t.Errorf("the source of the first Kustomization is not the tree: %+v", k)
 	}
 	for _, o := range c.Objects {
-		if o.Origin.Implied && o.GetKind() == "Kustomization" {
-			t.Error("a directory brings a Kustomization that nobody wrote")
+		if o.Origin.Synthesized && o.GetKind() == "Kustomization" {
+			t.Error("a directory creates a Kustomization that is in no file")
 		}
 	}
-	_, err = Tree(t.Context(), Options{Root: root, EntryPoints: []string{"cluster/one"}})
+	_, err = Build(t.Context(), Options{Root: root, EntryPoints: []string{"cluster/one"}})
 	if want := "entry point cluster/one: cluster/one is not in the tree; did you mean clusters/one?"; err == nil || err.Error() != want {
 		t.Errorf("error %v, want %s", err, want)
 	}
 }
 
-func TestAnEntryPointThatIsNotInTheTree(t *testing.T) {
+func TestBuild_EntryPointMissing(t *testing.T) {
 	root := t.TempDir()
 	write(t, root, "instance.yaml", `apiVersion: fluxcd.controlplane.io/v1
 kind: FluxInstance
@@ -114,7 +119,7 @@ spec: {sync: {kind: GitRepository, url: https://example.com/fleet.git, path: clu
 `)
 	write(t, root, "clusters/prod/a.yaml", configMap("a"))
 	write(t, root, "clusters/dev/gotk-sync.yaml", strings.ReplaceAll(gotkSync, "./flux", "clusters/dev"))
-	res, err := Tree(t.Context(), Options{Root: root})
+	res, err := Build(t.Context(), Options{Root: root})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -122,15 +127,15 @@ spec: {sync: {kind: GitRepository, url: https://example.com/fleet.git, path: clu
 		t.Fatalf("%d clusters, problems %v", len(res.Clusters), res.Problems)
 	}
 	p := res.Problems[0]
-	if got, want := p.String()+" near "+p.Near, "instance.yaml:1:1: the FluxInstance syncs the path cluster/prod, but cluster/prod is not in the tree near clusters/prod"; got != want {
+	if got, want := p.String()+" suggestion "+p.Suggestion, "instance.yaml:1:1: the FluxInstance syncs the path cluster/prod, but cluster/prod is not in the tree suggestion clusters/prod"; got != want {
 		t.Errorf("got %s\nwant %s", got, want)
 	}
 }
 
-func TestGivenVariables(t *testing.T) {
+func TestBuild_GivenVariables(t *testing.T) {
 	root := app(t, "  postBuild: {substituteFrom: [{kind: Secret, name: by-hand}]}\n")
 	write(t, root, "app/a.yaml", configMap("a")+"data: {a: \"${GIVEN}\", b: \"${OTHER}\"}\n")
-	res, err := Tree(t.Context(), Options{Root: root, Vars: map[string]string{"GIVEN": "value"}})
+	res, err := Build(t.Context(), Options{Root: root, Variables: map[string]string{"GIVEN": "value"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -144,44 +149,31 @@ func TestGivenVariables(t *testing.T) {
 	}
 }
 
-func TestLenientVariables(t *testing.T) {
-	root := app(t, "  postBuild: {substitute: {A: a}}\n")
-	write(t, root, "app/a.yaml", configMap("a")+"data: {a: \"x${UNSET}\"}\n")
-	res, err := Tree(t.Context(), Options{Root: root, LenientVariables: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	k := res.Clusters[0].Kustomizations[1]
-	if data, _ := k.Objects[0].Object["data"].(map[string]any); k.State != Built || data["a"] != "x" {
-		t.Errorf("%s, data %v, problems %v", k.State, data, k.Problems)
-	}
-}
-
-func TestLookup(t *testing.T) {
+func TestCluster_Lookup(t *testing.T) {
 	root := app(t, "")
 	write(t, root, "flux/secret.yaml", "apiVersion: v1\nkind: Secret\nmetadata: {name: s, namespace: flux-system}\nsops: {mac: x}\n")
 	write(t, root, "app/a.yaml", configMap("a"))
-	res, err := Tree(t.Context(), Options{Root: root})
+	res, err := Build(t.Context(), Options{Root: root})
 	if err != nil {
 		t.Fatal(err)
 	}
 	write(t, root, "app/kustomization.yaml", "resources: [a.yaml, https://192.0.2.1/x.yaml]\n")
-	partial, err := Tree(t.Context(), Options{Root: root})
+	partial, err := Build(t.Context(), Options{Root: root})
 	if err != nil {
 		t.Fatal(err)
 	}
 	write(t, root, "app/kustomization.yaml", "resources: [a.yaml, a.yaml]\n")
-	broken, err := Tree(t.Context(), Options{Root: root})
+	broken, err := Build(t.Context(), Options{Root: root})
 	if err != nil {
 		t.Fatal(err)
 	}
 	into := app(t, "  targetNamespace: apps\n")
 	write(t, into, "app/kustomization.yaml", "resources: [https://192.0.2.1/x.yaml]\n")
-	confined, err := Tree(t.Context(), Options{Root: into})
+	confined, err := Build(t.Context(), Options{Root: into})
 	if err != nil {
 		t.Fatal(err)
 	}
-	kustomization := schema.GroupKind{Group: kustomizationGroup, Kind: "Kustomization"}
+	kustomization := schema.GroupKind{Group: flux.Kustomization.Group, Kind: "Kustomization"}
 	for name, tc := range map[string]struct {
 		res             *Result
 		gk              schema.GroupKind
@@ -197,7 +189,7 @@ func TestLookup(t *testing.T) {
 		"one where no remote resource is put":              {confined, schema.GroupKind{Kind: "ConfigMap"}, "default", "b", validators.Absent, ""},
 		"a Kustomization, which remote resources are not":  {partial, kustomization, "flux-system", "b", validators.Absent, ""},
 		"a Kustomization where one could not be built":     {broken, kustomization, "flux-system", "b", validators.Unknown, "Kustomization flux-system/b: not among the objects given"},
-		"the source that the entry point brings":           {res, schema.GroupKind{Group: sourceGroup, Kind: "GitRepository"}, "flux-system", "flux-system", validators.Present, ""},
+		"the source that the entry point brings":           {res, schema.GroupKind{Group: flux.GitRepository.Group, Kind: "GitRepository"}, "flux-system", "flux-system", validators.Present, ""},
 		"the Kustomization that the entry point begins at": {res, kustomization, "flux-system", "flux-system", validators.Present, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -213,7 +205,7 @@ func TestLookup(t *testing.T) {
 	}
 }
 
-func TestManifests(t *testing.T) {
+func TestReadManifests(t *testing.T) {
 	root := t.TempDir()
 	write(t, root, "a.yaml", configMap("a")+"---\n"+configMap("b"))
 	write(t, root, "sub/list.yml", "apiVersion: v1\nkind: ConfigMapList\nitems:\n- metadata: {name: c}\n  kind: ConfigMap\n  apiVersion: v1\n")
@@ -221,14 +213,14 @@ func TestManifests(t *testing.T) {
 	write(t, root, "sub/kustomization.yaml", "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\n")
 	write(t, root, "chart/Chart.yaml", "name: x\n")
 	write(t, root, "chart/templates/a.yaml", "{{ not yaml }}: [\n")
-	stream := Stream([]byte(configMap("d")+"---\nx: [\n"), "stdin", Limits{})
+	stream := ParseManifests([]byte(configMap("d")+"---\nx: [\n"), "stdin", sourcetree.Limits{})
 	for name, tc := range map[string]struct {
 		path string
 		res  *Result
 		want string
 	}{
 		"a directory": {path: root, want: "a.yaml:1:1 ConfigMap default/a\na.yaml:5:1 ConfigMap default/b\nsub/list.yml:4:3 ConfigMap c\n" +
-			"sub/values.yaml:2:1: the key \"a\" stands here a second time; the first is on line 1"},
+			"sub/values.yaml:2:1: duplicate key \"a\"; first defined at line 1"},
 		"a file":   {path: filepath.Join(root, "sub/list.yml"), want: filepath.ToSlash(root) + "/sub/list.yml:4:3 ConfigMap c"},
 		"a stream": {res: stream, want: "stdin:1:1 ConfigMap default/d\nstdin:5:1: YAML does not parse: did not find expected node content"},
 	} {
@@ -236,7 +228,7 @@ func TestManifests(t *testing.T) {
 			res := tc.res
 			if res == nil {
 				var err error
-				if res, err = Manifests(t.Context(), tc.path, Limits{}); err != nil {
+				if res, err = ReadManifests(t.Context(), tc.path, sourcetree.Limits{}); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -247,17 +239,17 @@ func TestManifests(t *testing.T) {
 			for _, p := range res.Problems {
 				got = append(got, p.String())
 			}
-			if strings.Join(got, "\n") != tc.want {
-				t.Errorf("got:\n%s\nwant:\n%s", strings.Join(got, "\n"), tc.want)
+			if diff := cmp.Diff(tc.want, strings.Join(got, "\n")); diff != "" {
+				t.Errorf("objects and problems (-want +got):\n%s", diff)
 			}
 		})
 	}
-	if _, err := Manifests(t.Context(), filepath.Join(root, "nope.yaml"), Limits{}); err == nil || !errors.Is(err, fs.ErrNotExist) {
+	if _, err := ReadManifests(t.Context(), filepath.Join(root, "nope.yaml"), sourcetree.Limits{}); err == nil || !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("error %v, want one that names the file", err)
 	}
 }
 
-func TestRemoteBasesWhenAllowed(t *testing.T) {
+func TestBuild_RemoteBase(t *testing.T) {
 	repo := t.TempDir()
 	write(t, repo, "deploy/kustomization.yaml", "resources: [a.yaml]\n")
 	write(t, repo, "deploy/a.yaml", configMap("remote"))
@@ -269,7 +261,7 @@ func TestRemoteBasesWhenAllowed(t *testing.T) {
 	write(t, root, "app/local.yaml", configMap("local"))
 	for name, allowed := range map[string]bool{"allowed": true, "not allowed": false} {
 		t.Run(name, func(t *testing.T) {
-			res, err := Tree(t.Context(), Options{Root: root, AllowRemoteBases: allowed})
+			res, err := Build(t.Context(), Options{Root: root, AllowRemoteBases: allowed})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -281,21 +273,9 @@ func TestRemoteBasesWhenAllowed(t *testing.T) {
 			if got := k.Objects[0].Locate(nil).Position.String(); got != "app/local.yaml:1:1" {
 				t.Errorf("the local object is at %s", got)
 			}
-			if got, want := strings.Join(k.Files(), " "), "app/kustomization.yaml app/local.yaml"; got != want {
-				t.Errorf("files %s, want %s", got, want)
+			if diff := cmp.Diff([]string{"app/kustomization.yaml", "app/local.yaml"}, slices.Sorted(maps.Keys(k.output.Read))); diff != "" {
+				t.Errorf("files that the build read (-want +got):\n%s", diff)
 			}
 		})
-	}
-}
-
-func TestNoFileIsWritten(t *testing.T) {
-	v := &view{tree: &tree{}, files: map[string]*file{}, dirs: map[string][]string{".": nil}}
-	o := &overlay{view: v, read: map[string]bool{}}
-	for name, err := range map[string]error{
-		"WriteFile": o.WriteFile("/a", nil), "Mkdir": o.Mkdir("/a"), "MkdirAll": o.MkdirAll("/a"), "RemoveAll": o.RemoveAll("/a"),
-	} {
-		if !errors.Is(err, errReadOnly) {
-			t.Errorf("%s: %v", name, err)
-		}
 	}
 }

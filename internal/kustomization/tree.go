@@ -1,348 +1,139 @@
 package kustomization
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"io/fs"
-	"os"
-	"path"
-	"path/filepath"
+	"runtime"
 	"slices"
-	"strings"
-	"sync"
 
-	"github.com/fluxcd/pkg/sourceignore"
-	"github.com/fluxcd/pkg/sourceignore/gitignore"
+	"golang.org/x/sync/errgroup"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
+	"github.com/flux-admission/flux-admission/internal/kustomization/build"
+	"github.com/flux-admission/flux-admission/internal/kustomization/entrypoint"
+	"github.com/flux-admission/flux-admission/internal/sourcetree"
+	"github.com/flux-admission/flux-admission/validators"
 )
 
-// Limits bound what is read from a tree. A zero field means its default.
-type Limits struct {
-	// FileBytes is the size above which a file is refused; default 8 MiB.
-	FileBytes int64
-	// Files is the number of files above which the whole tree is refused; default 200,000.
-	Files int
-	// Depth is how deeply the values of a YAML document may be nested; default 200.
-	Depth int
-	// Objects is how many objects one Kustomization may make; default 5,000. Kustomize compares each with all others, and a base can be
-	// included many times over.
-	Objects int
-	// Nodes is how many values a YAML file may have once its aliases are written out; default 2,000,000.
-	Nodes int
+// ErrNoEntryPoint means that nothing in the tree defines where Flux starts to reconcile it.
+var ErrNoEntryPoint = errors.New("no Flux entry point: the tree has no FluxInstance with spec.sync and no gotk-sync.yaml; name the directory that Flux syncs, or check the files as plain manifests")
+
+// Options are the inputs of Build.
+type Options struct {
+	// Root is the directory of the tree.
+	Root string
+	// EntryPoints are directories relative to Root, each the entry point of a cluster. Empty means to find them.
+	EntryPoints []string
+	// Variables are values of variables that are not in Git. They are used where substituteFrom of a Kustomization refers to an object that
+	// nothing in the tree provides.
+	Variables map[string]string
+	// Sources maps other sources to directories. A key is NAME, NAMESPACE/NAME or KIND/NAMESPACE/NAME; the most specific one counts.
+	Sources map[string]string
+	// AllowRemoteBases lets kustomize fetch remote resources, over HTTP and with git. Otherwise they are left out and reported.
+	AllowRemoteBases bool
+	// Mutate returns one of Flux's objects as the cluster's mutating webhooks change it, or nil when they do not. It gets the name of the
+	// cluster, and must not change the object. Nil mutates nothing.
+	Mutate func(cluster string, o *unstructured.Unstructured) *unstructured.Unstructured
+	// Limits bound what is read.
+	Limits sourcetree.Limits
+	// Workers is how many Kustomizations are built concurrently; default: the number of processors.
+	Workers int
 }
 
-func (l Limits) withDefaults() Limits {
-	if l.FileBytes == 0 {
-		l.FileBytes = 8 << 20
+// Build builds a Git tree: every Flux Kustomization that its entry points lead to, and the objects that each of them applies. It returns
+// ErrNoEntryPoint when there is no entry point, and an error when the tree cannot be listed, a given directory does not exist, or the context
+// ends. Everything else that is wrong is in the result.
+func Build(ctx context.Context, opts Options) (_ *Result, err error) {
+	if opts.Workers <= 0 {
+		opts.Workers = runtime.GOMAXPROCS(0)
 	}
-	if l.Files == 0 {
-		l.Files = 200_000
-	}
-	if l.Depth == 0 {
-		l.Depth = 200
-	}
-	if l.Objects == 0 {
-		l.Objects = 5_000
-	}
-	if l.Nodes == 0 {
-		l.Nodes = 2_000_000
-	}
-	return l
-}
-
-// tree is a directory on disk, listed once. Files are read when they are asked for, once.
-type tree struct {
-	label  string // prefix of places: empty for the tree itself, "NAME:" for a mapped source
-	root   *os.Root
-	limits Limits
-	files  map[string]*file  // by path relative to the root, with slashes
-	links  map[string]string // symbolic links, which Flux leaves out of an artifact, and what they point to
-	ignore []gitignore.Pattern
-
-	mu    sync.Mutex
-	views map[string]*view
-}
-
-// file is one regular file. Its content, its parsed form and its reading as a kustomization are had once, by whoever asks first.
-type file struct {
-	tree *tree
-	path string
-
-	load sync.Once
-	data []byte
-	err  error // of reading, or a refusal
-
-	parse sync.Once
-	doc   *document
-
-	kust     sync.Once
-	kustRead *kustRead
-
-	scan    sync.Once
-	scanErr error
-}
-
-// refusedError is a file that breaks a limit.
-type refusedError struct{ reason string }
-
-func (e *refusedError) Error() string { return e.reason }
-
-// openTree lists a directory. The caller closes the tree.
-func openTree(ctx context.Context, dir, label string, limits Limits) (*tree, error) {
-	root, err := os.OpenRoot(dir)
-	if err != nil {
-		return nil, fmt.Errorf("opening the tree: %w", err)
-	}
-	t := &tree{label: label, root: root, limits: limits, files: map[string]*file{}, links: map[string]string{}, views: map[string]*view{}}
-	if err := t.list(ctx); err != nil {
-		return nil, errors.Join(fmt.Errorf("listing %s: %w", dir, err), root.Close())
-	}
-	return t, nil
-}
-
-func (t *tree) close() error { return t.root.Close() }
-
-func (t *tree) list(ctx context.Context) error {
-	return fs.WalkDir(t.root.FS(), ".", func(p string, d fs.DirEntry, err error) error {
-		if err != nil {
-			if p == "." {
-				return err
-			}
-			// A directory that cannot be listed is as good as empty; what refers into it is reported.
-			return nil
-		}
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		switch mode := d.Type(); {
-		case d.IsDir():
-			if d.Name() == ".git" {
-				return fs.SkipDir
-			}
-		case mode&fs.ModeSymlink != 0:
-			target, err := t.root.Readlink(p)
-			if err != nil {
-				target = ""
-			}
-			t.links[p] = target
-		case mode.IsRegular():
-			if len(t.files) >= t.limits.Files {
-				return fmt.Errorf("more than %d files: point at a smaller tree or raise the limit", t.limits.Files)
-			}
-			f := &file{tree: t, path: p}
-			t.files[p] = f
-			if d.Name() == sourceignore.IgnoreFile {
-				if data, err := f.read(); err == nil {
-					t.ignore = append(t.ignore, sourceignore.ReadPatterns(strings.NewReader(string(data)), domain(path.Dir(p)))...)
-				}
-			}
-		}
-		return nil
-	})
-}
-
-func domain(dir string) []string {
-	if dir == "." {
-		return nil
-	}
-	return strings.Split(dir, "/")
-}
-
-// place returns the place in a file of the tree.
-func (t *tree) place(p string, line, column int) Position {
-	return Position{File: t.label + p, Line: line, Column: column}
-}
-
-// read returns the file's content, or why it is not to be had. The content must not be changed.
-func (f *file) read() ([]byte, error) {
-	f.load.Do(func() { f.data, f.err = f.readOnce() })
-	return f.data, f.err
-}
-
-func (f *file) readOnce() (_ []byte, err error) {
-	// os.Root refuses to leave the tree, also when a file was swapped for a link since the tree was listed.
-	h, err := f.tree.root.Open(filepath.FromSlash(f.path))
-	if err != nil {
-		return nil, fmt.Errorf("reading %s: %w", f.path, err)
-	}
-	defer func() { err = errors.Join(err, h.Close()) }()
-	info, err := h.Stat()
-	if err != nil {
-		return nil, fmt.Errorf("reading %s: %w", f.path, err)
-	}
-	if !info.Mode().IsRegular() {
-		return nil, &refusedError{"it is not a regular file"}
-	}
-	tooLarge := &refusedError{fmt.Sprintf("it is larger than %d bytes", f.tree.limits.FileBytes)}
-	if info.Size() > f.tree.limits.FileBytes {
-		return nil, tooLarge
-	}
-	data, err := io.ReadAll(io.LimitReader(h, f.tree.limits.FileBytes+1))
-	if err != nil {
-		return nil, fmt.Errorf("reading %s: %w", f.path, err)
-	}
-	if int64(len(data)) > f.tree.limits.FileBytes {
-		return nil, tooLarge
-	}
-	return data, nil
-}
-
-// content returns what a build may read: the bytes of the file, unless parsing them would not end well.
-func (f *file) content() ([]byte, error) {
-	data, err := f.read()
+	t, err := sourcetree.Open(ctx, opts.Root, "", opts.Limits)
 	if err != nil {
 		return nil, err
 	}
-	if isYAMLName(f.path) || path.Base(f.path) == "Kustomization" { // what kustomize parses under another name is looked at before the build
-		if d := f.document(); d.refused != nil {
-			return nil, d.refused
+	b := &treeBuilder{
+		opts: opts, tree: t, sources: map[string]*sourcetree.Tree{}, read: map[*sourcetree.File]bool{},
+		builder: build.NewBuilder(opts.AllowRemoteBases),
+	}
+	defer func() { err = errors.Join(err, b.close()) }()
+	for name, dir := range opts.Sources {
+		source, err := sourcetree.Open(ctx, dir, name+":", opts.Limits)
+		if err != nil {
+			return nil, fmt.Errorf("source %s: %w", name, err)
 		}
+		b.sources[name] = source
 	}
-	return data, nil
-}
-
-func isYAMLName(p string) bool {
-	ext := path.Ext(p)
-	return ext == ".yaml" || ext == ".yml"
-}
-
-// view is the tree as one source's artifact holds it: without ignored files, and with the directories that are left.
-type view struct {
-	tree  *tree
-	files map[string]*file
-	dirs  map[string][]string // directory → names of its entries, sorted; the root is "."
-}
-
-// view returns the tree without what .sourceignore files and the given text (a source's spec.ignore) leave out. The rules are
-// source-controller's: any pattern of one's own replaces the default exclusions, but for those of version control.
-func (t *tree) view(ignore string) *view {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if v := t.views[ignore]; v != nil {
-		return v
+	res := &Result{}
+	if res.Problems, res.Files, err = b.parseAll(ctx); err != nil {
+		return nil, err
 	}
-	ps := slices.Clone(t.ignore)
-	if ignore != "" {
-		ps = append(ps, sourceignore.ReadPatterns(strings.NewReader(ignore), nil)...)
+	entries, problems, err := entrypoint.Find(t.Artifact(""), opts.EntryPoints)
+	if err != nil {
+		return nil, err
 	}
-	matcher := sourceignore.NewDefaultMatcher(ps, nil)
-	if len(ps) > 0 {
-		matcher = sourceignore.NewMatcher(append(sourceignore.VCSPatterns(nil), ps...))
+	res.Problems = append(res.Problems, problems...)
+	if len(entries) == 0 {
+		return nil, ErrNoEntryPoint
 	}
-	v := &view{tree: t, files: make(map[string]*file, len(t.files)), dirs: map[string][]string{".": nil}}
-	for p, f := range t.files {
-		if !matcher.Match(strings.Split(p, "/"), false) {
-			v.add(p, f)
+	for _, e := range entries {
+		c, err := b.buildCluster(ctx, e)
+		if err != nil {
+			return nil, err
 		}
+		res.Clusters = append(res.Clusters, c)
 	}
-	for _, names := range v.dirs {
-		slices.Sort(names)
-	}
-	t.views[ignore] = v
-	return v
+	res.Unapplied = b.unapplied(res.Clusters)
+	sortProblems(res.Problems)
+	return res, nil
 }
 
-func (v *view) add(p string, f *file) {
-	v.files[p] = f
-	for {
-		dir, name := path.Dir(p), path.Base(p)
-		names, known := v.dirs[dir]
-		v.dirs[dir] = append(names, name)
-		if known {
-			return
-		}
-		p = dir
-	}
+// treeBuilder builds one tree.
+type treeBuilder struct {
+	opts    Options
+	tree    *sourcetree.Tree
+	sources map[string]*sourcetree.Tree // other sources, by the name in Options.Sources
+	builder *build.Builder
+	read    map[*sourcetree.File]bool // files that any build has read
 }
 
-func (v *view) isDir(p string) bool {
-	_, ok := v.dirs[p]
-	return ok
+func (b *treeBuilder) close() error {
+	errs := []error{b.tree.Close()}
+	for _, t := range b.sources {
+		errs = append(errs, t.Close())
+	}
+	return errors.Join(errs...)
 }
 
-// explainMissing says more about a path that a build asks for and the artifact does not have.
-func (v *view) explainMissing(p string) string {
-	if target, ok := v.tree.links[p]; ok {
-		return fmt.Sprintf("%s is a symbolic link to %s, which Flux leaves out of the artifact", p, target)
-	}
-	if v.tree.has(p) {
-		return p + " is left out of the artifact by .sourceignore or the source's spec.ignore"
-	}
-	if strings.HasPrefix(p, "..") {
-		return p + " is outside of the tree"
-	}
-	return p + " is not in the tree"
-}
-
-// has tells whether the path is a file or a directory with files, ignored ones included.
-func (t *tree) has(p string) bool {
-	for f := range t.files {
-		if f == p || strings.HasPrefix(f, p+"/") {
-			return true
-		}
-	}
-	return false
-}
-
-// near returns the existing path, among candidates, that resembles the missing one most; empty when none does.
-func near(missing string, candidates []string) string {
-	best, bestCost := "", 1<<30
-	for _, c := range candidates {
-		if cost := distance(missing, c); cost < bestCost || (cost == bestCost && c < best) {
-			best, bestCost = c, cost
-		}
-	}
-	if limit := max(2, len(missing)/4); bestCost > limit {
-		return ""
-	}
-	return best
-}
-
-// distance is the Levenshtein distance of two short strings.
-func distance(a, b string) int {
-	if d := len(a) - len(b); d > 16 || d < -16 {
-		return 1 << 20
-	}
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := 1; i <= len(a); i++ {
-		prev := row[0]
-		row[0] = i
-		for j := 1; j <= len(b); j++ {
-			cost := prev
-			if a[i-1] != b[j-1] {
-				cost++
+// parseAll parses every YAML file of the tree. It returns their problems and their number.
+func (b *treeBuilder) parseAll(ctx context.Context) ([]*validators.Problem, int, error) {
+	artifact := b.tree.Artifact("")
+	paths := artifact.Manifests()
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(b.opts.Workers)
+	for _, p := range paths {
+		g.Go(func() error {
+			if err := ctx.Err(); err != nil {
+				return err
 			}
-			prev = row[j]
-			row[j] = min(cost, row[j]+1, row[j-1]+1)
-		}
+			artifact.File(p).Parse()
+			return nil
+		})
 	}
-	return row[len(b)]
+	if err := g.Wait(); err != nil {
+		return nil, 0, fmt.Errorf("reading the tree: %w", err)
+	}
+	var out []*validators.Problem
+	for _, p := range paths {
+		out = append(out, artifact.File(p).Parse().Problems...)
+	}
+	return out, len(paths), nil
 }
 
-// nearDir returns a directory of the view that resembles the missing one: the same name elsewhere, or a like spelling.
-func (v *view) nearDir(missing string) string {
-	var dirs, same []string
-	for d := range v.dirs {
-		dirs = append(dirs, d)
-		if path.Base(d) == path.Base(missing) {
-			same = append(same, d)
-		}
-	}
-	if n := near(missing, dirs); n != "" {
-		return n
-	}
-	// With one exemption the name at the end says little: "app" is everywhere, so its parent must be the same too.
-	if len(same) == 1 {
-		return same[0]
-	}
-	tail := path.Join(path.Base(path.Dir(missing)), path.Base(missing))
-	same = slices.DeleteFunc(same, func(d string) bool { return !strings.HasSuffix("/"+d, "/"+tail) })
-	if len(same) == 1 {
-		return same[0]
-	}
-	return ""
+func sortProblems(problems []*validators.Problem) {
+	slices.SortStableFunc(problems, func(a, b *validators.Problem) int {
+		return cmp.Or(cmp.Compare(a.Position.File, b.Position.File), cmp.Compare(a.Position.Line, b.Position.Line),
+			cmp.Compare(a.Position.Column, b.Position.Column), cmp.Compare(a.Message, b.Message))
+	})
 }

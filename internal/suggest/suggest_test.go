@@ -38,3 +38,24 @@ func TestNearest(t *testing.T) {
 		})
 	}
 }
+
+func TestNearestPath(t *testing.T) {
+	for name, tc := range map[string]struct {
+		missing  string
+		existing []string
+		want     string
+	}{
+		"a letter left out is found":                   {"apps/bse", []string{"apps", "apps/base", "infra"}, "apps/base"},
+		"a suffix too many is found":                   {"apps/web.yaml", []string{"apps/web.yml", "apps/db.yml"}, "apps/web.yml"},
+		"another path is not suggested":                {"apps/web", []string{"clusters/production"}, ""},
+		"of equally near paths the first is suggested": {"app/c", []string{"app/b", "app/a"}, "app/a"},
+		"nothing is near when nothing exists":          {"apps/web", nil, ""},
+		"a very long path is not compared":             {strings.Repeat("a", 1000), []string{strings.Repeat("a", 999)}, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := suggest.NearestPath(tc.missing, tc.existing); got != tc.want {
+				t.Errorf("NearestPath(%q, %q) = %q, want %q", tc.missing, tc.existing, got, tc.want)
+			}
+		})
+	}
+}

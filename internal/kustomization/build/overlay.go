@@ -1,4 +1,4 @@
-package kustomization
+package build
 
 import (
 	"errors"
@@ -10,30 +10,24 @@ import (
 	"strings"
 
 	"sigs.k8s.io/kustomize/kyaml/filesys"
+
+	"github.com/flux-admission/flux-admission/internal/sourcetree"
 )
 
-// overlay is kustomize's view of a source: a view of the tree, with what Flux would have written into its working copy on top. The root
-// of the tree is "/", so that no path of this machine gets into a message. It is made for one build and read by one goroutine.
+// overlay is the file system that kustomize reads: an artifact, and over it the files that Flux would write into its working copy. The root
+// of the artifact is "/", so that no message contains a path of this machine. It is for one build in one goroutine.
 type overlay struct {
-	view    *view
-	written map[string][]byte
-	read    map[string]bool // files of the view that the build has read
-	// clones lets through the directories that kustomize clones remote bases into; nil when these are not allowed.
+	artifact *sourcetree.Artifact
+	written  map[string][]byte
+	read     map[string]bool // files of the artifact that the build has read
+	// clones has the directories that kustomize clones remote bases into; nil when these are not allowed.
 	clones filesys.FileSystem
 }
 
-var errReadOnly = errors.New("the tree is not written to")
+var errReadOnly = errors.New("the file system is read-only")
 
-func rel(p string) string {
-	p = strings.TrimPrefix(path.Clean("/"+filepath.ToSlash(p)), "/")
-	if p == "" {
-		return "."
-	}
-	return p
-}
-
-// clone tells whether the path is in a directory that kustomize has cloned a remote base into.
-func (o *overlay) clone(p string) bool {
+// inClone reports whether the path is in a directory that kustomize has cloned a remote base into.
+func (o *overlay) inClone(p string) bool {
 	if o.clones == nil {
 		return false
 	}
@@ -58,7 +52,7 @@ func (o *overlay) Open(string) (filesys.File, error) { return nil, errReadOnly }
 
 // RemoveAll implements filesys.FileSystem; kustomize removes its own clones with it.
 func (o *overlay) RemoveAll(p string) error {
-	if o.clone(p) {
+	if o.inClone(p) {
 		return o.clones.RemoveAll(p)
 	}
 	return errReadOnly
@@ -66,46 +60,43 @@ func (o *overlay) RemoveAll(p string) error {
 
 // IsDir implements filesys.FileSystem.
 func (o *overlay) IsDir(p string) bool {
-	if o.clone(p) {
+	if o.inClone(p) {
 		return o.clones.IsDir(p)
 	}
-	return o.view.isDir(rel(p))
+	return o.artifact.IsDir(sourcetree.Rel(p))
 }
 
 // Exists implements filesys.FileSystem.
 func (o *overlay) Exists(p string) bool {
-	if o.clone(p) {
+	if o.inClone(p) {
 		return o.clones.Exists(p)
 	}
-	r := rel(p)
+	r := sourcetree.Rel(p)
 	if _, ok := o.written[r]; ok {
 		return true
 	}
-	if _, ok := o.view.files[r]; ok {
-		return true
-	}
-	return o.view.isDir(r)
+	return o.artifact.File(r) != nil || o.artifact.IsDir(r)
 }
 
 // ReadDir implements filesys.FileSystem.
 func (o *overlay) ReadDir(p string) ([]string, error) {
-	if o.clone(p) {
+	if o.inClone(p) {
 		return o.clones.ReadDir(p)
 	}
-	names, ok := o.view.dirs[rel(p)]
+	names, ok := o.artifact.ReadDir(sourcetree.Rel(p))
 	if !ok {
-		return nil, notExist(rel(p))
+		return nil, notExist(sourcetree.Rel(p))
 	}
 	return names, nil
 }
 
 // CleanedAbs implements filesys.FileSystem.
 func (o *overlay) CleanedAbs(p string) (filesys.ConfirmedDir, string, error) {
-	if o.clone(p) {
+	if o.inClone(p) {
 		return o.clones.CleanedAbs(p)
 	}
-	r := rel(p)
-	if o.view.isDir(r) {
+	r := sourcetree.Rel(p)
+	if o.artifact.IsDir(r) {
 		return filesys.ConfirmedDir("/" + strings.TrimPrefix(r, ".")), "", nil
 	}
 	if !o.Exists(p) {
@@ -117,36 +108,30 @@ func (o *overlay) CleanedAbs(p string) (filesys.ConfirmedDir, string, error) {
 
 // ReadFile implements filesys.FileSystem.
 func (o *overlay) ReadFile(p string) ([]byte, error) {
-	if o.clone(p) {
+	if o.inClone(p) {
 		return o.clones.ReadFile(p)
 	}
-	r := rel(p)
-	f, onDisk := o.view.files[r]
-	if onDisk {
+	r := sourcetree.Rel(p)
+	f := o.artifact.File(r)
+	if f != nil {
 		o.read[r] = true
 	}
 	if data, ok := o.written[r]; ok {
 		return data, nil
 	}
-	if !onDisk {
+	if f == nil {
 		return nil, notExist(r)
 	}
-	return f.content()
+	return f.Content()
 }
 
 // Glob implements filesys.FileSystem.
 func (o *overlay) Glob(pattern string) ([]string, error) {
-	var out []string
-	for p := range o.view.files {
-		ok, err := path.Match(rel(pattern), p)
-		if err != nil {
-			return nil, fmt.Errorf("matching %q: %w", pattern, err)
-		}
-		if ok {
-			out = append(out, "/"+p)
-		}
+	paths, err := o.artifact.Glob(sourcetree.Rel(pattern))
+	for i := range paths {
+		paths[i] = "/" + paths[i]
 	}
-	return out, nil
+	return paths, err
 }
 
 // Walk implements filesys.FileSystem. A build does not walk.

@@ -6,15 +6,16 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"golang.org/x/tools/txtar"
 
 	"github.com/flux-admission/flux-admission/validators"
 )
 
-// at writes a location as the tests have it: where the value is written last, then the other places.
-func at(l Location) string {
+// at formats a location: where the value is written last, then the related locations.
+func at(l FieldLocation) string {
 	out := []string{fmt.Sprintf("%s %s", l.Role, l.Position)}
-	for _, o := range l.Others {
+	for _, o := range l.Related {
 		out = append(out, fmt.Sprintf("%s %s", o.Role, o.Position))
 	}
 	return strings.Join(out, "; ")
@@ -46,7 +47,7 @@ func parsePath(text string) validators.Path {
 	return p
 }
 
-func TestLocate(t *testing.T) {
+func TestObject_Locate(t *testing.T) {
 	for name, cases := range map[string][]struct{ object, path, want string }{
 		"bootstrap": {
 			{"Deployment shop/a-web-z", "", "field apps/base/deployment.yaml:2:1"},
@@ -84,7 +85,7 @@ func TestLocate(t *testing.T) {
 			t.Fatal(err)
 		}
 		root, _ := unpack(t, a)
-		res, err := Tree(t.Context(), Options{Root: root})
+		res, err := Build(t.Context(), Options{Root: root})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -94,8 +95,8 @@ func TestLocate(t *testing.T) {
 					if o.String() != tc.object {
 						continue
 					}
-					if got := at(o.Locate(parsePath(tc.path))); got != tc.want {
-						t.Errorf("got\n%s\nwant\n%s", got, tc.want)
+					if diff := cmp.Diff(tc.want, at(o.Locate(parsePath(tc.path)))); diff != "" {
+						t.Errorf("location (-want +got):\n%s", diff)
 					}
 					return
 				}

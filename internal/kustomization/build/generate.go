@@ -1,4 +1,4 @@
-package kustomization
+package build
 
 import (
 	"fmt"
@@ -12,12 +12,15 @@ import (
 	"sigs.k8s.io/kustomize/api/provider"
 	kustypes "sigs.k8s.io/kustomize/api/types"
 	"sigs.k8s.io/yaml"
+
+	"github.com/flux-admission/flux-admission/internal/sourcetree"
+	"github.com/flux-admission/flux-admission/validators"
 )
 
-// kustomizationFile returns the path of the directory's kustomization file; empty when it has none.
-func (v *view) kustomizationFile(dir string) string {
+// File returns the path of the kustomization file of a directory; empty when it has none.
+func File(a *sourcetree.Artifact, dir string) string {
 	for _, name := range konfig.RecognizedKustomizationFileNames() {
-		if p := path.Join(dir, name); v.files[p] != nil {
+		if p := path.Join(dir, name); a.File(p) != nil {
 			return p
 		}
 	}
@@ -28,32 +31,32 @@ func (v *view) kustomizationFile(dir string) string {
 type generated struct {
 	file string // its path in the artifact
 	k    *kustypes.Kustomization
-	// own tells that the file is in the tree; otherwise Flux makes it up.
-	own bool
+	// inTree means that the file is in the artifact; otherwise Flux generates it.
+	inTree bool
 }
 
-// generate does what the generator of fluxcd/pkg/kustomize 1.41.0 does to the directory of a Kustomization, on the view instead of the
-// disk: take the kustomization file that is there or walk the tree for one, and merge the spec into it.
-func generate(v *view, dir string, spec *kustomizev1.KustomizationSpec) (*generated, *Problem) {
-	g := &generated{file: v.kustomizationFile(dir), k: &kustypes.Kustomization{
+// generate does what the generator of fluxcd/pkg/kustomize 1.41.0 does to the directory of a Kustomization, in memory instead of on
+// disk: it takes the directory's kustomization file, or generates one from the files below it, and merges the spec into it.
+func (b *Builder) generate(a *sourcetree.Artifact, dir string, spec *kustomizev1.KustomizationSpec) (*generated, *validators.Problem) {
+	g := &generated{file: File(a, dir), k: &kustypes.Kustomization{
 		TypeMeta: kustypes.TypeMeta{APIVersion: kustypes.KustomizationVersion, Kind: kustypes.KustomizationKind},
 	}}
 	if g.file != "" {
-		g.own = true
-		data, err := v.files[g.file].content()
+		g.inTree = true
+		data, err := a.File(g.file).Content()
 		if err == nil {
 			// Not strict: Flux drops unknown fields of this one file. Those that it includes are read strictly, by kustomize.
 			err = yaml.Unmarshal(data, g.k)
 		}
 		if err != nil {
-			return nil, v.parseFailure(g.file, err)
+			return nil, parseFailure(a, g.file, err)
 		}
 		if len(g.k.Resources) == 0 {
 			g.k.BuildMetadata = []string{kustypes.OriginAnnotations}
 		}
 	} else {
 		g.file = path.Join(dir, konfig.DefaultKustomizationFileName())
-		resources, problem := v.walk(dir)
+		resources, problem := b.walk(a, dir)
 		if problem != nil {
 			return nil, problem
 		}
@@ -62,13 +65,14 @@ func generate(v *view, dir string, spec *kustomizev1.KustomizationSpec) (*genera
 		}
 		g.k.Resources = resources
 	}
-	if p := g.merge(v, dir, spec); p != nil {
+	if p := g.merge(a, dir, spec); p != nil {
 		return nil, p
 	}
 	return g, nil
 }
 
-func (g *generated) merge(v *view, dir string, spec *kustomizev1.KustomizationSpec) *Problem {
+// merge merges the spec of the Flux Kustomization into the kustomization.yaml.
+func (g *generated) merge(a *sourcetree.Artifact, dir string, spec *kustomizev1.KustomizationSpec) *validators.Problem {
 	k := g.k
 	set := func(field *string, value string) {
 		if value != "" {
@@ -83,10 +87,12 @@ func (g *generated) merge(v *view, dir string, spec *kustomizev1.KustomizationSp
 	}
 	for _, c := range spec.Components {
 		if !fluxgenerator.IsLocalRelativePath(c) {
-			return &Problem{Kind: BuildFailed, Message: fmt.Sprintf("the component path %q must be local and relative", c), Name: c}
+			p := buildFailed(validators.Position{}, "the component path %q must be local and relative", c)
+			p.Name = c
+			return p
 		}
 		p := path.Join(dir, c)
-		if spec.IgnoreMissingComponents && !v.isDir(p) && v.files[p] == nil {
+		if spec.IgnoreMissingComponents && !a.IsDir(p) && a.File(p) == nil {
 			continue
 		}
 		k.Components = append(k.Components, c)
@@ -131,74 +137,72 @@ func selector(s *fluxkustomize.Selector) *kustypes.Selector {
 	return out
 }
 
-// walk lists what Flux puts into the kustomization.yaml that it makes up: every YAML file below the directory, and a directory that has
-// its own kustomization file as one entry.
-func (v *view) walk(dir string) ([]string, *Problem) {
+// walk lists the resources of the kustomization.yaml that Flux generates: every YAML file below the directory, and a directory that has
+// a kustomization file as one entry.
+func (b *Builder) walk(a *sourcetree.Artifact, dir string) ([]string, *validators.Problem) {
 	var out []string
-	for _, name := range v.dirs[dir] {
+	names, _ := a.ReadDir(dir)
+	for _, name := range names {
 		p := path.Join(dir, name)
-		if v.isDir(p) {
-			if v.kustomizationFile(p) != "" {
+		if a.IsDir(p) {
+			if File(a, p) != "" {
 				out = append(out, "./"+name)
 				continue
 			}
-			below, problem := v.walk(p)
+			below, problem := b.walk(a, p)
 			if problem != nil {
 				return nil, problem
 			}
-			for _, b := range below {
-				out = append(out, "./"+path.Join(name, b))
+			for _, file := range below {
+				out = append(out, "./"+path.Join(name, file))
 			}
 			continue
 		}
-		if !isYAMLName(p) {
+		if !sourcetree.IsYAML(p) {
 			continue
 		}
-		if err := v.files[p].scanned(); err != nil {
-			return nil, v.parseFailure(p, err)
+		if err := b.resources.get(a.File(p), readResources); err != nil {
+			return nil, parseFailure(a, p, err)
 		}
 		out = append(out, "./"+name)
 	}
 	return out, nil
 }
 
-// scanned tells whether kustomize can read the file as resources, as Flux makes sure when it makes up a kustomization.yaml.
-func (f *file) scanned() error {
-	f.scan.Do(func() {
-		data, err := f.content()
-		if err != nil {
-			f.scanErr = err
-			return
+// readResources returns the error of reading the file as resources: Flux reads every file that it lists in a generated kustomization.yaml.
+func readResources(f *sourcetree.File) (err error) {
+	data, err := f.Content()
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("%s while parsing: %v", Recovered, r)
 		}
-		defer func() {
-			if r := recover(); r != nil {
-				f.scanErr = fmt.Errorf("%s while parsing: %v", recovered, r)
-			}
-		}()
-		_, f.scanErr = provider.NewDefaultDepProvider().GetResourceFactory().SliceFromBytes(data)
-	})
-	return f.scanErr
+	}()
+	_, err = provider.NewDefaultDepProvider().GetResourceFactory().SliceFromBytes(data)
+	return err
 }
 
-// parseFailure is the problem of a build that stops at a file which cannot be read as what it should be.
-func (v *view) parseFailure(p string, err error) *Problem {
-	out := &Problem{Kind: BuildFailed, Position: v.tree.place(p, 0, 0), Detail: redact(err.Error())}
-	if d := v.files[p].document(); d.broken || d.refused != nil {
-		first := d.problems[len(d.problems)-1]
-		out.Position, out.Message = first.Position, "the build fails: "+first.Message
+// parseFailure returns the problem of a build that fails because a file cannot be read as resources or as a kustomization.
+func parseFailure(a *sourcetree.Artifact, p string, err error) *validators.Problem {
+	out := buildFailed(a.Position(p, 0, 0), "")
+	out.Detail = Redact(err.Error())
+	if failure := a.File(p).Parse().Failure(); failure != nil {
+		out.Position, out.Message = failure.Position, "the build fails: "+failure.Message
 		return out
 	}
 	if m := unknownField.FindStringSubmatch(err.Error()); m != nil {
 		out.Name = m[1]
 		out.Message = fmt.Sprintf("the build fails: %s has an unknown field %q", path.Base(p), m[1])
-		if place, ok := v.search(p, m[1]+":", 1); ok {
+		if place, ok := a.Search(p, m[1]+":", 1); ok {
 			out.Position = place
 		}
 		return out
 	}
-	line, text := yamlError(err)
+	line, text := sourcetree.SplitYAMLError(err)
 	out.Position.Line = line
 	text = strings.TrimPrefix(text, "error converting YAML to JSON: yaml: ")
-	out.Message = fmt.Sprintf("the build fails at %s: %s", path.Base(p), plain(redact(text)))
+	out.Message = fmt.Sprintf("the build fails at %s: %s", path.Base(p), withoutContext(Redact(text)))
 	return out
 }

@@ -1,0 +1,241 @@
+package kustomization
+
+import (
+	"context"
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+
+	"golang.org/x/sync/errgroup"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/flux-admission/flux-admission/internal/kustomization/entrypoint"
+	"github.com/flux-admission/flux-admission/validators"
+	"github.com/flux-admission/flux-admission/validators/flux"
+)
+
+// maxBuilds is how often one Kustomization is built at most. It is built again when what it depends on is found later: the ConfigMap of
+// another Kustomization, or its own definition with a patch.
+const maxBuilds = 4
+
+// clusterBuilder builds the Kustomizations of one cluster, and schedules those that are found on the way.
+type clusterBuilder struct {
+	*treeBuilder
+	entry *entrypoint.EntryPoint
+	// source is the source that is this tree; its name is empty when it is not known yet.
+	source  validators.ObjectRef
+	known   map[types.NamespacedName]*Kustomization
+	order   []*Kustomization
+	pending []*Kustomization
+	// objects are the ConfigMaps, Secrets and sources that have been built: variables and sources are looked up in them.
+	objects map[validators.ObjectRef]*Object
+	// created are the objects that the entry point creates, the root Kustomization first.
+	created []*Object
+	// reported are the unknown sources that were reported.
+	reported map[validators.ObjectRef]bool
+}
+
+func (b *treeBuilder) buildCluster(ctx context.Context, e *entrypoint.EntryPoint) (*Cluster, error) {
+	c := &clusterBuilder{
+		treeBuilder: b, entry: e, source: e.Source,
+		known: map[types.NamespacedName]*Kustomization{}, objects: map[validators.ObjectRef]*Object{}, reported: map[validators.ObjectRef]bool{},
+	}
+	for _, o := range e.Objects {
+		created := newEntryObject(b.tree.Artifact(""), o)
+		c.created = append(c.created, created)
+		c.objects[refOf(created)] = created
+	}
+	c.add(c.created[0])
+	for {
+		if err := c.run(ctx); err != nil {
+			return nil, fmt.Errorf("building %s: %w", e.Path, err)
+		}
+		if !c.planOutdated() {
+			break
+		}
+	}
+	return c.finish(), nil
+}
+
+func refOf(o *Object) validators.ObjectRef {
+	gvk := o.GroupVersionKind()
+	return validators.ObjectRef{Group: gvk.Group, Kind: gvk.Kind, Namespace: o.GetNamespace(), Name: o.GetName()}
+}
+
+// add adds the Kustomization of an object to the graph and plans to build it.
+func (c *clusterBuilder) add(o *Object) *Kustomization {
+	k := &Kustomization{Key: types.NamespacedName{Namespace: o.GetNamespace(), Name: o.GetName()}, Object: o}
+	c.known[k.Key] = k
+	c.order = append(c.order, k)
+	c.pending = append(c.pending, k)
+	return k
+}
+
+func (c *clusterBuilder) plan(k *Kustomization) {
+	if !slices.Contains(c.pending, k) {
+		c.pending = append(c.pending, k)
+	}
+}
+
+// run builds what is planned, in waves: first the Kustomizations whose variables are all built, and when there are none of these, the others.
+func (c *clusterBuilder) run(ctx context.Context) error {
+	for len(c.pending) > 0 {
+		var now, later []*Kustomization
+		for _, k := range c.pending {
+			if c.ready(k) {
+				now = append(now, k)
+			} else {
+				later = append(later, k)
+			}
+		}
+		if len(now) == 0 {
+			now, later = later, nil
+		}
+		c.pending = later
+		g, gctx := errgroup.WithContext(ctx)
+		g.SetLimit(c.opts.Workers)
+		for _, k := range now {
+			g.Go(func() error {
+				if err := gctx.Err(); err != nil {
+					return err
+				}
+				c.build(k)
+				return nil
+			})
+		}
+		if err := g.Wait(); err != nil {
+			return err
+		}
+		for _, k := range now {
+			c.merge(k)
+		}
+	}
+	return nil
+}
+
+// ready reports whether all objects that the Kustomization substitutes from are built. It reads the spec.
+func (c *clusterBuilder) ready(k *Kustomization) bool {
+	if k.readSpec() != nil || k.Spec.PostBuild == nil {
+		return true
+	}
+	for _, ref := range k.Spec.PostBuild.SubstituteFrom {
+		if c.objects[variablesRef(k, ref.Kind, ref.Name)] == nil {
+			return false
+		}
+	}
+	return true
+}
+
+// merge adds what a Kustomization builds to the cluster: objects to look up, and further Kustomizations.
+func (c *clusterBuilder) merge(k *Kustomization) {
+	if k.output != nil {
+		for p := range k.output.Read {
+			c.read[k.artifact.File(p)] = true
+		}
+	}
+	k.Children = nil
+	for _, o := range k.Objects {
+		gvk := o.GroupVersionKind()
+		if c.opts.Mutate != nil && strings.HasSuffix(gvk.Group, fluxGroups) {
+			if mutated := c.opts.Mutate(c.entry.Path, o.Unstructured); mutated != nil {
+				o.Unstructured = mutated
+			}
+		}
+		switch {
+		case gvk.Group == "" && (gvk.Kind == "ConfigMap" || gvk.Kind == "Secret"), gvk.Group == flux.GitRepository.Group:
+			c.objects[refOf(o)] = o
+		case gvk.GroupKind() == flux.Kustomization && !k.RemoteCluster():
+			c.addChild(k, o)
+		}
+	}
+}
+
+func (c *clusterBuilder) addChild(parent *Kustomization, o *Object) {
+	key := types.NamespacedName{Namespace: o.GetNamespace(), Name: o.GetName()}
+	child := c.known[key]
+	if child == nil {
+		if c.source.Name == "" {
+			// Only a directory was given: the source of its first Kustomization is this tree.
+			first := &Kustomization{Key: key, Object: o}
+			if first.readSpec() == nil {
+				c.source = first.Source
+			}
+		}
+		child = c.add(o)
+	} else if child.Object.Kustomization == parent || child.Object.Kustomization == nil {
+		// The last definition counts: a Kustomization may apply the entry point's own one again, with patches.
+		changed := !reflect.DeepEqual(child.Object.Object["spec"], o.Object["spec"])
+		child.Object = o
+		if changed && child.builds < maxBuilds {
+			c.plan(child)
+		}
+	}
+	if !slices.Contains(parent.Children, child) {
+		parent.Children = append(parent.Children, child)
+	}
+}
+
+// planOutdated plans to build the Kustomizations again whose source or variables have been found since. It reports whether there are any.
+func (c *clusterBuilder) planOutdated() bool {
+	for _, k := range c.order {
+		if k.builds == 0 || k.builds >= maxBuilds {
+			continue
+		}
+		outdated := k.artifact != c.artifact(k)
+		for _, ref := range k.MissingVariables {
+			outdated = outdated || c.objects[ref] != nil
+		}
+		if outdated {
+			c.plan(k)
+		}
+	}
+	return len(c.pending) > 0
+}
+
+// finish returns the cluster: the Kustomizations that can still be reached, with their parents, and what the entry point creates.
+func (c *clusterBuilder) finish() *Cluster {
+	out := &Cluster{Name: c.entry.Path, Entry: c.entry, Complete: true}
+	reachable := map[*Kustomization]bool{}
+	var visit func(k *Kustomization)
+	visit = func(k *Kustomization) {
+		if reachable[k] {
+			return
+		}
+		reachable[k] = true
+		for _, child := range k.Children {
+			visit(child)
+		}
+	}
+	visit(c.order[0])
+	applied := map[validators.ObjectRef]bool{}
+	for _, k := range c.order {
+		if !reachable[k] {
+			continue
+		}
+		out.Kustomizations = append(out.Kustomizations, k)
+		for _, child := range k.Children {
+			child.Parents = append(child.Parents, k)
+		}
+		for _, o := range k.Objects {
+			applied[refOf(o)] = true
+		}
+		out.Objects = append(out.Objects, k.Objects...)
+	}
+	for _, k := range out.Kustomizations {
+		c.reportUnknownSource(out, k)
+		sortProblems(k.Problems)
+		if k.State == Unknown {
+			out.Complete = false
+		}
+	}
+	for _, o := range c.created {
+		if c.entry.Kind == entrypoint.Directory && o.GetKind() == flux.Kustomization.Kind {
+			continue // synthesized: what creates it is not in the tree
+		}
+		if !applied[refOf(o)] {
+			out.Objects = append(out.Objects, o)
+		}
+	}
+	return out
+}

@@ -1,0 +1,309 @@
+package kustomization
+
+import (
+	"fmt"
+	"runtime/debug"
+	"slices"
+
+	kustomizev1 "github.com/fluxcd/kustomize-controller/api/v1"
+	fluxssa "github.com/fluxcd/pkg/ssa/utils"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	apiruntime "k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/flux-admission/flux-admission/internal/kustomization/build"
+	"github.com/flux-admission/flux-admission/internal/kustomization/substitute"
+	"github.com/flux-admission/flux-admission/internal/sourcetree"
+	"github.com/flux-admission/flux-admission/internal/suggest"
+	"github.com/flux-admission/flux-admission/validators"
+	"github.com/flux-admission/flux-admission/validators/flux"
+)
+
+// fluxGroups ends the API groups of Flux.
+const fluxGroups = ".toolkit.fluxcd.io"
+
+// substituteKey is the label or annotation of objects that are excluded from variable substitution.
+var substituteKey = flux.Kustomization.Group + "/substitute"
+
+// State is how much of a Kustomization's objects is known.
+type State int
+
+// The states. Only Built and Partial are what Flux really applies.
+const (
+	// Unknown: the source is elsewhere, the path is missing, or the build fails beyond repair.
+	Unknown State = iota
+	// Repaired: Flux refuses to build; the objects are those of a build without what is at fault (a missing file, a duplicate key).
+	Repaired
+	// Partial: Flux builds; resources from remote bases are missing here.
+	Partial
+	// Built: the objects are what Flux applies.
+	Built
+)
+
+// String returns the state in lower case.
+func (s State) String() string {
+	switch s {
+	case Unknown:
+		return "unknown"
+	case Repaired:
+		return "repaired"
+	case Partial:
+		return "partial"
+	case Built:
+		return "built"
+	}
+	return fmt.Sprintf("State(%d)", int(s))
+}
+
+// Kustomization is a Flux Kustomization and what it builds: a node of the graph.
+type Kustomization struct {
+	Key types.NamespacedName
+	// Object is the Kustomization itself, as it is applied.
+	Object *Object
+	Spec   kustomizev1.KustomizationSpec
+	// Parents are the Kustomizations that apply it, itself included when it does; Children are those that it applies.
+	Parents, Children []*Kustomization
+	// Source is spec.sourceRef with its namespace filled in.
+	Source validators.ObjectRef
+	// Path is the directory that it builds, relative to the root of its source; "." is the root.
+	Path string
+	// Objects are what it applies, in kustomize's order.
+	Objects []*Object
+	// State is how much of the objects is known.
+	State State
+	// Problems are what is wrong with it, by position.
+	Problems []*validators.Problem
+	// MissingVariables are the references of postBuild.substituteFrom that nothing in the cluster provides.
+	MissingVariables []validators.ObjectRef
+
+	builds          int
+	artifact        *sourcetree.Artifact
+	output          *build.Output
+	variables       *substitute.Variables // nil without spec.postBuild
+	variableSources []*Object             // by substitute.Variable.Source
+	substitutes     bool                  // Flux substitutes variables in its objects
+}
+
+// Failed reports whether Flux refuses to build it.
+func (k *Kustomization) Failed() bool { return slices.ContainsFunc(k.Problems, fails) }
+
+// fails reports whether Flux refuses the whole Kustomization because of a problem.
+func fails(p *validators.Problem) bool {
+	switch p.Kind {
+	case validators.ProblemPathMissing, validators.ProblemBuildFailed, validators.ProblemVariableUnset, validators.ProblemSpecInvalid:
+		return true
+	default:
+		return false
+	}
+}
+
+// RemoteCluster reports whether its objects are applied to another cluster than its own.
+func (k *Kustomization) RemoteCluster() bool { return k.Spec.KubeConfig != nil }
+
+// DependsOn returns spec.dependsOn with namespaces filled in, in its order.
+func (k *Kustomization) DependsOn() []types.NamespacedName {
+	out := make([]types.NamespacedName, 0, len(k.Spec.DependsOn))
+	for _, d := range k.Spec.DependsOn {
+		key := types.NamespacedName{Namespace: d.Namespace, Name: d.Name}
+		if key.Namespace == "" {
+			key.Namespace = k.Key.Namespace
+		}
+		out = append(out, key)
+	}
+	return out
+}
+
+// readSpec decodes the spec and sets the fields that follow from it.
+func (k *Kustomization) readSpec() error {
+	var typed kustomizev1.Kustomization
+	spec, _ := k.Object.Object["spec"].(map[string]any)
+	if err := apiruntime.DefaultUnstructuredConverter.FromUnstructured(map[string]any{"spec": spec}, &typed); err != nil {
+		return fmt.Errorf("reading the spec: %w", err)
+	}
+	k.Spec = typed.Spec
+	k.Path = sourcetree.Rel(k.Spec.Path)
+	s := k.Spec.SourceRef
+	k.Source = validators.ObjectRef{Group: flux.GitRepository.Group, Kind: s.Kind, Namespace: s.Namespace, Name: s.Name}
+	if k.Source.Namespace == "" {
+		k.Source.Namespace = k.Key.Namespace
+	}
+	return nil
+}
+
+func problem(kind validators.ProblemKind, at validators.Position, format string, args ...any) *validators.Problem {
+	return &validators.Problem{Kind: kind, Diagnostic: validators.Diagnostic{Position: at, Message: fmt.Sprintf(format, args...)}}
+}
+
+// report adds a problem. Without a position it gets that of its field in the Kustomization's own object.
+func (k *Kustomization) report(p *validators.Problem) {
+	if p.Position.File == "" {
+		p.Position = k.Object.Locate(p.Path).Position
+	}
+	k.Problems = append(k.Problems, p)
+}
+
+// build builds one Kustomization and substitutes the variables of its objects. It changes nothing but the Kustomization.
+func (c *clusterBuilder) build(k *Kustomization) {
+	defer func() {
+		// The libraries below are known to panic on unexpected input; the other Kustomizations must not be lost with this one.
+		if r := recover(); r != nil {
+			k.State, k.Objects = Unknown, nil
+			p := problem(validators.ProblemBuildFailed, validators.Position{}, "the build fails: %s: %v", build.Recovered, r)
+			p.Detail = string(debug.Stack())
+			k.report(p)
+		}
+	}()
+	k.builds++
+	k.Objects, k.Problems, k.MissingVariables, k.State, k.output, k.variables, k.variableSources = nil, nil, nil, Unknown, nil, nil, nil
+	if err := k.readSpec(); err != nil {
+		k.reportSpec(err)
+		return
+	}
+	if k.artifact = c.artifact(k); k.artifact == nil {
+		return
+	}
+	if !k.artifact.IsDir(k.Path) {
+		k.reportPath()
+		return
+	}
+	output, err := c.builder.Build(k.artifact, k.Path, &k.Spec)
+	if err != nil {
+		k.reportSpec(err)
+		return
+	}
+	k.output = output
+	for _, p := range output.Problems {
+		own := *p
+		k.report(&own)
+	}
+	if output.Unknown {
+		return
+	}
+	k.State = Built
+	c.setObjects(k)
+	for _, p := range k.Problems {
+		if p.Kind == validators.ProblemRemoteBase {
+			k.State = min(k.State, Partial)
+		}
+		if fails(p) {
+			k.State = min(k.State, Repaired)
+		}
+	}
+}
+
+func (k *Kustomization) reportSpec(err error) {
+	p := problem(validators.ProblemSpecInvalid, validators.Position{}, "the spec of the Kustomization cannot be read")
+	p.Path, p.Detail = validators.NewPath("spec"), build.Redact(err.Error())
+	k.report(p)
+}
+
+func (k *Kustomization) reportPath() {
+	if k.artifact.File(k.Path) != nil {
+		p := problem(validators.ProblemBuildFailed, validators.Position{}, "the path %s is a file, not a directory", k.Spec.Path)
+		p.Path, p.Name = validators.NewPath("spec", "path"), k.Spec.Path
+		k.report(p)
+		return
+	}
+	p := problem(validators.ProblemPathMissing, validators.Position{}, "the path %s does not exist: %s", k.Spec.Path, k.artifact.ExplainMissing(k.Path))
+	p.Path, p.Name, p.Suggestion = validators.NewPath("spec", "path"), k.Spec.Path, k.artifact.NearestDir(k.Path)
+	k.report(p)
+}
+
+// setObjects sets the objects that a Kustomization applies: those that kustomize built, after substitution.
+func (c *clusterBuilder) setObjects(k *Kustomization) {
+	c.setVariables(k)
+	reported := map[string]bool{}
+	for i := range k.output.Objects {
+		o := newBuiltObject(k, &k.output.Objects[i])
+		if err := k.output.Objects[i].Err; err != nil {
+			k.report(problem(validators.ProblemBuildFailed, o.Locate(nil).Position, "an object cannot be written as JSON: %s", build.Redact(err.Error())))
+			continue
+		}
+		k.substitute(o, reported)
+		k.decrypt(o)
+		o.findEncrypted()
+		if m := k.Spec.CommonMetadata; m != nil {
+			o.Unstructured = o.DeepCopy()
+			fluxssa.SetCommonMetadata([]*unstructured.Unstructured{o.Unstructured}, m.Labels, m.Annotations)
+		}
+		k.Objects = append(k.Objects, o)
+	}
+}
+
+// variablesRef returns the object that an entry of spec.postBuild.substituteFrom refers to.
+func variablesRef(k *Kustomization, kind, name string) validators.ObjectRef {
+	return validators.ObjectRef{Kind: kind, Namespace: k.Key.Namespace, Name: name}
+}
+
+// setVariables sets the variables of a Kustomization: those of the objects in substituteFrom, in their order, and over them those of
+// substitute, as fluxcd/pkg/kustomize does.
+func (c *clusterBuilder) setVariables(k *Kustomization) {
+	pb := k.Spec.PostBuild
+	k.substitutes = false
+	if pb == nil {
+		return
+	}
+	k.variables = &substitute.Variables{External: c.opts.Variables, Always: pb.SubstituteStrategy == kustomizev1.SubstituteStrategyAlways}
+	for _, from := range pb.SubstituteFrom {
+		ref := variablesRef(k, from.Kind, from.Name)
+		o := c.objects[ref]
+		if o == nil {
+			k.MissingVariables = append(k.MissingVariables, ref)
+			k.variables.Missing()
+			continue
+		}
+		k.variableSources = append(k.variableSources, o)
+		k.variables.Add(substitute.Source{Object: o.Unstructured, Encrypted: o.Encrypted, Unresolved: o.Unresolved})
+	}
+	k.variables.AddInline(pb.Substitute)
+	name := k.variables.Invalid()
+	k.substitutes = name == "" && k.variables.Enabled()
+	if name != "" && len(k.output.Objects) > 0 {
+		p := problem(validators.ProblemBuildFailed, validators.Position{}, "the variable name %q is invalid: it may contain only letters, digits and underscores", name)
+		p.Path, p.Name = validators.NewPath("spec", "postBuild"), name
+		k.report(p)
+	}
+}
+
+// substitute substitutes the variables of an object. Reported are the unset variables that were reported, with their positions.
+func (k *Kustomization) substitute(o *Object, reported map[string]bool) {
+	if !k.substitutes || o.GetLabels()[substituteKey] == "disabled" || o.GetAnnotations()[substituteKey] == "disabled" {
+		return
+	}
+	result, err := k.variables.Substitute(o.Object)
+	if err != nil {
+		k.report(problem(validators.ProblemBuildFailed, o.Locate(nil).Position, "%s: %v", o, err))
+		return
+	}
+	for _, name := range result.Unset {
+		at := o.searchText("${" + name)
+		if id := name + " " + at.String(); !reported[id] {
+			reported[id] = true
+			p := problem(validators.ProblemVariableUnset, at, "the variable %s has no value and no default", name)
+			p.Name, p.Suggestion = name, suggest.Nearest(name, k.variables.Names())
+			k.report(p)
+		}
+	}
+	o.Object, o.Unresolved = result.Object, result.Unresolved
+}
+
+// decrypt does to an encrypted object what is possible without its key: it removes what SOPS has added.
+func (k *Kustomization) decrypt(o *Object) {
+	sops, ok := o.Object["sops"].(map[string]any)
+	if _, mac := sops["mac"]; !ok || !mac {
+		return
+	}
+	o.Encrypted = true
+	if k.Spec.Decryption == nil {
+		k.report(problem(validators.ProblemDecryptionMissing, o.Locate(validators.NewPath("sops")).Position,
+			"%s is encrypted with SOPS, but the Kustomization %s has no spec.decryption", o, k.Key))
+		return
+	}
+	decrypted := make(map[string]any, len(o.Object))
+	for key, value := range o.Object {
+		if key != "sops" {
+			decrypted[key] = value
+		}
+	}
+	o.Object = decrypted
+}

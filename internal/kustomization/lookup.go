@@ -1,0 +1,90 @@
+package kustomization
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/flux-admission/flux-admission/internal/lookup"
+	"github.com/flux-admission/flux-admission/validators"
+)
+
+var errEncrypted = errors.New("encrypted with SOPS")
+
+// Lookup returns the rules' view of the cluster. An object that is not in the tree is Absent when the cluster is complete, else Unknown. When
+// remote resources were left out, only Flux's own kinds are Absent, and objects in a namespace that none of the remote resources is in: any
+// other object may be one of them. An encrypted object is Unknown. Objects that a Kustomization applies to another cluster
+// (spec.kubeConfig) are left out. Charts may be nil.
+func (c *Cluster) Lookup(charts lookup.Charts) validators.Lookup {
+	l := &partialLookup{Memory: &lookup.Memory{Complete: c.Complete, Charts: charts, Builds: newBuilds(c)}}
+	for _, o := range c.Objects {
+		if o.Kustomization != nil && o.Kustomization.RemoteCluster() {
+			continue
+		}
+		l.Add(o.Unstructured)
+		if o.Encrypted {
+			l.Hide(o.GroupVersionKind().GroupKind(), types.NamespacedName{Namespace: o.GetNamespace(), Name: o.GetName()}, errEncrypted)
+		}
+	}
+	for _, k := range c.Kustomizations {
+		for _, p := range k.Problems {
+			if p.Kind == validators.ProblemRemoteBase && !k.RemoteCluster() {
+				l.remote = append(l.remote, k.Spec.TargetNamespace)
+			}
+		}
+	}
+	return l
+}
+
+// partialLookup is a Memory in which remote resources are missing.
+type partialLookup struct {
+	*lookup.Memory
+	// remote has for each missing remote resource the target namespace of its Kustomization; empty when that has none.
+	remote []string
+}
+
+// missing returns the reason why an object of the kind may exist although it is not in the tree; nil when it cannot. The namespace is empty for
+// cluster-scoped objects, and for all namespaces.
+func (l *partialLookup) missing(gk schema.GroupKind, namespace string) error {
+	if strings.HasSuffix(gk.Group, fluxGroups) {
+		return nil
+	}
+	n := 0
+	for _, target := range l.remote {
+		if namespace == "" || target == "" || target == namespace {
+			n++
+		}
+	}
+	if n == 0 {
+		return nil
+	}
+	return fmt.Errorf("it may be among %d remote resources that were not evaluated", n)
+}
+
+// Get implements validators.Lookup.
+func (l *partialLookup) Get(ctx context.Context, gk schema.GroupKind, key types.NamespacedName) (*unstructured.Unstructured, validators.Presence, error) {
+	o, p, err := l.Memory.Get(ctx, gk, key)
+	if missing := l.missing(gk, key.Namespace); p == validators.Absent && missing != nil {
+		return nil, validators.Unknown, fmt.Errorf("%s %s: %w", gk.Kind, key, missing)
+	}
+	return o, p, err
+}
+
+// List implements validators.Lookup.
+func (l *partialLookup) List(ctx context.Context, gk schema.GroupKind, namespace string) ([]*unstructured.Unstructured, validators.Presence, error) {
+	list, p, err := l.Memory.List(ctx, gk, namespace)
+	if missing := l.missing(gk, namespace); p == validators.Present && missing != nil {
+		return list, validators.Unknown, fmt.Errorf("list of %s: %w", gk.Kind, missing)
+	}
+	return list, p, err
+}
+
+// Namespace implements validators.Lookup.
+func (l *partialLookup) Namespace(ctx context.Context, name string) (*unstructured.Unstructured, validators.Presence, error) {
+	return l.Get(ctx, schema.GroupKind{Kind: "Namespace"}, types.NamespacedName{Name: name})
+}

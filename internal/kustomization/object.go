@@ -1,0 +1,145 @@
+package kustomization
+
+import (
+	"maps"
+	"slices"
+
+	"go.yaml.in/yaml/v3"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
+	"github.com/flux-admission/flux-admission/internal/kustomization/build"
+	"github.com/flux-admission/flux-admission/internal/kustomization/entrypoint"
+	"github.com/flux-admission/flux-admission/internal/kustomization/substitute"
+	"github.com/flux-admission/flux-admission/internal/sourcetree"
+	"github.com/flux-admission/flux-admission/internal/yamlposition"
+	"github.com/flux-admission/flux-admission/validators"
+)
+
+// Origin is where an object comes from.
+type Origin struct {
+	// File is the file that defines the object, as in positions; for a generated object the kustomization file with the generator. It is empty
+	// when unknown, as for an object of a remote base.
+	File string
+	// Document is the index of its document in the file, from 0 and without empty documents; -1 when unknown.
+	Document int
+	// Generated means that a generator of the file built it.
+	Generated bool
+	// Synthesized means that no file has the object: the entry point itself creates it in the cluster.
+	Synthesized bool
+}
+
+// Object is one object as it is applied, in the namespace that it is applied to.
+type Object struct {
+	*unstructured.Unstructured
+	// Kustomization applies it; nil for plain manifests and for what an entry point creates.
+	Kustomization *Kustomization
+	Origin        Origin
+	// Encrypted means that it is encrypted with SOPS: its values have no meaning.
+	Encrypted bool
+	// Unresolved are the fields whose value is not known: they are encrypted, or hold a variable that is not in Git (as ${NAME}).
+	Unresolved []validators.Path
+
+	artifact *sourcetree.Artifact
+	output   *build.Output
+	entry    validators.Position // of the entry point that creates a synthesized object
+	item     validators.Path     // path in the document: empty, or an item of a List
+}
+
+// newBuiltObject returns an object that kustomize built for a Kustomization.
+func newBuiltObject(k *Kustomization, built *build.Object) *Object {
+	o := &Object{
+		Unstructured: &unstructured.Unstructured{Object: built.Content}, Kustomization: k, artifact: k.artifact, output: k.output,
+		Origin: Origin{Document: built.Document, Generated: built.Generated},
+	}
+	if built.File != "" {
+		o.Origin.File = k.artifact.Name(built.File)
+	}
+	if built.Item >= 0 {
+		o.item = validators.NewPath("items").Index(built.Item)
+	}
+	return o
+}
+
+// newEntryObject returns an object that an entry point creates.
+func newEntryObject(a *sourcetree.Artifact, e entrypoint.Object) *Object {
+	o := &Object{Unstructured: e.Unstructured, Origin: Origin{File: e.Position.File, Document: e.Document}}
+	if e.Document < 0 {
+		o.Origin.Synthesized, o.entry = true, e.Position
+		return o
+	}
+	o.artifact = a
+	o.findEncrypted()
+	return o
+}
+
+// ItemPath returns the path of the object in its document: empty for the document itself, else an item of a List.
+func (o *Object) ItemPath() validators.Path { return o.item }
+
+// DeclaredNamespace returns the namespace in the object's own file; empty when it has none or is not known.
+func (o *Object) DeclaredNamespace() string {
+	doc := o.document()
+	if doc == nil {
+		return ""
+	}
+	return sourcetree.Identify(doc).Namespace
+}
+
+// String returns "Kind namespace/name".
+func (o *Object) String() string {
+	return o.GetKind() + " " + objectName(o.GetNamespace(), o.GetName())
+}
+
+func objectName(namespace, name string) string {
+	if namespace == "" {
+		return name
+	}
+	return namespace + "/" + name
+}
+
+// document returns the object's document, or the item of a List that it is; nil when the object is in no file.
+func (o *Object) document() *yaml.Node {
+	if o.artifact == nil || o.Origin.Document < 0 || o.Origin.Generated {
+		return nil
+	}
+	f := o.artifact.FileNamed(o.Origin.File)
+	if f == nil {
+		return nil
+	}
+	docs := f.Parse().Documents
+	if o.Origin.Document >= len(docs) {
+		return nil
+	}
+	doc := docs[o.Origin.Document]
+	if len(o.item) > 0 {
+		_, n, _ := yamlposition.Match(doc, nil, o.item)
+		return n
+	}
+	return doc
+}
+
+// findEncrypted adds the fields with an encrypted value to the unresolved ones.
+func (o *Object) findEncrypted() {
+	if _, ok := o.Object["sops"].(map[string]any); ok {
+		o.Encrypted = true
+	}
+	var walk func(v any, at validators.Path)
+	walk = func(v any, at validators.Path) {
+		switch v := v.(type) {
+		case string:
+			if substitute.Encrypted(v) {
+				o.Unresolved = append(o.Unresolved, at)
+			}
+		case map[string]any:
+			for _, key := range slices.Sorted(maps.Keys(v)) {
+				walk(v[key], at.Child(key))
+			}
+		case []any:
+			for i, e := range v {
+				walk(e, at.Index(i))
+			}
+		}
+	}
+	if o.Encrypted {
+		walk(o.Object, nil)
+	}
+}

@@ -1,0 +1,121 @@
+package kustomization
+
+import (
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/flux-admission/flux-admission/internal/kustomization/build"
+	"github.com/flux-admission/flux-admission/internal/sourcetree"
+	"github.com/flux-admission/flux-admission/internal/yamlposition"
+	"github.com/flux-admission/flux-admission/validators"
+	"github.com/flux-admission/flux-admission/validators/flux"
+)
+
+// UnappliedObject is a Flux object in a file that no Kustomization applies.
+type UnappliedObject struct {
+	Position                              validators.Position
+	Group, Version, Kind, Namespace, Name string
+	// ReferencedBy is the kustomization file that has to list the object's file; empty when there is none in its directory or above.
+	ReferencedBy string
+	// Parent is the unapplied Kustomization that builds this object: once it is applied, this object is, too. Nil when there is none.
+	Parent *UnappliedObject
+}
+
+// unapplied returns the Flux objects in the directories that Kustomizations of any cluster build, which no Kustomization applies. A directory
+// whose build is not known is left out: it may apply the object. So is a file that a build has read, as a patch for instance.
+func (b *treeBuilder) unapplied(clusters []*Cluster) []*UnappliedObject {
+	built, unknown := map[string]bool{}, map[string]bool{}
+	entries := map[string]bool{}
+	for _, c := range clusters {
+		for _, k := range c.Kustomizations {
+			if k.artifact != nil && k.artifact.Tree() == b.tree && k.builds > 0 {
+				built[k.Path] = true
+				unknown[k.Path] = unknown[k.Path] || k.State == Unknown
+			}
+		}
+		entries[c.Entry.Position.File] = true
+	}
+	a := b.tree.Artifact("")
+	var out []*UnappliedObject
+	for _, p := range a.Manifests() {
+		f := a.File(p)
+		if b.read[f] || entries[f.Name()] || !inDirs(p, built) || inDirs(p, unknown) {
+			continue
+		}
+		for _, doc := range f.Parse().Documents {
+			id := sourcetree.Identify(doc)
+			if !strings.HasSuffix(id.Group(), fluxGroups) || id.Name == "" {
+				continue
+			}
+			at := yamlposition.Of(yamlposition.Root(doc))
+			out = append(out, &UnappliedObject{
+				Position: f.Position(at.Line, at.Column),
+				Group:    id.Group(), Version: path.Base(id.APIVersion), Kind: id.Kind, Namespace: id.Namespace, Name: id.Name,
+				ReferencedBy: nearestKustomization(a, p),
+			})
+		}
+	}
+	setParents(a, out)
+	return out
+}
+
+// inDirs reports whether the file is in one of the directories, or below it.
+func inDirs(p string, dirs map[string]bool) bool {
+	for d := path.Dir(p); ; d = path.Dir(d) {
+		if dirs[d] {
+			return true
+		}
+		if d == "." {
+			return false
+		}
+	}
+}
+
+// nearestKustomization returns the nearest kustomization file, in the file's directory or above; empty when there is none.
+func nearestKustomization(a *sourcetree.Artifact, p string) string {
+	for d := path.Dir(p); ; d = path.Dir(d) {
+		if file := build.File(a, d); file != "" {
+			return file
+		}
+		if d == "." {
+			return ""
+		}
+	}
+}
+
+// setParents sets the parents of objects in the directories that unapplied Kustomizations build.
+func setParents(a *sourcetree.Artifact, all []*UnappliedObject) {
+	roots := map[string]*UnappliedObject{}
+	for _, o := range all {
+		if o.Kind != flux.Kustomization.Kind {
+			continue
+		}
+		for _, doc := range a.FileNamed(o.Position.File).Parse().Documents {
+			if id := sourcetree.Identify(doc); id.Kind == o.Kind && id.Name == o.Name {
+				roots[sourcetree.Rel(yamlposition.Scalar(doc, "spec", "path"))] = o
+			}
+		}
+	}
+	for _, o := range all {
+		for d := path.Dir(a.PathOf(o.Position.File)); ; d = path.Dir(d) {
+			if root := roots[d]; root != nil && root != o && !slices.Contains(ancestors(root), o) {
+				o.Parent = root
+				break
+			}
+			if d == "." {
+				break
+			}
+		}
+	}
+}
+
+// ancestors returns the parent of an object, the parent's parent and so on.
+func ancestors(o *UnappliedObject) []*UnappliedObject {
+	var out []*UnappliedObject
+	for o.Parent != nil {
+		o = o.Parent
+		out = append(out, o)
+	}
+	return out
+}

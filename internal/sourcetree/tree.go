@@ -1,0 +1,153 @@
+package sourcetree
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/fluxcd/pkg/sourceignore"
+	"github.com/fluxcd/pkg/sourceignore/gitignore"
+)
+
+// Tree is a directory on disk, listed once. Its files are read on first use.
+type Tree struct {
+	prefix string // of names in positions: empty for the tree itself, "NAME:" for a mapped source
+	root   *os.Root
+	limits Limits
+	files  map[string]*File  // by path relative to the root, with slashes
+	links  map[string]string // symbolic links, which Flux leaves out of an artifact, and their targets
+	ignore []gitignore.Pattern
+
+	mu        sync.Mutex
+	artifacts map[string]*Artifact
+}
+
+// Open lists a directory. Prefix is put before the names of its files in positions. The caller closes the tree.
+func Open(ctx context.Context, dir, prefix string, limits Limits) (*Tree, error) {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, fmt.Errorf("opening the tree: %w", err)
+	}
+	t := &Tree{
+		prefix: prefix, root: root, limits: limits.WithDefaults(), files: map[string]*File{}, links: map[string]string{},
+		artifacts: map[string]*Artifact{},
+	}
+	if err := t.list(ctx); err != nil {
+		return nil, errors.Join(fmt.Errorf("listing %s: %w", dir, err), root.Close())
+	}
+	return t, nil
+}
+
+// Close closes the directory.
+func (t *Tree) Close() error { return t.root.Close() }
+
+// Limits returns the limits of the tree, defaults filled in.
+func (t *Tree) Limits() Limits { return t.limits }
+
+func (t *Tree) list(ctx context.Context) error {
+	return fs.WalkDir(t.root.FS(), ".", func(p string, d fs.DirEntry, err error) error {
+		if err != nil {
+			if p == "." {
+				return err
+			}
+			// A directory that cannot be listed counts as empty; what refers into it is reported.
+			return nil
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		switch mode := d.Type(); {
+		case d.IsDir():
+			if d.Name() == ".git" {
+				return fs.SkipDir
+			}
+		case mode&fs.ModeSymlink != 0:
+			target, err := t.root.Readlink(p)
+			if err != nil {
+				target = ""
+			}
+			t.links[p] = target
+		case mode.IsRegular():
+			if len(t.files) >= t.limits.Files {
+				return fmt.Errorf("more than %d files: point at a smaller tree or raise the limit", t.limits.Files)
+			}
+			f := &File{tree: t, path: p}
+			t.files[p] = f
+			if d.Name() == sourceignore.IgnoreFile {
+				if data, err := f.Read(); err == nil {
+					t.ignore = append(t.ignore, sourceignore.ReadPatterns(strings.NewReader(string(data)), domain(path.Dir(p)))...)
+				}
+			}
+		}
+		return nil
+	})
+}
+
+func domain(dir string) []string {
+	if dir == "." {
+		return nil
+	}
+	return strings.Split(dir, "/")
+}
+
+// exists reports whether the path is a file or a directory with files, ignored ones included.
+func (t *Tree) exists(p string) bool {
+	for f := range t.files {
+		if f == p || strings.HasPrefix(f, p+"/") {
+			return true
+		}
+	}
+	return false
+}
+
+// Artifact returns the artifact of a source: the tree without what .sourceignore files and ignore, the source's spec.ignore, leave out. The
+// rules are source-controller's: any pattern replaces the default exclusions, except those of version control. The same text gives the same
+// artifact.
+func (t *Tree) Artifact(ignore string) *Artifact {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if a := t.artifacts[ignore]; a != nil {
+		return a
+	}
+	patterns := slices.Clone(t.ignore)
+	if ignore != "" {
+		patterns = append(patterns, sourceignore.ReadPatterns(strings.NewReader(ignore), nil)...)
+	}
+	matcher := sourceignore.NewDefaultMatcher(patterns, nil)
+	if len(patterns) > 0 {
+		matcher = sourceignore.NewMatcher(append(sourceignore.VCSPatterns(nil), patterns...))
+	}
+	a := &Artifact{tree: t, files: make(map[string]*File, len(t.files)), dirs: map[string][]string{".": nil}}
+	for p, f := range t.files {
+		if !matcher.Match(strings.Split(p, "/"), false) {
+			a.add(p, f)
+		}
+	}
+	for _, names := range a.dirs {
+		slices.Sort(names)
+	}
+	t.artifacts[ignore] = a
+	return a
+}
+
+// Rel returns a path relative to the root of an artifact, cleaned and with slashes; "." for the root. A path cannot leave the root.
+func Rel(p string) string {
+	p = strings.TrimPrefix(path.Clean("/"+filepath.ToSlash(p)), "/")
+	if p == "" {
+		return "."
+	}
+	return p
+}
+
+// IsYAML reports whether the name of a file ends as that of a YAML file.
+func IsYAML(p string) bool {
+	ext := path.Ext(p)
+	return ext == ".yaml" || ext == ".yml"
+}
