@@ -20,12 +20,12 @@ spec:
 `
 )
 
-// The table of what an admission webhook can see of a field that the CRD does not have, by write path, and what the policy makes of it.
-func TestWritePathsOfAClusterWithMonitoringEnabled(t *testing.T) {
+// Whether an admission webhook sees a field that the CRD does not have depends on the write path.
+func TestWebhook_ClusterWithMonitoringEnabled(t *testing.T) {
 	const (
 		byAPIServer = "refused by the API server"
-		seen        = "seen by the gate"
-		pruned      = "pruned before the gate sees it"
+		seen        = "seen by the webhook"
+		pruned      = "pruned before the webhook is called"
 	)
 	for _, path := range []struct {
 		write writepath.Path
@@ -42,16 +42,16 @@ func TestWritePathsOfAClusterWithMonitoringEnabled(t *testing.T) {
 		{writepath.MergePatch(`{"spec":{"monitoring":{"enabled":true}}}`), true, pruned, ""},
 	} {
 		for _, m := range modes {
-			t.Run(path.write.Name+"/"+string(m), func(t *testing.T) {
+			t.Run(fmt.Sprintf("%s with action %s", path.write.Name, m), func(t *testing.T) {
 				setPolicy(t, m, "")
 				ns := namespace(t)
 				if path.update {
-					if a := writepath.Create().Write(t.Context(), shared.cp, fmt.Sprintf(clusterClean, "db", ns)); a.Err != nil {
+					if a := writepath.Create().Write(t.Context(), shared.ControlPlane, fmt.Sprintf(clusterClean, "db", ns)); a.Err != nil {
 						t.Fatal(a.Err)
 					}
 				}
 				manifest := fmt.Sprintf(clusterWrong, "db", ns)
-				answer := path.write.Write(t.Context(), shared.cp, manifest)
+				answer := path.write.Write(t.Context(), shared.ControlPlane, manifest)
 				got := stored(t, manifest)
 				warned := strings.Contains(strings.Join(answer.Warnings, "\n"), "PG001")
 
@@ -65,7 +65,7 @@ func TestWritePathsOfAClusterWithMonitoringEnabled(t *testing.T) {
 				if path.what == seen && m == deny {
 					for _, part := range []string{"denied the request", "PG001", "cnpg-monitoring-enabled", "spec.monitoring.enabled", "enablePodMonitor"} {
 						if answer.Err == nil || !strings.Contains(answer.Err.Error(), part) {
-							t.Errorf("answer %s, want it to say %q", answer, part)
+							t.Errorf("answer %s, want %q in it", answer, part)
 						}
 					}
 				}
@@ -83,20 +83,20 @@ func TestWritePathsOfAClusterWithMonitoringEnabled(t *testing.T) {
 	}
 }
 
-// On an update the annotation of an earlier apply is no news.
-func TestAnOldMistakeInTheAnnotationDoesNotFreezeTheCluster(t *testing.T) {
+// On an update, the annotation of an earlier apply is not a new finding.
+func TestWebhook_PreexistingMistakeInAnnotation(t *testing.T) {
 	ns := namespace(t)
 	manifest := fmt.Sprintf(clusterWrong, "db", ns)
 	setPolicy(t, audit, "")
-	if a := writepath.Kubectl("apply", "--validate=false").Write(t.Context(), shared.cp, manifest); a.Err != nil {
+	if a := writepath.Kubectl("apply", "--validate=false").Write(t.Context(), shared.ControlPlane, manifest); a.Err != nil {
 		t.Fatal(a.Err)
 	}
 	setPolicy(t, deny, "")
-	if a := writepath.MergePatch(`{"spec":{"instances":3}}`).Write(t.Context(), shared.cp, manifest); a.Err != nil {
-		t.Errorf("a change that has nothing to do with the old mistake is refused: %s", a)
+	if a := writepath.MergePatch(`{"spec":{"instances":3}}`).Write(t.Context(), shared.ControlPlane, manifest); a.Err != nil {
+		t.Errorf("a change of another field is denied: %s", a)
 	}
 	setPolicy(t, deny, "  ratchet: Disabled\n")
-	if a := writepath.MergePatch(`{"spec":{"instances":2}}`).Write(t.Context(), shared.cp, manifest); a.Err == nil || !strings.Contains(a.Err.Error(), "PG001") {
-		t.Errorf("with ratcheting off the old mistake is not refused: %s", a)
+	if a := writepath.MergePatch(`{"spec":{"instances":2}}`).Write(t.Context(), shared.ControlPlane, manifest); a.Err == nil || !strings.Contains(a.Err.Error(), "PG001") {
+		t.Errorf("with ratcheting disabled the preexisting mistake is not denied: %s", a)
 	}
 }

@@ -66,16 +66,17 @@ func fluxPaths() []writepath.Path {
 
 func isDryRun(p writepath.Path) bool { return strings.Contains(p.Name, "dry-run") }
 
-// refusedOnEveryPath sends the manifest that make returns, by every path and in every mode, and asserts what is answered, stored and recorded.
-func refusedOnEveryPath(t *testing.T, says []string, make func(t *testing.T, ns string) string) {
+// deniedOnEveryPath sends the manifest that newManifest returns, on every path and in every mode, and checks the answer, the
+// stored object and the audit annotations. The denial contains each of parts; the first is the rule's ID.
+func deniedOnEveryPath(t *testing.T, parts []string, newManifest func(t *testing.T, ns string) string) {
 	t.Helper()
 	for i, path := range fluxPaths() {
 		for _, m := range modes {
-			t.Run(fmt.Sprintf("%d %s/%s", i, path.Name, m), func(t *testing.T) {
+			t.Run(fmt.Sprintf("%s with action %s", path.Name, m), func(t *testing.T) {
 				setPolicy(t, m, "")
 				ns := namespace(t)
-				manifest := make(t, ns)
-				answer := path.Write(t.Context(), shared.cp, manifest)
+				manifest := newManifest(t, ns)
+				answer := path.Write(t.Context(), shared.ControlPlane, manifest)
 				o, err := writepath.Parse(manifest)
 				if err != nil {
 					t.Fatal(err)
@@ -89,34 +90,34 @@ func refusedOnEveryPath(t *testing.T, says []string, make func(t *testing.T, ns 
 					t.Errorf("stored %v; want it stored: %t", got, want)
 				}
 				if m == deny {
-					for _, part := range says {
+					for _, part := range parts {
 						if !strings.Contains(answer.Err.Error(), part) {
-							t.Errorf("answer %s, want it to say %q", answer, part)
+							t.Errorf("answer %s, want %q in it", answer, part)
 						}
 					}
 				}
 				if path.Name != writepath.Flux().Name {
-					if warned := strings.Contains(strings.Join(answer.Warnings, "\n"), says[0]); warned != (m == warn) {
+					if warned := strings.Contains(strings.Join(answer.Warnings, "\n"), parts[0]); warned != (m == warn) {
 						t.Errorf("warnings %q in mode %s", answer.Warnings, m)
 					}
 				}
-				if !recorded(t, ns, o.GetName(), says[0]) {
-					t.Errorf("no audit annotation of %s", says[0])
+				if !recorded(t, ns, o.GetName(), parts[0]) {
+					t.Errorf("no audit annotation of %s", parts[0])
 				}
 			})
 		}
 	}
 }
 
-func TestAKustomizationInTheWrongNamespace(t *testing.T) {
-	refusedOnEveryPath(t, []string{"KS001", "kustomization-namespace", "allowed is flux-system"}, func(_ *testing.T, ns string) string {
+func TestWebhook_KustomizationNamespace(t *testing.T) {
+	deniedOnEveryPath(t, []string{"KS001", "kustomization-namespace", "allowed is flux-system"}, func(_ *testing.T, ns string) string {
 		return fmt.Sprintf(kustomization, "airflow", ns)
 	})
 }
 
-func TestAReleaseWhoseValuesTheChartRefuses(t *testing.T) {
-	says := []string{"HR001", "helm-values-schema", "/data/metadataConnection", "existingSecret", "existingSecretKey"}
-	refusedOnEveryPath(t, says, func(t *testing.T, ns string) string {
+func TestWebhook_HelmValuesSchema(t *testing.T) {
+	parts := []string{"HR001", "helm-values-schema", "/data/metadataConnection", "existingSecret", "existingSecretKey"}
+	deniedOnEveryPath(t, parts, func(t *testing.T, ns string) string {
 		t.Helper()
 		addRepository(t, ns)
 		return fmt.Sprintf(release, "airflow", ns, "{existingSecret: airflow-db, existingSecretKey: uri}")
@@ -125,24 +126,24 @@ func TestAReleaseWhoseValuesTheChartRefuses(t *testing.T) {
 
 func addRepository(t *testing.T, ns string) {
 	t.Helper()
-	if a := writepath.Kubectl("apply").Write(t.Context(), shared.cp, fmt.Sprintf(repository, ns, shared.repository.URL)); a.Err != nil {
+	if a := writepath.Kubectl("apply").Write(t.Context(), shared.ControlPlane, fmt.Sprintf(repository, ns, shared.Charts.URL)); a.Err != nil {
 		t.Fatal(a.Err)
 	}
 }
 
-func TestAReleaseWithGoodValuesIsAdmitted(t *testing.T) {
+func TestWebhook_ValidReleaseIsAllowed(t *testing.T) {
 	setPolicy(t, deny, "")
 	ns := namespace(t)
 	addRepository(t, ns)
 	for i, path := range fluxPaths() {
-		if a := path.Write(t.Context(), shared.cp, fmt.Sprintf(release, fmt.Sprint("airflow-", i), ns, "{user: airflow}")); a.Err != nil || len(a.Warnings) > 0 {
+		if a := path.Write(t.Context(), shared.ControlPlane, fmt.Sprintf(release, fmt.Sprint("airflow-", i), ns, "{user: airflow}")); a.Err != nil || len(a.Warnings) > 0 {
 			t.Errorf("%s: %s", path.Name, a)
 		}
 	}
 }
 
-// Values of a release count together with those of its ConfigMaps and Secrets, and no value of a Secret is ever repeated.
-func TestValuesFromOtherObjects(t *testing.T) {
+// The values of a release are merged with those of its ConfigMaps and Secrets, and no value of a Secret is repeated.
+func TestWebhook_ValuesFrom(t *testing.T) {
 	setPolicy(t, deny, "")
 	ns := namespace(t)
 	addRepository(t, ns)
@@ -154,15 +155,15 @@ stringData:
   values.yaml: |
     data: {metadataConnection: {port: %s}}
 `, ns, secretValue)
-	if a := writepath.Kubectl("apply").Write(t.Context(), shared.cp, objects); a.Err != nil {
+	if a := writepath.Kubectl("apply").Write(t.Context(), shared.ControlPlane, objects); a.Err != nil {
 		t.Fatal(a.Err)
 	}
 	manifest := fmt.Sprintf(release, "airflow", ns, "{user: airflow}") + "  valuesFrom: [{kind: Secret, name: values}]\n"
-	a := writepath.Kubectl("apply").Write(t.Context(), shared.cp, manifest)
+	a := writepath.Kubectl("apply").Write(t.Context(), shared.ControlPlane, manifest)
 	if a.Err == nil || !strings.Contains(a.Err.Error(), "/data/metadataConnection/port") {
 		t.Errorf("answer %s, want a refusal of /data/metadataConnection/port", a)
 	}
-	if strings.Contains(a.String(), secretValue) || strings.Contains(shared.gate.Log(), secretValue) {
+	if strings.Contains(a.String(), secretValue) || strings.Contains(shared.Webhook().Log(), secretValue) {
 		t.Error("a value of a Secret is in the answer or in the log")
 	}
 	if recorded(t, ns, "airflow", secretValue) {
@@ -170,8 +171,8 @@ stringData:
 	}
 }
 
-// A denial carries every finding of an object at once: one refused object freezes its whole Kustomization, so each must be told now.
-func TestADenialCarriesEveryFinding(t *testing.T) {
+// A denial has every finding of an object, because one denied object blocks its whole Kustomization.
+func TestWebhook_DenialHasAllFindings(t *testing.T) {
 	setPolicy(t, deny, "")
 	ns := namespace(t)
 	manifest := fmt.Sprintf(kustomization, "airflow", ns) + `  patches:
@@ -180,13 +181,13 @@ func TestADenialCarriesEveryFinding(t *testing.T) {
         - {op: add, path: /spec/monitoring/enabled, value: true}
 `
 	for _, path := range []writepath.Path{writepath.Kubectl("apply"), writepath.Flux(), writepath.Create()} {
-		a := path.Write(t.Context(), shared.cp, manifest)
+		a := path.Write(t.Context(), shared.ControlPlane, manifest)
 		if a.Err == nil || !strings.Contains(a.Err.Error(), "KS001") || !strings.Contains(a.Err.Error(), "PG001") {
 			t.Errorf("%s: %s; want KS001 and PG001 in one answer", path.Name, a)
 		}
 	}
 	var status apierrors.APIStatus
-	if a := writepath.Create().Write(t.Context(), shared.cp, manifest); !errors.As(a.Err, &status) {
+	if a := writepath.Create().Write(t.Context(), shared.ControlPlane, manifest); !errors.As(a.Err, &status) {
 		t.Fatalf("%v is no API status", a.Err)
 	}
 	got := status.Status()
@@ -202,12 +203,13 @@ func TestADenialCarriesEveryFinding(t *testing.T) {
 	}
 }
 
-// Flux with force and kubectl apply --force delete and recreate an object when they take a refusal for an immutable field. A denial must never look like one.
-func TestADenialNeverMakesForceDeleteTheObject(t *testing.T) {
+// Flux with force and kubectl apply --force delete and recreate an object if an error looks like that of an immutable field. A
+// denial must not.
+func TestWebhook_DenialWithForce(t *testing.T) {
 	setPolicy(t, deny, "")
 	ns := namespace(t)
 	good := fmt.Sprintf(kustomization, "forced", "flux-system")
-	if a := writepath.Create().Write(t.Context(), shared.cp, good); a.Err != nil {
+	if a := writepath.Create().Write(t.Context(), shared.ControlPlane, good); a.Err != nil {
 		t.Fatal(a.Err)
 	}
 	uid := stored(t, good).GetUID()
@@ -221,10 +223,10 @@ func TestADenialNeverMakesForceDeleteTheObject(t *testing.T) {
 		t.Fatal(err)
 	}
 	o.SetAnnotations(map[string]string{"kustomize.toolkit.fluxcd.io/force": "enabled"})
-	if _, err := flux.Apply(t.Context(), shared.cp.Config(), client.ObjectKey{Namespace: ns, Name: "apps"}, o); err == nil || !strings.Contains(err.Error(), "PG001") {
+	if _, err := flux.Apply(t.Context(), shared.ControlPlane.Config(), client.ObjectKey{Namespace: ns, Name: "apps"}, o); err == nil || !strings.Contains(err.Error(), "PG001") {
 		t.Errorf("Flux with force: %v; want a refusal by PG001", err)
 	}
-	if a := writepath.Kubectl("apply", "--force").Write(t.Context(), shared.cp, bad); a.Err == nil || !strings.Contains(a.Err.Error(), "PG001") {
+	if a := writepath.Kubectl("apply", "--force").Write(t.Context(), shared.ControlPlane, bad); a.Err == nil || !strings.Contains(a.Err.Error(), "PG001") {
 		t.Errorf("kubectl apply --force: %s; want a refusal by PG001", a)
 	}
 	if got := stored(t, good); got == nil || got.GetUID() != uid {
@@ -232,26 +234,26 @@ func TestADenialNeverMakesForceDeleteTheObject(t *testing.T) {
 	}
 }
 
-func TestDeletionsAndFinalizersAlwaysPass(t *testing.T) {
+func TestWebhook_DeletionsAndFinalizersAreAllowed(t *testing.T) {
 	setPolicy(t, audit, "")
 	ns := namespace(t)
 	manifest := fmt.Sprintf(kustomization, "airflow", ns)
-	if a := writepath.Create().Write(t.Context(), shared.cp, manifest); a.Err != nil {
+	if a := writepath.Create().Write(t.Context(), shared.ControlPlane, manifest); a.Err != nil {
 		t.Fatal(a.Err)
 	}
 	setPolicy(t, deny, "  ratchet: Disabled\n  onError: Deny\n")
 	for _, patch := range []string{`{"metadata":{"finalizers":["example.com/f"]}}`, `{"metadata":{"annotations":{"example.com/a":"b"}}}`} {
-		if a := writepath.MergePatch(patch).Write(t.Context(), shared.cp, manifest); a.Err != nil {
+		if a := writepath.MergePatch(patch).Write(t.Context(), shared.ControlPlane, manifest); a.Err != nil {
 			t.Errorf("patch %s: %s", patch, a)
 		}
 	}
 	o := stored(t, manifest)
-	if err := shared.client.Delete(t.Context(), o); err != nil {
+	if err := shared.Client.Delete(t.Context(), o); err != nil {
 		t.Errorf("delete: %v", err)
 	}
-	// The object waits for its finalizer now; whatever is written to it, also to spec, must not keep it alive.
+	// The object is being deleted and has a finalizer: no write, not even to spec, may be denied.
 	for _, patch := range []string{`{"spec":{"interval":"5m"}}`, `{"metadata":{"finalizers":null}}`} {
-		if a := writepath.MergePatch(patch).Write(t.Context(), shared.cp, manifest); a.Err != nil {
+		if a := writepath.MergePatch(patch).Write(t.Context(), shared.ControlPlane, manifest); a.Err != nil {
 			t.Errorf("patch %s of an object that is being deleted: %s", patch, a)
 		}
 	}
@@ -266,34 +268,34 @@ const mapToNamespace = `  mutations:
         targetNamespace: "{ns}"
 `
 
-func TestTargetNamespaceIsInjectedOnCreateOnly(t *testing.T) {
+func TestMutatingWebhook_TargetNamespaceOnCreate(t *testing.T) {
 	ns := namespace(t)
 	inNamespace := func(name string) string {
 		return strings.Replace(fmt.Sprintf(kustomization, name, "flux-system"), "/apps/airflow/", "/apps/"+ns+"/", 1)
 	}
 	setPolicy(t, deny, "")
 	before := inNamespace("before-" + ns)
-	if a := writepath.Create().Write(t.Context(), shared.cp, before); a.Err != nil {
+	if a := writepath.Create().Write(t.Context(), shared.ControlPlane, before); a.Err != nil {
 		t.Fatal(a.Err)
 	}
 	setPolicy(t, deny, mapToNamespace)
 	for i, path := range []writepath.Path{writepath.Kubectl("apply"), writepath.Flux(), writepath.Create(), writepath.Kubectl("apply", "--server-side")} {
 		manifest := inNamespace(fmt.Sprintf("created-%d-%s", i, ns))
-		if a := path.Write(t.Context(), shared.cp, manifest); a.Err != nil {
+		if a := path.Write(t.Context(), shared.ControlPlane, manifest); a.Err != nil {
 			t.Fatalf("%s: %s", path.Name, a)
 		}
 		if got := field(stored(t, manifest), "spec.targetNamespace"); got != ns {
 			t.Errorf("%s: targetNamespace is %v, want %s", path.Name, got, ns)
 		}
 	}
-	if a := writepath.Kubectl("apply").Write(t.Context(), shared.cp, before+"  suspend: true\n"); a.Err != nil {
+	if a := writepath.Kubectl("apply").Write(t.Context(), shared.ControlPlane, before+"  suspend: true\n"); a.Err != nil {
 		t.Fatal(a.Err)
 	}
 	if got := field(stored(t, before), "spec.targetNamespace"); got != nil {
 		t.Errorf("an update injected targetNamespace %v", got)
 	}
 	missing := strings.Replace(inNamespace("missing-"+ns), "/"+ns+"/", "/no-such-namespace/", 1)
-	a := writepath.Kubectl("apply").Write(t.Context(), shared.cp, missing)
+	a := writepath.Kubectl("apply").Write(t.Context(), shared.ControlPlane, missing)
 	if a.Err != nil || !strings.Contains(strings.Join(a.Warnings, " "), "namespace no-such-namespace does not exist") {
 		t.Errorf("%s; want a warning about the namespace", a)
 	}
@@ -302,12 +304,12 @@ func TestTargetNamespaceIsInjectedOnCreateOnly(t *testing.T) {
 	}
 }
 
-func TestTargetNamespaceStaysThroughReapplies(t *testing.T) {
+func TestMutatingWebhook_TargetNamespaceOnReapply(t *testing.T) {
 	setPolicy(t, deny, mapToNamespace)
 	ns := namespace(t)
 	manifest := strings.Replace(fmt.Sprintf(kustomization, "stays-"+ns, "flux-system"), "/apps/airflow/", "/apps/"+ns+"/", 1)
 	for i := range 10 {
-		if a := writepath.Flux().Write(t.Context(), shared.cp, manifest); a.Err != nil || i > 0 && !strings.Contains(a.Text, string(ssa.UnchangedAction)) {
+		if a := writepath.Flux().Write(t.Context(), shared.ControlPlane, manifest); a.Err != nil || i > 0 && !strings.Contains(a.Text, string(ssa.UnchangedAction)) {
 			t.Fatalf("apply %d: %s; want no drift", i+1, a)
 		}
 	}
@@ -315,15 +317,15 @@ func TestTargetNamespaceStaysThroughReapplies(t *testing.T) {
 	if got.GetGeneration() != 1 || field(got, "spec.targetNamespace") != ns {
 		t.Errorf("generation %d, targetNamespace %v; want 1 and %s", got.GetGeneration(), field(got, "spec.targetNamespace"), ns)
 	}
-	// A replace leaves the field out; the gate puts back what was stored.
-	if a := writepath.Kubectl("replace").Write(t.Context(), shared.cp, manifest); a.Err != nil {
+	// A replace omits the field; the webhook keeps the stored value.
+	if a := writepath.Kubectl("replace").Write(t.Context(), shared.ControlPlane, manifest); a.Err != nil {
 		t.Fatal(a.Err)
 	}
 	if got := field(stored(t, manifest), "spec.targetNamespace"); got != ns {
 		t.Errorf("after a replace targetNamespace is %v, want %s", got, ns)
 	}
-	// A user's own change is theirs, with a warning that says what it deletes.
-	a := writepath.MergePatch(`{"spec":{"targetNamespace":"elsewhere"}}`).Write(t.Context(), shared.cp, manifest)
+	// A user's own change is allowed, with a warning about the objects that Flux deletes.
+	a := writepath.MergePatch(`{"spec":{"targetNamespace":"elsewhere"}}`).Write(t.Context(), shared.ControlPlane, manifest)
 	if a.Err != nil || !strings.Contains(strings.Join(a.Warnings, " "), "Flux will delete what this Kustomization applied to "+ns) {
 		t.Errorf("%s; want a warning with the blast radius", a)
 	}
@@ -375,14 +377,14 @@ func TestWebhook_RecordedAirflowRelease(t *testing.T) {
 				t.Fatal(err)
 			}
 			for _, path := range []writepath.Path{writepath.Kubectl("apply"), writepath.Flux()} {
-				a := path.Write(t.Context(), shared.cp, string(manifest))
+				a := path.Write(t.Context(), shared.ControlPlane, string(manifest))
 				if tc.refused != (a.Err != nil) {
 					t.Errorf("%s: %s; want refused: %t", path.Name, a, tc.refused)
 					continue
 				}
 				for _, part := range []string{"/data/metadataConnection", "existingSecret", "existingSecretKey"} {
 					if tc.refused && !strings.Contains(a.Err.Error(), part) {
-						t.Errorf("%s: %s; want it to say %q", path.Name, a, part)
+						t.Errorf("%s: %s; want %q in it", path.Name, a, part)
 					}
 				}
 			}
@@ -393,7 +395,7 @@ func TestWebhook_RecordedAirflowRelease(t *testing.T) {
 func createSource(t *testing.T, namespace, name, url string) {
 	t.Helper()
 	ns := &unstructured.Unstructured{Object: map[string]any{"apiVersion": "v1", "kind": "Namespace", "metadata": map[string]any{"name": namespace}}}
-	if err := shared.client.Create(t.Context(), ns); err != nil && !apierrors.IsAlreadyExists(err) {
+	if err := shared.Client.Create(t.Context(), ns); err != nil && !apierrors.IsAlreadyExists(err) {
 		t.Fatal(err)
 	}
 	o, err := writepath.Parse(fmt.Sprintf(repository, namespace, url))
@@ -401,7 +403,7 @@ func createSource(t *testing.T, namespace, name, url string) {
 		t.Fatal(err)
 	}
 	o.SetName(name)
-	if err := shared.client.Create(t.Context(), o); err != nil && !apierrors.IsAlreadyExists(err) {
+	if err := shared.Client.Create(t.Context(), o); err != nil && !apierrors.IsAlreadyExists(err) {
 		t.Fatal(err)
 	}
 }

@@ -36,7 +36,7 @@ func chart(t *testing.T, files map[string]string) []byte {
 	return b.Bytes()
 }
 
-// claimed is an archive with an entry that says it has two gigabytes.
+// claimed is an archive whose header claims an entry of two gigabytes.
 func claimed(t *testing.T) []byte {
 	t.Helper()
 	var b bytes.Buffer
@@ -54,8 +54,9 @@ func claimed(t *testing.T) []byte {
 	return b.Bytes()
 }
 
-// A stranger's chart can make its own release unknown, and nothing else: each write is answered, the gate's process stays, and goes on refusing.
-func TestStrangersChartsLeaveTheGateServing(t *testing.T) {
+// A hostile chart can make its own release unknown, and nothing else: each write gets an answer, the server keeps running and
+// denies other mistakes.
+func TestWebhook_HostileCharts(t *testing.T) {
 	setPolicy(t, deny, "")
 	withSchema := func(schema string) []byte {
 		return chart(t, map[string]string{
@@ -95,19 +96,19 @@ func TestStrangersChartsLeaveTheGateServing(t *testing.T) {
 	for name := range archives {
 		t.Run(name, func(t *testing.T) {
 			ns := namespace(t)
-			if a := writepath.Kubectl("apply").Write(t.Context(), shared.cp, fmt.Sprintf(repository, ns, server.URL+"/"+name)); a.Err != nil {
+			if a := writepath.Kubectl("apply").Write(t.Context(), shared.ControlPlane, fmt.Sprintf(repository, ns, server.URL+"/"+name)); a.Err != nil {
 				t.Fatal(a.Err)
 			}
 			o := strings.Replace(fmt.Sprintf(release, "hostile", ns, "{a: b}"), "chart: airflow", "chart: hostile", 1)
-			if a := writepath.Create().Write(t.Context(), shared.cp, o); a.Err != nil {
-				t.Errorf("a release is refused for what its chart does to the gate: %s", a)
+			if a := writepath.Create().Write(t.Context(), shared.ControlPlane, o); a.Err != nil {
+				t.Errorf("a release is denied because of a hostile chart: %s", a)
 			}
-			if a := writepath.Create().Write(t.Context(), shared.cp, fmt.Sprintf(kustomization, "wrong", ns)); a.Err == nil || !strings.Contains(a.Err.Error(), "KS001") {
-				t.Errorf("the gate does not refuse any more: %s", a)
+			if a := writepath.Create().Write(t.Context(), shared.ControlPlane, fmt.Sprintf(kustomization, "wrong", ns)); a.Err == nil || !strings.Contains(a.Err.Error(), "KS001") {
+				t.Errorf("the webhook no longer denies mistakes: %s", a)
 			}
 			select {
-			case <-shared.gate.Process().Ended():
-				t.Fatal(shared.gate.Process().Failure())
+			case <-shared.Webhook().Process().Ended():
+				t.Fatal(shared.Webhook().Process().Failure())
 			default:
 			}
 		})

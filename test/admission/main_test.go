@@ -1,84 +1,42 @@
-// Package admission_test proves the rules on a real API server with the real CRDs: what is answered, what is stored and what is recorded,
-// on every way to write an object.
+// Package admission_test tests the rules on a real API server with the real CRDs, for every way to write an object: the
+// answer, the stored object and the audit annotations.
 package admission_test
 
 import (
 	"context"
 	"fmt"
-	"net/http/httptest"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
-	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/client-go/kubernetes/scheme"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
-	"github.com/flux-admission/flux-admission/test/chartrepo"
 	"github.com/flux-admission/flux-admission/test/controlplane"
 	"github.com/flux-admission/flux-admission/test/env"
 	"github.com/flux-admission/flux-admission/test/writepath"
 )
 
-// bench is what all tests of the package share.
-type bench struct {
-	cp         *controlplane.ControlPlane
-	gate       *env.Webhook
-	client     client.Client
-	repository *httptest.Server
-}
-
-var shared bench
+var shared *env.Env
 
 func TestMain(m *testing.M) {
-	os.Exit(controlplane.Main(m, controlplane.Options{CRDSets: controlplane.DefaultCRDs(), Audit: true}, setUp))
-}
-
-func setUp(cp *controlplane.ControlPlane) error {
-	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Minute)
-	defer cancel()
-	shared.cp = cp
-	var err error
-	if shared.gate, err = env.Deploy(ctx, cp); err != nil {
-		return err
-	}
-	root, err := env.Root()
-	if err != nil {
-		return err
-	}
-	web := filepath.Join(cp.Dir(), "charts")
-	if err := os.Mkdir(web, 0o750); err != nil {
-		return err
-	}
-	if shared.repository, err = chartrepo.Serve(web, filepath.Join(root, "test", "demo", "charts", "airflow")); err != nil {
-		return err
-	}
-	if shared.client, err = client.New(cp.Config(), client.Options{Scheme: scheme.Scheme}); err != nil {
-		return err
-	}
-	flux := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "flux-system"}}
-	if err := shared.client.Create(ctx, flux); err != nil && !apierrors.IsAlreadyExists(err) {
-		return err
-	}
-	return nil
+	os.Exit(env.Main(m, env.Options{
+		ControlPlane: controlplane.Options{CRDSets: controlplane.DefaultCRDs(), Audit: true},
+		Charts:       []string{env.AirflowChart},
+	}, func(_ context.Context, e *env.Env) error {
+		shared = e
+		return nil
+	}))
 }
 
 // namespace creates a namespace for one test.
 func namespace(t *testing.T) string {
 	t.Helper()
-	ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "test-"}}
-	if err := shared.client.Create(t.Context(), ns); err != nil {
-		t.Fatal(err)
-	}
-	return ns.Name
+	return shared.Namespace(t, "test-")
 }
 
-// mode is one way in which a policy may treat the three mistakes.
+// mode is the action of a policy on every rule, or its mode AuditOnly.
 type mode string
 
 const (
@@ -90,7 +48,7 @@ const (
 
 var modes = []mode{deny, warn, audit, auditOnly}
 
-// setPolicy makes every rule act as the mode says and waits until that is in force. Extra is YAML below spec.
+// setPolicy gives every rule the action of the mode and waits until the policy is in force. Extra is YAML below spec.
 func setPolicy(t *testing.T, m mode, extra string) {
 	t.Helper()
 	specMode, action := "Enforce", string(m)
@@ -107,15 +65,12 @@ spec:
     helm-values-schema: {action: %[2]s}
     cnpg-monitoring-enabled: {action: %[2]s}
 %[3]s`, specMode, action, extra)
-	if a := writepath.Kubectl("apply", "--server-side", "--force-conflicts").Write(t.Context(), shared.cp, manifest); a.Err != nil {
-		t.Fatal(a.Err)
-	}
-	if err := shared.gate.WaitPolicy(t.Context(), shared.client); err != nil {
+	if err := shared.SetPolicy(t.Context(), manifest); err != nil {
 		t.Fatal(err)
 	}
 }
 
-// stored returns the object that the manifest names; nil when there is none.
+// stored returns the stored object of a manifest; nil if there is none.
 func stored(t *testing.T, manifest string) *unstructured.Unstructured {
 	t.Helper()
 	o, err := writepath.Parse(manifest)
@@ -124,7 +79,7 @@ func stored(t *testing.T, manifest string) *unstructured.Unstructured {
 	}
 	got := &unstructured.Unstructured{}
 	got.SetGroupVersionKind(o.GroupVersionKind())
-	err = shared.client.Get(t.Context(), client.ObjectKeyFromObject(o), got)
+	err = shared.Client.Get(t.Context(), client.ObjectKeyFromObject(o), got)
 	if apierrors.IsNotFound(err) {
 		return nil
 	}
@@ -139,10 +94,11 @@ func field(o *unstructured.Unstructured, path string) any {
 	return v
 }
 
-// recorded tells whether the API server's audit log has an annotation of the gate with the text, for a write of the object.
+// recorded reports whether the API server's audit log has an annotation of the webhook that contains the text, on a write of
+// the object.
 func recorded(t *testing.T, namespace, name, text string) bool {
 	t.Helper()
-	events, err := shared.cp.AuditEvents()
+	events, err := shared.ControlPlane.AuditEvents()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -42,7 +42,7 @@ func TestMain(m *testing.M) {
 	}))
 }
 
-func TestTheAPIServerIsTheVersionThatTheModuleRequires(t *testing.T) {
+func TestStart_Version(t *testing.T) {
 	c, err := discovery.NewDiscoveryClientForConfig(plane.Config())
 	if err != nil {
 		t.Fatal(err)
@@ -65,7 +65,7 @@ func TestTheAPIServerIsTheVersionThatTheModuleRequires(t *testing.T) {
 	}
 }
 
-func TestTheRealCRDsAreServed(t *testing.T) {
+func TestStart_ServesCRDs(t *testing.T) {
 	for _, resource := range []string{
 		"clusters.postgresql.cnpg.io", "helmreleases.helm.toolkit.fluxcd.io",
 		"kustomizations.kustomize.toolkit.fluxcd.io", "gitrepositories.source.toolkit.fluxcd.io",
@@ -89,7 +89,7 @@ spec:
     enabled: true
 `
 
-func TestKubectlRejectsAFieldThatTheRealCRDDoesNotKnow(t *testing.T) {
+func TestKubectl_UnknownField(t *testing.T) {
 	tests := []struct {
 		name string
 		args []string
@@ -119,7 +119,7 @@ func TestKubectlRejectsAFieldThatTheRealCRDDoesNotKnow(t *testing.T) {
 	}
 }
 
-func TestAFieldThatTheCRDDoesNotKnowIsPrunedWithoutValidation(t *testing.T) {
+func TestKubectl_UnknownFieldWithoutValidation(t *testing.T) {
 	if _, _, err := plane.Kubectl(t.Context(), strings.NewReader(clusterWithMonitoring), "apply", "--validate=false", "-f", "-"); err != nil {
 		t.Fatal(err)
 	}
@@ -132,7 +132,7 @@ func TestAFieldThatTheCRDDoesNotKnowIsPrunedWithoutValidation(t *testing.T) {
 	}
 }
 
-func TestAWriteIsInTheAuditLogOnceItIsAnswered(t *testing.T) {
+func TestAuditEvents(t *testing.T) {
 	c := newClient(t)
 	if err := c.Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "audited"}}); err != nil {
 		t.Fatal(err)
@@ -149,7 +149,7 @@ func TestAWriteIsInTheAuditLogOnceItIsAnswered(t *testing.T) {
 	t.Errorf("no event of the %d recorded is the creation of the namespace", len(events))
 }
 
-func TestAnotherUserMayDoNothing(t *testing.T) {
+func TestUser_HasNoPermissions(t *testing.T) {
 	config, err := plane.User("nobody-special")
 	if err != nil {
 		t.Fatal(err)
@@ -164,7 +164,7 @@ func TestAnotherUserMayDoNothing(t *testing.T) {
 	}
 }
 
-func TestManifestsAreInstalledWithTheirCRDsFirst(t *testing.T) {
+func TestInstallManifests_CRDsFirst(t *testing.T) {
 	err := plane.InstallManifests(t.Context(), filepath.Join("testdata", "manifests"), func(object *unstructured.Unstructured) {
 		switch object.GetName() {
 		case "left-out":
@@ -186,7 +186,7 @@ func TestManifestsAreInstalledWithTheirCRDsFirst(t *testing.T) {
 	}
 }
 
-func TestManifestsWithAnUnknownFieldAreNotInstalled(t *testing.T) {
+func TestInstallManifests_UnknownField(t *testing.T) {
 	err := plane.InstallManifests(t.Context(), filepath.Join("testdata", "manifests"), func(object *unstructured.Unstructured) {
 		if object.GetKind() == "Widget" {
 			object.Object["spec"] = map[string]any{"sise": int64(1)}
@@ -197,7 +197,7 @@ func TestManifestsWithAnUnknownFieldAreNotInstalled(t *testing.T) {
 	}
 }
 
-func TestAControlPlaneThatCannotStartLeavesNothing(t *testing.T) {
+func TestStart_FailureLeavesNothing(t *testing.T) {
 	tmp := t.TempDir()
 	t.Setenv("TMPDIR", tmp)
 	_, err := controlplane.Start(t.Context(), controlplane.Options{

@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-func TestAKilledTestLeavesNoProcessAndNoFile(t *testing.T) {
+func TestStart_KilledProcessLeavesNothing(t *testing.T) {
 	tmp := t.TempDir()
 	cmd := exec.CommandContext(t.Context(), os.Args[0])
 	cmd.Env = append(os.Environ(), killedEnv+"=1", "TMPDIR="+tmp)

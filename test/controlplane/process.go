@@ -32,7 +32,7 @@ func supervised(supervisor, dir, name, path, remove string) (string, error) {
 	return link, nil
 }
 
-// Command says what StartProcess starts.
+// Command configures StartProcess.
 type Command struct {
 	// Name appears in errors and in file names. It is unique in Dir.
 	Name string
@@ -118,9 +118,8 @@ func (p *Process) Kill() error {
 	return err
 }
 
-// Stop asks the program to end and kills it when it has not after grace, which
-// is an error. It returns when the program has ended. Its exit code is none of
-// Stop's business.
+// Stop sends SIGTERM and kills the program if it has not ended after grace, which
+// is an error. It returns when the program has ended, and ignores its exit code.
 func (p *Process) Stop(grace time.Duration) error {
 	if err := p.Signal(syscall.SIGTERM); err != nil {
 		return errors.Join(err, p.Kill())
@@ -129,7 +128,7 @@ func (p *Process) Stop(grace time.Duration) error {
 	case <-p.ended:
 		return nil
 	case <-time.After(grace):
-		return errors.Join(fmt.Errorf("%s did not end within %s of being asked to", p.name, grace), p.Kill())
+		return errors.Join(fmt.Errorf("%s did not end within %s of SIGTERM", p.name, grace), p.Kill())
 	}
 }
 

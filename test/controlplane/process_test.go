@@ -54,7 +54,7 @@ func startProgram(t *testing.T, name string) *controlplane.Process {
 	for readLog(t, p) == "" {
 		select {
 		case <-t.Context().Done():
-			t.Fatal("the program said nothing")
+			t.Fatal("the program printed nothing")
 		case <-time.After(10 * time.Millisecond):
 		}
 	}
@@ -70,7 +70,7 @@ func readLog(t *testing.T, p *controlplane.Process) string {
 	return string(data)
 }
 
-func TestAFailureCarriesTheExitCodeAndTheLog(t *testing.T) {
+func TestProcess_Failure(t *testing.T) {
 	p := startProgram(t, "fails")
 	if got, want := p.Failure().Error(), "fails ended: exit status 7\ncannot go on"; got != want {
 		t.Errorf("got %q, want %q", got, want)
@@ -80,7 +80,7 @@ func TestAFailureCarriesTheExitCodeAndTheLog(t *testing.T) {
 	}
 }
 
-func TestAProgramIsAskedToStopBeforeItIsKilled(t *testing.T) {
+func TestProcess_Stop(t *testing.T) {
 	p := startProgram(t, "obedient")
 	if err := p.Stop(time.Minute); err != nil {
 		t.Error(err)
@@ -90,10 +90,10 @@ func TestAProgramIsAskedToStopBeforeItIsKilled(t *testing.T) {
 	}
 }
 
-func TestAProgramThatDoesNotStopIsKilled(t *testing.T) {
+func TestProcess_StopKills(t *testing.T) {
 	p := startProgram(t, "deaf")
 	err := p.Stop(50 * time.Millisecond)
-	if want := "deaf did not end within 50ms of being asked to"; err == nil || err.Error() != want {
+	if want := "deaf did not end within 50ms of SIGTERM"; err == nil || err.Error() != want {
 		t.Errorf("got %v, want %s", err, want)
 	}
 	<-p.Ended()

@@ -1,6 +1,6 @@
 package main
 
-// The objects of the story, as a person would write them.
+// The objects of the story, as users write them.
 
 const clusterWithMonitoring = `apiVersion: postgresql.cnpg.io/v1
 kind: Cluster
@@ -140,7 +140,7 @@ spec:
       metadataSecretName: airflow-db-app
 `
 
-// policy takes the mode. The mutation says which directory belongs to which namespace.
+// policy takes the mode. The mutation maps a directory to its namespace.
 const policy = `apiVersion: flux-admission.dev/v1alpha1
 kind: AdmissionPolicy
 metadata:

@@ -11,29 +11,25 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
-	"github.com/flux-admission/flux-admission/test/controlplane"
 	"github.com/flux-admission/flux-admission/test/env"
 	"github.com/flux-admission/flux-admission/test/writepath"
 )
 
-// story sends the objects and holds the answers against what is expected.
+// story sends the objects and compares the answers with the expected ones.
 type story struct {
-	cp            *controlplane.ControlPlane
-	gate          *env.Webhook
-	client        client.Client
-	out           io.Writer
-	repositoryURL string
+	env *env.Env
+	out io.Writer
 
 	steps, wrong int
 }
 
-// Who is expected to refuse a write.
-type verdict int
+// outcome is what becomes of a write.
+type outcome int
 
 const (
-	admitted verdict = iota
-	refusedByGate
-	refusedByAPIServer
+	allowed outcome = iota
+	deniedByWebhook
+	rejectedByAPIServer
 )
 
 var (
@@ -43,14 +39,14 @@ var (
 	clientCreate   = writepath.Create()
 )
 
-// step is one write and what is to come of it.
+// step is one write and its expected outcome.
 type step struct {
 	path     writepath.Path
 	manifest string
-	want     verdict
-	// says are parts of the answer.
-	says []string
-	// field is looked at in the stored object; stored is what it holds, "" for nothing.
+	want     outcome
+	// contains are parts of the answer.
+	contains []string
+	// field is a field of the stored object, and stored its value, empty for none.
 	field, stored string
 	note          string
 }
@@ -58,24 +54,24 @@ type step struct {
 func (s *story) tell(ctx context.Context) (wrong int, err error) {
 	for _, ns := range []string{"flux-system", "airflow"} {
 		u := &unstructured.Unstructured{Object: map[string]any{"apiVersion": "v1", "kind": "Namespace", "metadata": map[string]any{"name": ns}}}
-		if err := s.client.Create(ctx, u); err != nil && !apierrors.IsAlreadyExists(err) {
+		if err := s.env.Client.Create(ctx, u); err != nil && !apierrors.IsAlreadyExists(err) {
 			return 0, fmt.Errorf("creating namespace %s: %w", ns, err)
 		}
-		if a := kubectlApply.Write(ctx, s.cp, fmt.Sprintf(gitRepository, ns)); a.Err != nil {
+		if a := kubectlApply.Write(ctx, s.env.ControlPlane, fmt.Sprintf(gitRepository, ns)); a.Err != nil {
 			return 0, fmt.Errorf("creating the GitRepository: %w", a.Err)
 		}
 	}
 	if err := s.setMode(ctx, "Enforce"); err != nil {
 		return 0, err
 	}
-	if a := kubectlApply.Write(ctx, s.cp, fmt.Sprintf(helmRepository, s.repositoryURL)); a.Err != nil {
+	if a := kubectlApply.Write(ctx, s.env.ControlPlane, fmt.Sprintf(helmRepository, s.env.Charts.URL)); a.Err != nil {
 		return 0, fmt.Errorf("creating the HelmRepository: %w", a.Err)
 	}
 	patched, err := writepath.Parse(clusterClean)
 	if err != nil {
 		return 0, err
 	}
-	if err := s.client.Create(ctx, patched); err != nil {
+	if err := s.env.Client.Create(ctx, patched); err != nil {
 		return 0, fmt.Errorf("creating the Cluster to patch: %w", err)
 	}
 
@@ -86,47 +82,47 @@ func (s *story) tell(ctx context.Context) (wrong int, err error) {
 		steps []step
 	}{
 		{"1. A CloudNativePG Cluster with monitoring.enabled, a field that does not exist", "Enforce", []step{
-			{path: kubectlApply, manifest: clusterWithMonitoring, want: refusedByAPIServer, says: []string{`unknown field "spec.monitoring.enabled"`},
-				note: "kubectl validates strictly: the API server refuses before a webhook is asked"},
-			{path: kubectlNoCheck, manifest: clusterWithMonitoring, want: refusedByGate, says: []string{"PG001", noField, "enablePodMonitor"},
+			{path: kubectlApply, manifest: clusterWithMonitoring, want: rejectedByAPIServer, contains: []string{`unknown field "spec.monitoring.enabled"`},
+				note: "kubectl validates strictly: the API server rejects the object before it calls a webhook"},
+			{path: kubectlNoCheck, manifest: clusterWithMonitoring, want: deniedByWebhook, contains: []string{"PG001", noField, "enablePodMonitor"},
 				note: "the API server dropped the field, but kubectl's last-applied annotation still holds it"},
-			{path: fluxApply, manifest: clusterWithMonitoring, want: refusedByAPIServer, says: []string{"field not declared in schema"},
+			{path: fluxApply, manifest: clusterWithMonitoring, want: rejectedByAPIServer, contains: []string{"field not declared in schema"},
 				note: "server-side apply validates strictly too"},
-			{path: fluxApply, manifest: kustomizationWithClusterPatch, want: refusedByGate, says: []string{"PG001", "spec.patches[0].patch"},
+			{path: fluxApply, manifest: kustomizationWithClusterPatch, want: deniedByWebhook, contains: []string{"PG001", "spec.patches[0].patch"},
 				note: "the same mistake carried in a Kustomization's patch: the API server sees only text there"},
-			{path: clientCreate, manifest: clusterWithMonitoring, want: admitted, field: noField,
-				note: "a plain create prunes the field before any webhook sees it: nobody at the door can know"},
-			{path: writepath.MergePatch(`{"spec":{"monitoring":{"enabled":true}}}`), manifest: clusterClean, want: admitted, field: noField,
+			{path: clientCreate, manifest: clusterWithMonitoring, want: allowed, field: noField,
+				note: "the API server prunes the field of a plain create before it calls a webhook: no webhook can see it"},
+			{path: writepath.MergePatch(`{"spec":{"monitoring":{"enabled":true}}}`), manifest: clusterClean, want: allowed, field: noField,
 				note: "so does a merge patch"},
 		}},
 		{"2. A Flux Kustomization in namespace airflow", "Enforce", []step{
-			{path: kubectlApply, manifest: kustomizationInAirflow, want: refusedByGate, says: []string{"KS001", "namespace airflow", "flux-system"}},
-			{path: fluxApply, manifest: kustomizationInAirflow, want: refusedByGate, says: []string{"KS001", "dry-run failed (Forbidden)"},
-				note: "Flux's own dry-run is refused, so nothing of its stage is applied"},
+			{path: kubectlApply, manifest: kustomizationInAirflow, want: deniedByWebhook, contains: []string{"KS001", "namespace airflow", "flux-system"}},
+			{path: fluxApply, manifest: kustomizationInAirflow, want: deniedByWebhook, contains: []string{"KS001", "dry-run failed (Forbidden)"},
+				note: "Flux's own dry-run is denied, so nothing of its stage is applied"},
 		}},
-		{"3. An Airflow release with values that the chart's schema refuses", "Enforce", []step{
-			{path: kubectlApply, manifest: releaseRefused, want: refusedByGate,
-				says: []string{"HR001", "/data/metadataConnection", "existingSecret", "existingSecretKey"}, note: "both mistakes in one answer"},
-			{path: fluxApply, manifest: releaseRefused, want: refusedByGate,
-				says: []string{"HR001", "/data/metadataConnection", "existingSecret", "existingSecretKey"}},
-			{path: fluxApply, manifest: releaseRepaired, want: admitted, field: "spec.values.data.metadataSecretName", stored: "airflow-db-app",
-				note: "the repaired release passes"},
+		{"3. An Airflow release with values that the chart's schema rejects", "Enforce", []step{
+			{path: kubectlApply, manifest: releaseRefused, want: deniedByWebhook,
+				contains: []string{"HR001", "/data/metadataConnection", "existingSecret", "existingSecretKey"}, note: "both mistakes in one answer"},
+			{path: fluxApply, manifest: releaseRefused, want: deniedByWebhook,
+				contains: []string{"HR001", "/data/metadataConnection", "existingSecret", "existingSecretKey"}},
+			{path: fluxApply, manifest: releaseRepaired, want: allowed, field: "spec.values.data.metadataSecretName", stored: "airflow-db-app",
+				note: "the repaired release is allowed"},
 		}},
 		{"4. A Kustomization that gets its targetNamespace", "Enforce", []step{
-			{path: kubectlApply, manifest: kustomizationInFluxSystem, want: admitted, field: "spec.targetNamespace", stored: "airflow",
+			{path: kubectlApply, manifest: kustomizationInFluxSystem, want: allowed, field: "spec.targetNamespace", stored: "airflow",
 				note: "the policy maps ./kubernetes/apps/airflow/ to namespace airflow"},
-			{path: fluxApply, manifest: renamed(kustomizationInFluxSystem, "airflow-by-flux"), want: admitted, field: "spec.targetNamespace", stored: "airflow"},
-			{path: fluxApply, manifest: renamed(kustomizationInFluxSystem, "airflow-by-flux"), want: admitted, says: []string{"unchanged"},
+			{path: fluxApply, manifest: renamed(kustomizationInFluxSystem, "airflow-by-flux"), want: allowed, field: "spec.targetNamespace", stored: "airflow"},
+			{path: fluxApply, manifest: renamed(kustomizationInFluxSystem, "airflow-by-flux"), want: allowed, contains: []string{"unchanged"},
 				field: "spec.targetNamespace", stored: "airflow", note: "Flux applies it again: no drift"},
 		}},
-		{"5. The same in audit-only mode: nothing is refused, everything is recorded", "AuditOnly", []step{
-			{path: kubectlNoCheck, manifest: renamed(clusterWithMonitoring, "audited-db"), want: admitted, field: noField,
+		{"5. The same in audit-only mode: nothing is denied, everything is recorded", "AuditOnly", []step{
+			{path: kubectlNoCheck, manifest: renamed(clusterWithMonitoring, "audited-db"), want: allowed, field: noField,
 				note: "recorded; the field was pruned by the API server"},
-			{path: kubectlApply, manifest: kustomizationInAirflow, want: admitted, field: "metadata.namespace", stored: "airflow", note: "recorded"},
-			{path: fluxApply, manifest: renamed(kustomizationInAirflow, "airflow-by-flux"), want: admitted, field: "metadata.namespace", stored: "airflow", note: "recorded"},
-			{path: kubectlApply, manifest: renamed(releaseRefused, "airflow-audited"), want: admitted,
+			{path: kubectlApply, manifest: kustomizationInAirflow, want: allowed, field: "metadata.namespace", stored: "airflow", note: "recorded"},
+			{path: fluxApply, manifest: renamed(kustomizationInAirflow, "airflow-by-flux"), want: allowed, field: "metadata.namespace", stored: "airflow", note: "recorded"},
+			{path: kubectlApply, manifest: renamed(releaseRefused, "airflow-audited"), want: allowed,
 				field: "spec.values.data.metadataConnection.existingSecret", stored: "airflow-db-app", note: "recorded"},
-			{path: kubectlApply, manifest: renamed(kustomizationInFluxSystem, "airflow-audited"), want: admitted, field: "spec.targetNamespace",
+			{path: kubectlApply, manifest: renamed(kustomizationInFluxSystem, "airflow-audited"), want: allowed, field: "spec.targetNamespace",
 				note: "nothing is injected either"},
 		}},
 	}
@@ -135,7 +131,7 @@ func (s *story) tell(ctx context.Context) (wrong int, err error) {
 			return 0, err
 		}
 		fmt.Fprintf(s.out, "\n%s\n", ch.title)
-		audited, err := s.gate.Metric(ctx, "flux_admission_findings_total", "action=Audit")
+		audited, err := s.env.Webhook().Metric(ctx, "flux_admission_findings_total", "action=Audit")
 		if err != nil {
 			return 0, err
 		}
@@ -145,11 +141,11 @@ func (s *story) tell(ctx context.Context) (wrong int, err error) {
 			}
 		}
 		if ch.mode == "AuditOnly" {
-			now, err := s.gate.Metric(ctx, "flux_admission_findings_total", "action=Audit")
+			now, err := s.env.Webhook().Metric(ctx, "flux_admission_findings_total", "action=Audit")
 			if err != nil {
 				return 0, err
 			}
-			s.verdict(now-audited >= 5, fmt.Sprintf("the gate's metrics recorded %.0f findings that it did not refuse", now-audited))
+			s.check(now-audited >= 5, fmt.Sprintf("the metrics count %.0f findings that were audited only", now-audited))
 		}
 	}
 	fmt.Fprintf(s.out, "\n%d of %d answers as expected\n", s.steps-s.wrong, s.steps)
@@ -163,7 +159,7 @@ func (s *story) run(ctx context.Context, st step) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	got := st.path.Write(ctx, s.cp, st.manifest)
+	got := st.path.Write(ctx, s.env.ControlPlane, st.manifest)
 	answer := got.String()
 	stored, there, err := s.stored(ctx, o, st.field)
 	if err != nil {
@@ -173,22 +169,22 @@ func (s *story) run(ctx context.Context, st step) error {
 	s.print("answered", answer)
 	s.print("stored", describe(st, stored, there))
 
-	by := admitted
+	by := allowed
 	switch {
 	case got.Err != nil && strings.Contains(answer, "denied the request"):
-		by = refusedByGate
+		by = deniedByWebhook
 	case got.Err != nil:
-		by = refusedByAPIServer
+		by = rejectedByAPIServer
 	}
-	ok := by == st.want && (st.want != admitted) == !there && stored == st.stored
-	for _, part := range st.says {
+	ok := by == st.want && (st.want != allowed) == !there && stored == st.stored
+	for _, part := range st.contains {
 		ok = ok && strings.Contains(answer, part)
 	}
-	text := map[verdict]string{admitted: "admitted", refusedByGate: "refused by the gate", refusedByAPIServer: "refused by the API server itself"}[by]
+	text := map[outcome]string{allowed: "allowed", deniedByWebhook: "denied by the webhook", rejectedByAPIServer: "rejected by the API server itself"}[by]
 	if st.note != "" {
 		text += ": " + st.note
 	}
-	s.verdict(ok, text)
+	s.check(ok, text)
 	return nil
 }
 
@@ -214,7 +210,7 @@ func (s *story) print(label, text string) {
 	}
 }
 
-func (s *story) verdict(ok bool, text string) {
+func (s *story) check(ok bool, text string) {
 	s.steps++
 	mark := "ok"
 	if !ok {
@@ -224,11 +220,11 @@ func (s *story) verdict(ok bool, text string) {
 	fmt.Fprintf(s.out, "  %-9s %s\n", mark, text)
 }
 
-// stored returns a field of the stored object as text, and whether there is such an object.
+// stored returns a field of the stored object as text, and whether the object exists.
 func (s *story) stored(ctx context.Context, o *unstructured.Unstructured, field string) (value string, there bool, err error) {
 	got := &unstructured.Unstructured{}
 	got.SetGroupVersionKind(o.GroupVersionKind())
-	err = s.client.Get(ctx, client.ObjectKeyFromObject(o), got)
+	err = s.env.Client.Get(ctx, client.ObjectKeyFromObject(o), got)
 	if apierrors.IsNotFound(err) {
 		return "", false, nil
 	}
@@ -245,12 +241,9 @@ func (s *story) stored(ctx context.Context, o *unstructured.Unstructured, field 
 	return fmt.Sprint(v), true, nil
 }
 
-// setMode applies the policy and waits until the gate has accepted it.
+// setMode applies the policy and waits until it is in force.
 func (s *story) setMode(ctx context.Context, mode string) error {
-	if a := writepath.Kubectl("apply", "--server-side", "--force-conflicts").Write(ctx, s.cp, fmt.Sprintf(policy, mode)); a.Err != nil {
-		return fmt.Errorf("applying the policy: %w", a.Err)
-	}
-	return s.gate.WaitPolicy(ctx, s.client)
+	return s.env.SetPolicy(ctx, fmt.Sprintf(policy, mode))
 }
 
 // renamed returns the manifest with another metadata.name.

@@ -1,98 +1,56 @@
 //go:build e2e
 
-// Package e2e_test lets real Flux controllers apply commits through the gate.
+// Package e2e_test has Flux's controllers apply commits to a cluster with the admission webhook.
 package e2e_test
 
 import (
 	"context"
 	"fmt"
-	"net/http/httptest"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/client-go/kubernetes/scheme"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
-	"github.com/flux-admission/flux-admission/test/chartrepo"
 	"github.com/flux-admission/flux-admission/test/controlplane"
 	"github.com/flux-admission/flux-admission/test/env"
 	"github.com/flux-admission/flux-admission/test/flux"
-	"github.com/flux-admission/flux-admission/test/gitserver"
 	"github.com/flux-admission/flux-admission/test/writepath"
 )
 
 // reconcileTimeout is long: the controllers share the machine with others.
 const reconcileTimeout = 2 * time.Minute
 
-var shared struct {
-	cp     *controlplane.ControlPlane
-	gate   *env.Webhook
-	client client.Client
-	git    *gitserver.Server
-	charts *httptest.Server
-}
+var shared *env.Env
 
 func TestMain(m *testing.M) {
-	os.Exit(controlplane.Main(m, controlplane.Options{CRDSets: controlplane.DefaultCRDs(), Audit: true}, setUp))
+	os.Exit(env.Main(m, env.Options{
+		ControlPlane: controlplane.Options{CRDSets: controlplane.DefaultCRDs(), Audit: true},
+		Flux:         true,
+		Charts:       []string{env.AirflowChart},
+		Git:          true,
+	}, setUp))
 }
 
-func setUp(cp *controlplane.ControlPlane) error {
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Minute)
-	defer cancel()
-	shared.cp = cp
-	var err error
-	if shared.client, err = client.New(cp.Config(), client.Options{Scheme: scheme.Scheme}); err != nil {
+// setUp creates the source of all Kustomizations here.
+func setUp(ctx context.Context, e *env.Env) error {
+	shared = e
+	if _, err := e.Git.Commit(ctx, map[string]string{"README.md": "the tree\n"}, "Begin"); err != nil {
 		return err
 	}
-	controllers, err := flux.Start(ctx, flux.Options{Plane: cp, Progress: os.Stderr})
-	if err != nil {
-		return err
-	}
-	cp.Cleanup(controllers.Stop)
-	if shared.gate, err = env.Deploy(ctx, cp); err != nil {
-		return err
-	}
-	gitDir, web := filepath.Join(cp.Dir(), "git"), filepath.Join(cp.Dir(), "charts")
-	for _, dir := range []string{gitDir, web} {
-		if err := os.Mkdir(dir, 0o750); err != nil {
-			return err
-		}
-	}
-	// The Git server outlives setUp: it ends with the test process.
-	if shared.git, err = gitserver.Start(context.WithoutCancel(ctx), gitDir); err != nil {
-		return err
-	}
-	root, err := env.Root()
-	if err != nil {
-		return err
-	}
-	if shared.charts, err = chartrepo.Serve(web, filepath.Join(root, "test", "demo", "charts", "airflow")); err != nil {
-		return err
-	}
-	if _, err := shared.git.Commit(ctx, map[string]string{"README.md": "the tree\n"}, "Begin"); err != nil {
-		return err
-	}
-	return write(ctx, fmt.Sprintf(`apiVersion: source.toolkit.fluxcd.io/v1
+	return e.Apply(ctx, fmt.Sprintf(`apiVersion: source.toolkit.fluxcd.io/v1
 kind: GitRepository
 metadata: {name: tree, namespace: flux-system}
 spec: {interval: 1h, url: %q, ref: {branch: main}}
-`, shared.git.URL()))
-}
-
-func write(ctx context.Context, manifest string) error {
-	return writepath.Kubectl("apply", "--server-side", "--force-conflicts").Write(ctx, shared.cp, manifest).Err
+`, e.Git.URL()))
 }
 
 func setPolicy(t *testing.T, mode string) {
 	t.Helper()
-	err := write(t.Context(), `apiVersion: flux-admission.dev/v1alpha1
+	err := shared.SetPolicy(t.Context(), `apiVersion: flux-admission.dev/v1alpha1
 kind: AdmissionPolicy
 metadata: {name: default}
 spec:
@@ -109,28 +67,22 @@ spec:
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := shared.gate.WaitPolicy(t.Context(), shared.client); err != nil {
-		t.Fatal(err)
-	}
 }
 
 // parent creates a namespace and, of the same name, a Flux Kustomization that applies the directory of that name.
 func parent(t *testing.T, interval string) (name string) {
 	t.Helper()
-	ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "e2e-"}}
-	if err := shared.client.Create(t.Context(), ns); err != nil {
-		t.Fatal(err)
-	}
-	commit(t, ns.Name, "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: first, namespace: "+ns.Name+"}\n")
-	if err := write(t.Context(), fmt.Sprintf(`apiVersion: kustomize.toolkit.fluxcd.io/v1
+	ns := shared.Namespace(t, "e2e-")
+	commit(t, ns, "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: first, namespace: "+ns+"}\n")
+	if err := shared.Apply(t.Context(), fmt.Sprintf(`apiVersion: kustomize.toolkit.fluxcd.io/v1
 kind: Kustomization
 metadata: {name: %[1]s, namespace: flux-system}
 spec: {interval: %s, retryInterval: 2s, prune: true, path: ./%[1]s, sourceRef: {kind: GitRepository, name: tree}, targetNamespace: default}
-`, ns.Name, interval)); err != nil {
+`, ns, interval)); err != nil {
 		t.Fatal(err)
 	}
-	if err := write(t.Context(), fmt.Sprintf("apiVersion: source.toolkit.fluxcd.io/v1\nkind: HelmRepository\nmetadata: {name: airflow, namespace: %s}\nspec: {interval: 1h, url: %s}\n",
-		ns.Name, shared.charts.URL)); err != nil {
+	if err := shared.Apply(t.Context(), fmt.Sprintf("apiVersion: source.toolkit.fluxcd.io/v1\nkind: HelmRepository\nmetadata: {name: airflow, namespace: %s}\nspec: {interval: 1h, url: %s}\n",
+		ns, shared.Charts.URL)); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
@@ -139,22 +91,22 @@ spec: {interval: %s, retryInterval: 2s, prune: true, path: ./%[1]s, sourceRef: {
 		o := &unstructured.Unstructured{}
 		o.SetGroupVersionKind(flux.Kustomization("", "").GroupVersionKind)
 		o.SetNamespace(flux.Namespace)
-		o.SetName(ns.Name)
-		if err := shared.client.Delete(ctx, o); err != nil && !apierrors.IsNotFound(err) {
+		o.SetName(ns)
+		if err := shared.Client.Delete(ctx, o); err != nil && !apierrors.IsNotFound(err) {
 			t.Error(err)
 		}
 	})
-	return ns.Name
+	return ns
 }
 
 // commit puts the manifest into the directory, alone, and has Flux fetch it. It returns the commit.
 func commit(t *testing.T, dir, manifest string) string {
 	t.Helper()
-	sha, err := shared.git.Commit(t.Context(), map[string]string{dir + "/object.yaml": manifest}, "Change "+dir)
+	sha, err := shared.Git.Commit(t.Context(), map[string]string{dir + "/object.yaml": manifest}, "Change "+dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := flux.Reconcile(t.Context(), shared.client, flux.GitRepository(flux.Namespace, "tree")); err != nil {
+	if err := flux.Reconcile(t.Context(), shared.Client, flux.GitRepository(flux.Namespace, "tree")); err != nil {
 		t.Fatal(err)
 	}
 	return sha
@@ -162,9 +114,9 @@ func commit(t *testing.T, dir, manifest string) string {
 
 func waitFor(t *testing.T, name string, want flux.Condition) string {
 	t.Helper()
-	got, err := flux.WaitFor(t.Context(), shared.client, flux.Kustomization(flux.Namespace, name), want, reconcileTimeout)
+	got, err := flux.WaitFor(t.Context(), shared.Client, flux.Kustomization(flux.Namespace, name), want, reconcileTimeout)
 	if err != nil {
-		t.Fatalf("%v\n%s", err, shared.gate.LogTail())
+		t.Fatalf("%v\n%s", err, shared.Webhook().LogTail())
 	}
 	return got.Message
 }
@@ -199,9 +151,9 @@ spec:
 `, ns, values)
 }
 
-// A commit with a mistake: the parent's Ready condition carries our words; after the fixing commit it is Ready by itself; and the
-// denial is counted, although Flux only ever asked by dry-run.
-func TestACommitWithAMistakeIsRefusedUntilItIsFixed(t *testing.T) {
+// After a commit with a mistake, the parent's Ready condition has the message of the denial. After the fix it becomes Ready
+// without further action. The denial is counted, although Flux only sent dry-runs.
+func TestFlux_DeniedCommitIsFixed(t *testing.T) {
 	setPolicy(t, "Enforce")
 	for name, tc := range map[string]struct {
 		wrong, right func(ns string) string
@@ -225,7 +177,7 @@ func TestACommitWithAMistakeIsRefusedUntilItIsFixed(t *testing.T) {
 			right: func(ns string) string { return kustomization("child-"+ns, "flux-system", "./nowhere", "") },
 			rule:  "cnpg-monitoring-enabled", says: []string{"denied the request", "PG001", "enablePodMonitor"},
 		},
-		"a Cluster with monitoring.enabled, which Flux's strict apply shows to the API server alone": {
+		"a Cluster with monitoring.enabled, which the API server itself rejects on Flux's strict apply": {
 			wrong: func(ns string) string { return cluster(ns, "{enabled: true}") },
 			right: func(ns string) string { return cluster(ns, "{enablePodMonitor: false}") },
 			says:  []string{"field not declared in schema"},
@@ -238,7 +190,7 @@ func TestACommitWithAMistakeIsRefusedUntilItIsFixed(t *testing.T) {
 			message := waitFor(t, ns, flux.NotReady(tc.says[0]))
 			for _, part := range tc.says {
 				if !strings.Contains(message, part) {
-					t.Errorf("the Ready condition says %q, want %q in it", message, part)
+					t.Errorf("the message of the Ready condition is %q, want %q in it", message, part)
 				}
 			}
 			if tc.rule != "" && denials(t, tc.rule) <= before {
@@ -249,11 +201,11 @@ func TestACommitWithAMistakeIsRefusedUntilItIsFixed(t *testing.T) {
 	}
 }
 
-// parentIn is parent without a targetNamespace, so that each object goes where its file says.
+// parentIn is parent without a targetNamespace, so that each object keeps the namespace of its file.
 func parentIn(t *testing.T) string {
 	t.Helper()
 	ns := parent(t, "1h")
-	if a := writepath.MergePatch(`{"spec":{"targetNamespace":null}}`).Write(t.Context(), shared.cp, kustomization(ns, "flux-system", "./x", "")); a.Err != nil {
+	if a := writepath.MergePatch(`{"spec":{"targetNamespace":null}}`).Write(t.Context(), shared.ControlPlane, kustomization(ns, "flux-system", "./x", "")); a.Err != nil {
 		t.Fatal(a.Err)
 	}
 	return ns
@@ -269,14 +221,14 @@ func denials(t *testing.T, rule string) float64 {
 	if rule == "" {
 		return 0
 	}
-	n, err := shared.gate.Metric(t.Context(), "flux_admission_findings_total", "rule="+rule, "action=Deny", "dry_run=true")
+	n, err := shared.Webhook().Metric(t.Context(), "flux_admission_findings_total", "rule="+rule, "action=Deny", "dry_run=true")
 	if err != nil {
 		t.Fatal(err)
 	}
 	return n
 }
 
-func TestAnInjectedTargetNamespaceDoesNotDriftOverTenIntervals(t *testing.T) {
+func TestFlux_InjectedTargetNamespaceDoesNotDrift(t *testing.T) {
 	setPolicy(t, "Enforce")
 	ns := parentIn(t)
 	child := kustomization("child-"+ns, "flux-system", "./apps/"+ns+"/app", "")
@@ -284,7 +236,7 @@ func TestAnInjectedTargetNamespaceDoesNotDriftOverTenIntervals(t *testing.T) {
 	get := func() *unstructured.Unstructured {
 		o := &unstructured.Unstructured{}
 		o.SetGroupVersionKind(flux.Kustomization("", "").GroupVersionKind)
-		if err := shared.client.Get(t.Context(), client.ObjectKey{Namespace: "flux-system", Name: "child-" + ns}, o); err != nil {
+		if err := shared.Client.Get(t.Context(), client.ObjectKey{Namespace: "flux-system", Name: "child-" + ns}, o); err != nil {
 			t.Fatal(err)
 		}
 		return o
@@ -293,12 +245,12 @@ func TestAnInjectedTargetNamespaceDoesNotDriftOverTenIntervals(t *testing.T) {
 		t.Fatalf("targetNamespace is %q, want %q", got, ns)
 	}
 	generation := get().GetGeneration()
-	asked, err := shared.gate.Metric(t.Context(), "flux_admission_reviews_total")
+	reviewed, err := shared.Webhook().Metric(t.Context(), "flux_admission_reviews_total")
 	if err != nil {
 		t.Fatal(err)
 	}
 	before := dryRuns(t, "child-"+ns)
-	if a := writepath.MergePatch(`{"spec":{"interval":"1s"}}`).Write(t.Context(), shared.cp, kustomization(ns, "flux-system", "./x", "")); a.Err != nil {
+	if a := writepath.MergePatch(`{"spec":{"interval":"1s"}}`).Write(t.Context(), shared.ControlPlane, kustomization(ns, "flux-system", "./x", "")); a.Err != nil {
 		t.Fatal(a.Err)
 	}
 	for deadline := time.Now().Add(reconcileTimeout); dryRuns(t, "child-"+ns) < before+10; {
@@ -315,20 +267,20 @@ func TestAnInjectedTargetNamespaceDoesNotDriftOverTenIntervals(t *testing.T) {
 	if got, _, _ := unstructured.NestedString(o.Object, "spec", "targetNamespace"); got != ns || o.GetGeneration() != generation {
 		t.Errorf("targetNamespace %q, generation %d; want %q and %d", got, o.GetGeneration(), ns, generation)
 	}
-	now, err := shared.gate.Metric(t.Context(), "flux_admission_reviews_total")
+	now, err := shared.Webhook().Metric(t.Context(), "flux_admission_reviews_total")
 	if err != nil {
 		t.Fatal(err)
 	}
-	// One review is the change of the parent's own interval, by the validating webhook; the ten unchanged applies cost none.
-	if now-asked > 1 {
-		t.Errorf("%v reviews while nothing changed but the parent's interval, want at most 1", now-asked)
+	// The one review is of the parent, whose interval changed. The ten unchanged applies are not sent to the webhook.
+	if now-reviewed > 1 {
+		t.Errorf("%v reviews while nothing changed but the parent's interval, want at most 1", now-reviewed)
 	}
 }
 
 // dryRuns counts Flux's dry-run applies of a Kustomization.
 func dryRuns(t *testing.T, name string) int {
 	t.Helper()
-	events, err := shared.cp.AuditEvents()
+	events, err := shared.ControlPlane.AuditEvents()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -341,16 +293,17 @@ func dryRuns(t *testing.T, name string) int {
 	return n
 }
 
-// While the gate is down nothing waits for it; when it is back it refuses again, and what slipped through can still be repaired.
-func TestTheGateIsKilledAndComesBack(t *testing.T) {
+// Nothing waits for a webhook server that is down. After its restart it denies again, and objects that were written meanwhile
+// can be repaired.
+func TestFlux_WebhookServerIsKilled(t *testing.T) {
 	setPolicy(t, "Enforce")
 	ns := parentIn(t)
-	if err := shared.gate.Kill(); err != nil {
+	if err := shared.Webhook().Kill(); err != nil {
 		t.Fatal(err)
 	}
 	slipped := kustomization("child", ns, "./nowhere", "")
 	waitFor(t, ns, flux.Ready(commit(t, ns, slipped)))
-	if err := shared.gate.Restart(t.Context()); err != nil {
+	if err := shared.Webhook().Restart(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	// The old mistake does not freeze what changes nothing about it.
@@ -360,11 +313,11 @@ func TestTheGateIsKilledAndComesBack(t *testing.T) {
 	waitFor(t, ns, flux.Ready(commit(t, ns, kustomization("child-"+ns, "flux-system", "./nowhere", ""))))
 }
 
-func TestAuditOnlyRefusesNothingAndRecordsEverything(t *testing.T) {
+func TestFlux_AuditOnly(t *testing.T) {
 	setPolicy(t, "AuditOnly")
 	ns := parentIn(t)
 	count := func() float64 {
-		n, err := shared.gate.Metric(t.Context(), "flux_admission_findings_total", "action=Audit")
+		n, err := shared.Webhook().Metric(t.Context(), "flux_admission_findings_total", "action=Audit")
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -105,7 +105,7 @@ func troubles() []trouble {
 }
 
 // Each repository is asked for anew under each policy: what is remembered of one would answer for the next.
-func TestARepositoryInTrouble(t *testing.T) {
+func TestWebhook_ChartRepositoryFailures(t *testing.T) {
 	if shared.timeout >= slowness/2 {
 		t.Fatalf("the API server waits %s for the gate: a repository that takes %s would prove nothing", shared.timeout, slowness)
 	}
@@ -210,7 +210,7 @@ func keepsSecrets(t *testing.T, text string) {
 }
 
 // What a slow source has is told to nobody who waits, but counted and logged, and known to the next review. A source that never answers is given up.
-func TestASlowSourceInTheEnd(t *testing.T) {
+func TestWebhook_SlowChartRepository(t *testing.T) {
 	setPolicy(t, byDefault)
 	slow, never := shared.Namespace(t, "failures-"), shared.Namespace(t, "failures-")
 	repository := sound()
@@ -257,7 +257,7 @@ func TestASlowSourceInTheEnd(t *testing.T) {
 }
 
 // The address that a redirect leads to is refused for where it is, and for nothing else.
-func TestARedirectToLoopbackIsFollowedWithTheFlag(t *testing.T) {
+func TestWebhook_RedirectToLoopback(t *testing.T) {
 	restart(t, "--charts-allow-local")
 	defer restart(t)
 	setPolicy(t, byDefault)

@@ -19,7 +19,7 @@ import (
 // reconcileTimeout is long: the two controllers share the machine with others.
 const reconcileTimeout = 2 * time.Minute
 
-func TestFluxAppliesWhatIsCommitted(t *testing.T) {
+func TestStart_AppliesCommits(t *testing.T) {
 	f, err := flux.Start(t.Context(), flux.Options{Plane: plane, LogDir: t.TempDir(), Progress: os.Stderr})
 	if err != nil {
 		t.Fatal(err)

@@ -55,7 +55,7 @@ func objects(t *testing.T, yaml string) []*unstructured.Unstructured {
 	return objects
 }
 
-func TestApplyIsSeenAsKustomizeController(t *testing.T) {
+func TestApply_FieldManager(t *testing.T) {
 	namespace := newNamespace(t)
 	owner := client.ObjectKey{Namespace: flux.Namespace, Name: "apps"}
 	manifest := "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: settings, namespace: " + namespace + "}\ndata: {a: \"1\"}\n"
@@ -81,7 +81,7 @@ func TestApplyIsSeenAsKustomizeController(t *testing.T) {
 	}
 }
 
-func TestOneRefusedObjectKeepsItsWholeStageOut(t *testing.T) {
+func TestApply_RejectedObjectBlocksItsStage(t *testing.T) {
 	namespace := newNamespace(t)
 	manifest := strings.ReplaceAll(`apiVersion: v1
 kind: ConfigMap
@@ -105,7 +105,7 @@ spec:
 	}
 }
 
-func TestWaitForSaysWhatItSawLast(t *testing.T) {
+func TestWaitFor_LastStateInError(t *testing.T) {
 	namespace := newNamespace(t)
 	if _, _, err := plane.Kubectl(t.Context(), strings.NewReader(strings.ReplaceAll(`apiVersion: kustomize.toolkit.fluxcd.io/v1
 kind: Kustomization

@@ -52,7 +52,7 @@ func clone(t *testing.T, url string) (files map[string]string, head string) {
 	return files, strings.TrimSpace(string(out))
 }
 
-func TestACloneHoldsWhatWasCommitted(t *testing.T) {
+func TestCommit_Clone(t *testing.T) {
 	s := start(t)
 	if _, err := s.Commit(t.Context(), map[string]string{"a.yaml": "a: 1\n", "dir/b.yaml": "b: 1\n"}, "first"); err != nil {
 		t.Fatal(err)
@@ -77,7 +77,7 @@ func TestACloneHoldsWhatWasCommitted(t *testing.T) {
 	}
 }
 
-func TestWhatCannotBeCommittedIsAnError(t *testing.T) {
+func TestCommit_Errors(t *testing.T) {
 	s := start(t)
 	if _, err := s.Commit(t.Context(), map[string]string{"a": "1"}, "first"); err != nil {
 		t.Fatal(err)
@@ -112,7 +112,7 @@ func TestWhatCannotBeCommittedIsAnError(t *testing.T) {
 	}
 }
 
-func TestNothingIsServedAfterClose(t *testing.T) {
+func TestClose(t *testing.T) {
 	s := start(t)
 	if err := s.Close(); err != nil {
 		t.Fatal(err)

@@ -1,4 +1,4 @@
-// Package manifests_test applies every overlay that ships to a real API server.
+// Package manifests_test applies every overlay in manifests/overlays to a real API server.
 package manifests_test
 
 import (
@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"github.com/flux-admission/flux-admission/test/controlplane"
@@ -42,7 +43,7 @@ func overlays(t *testing.T) map[string]string {
 	return out
 }
 
-// certManagerCRDs are those that cert-manager's module ships.
+// certManagerCRDs returns the directory with the CRDs of cert-manager's module.
 func certManagerCRDs(t *testing.T) string {
 	t.Helper()
 	out, err := exec.CommandContext(t.Context(), "go", "list", "-m", "-f", "{{.Dir}}", "github.com/cert-manager/cert-manager").Output()
@@ -68,13 +69,13 @@ func versions(t *testing.T, dir string) string {
 }
 
 // Each overlay applies with strict validation on an empty cluster, and a second time it changes nothing.
-func TestOverlaysApplyStrictly(t *testing.T) {
+func TestOverlays_ApplyStrictly(t *testing.T) {
 	if err := plane.InstallCRDs(t.Context(), certManagerCRDs(t)); err != nil {
 		t.Fatal(err)
 	}
 	for name, dir := range overlays(t) {
 		t.Run(name, func(t *testing.T) {
-			// CRDs and namespaces first, as kubectl and Flux sort them, and wait for the CRD; then as anybody would.
+			// First CRDs and namespaces, as kubectl and Flux sort them, with a wait for the CRD; then with kubectl.
 			if err := plane.InstallManifests(t.Context(), dir, nil); err != nil {
 				t.Fatal(err)
 			}
@@ -86,8 +87,8 @@ func TestOverlaysApplyStrictly(t *testing.T) {
 			if _, _, err := plane.Kubectl(t.Context(), nil, "apply", "--validate=strict", "-k", dir); err != nil {
 				t.Fatal(err)
 			}
-			if after := versions(t, dir); after != before {
-				t.Errorf("a second apply changes something:\n%s\nwas\n%s", after, before)
+			if diff := cmp.Diff(before, versions(t, dir)); diff != "" {
+				t.Errorf("a second apply changes objects (-first +second):\n%s", diff)
 			}
 			if strings.Count(first, "\n") < 10 {
 				t.Errorf("only this was applied:\n%s", first)
@@ -99,8 +100,8 @@ func TestOverlaysApplyStrictly(t *testing.T) {
 	}
 }
 
-// No overlay carries a CA: it would be one more secret thing in Git that runs out.
-func TestNoCABundleInGit(t *testing.T) {
+// A CA in an overlay would expire in Git.
+func TestOverlays_NoCABundle(t *testing.T) {
 	for name, dir := range overlays(t) {
 		out, _, err := plane.Kubectl(t.Context(), nil, "kustomize", dir)
 		if err != nil {
@@ -112,8 +113,8 @@ func TestNoCABundleInGit(t *testing.T) {
 	}
 }
 
-// The component takes away exactly the permission to read Secrets.
-func TestWithoutSecrets(t *testing.T) {
+// The component removes the permission to read Secrets and nothing else.
+func TestComponents_NoSecrets(t *testing.T) {
 	dir := t.TempDir()
 	root, err := env.Root()
 	if err != nil {
@@ -140,6 +141,6 @@ func TestWithoutSecrets(t *testing.T) {
 		t.Fatal(err)
 	}
 	if left > 0 || kept < 10 {
-		t.Errorf("%d objects, %d of them still let Secrets be read", kept, left)
+		t.Errorf("%d objects, %d of which still grant access to Secrets", kept, left)
 	}
 }

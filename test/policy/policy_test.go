@@ -1,5 +1,5 @@
-// Package policy_test proves the AdmissionPolicy on a real API server: what is refused at apply, that a file and the cluster get the same
-// verdict, and that what is applied is in force.
+// Package policy_test tests the AdmissionPolicy on a real API server: invalid policies are denied, a file and an object get
+// the same validation, and an applied policy is in force.
 package policy_test
 
 import (
@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/flux-admission/flux-admission/internal/policy"
@@ -24,23 +23,12 @@ import (
 	allvalidators "github.com/flux-admission/flux-admission/validators/all"
 )
 
-var shared struct {
-	cp     *controlplane.ControlPlane
-	gate   *env.Webhook
-	client client.Client
-}
+var shared *env.Env
 
 func TestMain(m *testing.M) {
-	os.Exit(controlplane.Main(m, controlplane.Options{CRDSets: controlplane.DefaultCRDs()}, func(cp *controlplane.ControlPlane) error {
-		ctx, cancel := context.WithTimeout(context.Background(), 15*time.Minute)
-		defer cancel()
-		shared.cp = cp
-		var err error
-		if shared.gate, err = env.Deploy(ctx, cp); err != nil {
-			return err
-		}
-		shared.client, err = client.New(cp.Config(), client.Options{Scheme: runtime.NewScheme()})
-		return err
+	os.Exit(env.Main(m, env.Options{ControlPlane: controlplane.Options{CRDSets: controlplane.DefaultCRDs()}}, func(_ context.Context, e *env.Env) error {
+		shared = e
+		return nil
 	}))
 }
 
@@ -50,11 +38,11 @@ func document(spec string) string {
 
 func apply(t *testing.T, text string) writepath.Answer {
 	t.Helper()
-	return writepath.Kubectl("apply", "--validate=strict").Write(t.Context(), shared.cp, text)
+	return writepath.Kubectl("apply", "--validate=strict").Write(t.Context(), shared.ControlPlane, text)
 }
 
-// The same policy gets the same verdict from `--policy FILE` and from the API server, and what is refused is refused with the field.
-func TestAFileAndTheClusterGetTheSameVerdict(t *testing.T) {
+// `--policy FILE` and the API server accept the same policies, and name the same field of an invalid one.
+func TestPolicy_FileAndCluster(t *testing.T) {
 	suite, err := validators.NewSuite(allvalidators.Rules()...)
 	if err != nil {
 		t.Fatal(err)
@@ -65,7 +53,7 @@ func TestAFileAndTheClusterGetTheSameVerdict(t *testing.T) {
 	}
 	for name, tc := range map[string]struct {
 		text string
-		// field is in both refusals; empty for a good policy.
+		// field is in both errors; empty for a valid policy.
 		field string
 	}{
 		"an empty spec":                       {"apiVersion: flux-admission.dev/v1alpha1\nkind: AdmissionPolicy\nmetadata: {name: default}\n", ""},
@@ -109,9 +97,9 @@ func TestAFileAndTheClusterGetTheSameVerdict(t *testing.T) {
 			if tc.field == "" {
 				return
 			}
-			for front, err := range map[string]error{"file": fileErr, "cluster": answer.Err} {
+			for driver, err := range map[string]error{"file": fileErr, "cluster": answer.Err} {
 				if !strings.Contains(err.Error(), tc.field) {
-					t.Errorf("%s: %v\nwant %s in it", front, err, tc.field)
+					t.Errorf("%s: %v\nwant %s in it", driver, err, tc.field)
 				}
 			}
 		})
@@ -124,9 +112,9 @@ metadata: {name: apps, namespace: default}
 spec: {interval: 10m, path: ./apps, prune: true, sourceRef: {kind: GitRepository, name: x}}
 `
 
-func refused(t *testing.T) bool {
+func denied(t *testing.T) bool {
 	t.Helper()
-	return writepath.Kubectl("apply", "--dry-run=server").Write(t.Context(), shared.cp, wrong).Err != nil
+	return writepath.Kubectl("apply", "--dry-run=server").Write(t.Context(), shared.ControlPlane, wrong).Err != nil
 }
 
 func eventually(t *testing.T, what string, condition func() bool) {
@@ -134,7 +122,7 @@ func eventually(t *testing.T, what string, condition func() bool) {
 	deadline := time.Now().Add(time.Minute)
 	for !condition() {
 		if time.Now().After(deadline) {
-			t.Fatalf("not within a minute: %s\n%s", what, shared.gate.LogTail())
+			t.Fatalf("not within a minute: %s\n%s", what, shared.Webhook().LogTail())
 		}
 		select {
 		case <-t.Context().Done():
@@ -149,23 +137,23 @@ func status(t *testing.T) map[string]any {
 	o := &unstructured.Unstructured{}
 	o.SetAPIVersion("flux-admission.dev/v1alpha1")
 	o.SetKind("AdmissionPolicy")
-	if err := shared.client.Get(t.Context(), client.ObjectKey{Name: "default"}, o); err != nil {
+	if err := shared.Client.Get(t.Context(), client.ObjectKey{Name: "default"}, o); err != nil {
 		t.Fatal(err)
 	}
 	s, _ := o.Object["status"].(map[string]any)
 	return s
 }
 
-func TestAPolicyIsInForceAsSoonAsItIsAccepted(t *testing.T) {
+func TestPolicy_InForceWhenAccepted(t *testing.T) {
 	for _, mode := range []string{"Enforce", "AuditOnly", "Enforce"} {
 		if a := apply(t, document("  mode: "+mode+"\n  rules: {kustomization-namespace: {action: Deny}, cnpg-monitoring-enabled: {action: \"Off\"}}\n")); a.Err != nil {
 			t.Fatal(a.Err)
 		}
-		if err := shared.gate.WaitPolicy(t.Context(), shared.client); err != nil {
+		if err := shared.Webhook().WaitPolicy(t.Context(), shared.Client); err != nil {
 			t.Fatal(err)
 		}
-		if got := refused(t); got != (mode == "Enforce") {
-			t.Errorf("in mode %s the mistake is refused: %t", mode, got)
+		if got := denied(t); got != (mode == "Enforce") {
+			t.Errorf("in mode %s the mistake is denied: %t", mode, got)
 		}
 	}
 	s := fmt.Sprint(status(t))
@@ -174,20 +162,20 @@ func TestAPolicyIsInForceAsSoonAsItIsAccepted(t *testing.T) {
 			t.Errorf("status %s, want %s in it", s, want)
 		}
 	}
-	if out, _, err := shared.cp.Kubectl(t.Context(), nil, "get", "admissionpolicy", "default"); err != nil || !strings.Contains(out, "ACCEPTED") || !strings.Contains(out, "True") {
+	if out, _, err := shared.ControlPlane.Kubectl(t.Context(), nil, "get", "admissionpolicy", "default"); err != nil || !strings.Contains(out, "ACCEPTED") || !strings.Contains(out, "True") {
 		t.Errorf("kubectl get: %v\n%s", err, out)
 	}
-	if out, _, err := shared.cp.Kubectl(t.Context(), nil, "explain", "admissionpolicy.spec.rules.kustomization-namespace.allowedNamespaces"); err != nil || !strings.Contains(out, "exact names of the namespaces") {
+	if out, _, err := shared.ControlPlane.Kubectl(t.Context(), nil, "explain", "admissionpolicy.spec.rules.kustomization-namespace.allowedNamespaces"); err != nil || !strings.Contains(out, "exact names of the namespaces") {
 		t.Errorf("kubectl explain: %v\n%s", err, out)
 	}
 }
 
-// A policy that only compiling shows to be wrong gets into the cluster while the gate is away. It does not get into force.
-func TestTheLastGoodPolicyStaysInForce(t *testing.T) {
+// An invalid policy that is stored while no webhook validates it is not put in force.
+func TestPolicy_LastValidPolicyStaysInForce(t *testing.T) {
 	if a := apply(t, document("  rules: {kustomization-namespace: {action: Deny}}\n")); a.Err != nil {
 		t.Fatal(a.Err)
 	}
-	if err := shared.gate.WaitPolicy(t.Context(), shared.client); err != nil {
+	if err := shared.Webhook().WaitPolicy(t.Context(), shared.Client); err != nil {
 		t.Fatal(err)
 	}
 	bad := document("  mode: AuditOnly\n  rules: {kustomization-target-namespace: {requiredFor: [{path: '('}]}}\n")
@@ -196,32 +184,32 @@ func TestTheLastGoodPolicyStaysInForce(t *testing.T) {
 			t.Fatal(a.Err)
 		}
 	})
-	eventually(t, "the condition says why the policy is not accepted", func() bool {
+	eventually(t, "the condition has the reason why the policy is not accepted", func() bool {
 		s := fmt.Sprint(status(t)["conditions"])
 		return strings.Contains(s, "status:False") && strings.Contains(s, "requiredFor[0].path: not a regular expression")
 	})
-	if !refused(t) {
-		t.Error("the last good policy is not in force any more")
+	if !denied(t) {
+		t.Error("the last valid policy is no longer in force")
 	}
 	if a := apply(t, document("  mode: AuditOnly\n")); a.Err != nil {
 		t.Fatal(a.Err)
 	}
-	if err := shared.gate.WaitPolicy(t.Context(), shared.client); err != nil {
+	if err := shared.Webhook().WaitPolicy(t.Context(), shared.Client); err != nil {
 		t.Fatal(err)
 	}
-	if refused(t) {
+	if denied(t) {
 		t.Error("the repaired policy is not in force")
 	}
 }
 
-// withoutPolicyWebhook takes AdmissionPolicies out of the validating webhook configuration meanwhile.
+// withoutPolicyWebhook calls during while the validating webhook configuration has no webhook for AdmissionPolicies.
 func withoutPolicyWebhook(t *testing.T, during func()) {
 	t.Helper()
 	get := func() *unstructured.Unstructured {
 		list := &unstructured.UnstructuredList{}
 		list.SetAPIVersion("admissionregistration.k8s.io/v1")
 		list.SetKind("ValidatingWebhookConfigurationList")
-		if err := shared.client.List(t.Context(), list); err != nil || len(list.Items) != 1 {
+		if err := shared.Client.List(t.Context(), list); err != nil || len(list.Items) != 1 {
 			t.Fatalf("%d webhook configurations: %v", len(list.Items), err)
 		}
 		return &list.Items[0]
@@ -241,29 +229,29 @@ func withoutPolicyWebhook(t *testing.T, during func()) {
 	if err := unstructured.SetNestedSlice(o.Object, kept, "webhooks"); err != nil {
 		t.Fatal(err)
 	}
-	if err := shared.client.Update(t.Context(), o); err != nil {
+	if err := shared.Client.Update(t.Context(), o); err != nil {
 		t.Fatal(err)
 	}
 	// The API server needs a moment to notice.
-	eventually(t, "AdmissionPolicies are not asked about", func() bool {
-		return writepath.Kubectl("apply", "--dry-run=server").Write(t.Context(), shared.cp,
+	eventually(t, "AdmissionPolicies are no longer sent to the webhook", func() bool {
+		return writepath.Kubectl("apply", "--dry-run=server").Write(t.Context(), shared.ControlPlane,
 			document("  rules: {kustomization-target-namespace: {requiredFor: [{path: '('}]}}\n")).Err == nil
 	})
 	during()
 	again := get()
 	again.Object["webhooks"] = before.Object["webhooks"]
-	if err := shared.client.Update(t.Context(), again); err != nil {
+	if err := shared.Client.Update(t.Context(), again); err != nil {
 		t.Fatal(err)
 	}
 }
 
-func TestWithoutAPolicyTheShippedOneIsInForce(t *testing.T) {
+func TestPolicy_DefaultPolicy(t *testing.T) {
 	if a := apply(t, document("  mode: AuditOnly\n")); a.Err != nil {
 		t.Fatal(a.Err)
 	}
-	eventually(t, "the policy is in force", func() bool { return !refused(t) })
-	if _, _, err := shared.cp.Kubectl(t.Context(), nil, "delete", "admissionpolicy", "default"); err != nil {
+	eventually(t, "the policy is in force", func() bool { return !denied(t) })
+	if _, _, err := shared.ControlPlane.Kubectl(t.Context(), nil, "delete", "admissionpolicy", "default"); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the policy that ships is in force", func() bool { return refused(t) })
+	eventually(t, "the default policy is in force", func() bool { return denied(t) })
 }

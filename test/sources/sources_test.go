@@ -1,5 +1,5 @@
-// Package sources_test applies a release together with its source, of every kind that Flux has, to a real API server, with real servers behind the
-// sources.
+// Package sources_test applies a release together with its source to a real API server, for each kind of source that Flux
+// has. Real servers provide the sources.
 package sources_test
 
 import (
@@ -25,13 +25,9 @@ import (
 	ociregistry "github.com/google/go-containerregistry/pkg/registry"
 	"github.com/opencontainers/go-digest"
 	"helm.sh/helm/v4/pkg/registry"
-	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/client-go/kubernetes/scheme"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
-	"github.com/flux-admission/flux-admission/test/chartrepo"
 	"github.com/flux-admission/flux-admission/test/controlplane"
 	"github.com/flux-admission/flux-admission/test/env"
 	"github.com/flux-admission/flux-admission/test/flux"
@@ -41,48 +37,35 @@ import (
 const login, password = "reader", "let-me-in"
 
 var shared struct {
-	cp     *controlplane.ControlPlane
-	gate   *env.Webhook
-	client client.Client
-	// plain serves the chart over HTTP, private too with a login, secure over TLS, images as OCI.
-	plain, private, secure, images, artifacts *httptest.Server
+	*env.Env
+	// private serves the chart over HTTP with a login, secure over TLS, images as an OCI artifact.
+	private, secure, images, artifacts *httptest.Server
 	// tree is the artifact of a Git repository or bucket with the chart at charts/airflow.
 	tree []byte
 }
 
 func TestMain(m *testing.M) {
-	os.Exit(controlplane.Main(m, controlplane.Options{CRDSets: controlplane.DefaultCRDs()}, setUp))
+	os.Exit(env.Main(m, env.Options{
+		ControlPlane: controlplane.Options{CRDSets: controlplane.DefaultCRDs()},
+		Charts:       []string{env.AirflowChart},
+	}, setUp))
 }
 
-func setUp(cp *controlplane.ControlPlane) error {
-	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Minute)
-	defer cancel()
-	shared.cp = cp
-	var err error
-	if shared.gate, err = env.Deploy(ctx, cp); err != nil {
-		return err
-	}
-	if shared.client, err = client.New(cp.Config(), client.Options{Scheme: scheme.Scheme}); err != nil {
-		return err
-	}
+// setUp starts further servers with the chart that the Helm repository of the environment serves.
+func setUp(_ context.Context, e *env.Env) error {
+	shared.Env = e
 	root, err := env.Root()
 	if err != nil {
 		return err
 	}
-	dir := filepath.Join(root, "test", "demo", "charts", "airflow")
-	web := filepath.Join(cp.Dir(), "charts")
-	if err := os.Mkdir(web, 0o750); err != nil {
-		return err
-	}
-	if shared.plain, err = chartrepo.Serve(web, dir); err != nil {
-		return err
-	}
-	// The same files by other servers; their index names the archive relative to itself.
+	dir := filepath.Join(root, filepath.FromSlash(env.AirflowChart))
+	web := e.ChartDir
+	// In the index of the other servers the archive's URL is relative.
 	index, err := os.ReadFile(filepath.Join(web, "index.yaml"))
 	if err != nil {
 		return err
 	}
-	relative := bytes.ReplaceAll(index, []byte(shared.plain.URL+"/"), nil)
+	relative := bytes.ReplaceAll(index, []byte(shared.Charts.URL+"/"), nil)
 	files := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/index.yaml" {
 			_, _ = w.Write(relative)
@@ -191,7 +174,7 @@ const (
 	bad  = "{existingSecret: db, existingSecretKey: uri}"
 )
 
-func TestAReleaseTogetherWithItsSource(t *testing.T) {
+func TestWebhook_ReleaseWithSource(t *testing.T) {
 	byRepository := "chart: {spec: {chart: airflow, version: 1.x, sourceRef: {kind: HelmRepository, name: charts}}}"
 	byPath := func(kind string) string {
 		return "chart: {spec: {chart: ./charts/airflow, sourceRef: {kind: " + kind + ", name: charts}}}"
@@ -201,10 +184,10 @@ func TestAReleaseTogetherWithItsSource(t *testing.T) {
 	for name, tc := range map[string]struct {
 		source func(ns string) string
 		chart  string
-		// artifact tells that the chart is only known once source-controller has fetched the source.
+		// artifact means that the chart is unknown until source-controller has fetched the source.
 		artifact bool
 	}{
-		"HelmRepository over HTTP": {func(ns string) string { return source(ns, "HelmRepository", "url: "+shared.plain.URL) }, byRepository, false},
+		"HelmRepository over HTTP": {func(ns string) string { return source(ns, "HelmRepository", "url: "+shared.Charts.URL) }, byRepository, false},
 		"HelmRepository with a login": {func(ns string) string {
 			return secret(ns, "login", map[string]string{"username": login, "password": password}) +
 				source(ns, "HelmRepository", "url: "+shared.private.URL+", secretRef: {name: login}")
@@ -228,18 +211,18 @@ func TestAReleaseTogetherWithItsSource(t *testing.T) {
 	} {
 		for _, by := range []string{"kubectl", "Flux"} {
 			t.Run(name+"/"+by, func(t *testing.T) {
-				ns := namespace(t)
+				ns := shared.Namespace(t, "sources-")
 				if err := apply(t, by, tc.source(ns)+release(ns, tc.chart, good)); err != nil {
 					t.Errorf("good values: %v", err)
 				}
-				ns = namespace(t)
+				ns = shared.Namespace(t, "sources-")
 				err := apply(t, by, tc.source(ns)+release(ns, tc.chart, bad))
 				if err != nil && !tc.artifact {
-					refused(t, err, "existingSecret")
+					denied(t, err, "existingSecret")
 					return
 				}
-				// It passed as unknown: its source was not there yet, or has no artifact before source-controller has fetched it. What is
-				// stored is not refused again, but every further mistake is, and the repair passes.
+				// The release is allowed as unknown: its source does not exist yet, or has no artifact until source-controller has
+				// fetched it. The stored mistake is not denied again, but a new one is, and the repaired release is allowed.
 				if err != nil {
 					t.Fatalf("bad values before there is an artifact: %v", err)
 				}
@@ -249,9 +232,9 @@ func TestAReleaseTogetherWithItsSource(t *testing.T) {
 				if tc.artifact {
 					setArtifact(t, ns, tc.source(ns))
 				}
-				refused(t, apply(t, by, release(ns, tc.chart, "{existingSecret: db, existingSecretKey: uri, another: x}")), "'another'")
+				denied(t, apply(t, by, release(ns, tc.chart, "{existingSecret: db, existingSecretKey: uri, another: x}")), "'another'")
 				if t.Failed() {
-					t.Log(shared.gate.LogTail())
+					t.Log(shared.Webhook().LogTail())
 				}
 				if err := apply(t, by, release(ns, tc.chart, good)); err != nil {
 					t.Errorf("the repaired release: %v", err)
@@ -261,28 +244,19 @@ func TestAReleaseTogetherWithItsSource(t *testing.T) {
 	}
 }
 
-func refused(t *testing.T, err error, says string) {
+func denied(t *testing.T, err error, part string) {
 	t.Helper()
-	if err == nil || !strings.Contains(err.Error(), "HR001") || !strings.Contains(err.Error(), "/data/metadataConnection") || !strings.Contains(err.Error(), says) {
-		t.Errorf("bad values: %v; want a refusal by HR001 with %s", err, says)
+	if err == nil || !strings.Contains(err.Error(), "HR001") || !strings.Contains(err.Error(), "/data/metadataConnection") || !strings.Contains(err.Error(), part) {
+		t.Errorf("bad values: %v; want a denial by HR001 with %s", err, part)
 	}
-}
-
-func namespace(t *testing.T) string {
-	t.Helper()
-	ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "sources-"}}
-	if err := shared.client.Create(t.Context(), ns); err != nil {
-		t.Fatal(err)
-	}
-	return ns.Name
 }
 
 func apply(t *testing.T, by, manifests string) error {
 	t.Helper()
 	if by == "kubectl" {
-		return writepath.Kubectl("apply").Write(t.Context(), shared.cp, manifests).Err
+		return writepath.Kubectl("apply").Write(t.Context(), shared.ControlPlane, manifests).Err
 	}
-	_, err := flux.Apply(t.Context(), shared.cp.Config(), client.ObjectKey{Namespace: "flux-system", Name: "apps"}, objects(t, manifests)...)
+	_, err := flux.Apply(t.Context(), shared.ControlPlane.Config(), client.ObjectKey{Namespace: "flux-system", Name: "apps"}, objects(t, manifests)...)
 	return err
 }
 
@@ -305,7 +279,7 @@ func objects(t *testing.T, manifests string) []*unstructured.Unstructured {
 func setArtifact(t *testing.T, ns, manifests string) {
 	t.Helper()
 	o := objects(t, manifests)[0]
-	if err := shared.client.Get(t.Context(), client.ObjectKey{Namespace: ns, Name: "charts"}, o); err != nil {
+	if err := shared.Client.Get(t.Context(), client.ObjectKey{Namespace: ns, Name: "charts"}, o); err != nil {
 		t.Fatal(err)
 	}
 	o.Object["status"] = map[string]any{
@@ -315,7 +289,7 @@ func setArtifact(t *testing.T, ns, manifests string) {
 			"path": "charts.tar.gz", "lastUpdateTime": time.Now().UTC().Format(time.RFC3339),
 		},
 	}
-	if err := shared.client.Status().Update(t.Context(), o); err != nil {
+	if err := shared.Client.Status().Update(t.Context(), o); err != nil {
 		t.Fatal(err)
 	}
 }

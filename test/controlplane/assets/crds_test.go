@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-func TestEverySetOfCRDsHoldsCRDs(t *testing.T) {
+func TestCRDs_EverySet(t *testing.T) {
 	for set := range crdSources() {
 		t.Run(string(set), func(t *testing.T) {
 			dirs, err := CRDs(t.Context(), set)
@@ -32,7 +32,7 @@ func TestEverySetOfCRDsHoldsCRDs(t *testing.T) {
 	}
 }
 
-func TestCRDsAreReturnedInTheOrderAskedFor(t *testing.T) {
+func TestCRDs_Order(t *testing.T) {
 	dirs, err := CRDs(t.Context(), CloudNativePG, FluxSource)
 	if err != nil {
 		t.Fatal(err)
@@ -42,14 +42,14 @@ func TestCRDsAreReturnedInTheOrderAskedFor(t *testing.T) {
 	}
 }
 
-func TestAnUnknownSetIsAnErrorThatNamesTheKnownOnes(t *testing.T) {
+func TestCRDs_UnknownSet(t *testing.T) {
 	want := `no CRDs are named "cnpg": use one of cloudnative-pg, external-secrets, flux-helm, flux-kustomize, flux-source, volume-snapshots`
 	if _, err := CRDs(t.Context(), "cnpg"); err == nil || err.Error() != want {
 		t.Errorf("got %v, want %s", err, want)
 	}
 }
 
-func TestAModuleThatGoSumDoesNotRecordIsRefused(t *testing.T) {
+func TestCRDs_ChecksumMissing(t *testing.T) {
 	download := `{"Path": "example.org/m", "Version": "v1.0.0", "Dir": "/m", "Sum": "h1:other="}`
 	p := pins{sums: map[string]bool{"example.org/m v1.0.0 h1:recorded=": true}}
 	want := "example.org/m v1.0.0 has the checksum h1:other=, which test/controlplane/modules/crds/go.sum does not record"
@@ -59,7 +59,7 @@ func TestAModuleThatGoSumDoesNotRecordIsRefused(t *testing.T) {
 }
 
 // The CRDs that are installed must be those of the controllers that run.
-func TestControllersAndTheirCRDsHaveTheSameVersion(t *testing.T) {
+func TestCRDs_VersionsOfControllers(t *testing.T) {
 	root, err := treeRoot()
 	if err != nil {
 		t.Fatal(err)
