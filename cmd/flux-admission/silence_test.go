@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// What a library prints by the standard loggers may be a value of a Secret.
-func TestLibrariesCannotPrintThroughTheStandardLoggers(t *testing.T) {
+// TestSilenceLibraries requires that the standard loggers print nothing: a library may log values of a Secret there.
+func TestSilenceLibraries(t *testing.T) {
 	var out bytes.Buffer
 	log.SetOutput(&out)
 	before := slog.Default()

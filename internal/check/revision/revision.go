@@ -38,7 +38,9 @@ func ChangedFiles(ctx context.Context, dir, commit string) (map[string]bool, err
 			return nil, err
 		}
 		for name := range strings.SplitSeq(string(out), "\x00") {
-			changed[name] = true
+			if name != "" {
+				changed[name] = true
+			}
 		}
 	}
 	return changed, nil
@@ -46,11 +48,8 @@ func ChangedFiles(ctx context.Context, dir, commit string) (map[string]bool, err
 
 // Export writes the regular files that a commit has below dir to the directory to, which must exist. Symbolic links are left out, as Flux does.
 func Export(ctx context.Context, dir, commit, to string) error {
-	prefix, err := git(ctx, dir, "rev-parse", "--show-prefix")
-	if err != nil {
-		return err
-	}
-	archive, err := git(ctx, dir, "archive", "--format=tar", commit+":"+strings.TrimSuffix(strings.TrimSpace(string(prefix)), "/"))
+	// In a directory below the root, git archives that directory with relative names, and fails if the name of a tree is given.
+	archive, err := git(ctx, dir, "archive", "--format=tar", commit)
 	if err != nil {
 		return err
 	}
