@@ -26,9 +26,8 @@ type Request struct {
 	Old *unstructured.Unstructured
 	// User is the name of the user who makes the request; empty outside a cluster.
 	User string
-	// Admission says that the object comes from the API server, which has put it to its schema itself and dropped what is not in it.
-	// Rules for any kind are not asked then: they could find nothing, or only what the API server refuses next.
-	Admission bool
+	// Stage selects the rules that are evaluated; zero selects those of every stage. A rule's Check does not see it.
+	Stage Stage
 	// Unresolved are the fields of Object whose value cannot be known here: it is encrypted, or comes from a variable that is not in Git.
 	Unresolved []Path
 	// Provenance says how the object came to be in a Git tree; nil outside one.

@@ -8,6 +8,7 @@ import (
 	"context"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -37,25 +38,98 @@ type Doc struct {
 	Since string
 }
 
+// Stage is where an object is evaluated, as a set of bits.
+type Stage uint8
+
+// The stages.
+const (
+	// StageAdmission: the API server is about to store an object. It has validated the object by its schema, and dropped what is not in it.
+	StageAdmission Stage = 1 << iota
+	// StageOffline: an object or file of a Git tree, with what the tree builds.
+	StageOffline
+	// StageAudit: an object that is stored in a cluster.
+	StageAudit
+
+	// StageAll is every stage.
+	StageAll = StageAdmission | StageOffline | StageAudit
+)
+
+// Has reports whether the set has all stages of the other one.
+func (s Stage) Has(other Stage) bool { return s&other == other }
+
+// String returns the names of the stages, joined by "|".
+func (s Stage) String() string {
+	var names []string
+	for _, one := range []struct {
+		stage Stage
+		name  string
+	}{{StageAdmission, "admission"}, {StageOffline, "offline"}, {StageAudit, "audit"}} {
+		if s.Has(one.stage) {
+			names = append(names, one.name)
+		}
+	}
+	return strings.Join(names, "|")
+}
+
+// Scope is what a rule's Check is called for. Exactly one field is set.
+type Scope struct {
+	// Kinds: objects of these kinds.
+	Kinds []schema.GroupKind
+	// AnyKind: objects of every kind. No webhook is registered for such a rule.
+	AnyKind bool
+	// File: files of a Git tree (Request.File).
+	File bool
+	// Unapplied: Flux objects that no Kustomization applies (Provenance.Unapplied), and no others.
+	Unapplied bool
+}
+
+// String describes the scope: "Kustomization (kustomize.toolkit.fluxcd.io)", "objects of any kind".
+func (s Scope) String() string {
+	switch {
+	case s.AnyKind:
+		return "objects of any kind"
+	case s.File:
+		return "files of a Git tree"
+	case s.Unapplied:
+		return "Flux objects that no Kustomization applies"
+	}
+	names := make([]string, 0, len(s.Kinds))
+	for _, gk := range s.Kinds {
+		name := gk.Kind
+		if gk.Group != "" {
+			name += " (" + gk.Group + ")"
+		}
+		names = append(names, name)
+	}
+	return strings.Join(names, ", ")
+}
+
+// Defaults are the actions of the default policy, by stage.
+type Defaults struct {
+	Admission, Offline v1alpha1.Action
+	// Audit is Admission when empty.
+	Audit v1alpha1.Action
+	// Reason is why the actions are not those that the severity suggests; a whole sentence, empty when they are. It becomes a comment in
+	// the default policy.
+	Reason string
+}
+
 // Meta declares a rule, once, next to its code; every surface shows it.
 type Meta struct {
 	// ID is stable and never reused: two letters of the family, three digits.
 	ID string
 	// Name is the key in the policy, the metric label and the docs anchor: lower-case words joined by hyphens.
 	Name string
-	// Kinds are the kinds that Check is called for.
-	Kinds []schema.GroupKind
-	// AnyKind says that Check is called for every object, whatever its kind; Kinds is empty then. Such a rule is not asked about what
-	// comes out of admission (Request.Admission), and no webhook is registered for it.
-	AnyKind bool
-	// Files says that Check is called for the objects that stand for files of a Git tree (FileKind); Kinds is empty then.
-	Files bool
-	// Unapplied says that Check is called for Flux objects that no Kustomization applies (Provenance.Unapplied), and for no other; Kinds is empty then.
-	Unapplied bool
-	// Offline says that Check needs a rendered Git tree: it is not asked about what comes out of admission. So it is with AnyKind, Files and Unapplied.
-	Offline bool
+	// Scope is what Check is called for.
+	Scope Scope
+	// Stages are where Check is called.
+	Stages Stage
+	// KindStages are the stages of those of Scope.Kinds that Stages does not apply to.
+	KindStages map[schema.GroupKind]Stage
 	// Severity is the author's opinion; the operator's action is separate.
 	Severity Severity
+	// Defaults are the actions of the default policy.
+	Defaults Defaults
 	// Doc is the text for people.
 	Doc Doc
 	// Reads lists the other kinds that Check may look up. RBAC and informers are made from it.
@@ -63,6 +137,41 @@ type Meta struct {
 	// Params returns a pointer to the zero value of the rule's typed parameters; nil when it has none. The struct's JSON tags,
 	// comments and kubebuilder markers become the rule's part of the AdmissionPolicy schema.
 	Params func() any
+	// Group names a group of findings that reports show as one, because they have one cause; empty for none.
+	Group string
+	// Supersedes are the names of rules whose findings at the same position the rule's own findings replace.
+	Supersedes []string
+}
+
+// KindsAt returns the kinds of the rule's scope that are evaluated at the stage.
+func (m *Meta) KindsAt(stage Stage) []schema.GroupKind {
+	var out []schema.GroupKind
+	for _, gk := range m.Scope.Kinds {
+		if m.stagesOf(gk)&stage != 0 {
+			out = append(out, gk)
+		}
+	}
+	return out
+}
+
+func (m *Meta) stagesOf(gk schema.GroupKind) Stage {
+	if stages, ok := m.KindStages[gk]; ok {
+		return stages
+	}
+	return m.Stages
+}
+
+// DefaultAt returns the action of the default policy at one stage; empty when the rule is not evaluated there.
+func (m *Meta) DefaultAt(stage Stage) v1alpha1.Action {
+	switch {
+	case !m.Stages.Has(stage):
+		return ""
+	case stage == StageOffline:
+		return m.Defaults.Offline
+	case stage == StageAudit && m.Defaults.Audit != "":
+		return m.Defaults.Audit
+	}
+	return m.Defaults.Admission
 }
 
 // Rule reports problems of exactly one object.
@@ -87,13 +196,24 @@ func (m *Meta) Validate() error {
 	}
 	bad(!idPattern.MatchString(m.ID), "ID must be two capital letters and three digits")
 	bad(!namePattern.MatchString(m.Name), "Name must be lower-case words joined by hyphens")
-	subjects := 0
-	for _, is := range []bool{len(m.Kinds) > 0, m.AnyKind, m.Files, m.Unapplied} {
+	scopes := 0
+	for _, is := range []bool{len(m.Scope.Kinds) > 0, m.Scope.AnyKind, m.Scope.File, m.Scope.Unapplied} {
 		if is {
-			subjects++
+			scopes++
 		}
 	}
-	bad(subjects != 1, "one of Kinds, AnyKind, Files and Unapplied must be set, and only one")
+	bad(scopes != 1, "Scope must have exactly one of Kinds, AnyKind, File and Unapplied")
+	bad(m.Stages == 0, "Stages must be set")
+	bad(len(m.Scope.Kinds) == 0 && m.Stages.Has(StageAdmission), "only a rule for Kinds can be evaluated at admission")
+	for gk := range m.KindStages {
+		bad(!slices.Contains(m.Scope.Kinds, gk), "KindStages must be of Scope.Kinds")
+	}
+	for _, stage := range []Stage{StageAdmission, StageOffline, StageAudit} {
+		bad(m.Stages.Has(stage) && !slices.Contains(actions, m.DefaultAt(stage)), "Defaults must have an action for stage "+stage.String())
+	}
+	bad(!m.Stages.Has(StageAdmission) && m.Defaults.Admission != "" || !m.Stages.Has(StageOffline) && m.Defaults.Offline != "" ||
+		!m.Stages.Has(StageAudit) && m.Defaults.Audit != "", "Defaults must have no action for a stage without the rule")
+	bad(m.Defaults.Reason != "" && !strings.HasSuffix(m.Defaults.Reason, "."), "Defaults.Reason must end with a period")
 	bad(m.Severity != SeverityError && m.Severity != SeverityWarning && m.Severity != SeverityInfo, "Severity must be error, warning or info")
 	bad(m.Doc.Title == "" || strings.HasSuffix(m.Doc.Title, "."), "Doc.Title must be set and not end with a period")
 	bad(!strings.HasSuffix(m.Doc.Why, "."), "Doc.Why must end with a period")
@@ -105,14 +225,14 @@ func (m *Meta) Validate() error {
 	return nil
 }
 
-// AtAdmission tells whether the rule is asked about objects that come out of admission. No webhook is registered for the others.
-func (m *Meta) AtAdmission() bool { return len(m.Kinds) > 0 && !m.Offline }
-
 // Compiler is implemented by parameters and settings that are checked and prepared once, when a policy is read. After Compile
 // they are shared between requests and do not change. The error names the field, relative to the parameters: "requiredFor[0].path: ...".
 type Compiler interface {
 	Compile() error
 }
+
+// actions are all actions, mildest first.
+var actions = []v1alpha1.Action{v1alpha1.ActionOff, v1alpha1.ActionAudit, v1alpha1.ActionWarn, v1alpha1.ActionDeny}
 
 // DefaultAction is what a policy that names the rule does, when it says nothing else: errors are refused, warnings are shown, the rest is recorded.
 func (m *Meta) DefaultAction() v1alpha1.Action {

@@ -16,12 +16,18 @@ import (
 // Suite is an ordered list of rules with their parameters. It is immutable and safe for concurrent use.
 type Suite struct {
 	rules  []*Rule
-	params map[string]any               // by rule name
-	byKind map[schema.GroupKind][]*Rule // those for any kind included
-	any    []*Rule                      // for the kinds that are not in byKind
-	// admitted are those of byKind that are asked at admission; files and orphans are asked about nothing else.
-	admitted       map[schema.GroupKind][]*Rule
-	files, orphans []*Rule
+	params map[string]any // by rule name
+	// stages are the rules of each set of stages.
+	stages [StageAll + 1]index
+	// supersededBy are the names of the rules whose findings replace those of a rule, by its name.
+	supersededBy map[string][]string
+}
+
+// index has the rules of one set of stages, each list in the suite's order.
+type index struct {
+	byKind           map[schema.GroupKind][]*Rule // those for any kind included
+	anyKind          []*Rule                      // for the kinds that are not in byKind
+	files, unapplied []*Rule
 }
 
 // Result is what a suite found out about one object. The order is stable: rules in the suite's order, findings by path.
@@ -61,49 +67,63 @@ func NewSuite(rules ...*Rule) (*Suite, error) {
 }
 
 func (s *Suite) index() {
-	s.byKind, s.admitted = map[schema.GroupKind][]*Rule{}, map[schema.GroupKind][]*Rule{}
+	s.supersededBy = map[string][]string{}
 	for _, r := range s.rules {
-		for _, gk := range r.Kinds {
-			s.byKind[gk] = nil
+		for _, name := range r.Supersedes {
+			s.supersededBy[name] = append(s.supersededBy[name], r.Name)
 		}
 	}
-	for _, r := range s.rules {
-		switch {
-		case r.AnyKind:
-			s.any = append(s.any, r)
-			for gk := range s.byKind {
-				s.byKind[gk] = append(s.byKind[gk], r)
-			}
-		case r.Files:
-			s.files = append(s.files, r)
-		case r.Unapplied:
-			s.orphans = append(s.orphans, r)
-		}
-		for _, gk := range r.Kinds {
-			s.byKind[gk] = append(s.byKind[gk], r)
-			if r.AtAdmission() {
-				s.admitted[gk] = append(s.admitted[gk], r)
-			}
-		}
+	for stage := range s.stages {
+		s.stages[stage] = s.indexOf(Stage(stage))
 	}
 }
 
-// rulesFor returns the rules that are asked about the object, in the suite's order.
+// indexOf returns the rules that are evaluated at one of the stages; all for no stage.
+func (s *Suite) indexOf(stages Stage) index {
+	if stages == 0 {
+		stages = StageAll
+	}
+	x := index{byKind: map[schema.GroupKind][]*Rule{}}
+	for _, r := range s.rules {
+		for _, gk := range r.KindsAt(stages) {
+			x.byKind[gk] = nil
+		}
+	}
+	for _, r := range s.rules {
+		for _, gk := range r.KindsAt(stages) {
+			x.byKind[gk] = append(x.byKind[gk], r)
+		}
+		if r.Stages&stages == 0 {
+			continue
+		}
+		switch {
+		case r.Scope.AnyKind:
+			x.anyKind = append(x.anyKind, r)
+			for gk := range x.byKind {
+				x.byKind[gk] = append(x.byKind[gk], r)
+			}
+		case r.Scope.File:
+			x.files = append(x.files, r)
+		case r.Scope.Unapplied:
+			x.unapplied = append(x.unapplied, r)
+		}
+	}
+	return x
+}
+
+// rulesFor returns the rules that are evaluated for the request, in the suite's order.
 func (s *Suite) rulesFor(r Request) []*Rule {
-	if r.File != nil {
-		return s.files
-	}
-	gvk := r.Object.GroupVersionKind()
+	x := &s.stages[r.Stage&StageAll]
 	switch {
+	case r.File != nil:
+		return x.files
 	case r.Provenance != nil && r.Provenance.Unapplied:
-		return s.orphans
-	case r.Admission:
-		return s.admitted[gvk.GroupKind()]
+		return x.unapplied
 	}
-	if rules, ok := s.byKind[gvk.GroupKind()]; ok {
+	if rules, ok := x.byKind[r.Object.GroupVersionKind().GroupKind()]; ok {
 		return rules
 	}
-	return s.any
+	return x.anyKind
 }
 
 // Bind returns a suite of those rules that keep accepts, with the given typed parameters by rule name. Rules without an entry
@@ -134,13 +154,16 @@ func (s *Suite) Rules() []*Meta {
 	return out
 }
 
-// Handles tells whether any rule of the suite is asked about the kind at admission.
-func (s *Suite) Handles(gk schema.GroupKind) bool { return len(s.admitted[gk]) > 0 }
+// Handles reports whether any rule of the suite is evaluated for the kind at admission.
+func (s *Suite) Handles(gk schema.GroupKind) bool {
+	return len(s.stages[StageAdmission].byKind[gk]) > 0
+}
 
-// Evaluate runs every rule for the object's kind. A rule that fails or panics is recorded in Errors and the others still run.
+// Evaluate runs every rule of the request's stage for the object's kind. A rule that fails or panics is recorded in Errors and the others still run.
+// A finding at the path and position of one by a rule that supersedes its rule is dropped.
 //
-// On an update each finding is compared with what the same rules say of the stored object: one that was there already is marked
-// Preexisting. An object that did not change can therefore have no new finding, which is what lets the API server skip it.
+// On an update the same rules evaluate the stored object too: a finding that it has already is marked Preexisting. An object that did not
+// change can therefore have no new finding, which is what lets the API server skip it.
 func (s *Suite) Evaluate(ctx context.Context, r Request, l Lookup) Result {
 	res := Result{Object: r.Object, File: r.File}
 	for _, rule := range s.rulesFor(r) {
@@ -155,12 +178,30 @@ func (s *Suite) Evaluate(ctx context.Context, r Request, l Lookup) Result {
 		res.Findings = append(res.Findings, findings...)
 		res.Skipped = append(res.Skipped, skipped...)
 	}
+	res.Findings = s.withoutSuperseded(res.Findings)
 	return res
+}
+
+func (s *Suite) withoutSuperseded(findings []*Finding) []*Finding {
+	if len(findings) < 2 || len(s.supersededBy) == 0 {
+		return findings
+	}
+	var out []*Finding
+	for _, f := range findings {
+		by := s.supersededBy[f.Rule.Name]
+		if len(by) > 0 && slices.ContainsFunc(findings, func(other *Finding) bool {
+			return slices.Contains(by, other.Rule.Name) && other.Position == f.Position && slices.Equal(other.Path, f.Path)
+		}) {
+			continue
+		}
+		out = append(out, f)
+	}
+	return out
 }
 
 func (s *Suite) markPreexisting(ctx context.Context, rule *Rule, r Request, l Lookup, findings []*Finding) {
 	// The stored object is evaluated as an update that changes nothing, so that a rule about transitions stays silent on it.
-	before, _, err := s.run(ctx, rule, Request{Operation: Update, Object: r.Old, Old: r.Old, User: r.User, Admission: r.Admission}, l)
+	before, _, err := s.run(ctx, rule, Request{Operation: Update, Object: r.Old, Old: r.Old, User: r.User}, l)
 	if err != nil {
 		return
 	}
@@ -172,6 +213,7 @@ func (s *Suite) markPreexisting(ctx context.Context, rule *Rule, r Request, l Lo
 }
 
 func (s *Suite) run(ctx context.Context, rule *Rule, r Request, l Lookup) (findings []*Finding, skipped []Skipped, err error) {
+	r.Stage = 0 // A rule does not know which driver runs it.
 	p := &Pass{Request: r, Lookup: l, Params: s.params[rule.Name], rule: &rule.Meta}
 	defer func() {
 		if v := recover(); v != nil {

@@ -10,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
+	"github.com/flux-admission/flux-admission/api/v1alpha1"
 	"github.com/flux-admission/flux-admission/validators"
 )
 
@@ -18,11 +19,19 @@ var widget = schema.GroupKind{Group: "example.com", Kind: "Widget"}
 func rule(id, name string, check func(context.Context, *validators.Pass) error) *validators.Rule {
 	return &validators.Rule{
 		Meta: validators.Meta{
-			ID: id, Name: name, Kinds: []schema.GroupKind{widget}, Severity: validators.SeverityError,
+			ID: id, Name: name, Scope: validators.Scope{Kinds: []schema.GroupKind{widget}}, Stages: validators.StageAll,
+			Severity: validators.SeverityError, Defaults: validators.Defaults{Admission: v1alpha1.ActionDeny, Offline: v1alpha1.ActionDeny},
 			Doc: validators.Doc{Title: "Title", Why: "Why.", Fix: "Fix.", Since: "v0.1.0"},
 		},
 		Check: check,
 	}
+}
+
+// with returns a rule whose declaration the function changes.
+func with(change func(*validators.Meta)) *validators.Rule {
+	r := rule("XX001", "x", func(context.Context, *validators.Pass) error { return nil })
+	change(&r.Meta)
+	return r
 }
 
 func object(size string) *unstructured.Unstructured {
@@ -36,15 +45,22 @@ var size = validators.NewPath("spec", "size")
 func TestNewSuiteRefusesBrokenDeclarations(t *testing.T) {
 	ok := func(context.Context, *validators.Pass) error { return nil }
 	broken := rule("X1", "Not A Name", ok)
-	broken.Kinds, broken.Severity, broken.Doc = nil, "bad", validators.Doc{Title: "Ends.", Why: "no", Fix: "no", Since: "1"}
+	broken.Scope, broken.Stages, broken.Severity, broken.Doc = validators.Scope{}, 0, "bad", validators.Doc{Title: "Ends.", Why: "no", Fix: "no", Since: "1"}
 	for name, tc := range map[string]struct {
 		rules []*validators.Rule
 		want  []string
 	}{
 		"a rule that is malformed in every field names them all": {
 			[]*validators.Rule{broken},
-			[]string{"ID must", "Name must", "one of Kinds", "Severity must", "Title must", "Why must", "Fix must", "Since must"},
+			[]string{"ID must", "Name must", "Scope must", "Stages must", "Severity must", "Title must", "Why must", "Fix must", "Since must"},
 		},
+		"a scope of two kinds of things":     {[]*validators.Rule{with(func(m *validators.Meta) { m.Scope.AnyKind = true })}, []string{"Scope must have exactly one"}},
+		"a rule for any kind at admission":   {[]*validators.Rule{with(func(m *validators.Meta) { m.Scope = validators.Scope{AnyKind: true} })}, []string{"only a rule for Kinds"}},
+		"a stage without a default action":   {[]*validators.Rule{with(func(m *validators.Meta) { m.Defaults.Offline = "" })}, []string{"an action for stage offline"}},
+		"a default action without its stage": {[]*validators.Rule{with(func(m *validators.Meta) { m.Stages = validators.StageAdmission })}, []string{"no action for a stage"}},
+		"stages of a kind that is not in the scope": {[]*validators.Rule{with(func(m *validators.Meta) {
+			m.KindStages = map[schema.GroupKind]validators.Stage{{Kind: "X"}: validators.StageOffline}
+		})}, []string{"KindStages must be"}},
 		"a rule without a check":    {[]*validators.Rule{rule("XX001", "x", nil)}, []string{"Check is nil"}},
 		"an ID that is used twice":  {[]*validators.Rule{rule("XX001", "x", ok), rule("XX001", "y", ok)}, []string{"used twice"}},
 		"a name that is used twice": {[]*validators.Rule{rule("XX001", "x", ok), rule("XX002", "x", ok)}, []string{"used twice"}},

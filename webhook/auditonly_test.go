@@ -91,7 +91,7 @@ func auditOnly(t *testing.T, rule *validators.Rule, params []byte) *policy.Polic
 // a lookup that sees nothing.
 func TestAuditOnlyRefusesNothingAndRecordsEverything(t *testing.T) {
 	for _, rule := range allvalidators.Rules() {
-		if !rule.AtAdmission() {
+		if !rule.Stages.Has(validators.StageAdmission) {
 			continue // not asked at admission
 		}
 		dirs, err := filepath.Glob(filepath.Join("..", "validators", "*", "testdata", strings.ToLower(rule.ID)))
@@ -105,7 +105,7 @@ func TestAuditOnlyRefusesNothingAndRecordsEverything(t *testing.T) {
 		panics := *rule
 		panics.Check = func(context.Context, *validators.Pass) error { panic("boom") }
 		for _, c := range cases {
-			c.Request.Admission = true // as the webhook asks
+			c.Request.Stage = validators.StageAdmission
 			for _, variant := range []struct {
 				name   string
 				rule   *validators.Rule

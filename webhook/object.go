@@ -87,7 +87,7 @@ func (r *request) evaluation() (e validators.Request, ok bool, err error) {
 			return e, false, nil
 		}
 	}
-	e.User, e.Admission = r.UserInfo.Username, true
+	e.User, e.Stage = r.UserInfo.Username, validators.StageAdmission
 	return e, true, nil
 }
 

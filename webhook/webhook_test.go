@@ -162,7 +162,7 @@ func (w write) body(t testing.TB) string {
 }
 
 func rule(id, name string, s validators.Severity) *validators.Meta {
-	return &validators.Meta{ID: id, Name: name, Severity: s, Kinds: []schema.GroupKind{flux.Kustomization}}
+	return &validators.Meta{ID: id, Name: name, Severity: s, Scope: validators.Scope{Kinds: []schema.GroupKind{flux.Kustomization}}}
 }
 
 var (

@@ -8,6 +8,7 @@ import (
 
 	"github.com/flux-admission/flux-admission/api/v1alpha1"
 	"github.com/flux-admission/flux-admission/internal/rulecatalog"
+	"github.com/flux-admission/flux-admission/validators"
 	allvalidators "github.com/flux-admission/flux-admission/validators/all"
 )
 
@@ -36,8 +37,8 @@ func TestRules_ListsEveryRule(t *testing.T) {
 		if !ok || one.ID != r.ID {
 			t.Errorf("%s %s is listed as %+v", r.ID, r.Name, one)
 		}
-		if hasAction := one.Actions.Cluster != ""; hasAction != r.AtAdmission() {
-			t.Errorf("%s has the action %q in the cluster; evaluated at admission: %v", r.Name, one.Actions.Cluster, r.AtAdmission())
+		if hasAction := one.Actions.Cluster != ""; hasAction != r.Stages.Has(validators.StageAdmission) {
+			t.Errorf("%s has the action %q in the cluster; evaluated at admission: %v", r.Name, one.Actions.Cluster, r.Stages.Has(validators.StageAdmission))
 		}
 	}
 	if len(list) != len(allvalidators.Rules()) {

@@ -387,9 +387,7 @@ func listen(ctx context.Context, flags, address string) (net.Listener, error) {
 func kinds() []schema.GroupKind {
 	var out []schema.GroupKind
 	for _, r := range allvalidators.Rules() {
-		if r.AtAdmission() {
-			out = append(out, r.Kinds...)
-		}
+		out = append(out, r.KindsAt(validators.StageAdmission)...)
 	}
 	for _, m := range allmutators.Mutators() {
 		out = append(out, m.Kinds...)
@@ -402,7 +400,7 @@ func kinds() []schema.GroupKind {
 func watched() []schema.GroupKind {
 	reads := []schema.GroupKind{flux.HelmRelease, flux.Kustomization, flux.HelmRepository, flux.HelmChart, flux.OCIRepository, flux.GitRepository, flux.Bucket}
 	for _, r := range allvalidators.Rules() {
-		if r.AtAdmission() {
+		if r.Stages.Has(validators.StageAdmission) {
 			reads = append(reads, r.Reads...)
 		}
 	}

@@ -111,7 +111,7 @@ func (t *Tree) clusterTasks(ctx context.Context, c *kustomization.Cluster) ([]ta
 			s.kustomization = object.Kustomization.Key.String()
 		}
 		out = append(out, task{s, validators.Request{
-			Operation: validators.Create, Object: object.Unstructured, Unresolved: object.Unresolved, Provenance: from,
+			Operation: validators.Create, Stage: validators.StageOffline, Object: object.Unstructured, Unresolved: object.Unresolved, Provenance: from,
 		}, look})
 	}
 	return out, nil
@@ -141,7 +141,7 @@ func fileTasks(built *kustomization.Result) []task {
 				}
 			}
 			file := &validators.File{Name: name, Problems: []validators.Problem{problem}}
-			out = append(out, task{s, validators.Request{Operation: validators.Create, File: file}, &lookup.Memory{}})
+			out = append(out, task{s, validators.Request{Operation: validators.Create, Stage: validators.StageOffline, File: file}, &lookup.Memory{}})
 		}
 	}
 	return out
@@ -179,7 +179,7 @@ func unappliedTask(u *kustomization.UnappliedObject) task {
 	return task{
 		subject{name: nameOf(o), file: u.Position.File, position: u.Position},
 		validators.Request{
-			Operation: validators.Create, Object: o, Provenance: &validators.Provenance{Unapplied: true, ReferencedBy: u.ReferencedBy},
+			Operation: validators.Create, Stage: validators.StageOffline, Object: o, Provenance: &validators.Provenance{Unapplied: true, ReferencedBy: u.ReferencedBy},
 		},
 		&lookup.Memory{},
 	}
@@ -319,8 +319,8 @@ func (e *evaluation) finding(s subject, f *validators.Finding, action v1alpha1.A
 		out.Related = append(out.Related, report.Position{File: related.File, Line: related.Line, Column: related.Column})
 	}
 	out.File, out.Line, out.Column = position.File, position.Line, position.Column
-	if e.tree.Grouped(f.Rule.Name) {
-		out.Group = f.Rule.Name
+	if e.tree.Grouped(f.Rule) {
+		out.Group = f.Rule.Group
 	}
 	return out
 }

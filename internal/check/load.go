@@ -11,6 +11,7 @@ import (
 	"github.com/flux-admission/flux-admission/internal/lookup"
 	"github.com/flux-admission/flux-admission/internal/policy"
 	"github.com/flux-admission/flux-admission/internal/sourcetree"
+	"github.com/flux-admission/flux-admission/validators"
 )
 
 // StandardInput is the path of manifests that are read from Input.Stdin.
@@ -52,9 +53,9 @@ type Tree struct {
 
 	charts      lookup.Charts
 	definitions []Definition
-	// grouped is the name of the rule whose findings are reported as one; empty for none.
-	grouped string
-	close   func()
+	// isDefault says that Policy is the default policy.
+	isDefault bool
+	close     func()
 }
 
 // Load builds the tree, chooses the policy and applies the policy's mutations. The caller must close the tree.
@@ -68,7 +69,7 @@ func Load(ctx context.Context, in Input) (*Tree, error) {
 	if err != nil {
 		return nil, err
 	}
-	if t.Policy, t.grouped, err = choosePolicy(in.Policy, t.Built); err != nil {
+	if t.Policy, t.isDefault, err = choosePolicy(in.Policy, t.Built); err != nil {
 		return nil, err
 	}
 	mutated, err := mutate(ctx, t.Built, t.Policy)
@@ -89,8 +90,8 @@ func Load(ctx context.Context, in Input) (*Tree, error) {
 // Close releases the charts that were read.
 func (t *Tree) Close() { t.close() }
 
-// Grouped reports whether the findings of a rule are reported as one because most repositories break the rule on purpose.
-func (t *Tree) Grouped(rule string) bool { return rule != "" && rule == t.grouped }
+// Grouped reports whether a rule's findings are shown as one: those of a rule with a group, unless the user gave a policy that asks for the rule.
+func (t *Tree) Grouped(rule *validators.Meta) bool { return t.isDefault && rule.Group != "" }
 
 // build builds what is at the input's path. The function that it returns builds it again with mutated objects, which may change what Kustomizations build.
 func (t *Tree) build(ctx context.Context, in Input) (rebuild func(mutations) error, err error) {

@@ -4,8 +4,6 @@ import (
 	"fmt"
 	"os"
 
-	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
-
 	"github.com/flux-admission/flux-admission/api/v1alpha1"
 	"github.com/flux-admission/flux-admission/internal/kustomization"
 	"github.com/flux-admission/flux-admission/internal/policy"
@@ -21,42 +19,42 @@ func Policy(file string) (*policy.Policy, error) {
 	return p, err
 }
 
-// choosePolicy returns the policy to check with: the file's, the tree's own, or the default one. With the last, the rule on namespaces only warns and its
-// findings are grouped, because many repositories use other namespaces on purpose.
-func choosePolicy(file string, built *kustomization.Result) (compiled *policy.Policy, grouped string, err error) {
+// choosePolicy returns the policy to check with: the file's, the tree's own, or the default policy with the default actions of a check.
+func choosePolicy(file string, built *kustomization.Result) (compiled *policy.Policy, isDefault bool, err error) {
 	var parsed *v1alpha1.AdmissionPolicy
 	switch own := policyOf(built); {
 	case file != "":
 		data, err := os.ReadFile(file)
 		if err != nil {
-			return nil, "", fmt.Errorf("--policy: %w", err)
+			return nil, false, fmt.Errorf("--policy: %w", err)
 		}
 		if parsed, err = policy.Parse(file, data); err != nil {
-			return nil, "", err
+			return nil, false, err
 		}
 	case own != nil:
 		data, err := own.MarshalJSON()
 		if err != nil {
-			return nil, "", fmt.Errorf("reading the tree's AdmissionPolicy: %w", err)
+			return nil, false, fmt.Errorf("reading the tree's AdmissionPolicy: %w", err)
 		}
 		if parsed, err = policy.ParseObject(data); err != nil {
-			return nil, "", fmt.Errorf("%s: %w", own.Origin.File, err)
+			return nil, false, fmt.Errorf("%s: %w", own.Origin.File, err)
 		}
 	default:
-		if parsed, err = policy.Default(); err != nil {
-			return nil, "", err
+		if parsed, err = policy.DefaultAt(validators.StageOffline, allRules()); err != nil {
+			return nil, false, err
 		}
-		grouped = "kustomization-namespace"
-		parsed.Spec.Rules[grouped] = apiextensionsv1.JSON{Raw: []byte(`{"action": "Warn"}`)}
-		// At admission these only warn, because objects arrive one after the other; a tree is complete.
-		for _, rule := range []string{
-			"kustomization-dependency-missing", "source-missing", "helm-dependency-missing", "kustomization-dependency-cycle", "helm-dependency-cycle",
-		} {
-			parsed.Spec.Rules[rule] = apiextensionsv1.JSON{Raw: []byte(`{"action": "Deny"}`)}
-		}
+		isDefault = true
 	}
 	compiled, err = compile(parsed)
-	return compiled, grouped, err
+	return compiled, isDefault, err
+}
+
+func allRules() []*validators.Meta {
+	var out []*validators.Meta
+	for _, r := range allvalidators.Rules() {
+		out = append(out, &r.Meta)
+	}
+	return out
 }
 
 func compile(parsed *v1alpha1.AdmissionPolicy) (*policy.Policy, error) {

@@ -83,6 +83,33 @@ func Default() (*v1alpha1.AdmissionPolicy, error) {
 	return Parse("the default policy", manifests.DefaultPolicy)
 }
 
+// DefaultAt returns the default policy with the actions that the rules have by default at a stage.
+func DefaultAt(stage validators.Stage, rules []*validators.Meta) (*v1alpha1.AdmissionPolicy, error) {
+	p, err := Default()
+	if err != nil {
+		return nil, err
+	}
+	for _, m := range rules {
+		action := m.DefaultAt(stage)
+		if action == "" {
+			continue
+		}
+		settings := map[string]any{}
+		if raw, ok := p.Spec.Rules[m.Name]; ok {
+			if err := json.Unmarshal(raw.Raw, &settings); err != nil {
+				return nil, fmt.Errorf("the default policy's settings of rule %s: %w", m.Name, err)
+			}
+		}
+		settings["action"] = action
+		raw, err := json.Marshal(settings)
+		if err != nil {
+			return nil, fmt.Errorf("the default policy's settings of rule %s: %w", m.Name, err)
+		}
+		p.Spec.Rules[m.Name] = apiextensionsv1.JSON{Raw: raw}
+	}
+	return p, nil
+}
+
 // Compile binds a policy that Parse returned to rules and mutators. The clock decides whether an exemption has expired; nil is the system's
 // clock. The error names every invalid field.
 func Compile(p *v1alpha1.AdmissionPolicy, suite *validators.Suite, muts *mutators.Set, clock func() time.Time) (*Policy, error) {

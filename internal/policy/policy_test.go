@@ -223,7 +223,7 @@ func TestPolicy_Evaluate(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := compile(t, tc.spec)
-			r := validators.Request{Admission: true, Operation: validators.Create, Object: kustomization(tc.ns, map[string]any{"legacy": "yes"})}
+			r := validators.Request{Stage: validators.StageAdmission, Operation: validators.Create, Object: kustomization(tc.ns, map[string]any{"legacy": "yes"})}
 			if tc.update {
 				r.Operation, r.Old = validators.Update, kustomization(tc.ns, nil)
 			}
@@ -250,7 +250,8 @@ func TestPolicy_Evaluate(t *testing.T) {
 func TestPolicy_Evaluate_UnknownAndErrors(t *testing.T) {
 	meta := func(id, name string) validators.Meta {
 		return validators.Meta{
-			ID: id, Name: name, Kinds: []schema.GroupKind{{Group: "kustomize.toolkit.fluxcd.io", Kind: "Kustomization"}}, Severity: validators.SeverityError,
+			ID: id, Name: name, Scope: validators.Scope{Kinds: []schema.GroupKind{{Group: "kustomize.toolkit.fluxcd.io", Kind: "Kustomization"}}}, Stages: validators.StageAll, Severity: validators.SeverityError,
+			Defaults: validators.Defaults{Admission: v1alpha1.ActionDeny, Offline: v1alpha1.ActionDeny},
 			Doc: validators.Doc{Title: "T", Why: "W.", Fix: "F.", Since: "v0.1.0"},
 		}
 	}
@@ -283,7 +284,7 @@ func TestPolicy_Evaluate_UnknownAndErrors(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			d := p.Evaluate(t.Context(), validators.Request{Admission: true, Operation: validators.Create, Object: kustomization("prod", nil)}, lookup.NewMemory())
+			d := p.Evaluate(t.Context(), validators.Request{Stage: validators.StageAdmission, Operation: validators.Create, Object: kustomization("prod", nil)}, lookup.NewMemory())
 			if len(d.Unknown) != 1 || d.Unknown[0].Action != tc.unknown || len(d.Errors) != 1 || d.Errors[0].Action != tc.failed {
 				t.Errorf("unknown %+v, errors %+v; want %s and %s", d.Unknown, d.Errors, tc.unknown, tc.failed)
 			}
@@ -330,7 +331,7 @@ func TestPolicy_Decide_AuditOnly(t *testing.T) {
 func TestPolicy_Mutate(t *testing.T) {
 	const mutation = "  mutations: {target-namespace: [{match: {path: '^\\./apps/(?P<ns>[^/]+)/'}, targetNamespace: '{ns}'}]}\n"
 	readable := lookup.NewMemory(namespace("airflow", nil))
-	request := validators.Request{Admission: true, Operation: validators.Create, Object: kustomization("flux-system", nil)}
+	request := validators.Request{Stage: validators.StageAdmission, Operation: validators.Create, Object: kustomization("flux-system", nil)}
 	if res := compile(t, mutation).Mutate(t.Context(), request, readable); len(res.Edits) != 1 {
 		t.Errorf("edits %v, want one", res.Edits)
 	}

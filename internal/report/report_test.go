@@ -31,7 +31,7 @@ const hostile = "</script><script>alert(1)</script>\"'&%\n::error::x\x1b[31m\u20
 func rules() []*validators.Meta {
 	meta := func(id, name, title string, s validators.Severity) *validators.Meta {
 		return &validators.Meta{
-			ID: id, Name: name, Severity: s, Kinds: []schema.GroupKind{{Kind: "Widget"}},
+			ID: id, Name: name, Severity: s, Scope: validators.Scope{Kinds: []schema.GroupKind{{Kind: "Widget"}}},
 			Doc: validators.Doc{Title: title, Why: "The reconciliation hangs.", Fix: "Write what exists.", Since: "v0.1.0"},
 		}
 	}

@@ -9,7 +9,6 @@ import (
 
 	"github.com/mitchellh/go-wordwrap"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
-	"k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/yaml"
 
 	"github.com/flux-admission/flux-admission/docs"
@@ -96,9 +95,9 @@ func (e *Explanation) String() string {
 	fact := func(name, text string) { b.WriteString(hanging(fmt.Sprintf("%-10s", name), text)) }
 	fact("Severity", string(m.Severity))
 	fact("Action", e.actions.String()+", in the default policy")
-	fact("Matches", subjectText(m))
+	fact("Matches", m.Scope.String())
 	if len(m.Reads) > 0 {
-		fact("Reads", kindText(m.Reads))
+		fact("Reads", validators.Scope{Kinds: m.Reads}.String())
 	}
 	fact("Since", m.Doc.Since)
 	fmt.Fprintf(&b, "\nWhy\n%s\nHow to fix\n%s\n", hanging("  ", m.Doc.Why), hanging("  ", m.Doc.Fix))
@@ -182,29 +181,4 @@ func indented(text, indent string) string {
 		b.WriteString(line)
 	}
 	return b.String()
-}
-
-// subjectText names what a rule matches.
-func subjectText(m *validators.Meta) string {
-	switch {
-	case m.AnyKind:
-		return "objects of any kind"
-	case m.Files:
-		return "the files of a Git tree"
-	case m.Unapplied:
-		return "Flux objects that nothing applies"
-	}
-	return kindText(m.Kinds)
-}
-
-func kindText(kinds []schema.GroupKind) string {
-	names := make([]string, 0, len(kinds))
-	for _, gk := range kinds {
-		name := gk.Kind
-		if gk.Group != "" {
-			name += " (" + gk.Group + ")"
-		}
-		names = append(names, name)
-	}
-	return strings.Join(names, ", ")
 }

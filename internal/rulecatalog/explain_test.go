@@ -19,7 +19,7 @@ func TestExplanation_String(t *testing.T) {
 	e := &Explanation{
 		rule: &validators.Meta{
 			ID: "WI001", Name: "widget-place", Severity: validators.SeverityError,
-			Kinds: []schema.GroupKind{{Group: "example.com", Kind: "Widget"}, {Kind: "Secret"}}, Reads: []schema.GroupKind{{Kind: "Namespace"}},
+			Scope: validators.Scope{Kinds: []schema.GroupKind{{Group: "example.com", Kind: "Widget"}, {Kind: "Secret"}}}, Reads: []schema.GroupKind{{Kind: "Namespace"}},
 			Doc: validators.Doc{
 				Title: "Widget in the wrong place", Why: "A Widget is looked for where its owner is, and nowhere else: in another place it is never found, and its owner waits for it without an end.",
 				Fix: "Move it.", Since: "v0.1.0",

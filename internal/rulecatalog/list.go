@@ -70,7 +70,7 @@ func List(policyFile string) ([]Rule, error) {
 			ID: r.ID, Name: r.Name, Title: r.Doc.Title, Severity: r.Severity, LooksAt: looksAt, Kinds: kinds, Since: r.Doc.Since,
 			Actions: Actions{Check: atCheck[r.Name]},
 		}
-		if r.AtAdmission() {
+		if r.Stages.Has(validators.StageAdmission) {
 			one.Actions.Cluster = atCluster[r.Name]
 		}
 		list = append(list, one)
@@ -110,14 +110,14 @@ func actionsOf(p *policy.Policy) map[string]v1alpha1.Action {
 func subjectsOf(m *validators.Meta) (looksAt string, kinds []string) {
 	kinds = []string{}
 	switch {
-	case m.AnyKind:
+	case m.Scope.AnyKind:
 		return "any", kinds
-	case m.Files:
+	case m.Scope.File:
 		return "files", kinds
-	case m.Unapplied:
+	case m.Scope.Unapplied:
 		return "unapplied", kinds
 	}
-	for _, gk := range m.Kinds {
+	for _, gk := range m.Scope.Kinds {
 		kinds = append(kinds, gk.String())
 	}
 	return "kinds", kinds

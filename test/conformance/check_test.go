@@ -29,7 +29,7 @@ func TestCheck(t *testing.T) {
 			}
 			compared++
 			t.Run(rule.Name+"/"+c.Name, func(t *testing.T) {
-				found := c.Suite(t, rule).Evaluate(t.Context(), c.Request, c.Lookup(t, resolver))
+				found := ruletest.Own(c.Suite(t, rule).Evaluate(t.Context(), c.Request, c.Lookup(t, resolver)), rule)
 				var want, got []string
 				var wantLines, gotLines []int
 				for _, f := range found.Findings {

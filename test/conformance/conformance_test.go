@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -35,15 +34,15 @@ import (
 // TestAdmissionReview sends each case to the webhook server. The causes of the response must be the findings of the suite.
 func TestAdmissionReview(t *testing.T) {
 	for _, rule := range allvalidators.Rules() {
-		if !rule.AtAdmission() {
+		if !rule.Stages.Has(validators.StageAdmission) {
 			continue
 		}
 		for _, c := range cases(t, rule) {
 			t.Run(rule.Name+"/"+c.Name, func(t *testing.T) {
 				look := c.Lookup(t, resolver)
 				request := c.Request
-				request.Admission = true // as the webhook sets it
-				found := c.Suite(t, rule).Evaluate(t.Context(), request, look)
+				request.Stage = validators.StageAdmission
+				found := ruletest.Own(c.Suite(t, rule).Evaluate(t.Context(), request, look), rule)
 				var want []string
 				for _, f := range found.Findings {
 					want = append(want, f.Path.String()+": "+f.Message)
@@ -78,23 +77,23 @@ func TestAdmissionReview(t *testing.T) {
 
 func cases(t *testing.T, rule *validators.Rule) []*ruletest.Case {
 	t.Helper()
-	dirs, err := filepath.Glob(filepath.Join("..", "..", "validators", "*", "testdata", strings.ToLower(rule.ID)))
-	if err != nil || len(dirs) != 1 {
-		t.Fatalf("rule %s: want one directory of cases, have %v (%v)", rule.ID, dirs, err)
-	}
-	list, err := ruletest.Load(dirs[0])
+	list, err := ruletest.Load(ruletest.Dir(t, "../..", rule))
 	if err != nil {
 		t.Fatal(err)
 	}
 	return list
 }
 
-// policyText returns a policy with the case's parameters that denies all findings of the rule, those of the stored object too. Other rules are off.
+// policyText returns a policy with the case's parameters that denies all findings of the rule, those of the stored object too. Other rules are off, except for
+// those that supersede the rule.
 func policyText(t *testing.T, c *ruletest.Case, rule *validators.Rule) []byte {
 	t.Helper()
 	rules := map[string]any{}
 	for _, other := range allvalidators.Rules() {
 		rules[other.Name] = map[string]any{"action": "Off"}
+	}
+	for _, other := range ruletest.WithSuperseding(rule) {
+		rules[other.Name] = map[string]any{"action": "Audit"}
 	}
 	settings := map[string]any{}
 	if err := yaml.Unmarshal(c.Params, &settings); err != nil {

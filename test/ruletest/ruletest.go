@@ -1,11 +1,12 @@
-// Package ruletest runs a rule's cases: txtar archives that stand beside the rule.
+// Package ruletest runs a rule's cases: txtar archives in validators/<package>/testdata/<id>, beside the rule. Its own test runs the cases of
+// all rules.
 //
 // A case is one archive:
 //
 //	A sentence that says what the case shows.
 //	unknown: "regexp"        (any number: what the rule cannot judge, and says)
 //	skipped: "regexp"        (any number: what it does not judge because the object asks for that)
-//	admission: true          (the object comes from the API server)
+//	stage: admission         (the object comes from the API server; without the line the case is evaluated at every stage of the rule)
 //	-- object.yaml --        the object, with what is to be found on the line of the offending field:
 //	spec: {...}  # want KS001 "regexp"      a finding
 //	spec: {...}  # was KS001 "regexp"       a finding that the stored object has already (only with old.yaml)
@@ -50,6 +51,7 @@ import (
 	"github.com/flux-admission/flux-admission/internal/lookup"
 	"github.com/flux-admission/flux-admission/internal/yamlposition"
 	"github.com/flux-admission/flux-admission/validators"
+	"github.com/flux-admission/flux-admission/validators/all"
 )
 
 // Case is one parsed archive.
@@ -166,8 +168,8 @@ func (c *Case) header(comment string) error {
 	for line := range strings.Lines(comment) {
 		line = strings.TrimSpace(line)
 		word, rest, _ := strings.Cut(line, ": ")
-		if line == "admission: true" {
-			c.Request.Admission = true
+		if line == "stage: "+validators.StageAdmission.String() {
+			c.Request.Stage = validators.StageAdmission
 			continue
 		}
 		if word != "unknown" && word != "skipped" {
@@ -312,10 +314,10 @@ func (c *Case) WriteCharts(t *testing.T) string {
 	return dir
 }
 
-// Suite returns a suite of the rule with the case's parameters.
+// Suite returns a suite of the rule, with the case's parameters, and of the rules that supersede it.
 func (c *Case) Suite(t *testing.T, rule *validators.Rule) *validators.Suite {
 	t.Helper()
-	s, err := validators.NewSuite(rule)
+	s, err := validators.NewSuite(WithSuperseding(rule)...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -337,11 +339,40 @@ func (c *Case) Suite(t *testing.T, rule *validators.Rule) *validators.Suite {
 	return s.Bind(map[string]any{rule.Name: params}, func(*validators.Meta) bool { return true })
 }
 
-// Run runs the rule's cases in testdata/<id in lower case>/ and fails when none of them has a finding, or none passes. Charts may be nil for
-// rules that look up no chart.
-func Run(t *testing.T, rule *validators.Rule, charts ChartsFunc) {
+// WithSuperseding returns the rule and those of the product that supersede it.
+func WithSuperseding(rule *validators.Rule) []*validators.Rule {
+	out := []*validators.Rule{rule}
+	for _, other := range all.Rules() {
+		if slices.Contains(other.Supersedes, rule.Name) {
+			out = append(out, other)
+		}
+	}
+	return out
+}
+
+// Own returns what a result has of one rule.
+func Own(res validators.Result, rule *validators.Rule) validators.Result {
+	res.Findings = slices.DeleteFunc(res.Findings, func(f *validators.Finding) bool { return f.Rule.Name != rule.Name })
+	res.Skipped = slices.DeleteFunc(res.Skipped, func(s validators.Skipped) bool { return s.Rule.Name != rule.Name })
+	res.Errors = slices.DeleteFunc(res.Errors, func(e validators.RuleError) bool { return e.Rule.Name != rule.Name })
+	return res
+}
+
+// Dir returns the directory of a rule's cases, below the directory of the repository: validators/<package>/testdata/<id in lower case>.
+func Dir(t *testing.T, repository string, rule *validators.Rule) string {
 	t.Helper()
-	cases, err := Load(filepath.Join("testdata", strings.ToLower(rule.ID)))
+	dirs, err := filepath.Glob(filepath.Join(repository, "validators", "*", "testdata", strings.ToLower(rule.ID)))
+	if err != nil || len(dirs) != 1 {
+		t.Fatalf("rule %s: want one directory validators/*/testdata/%s, have %v (%v)", rule.ID, strings.ToLower(rule.ID), dirs, err)
+	}
+	return dirs[0]
+}
+
+// Run runs the rule's cases in the directory and fails when none of them has a finding, or none passes. Charts may be nil for
+// rules that look up no chart.
+func Run(t *testing.T, dir string, rule *validators.Rule, charts ChartsFunc) {
+	t.Helper()
+	cases, err := Load(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -362,7 +393,7 @@ func Run(t *testing.T, rule *validators.Rule, charts ChartsFunc) {
 func (c *Case) run(t *testing.T, rule *validators.Rule, charts ChartsFunc) {
 	suite, look := c.Suite(t, rule), c.Lookup(t, charts)
 	before := c.Request.Object.DeepCopy()
-	res := suite.Evaluate(t.Context(), c.Request, look)
+	res := Own(suite.Evaluate(t.Context(), c.Request, look), rule)
 	if !reflect.DeepEqual(before, c.Request.Object) {
 		t.Error("the rule changed the object")
 	}
@@ -373,7 +404,7 @@ func (c *Case) run(t *testing.T, rule *validators.Rule, charts ChartsFunc) {
 	matchSkipped(t, "unknown", c.Unknown, res.Skipped, true)
 	matchSkipped(t, "skipped", c.Skipped, res.Skipped, false)
 	if c.Fixed != nil {
-		c.checkFix(t.Context(), t, suite, look, res)
+		c.checkFix(t.Context(), t, rule, look, res)
 	}
 }
 
@@ -432,7 +463,7 @@ func matchSkipped(t *testing.T, word string, want []*regexp.Regexp, got []valida
 	}
 }
 
-func (c *Case) checkFix(ctx context.Context, t *testing.T, suite *validators.Suite, look validators.Lookup, res validators.Result) {
+func (c *Case) checkFix(ctx context.Context, t *testing.T, rule *validators.Rule, look validators.Lookup, res validators.Result) {
 	t.Helper()
 	var edits []validators.Edit
 	for _, f := range res.Findings {
@@ -446,7 +477,7 @@ func (c *Case) checkFix(ctx context.Context, t *testing.T, suite *validators.Sui
 		have, _ := sigsyaml.Marshal(got.Object)
 		t.Errorf("the edits do not give fixed.yaml but:\n%s", have)
 	}
-	again := suite.Evaluate(ctx, validators.Request{Operation: validators.Create, Object: got}, look)
+	again := Own(c.Suite(t, rule).Evaluate(ctx, validators.Request{Operation: validators.Create, Object: got}, look), rule)
 	for _, f := range again.Findings {
 		t.Errorf("the fixed object still fails: %s: %s", f.Path, f.Message)
 	}

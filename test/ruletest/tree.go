@@ -8,6 +8,8 @@ import (
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	sigsyaml "sigs.k8s.io/yaml"
+
+	"github.com/flux-admission/flux-admission/validators"
 )
 
 // EntryPoint is the directory of the Flux entry point in the trees that WriteTree writes.
@@ -18,7 +20,7 @@ func (c *Case) NotATree() string {
 	switch {
 	case c.Request.Old != nil:
 		return "a tree has no stored object"
-	case c.Request.Admission:
+	case c.Request.Stage == validators.StageAdmission:
 		return "the object comes from the API server"
 	case len(c.Hidden) > 0:
 		return "every object of a tree can be read"

@@ -17,6 +17,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/yaml"
 
+	"github.com/flux-admission/flux-admission/api/v1alpha1"
 	"github.com/flux-admission/flux-admission/validators"
 	"github.com/flux-admission/flux-admission/validators/flux"
 )
@@ -41,8 +42,10 @@ var MonitoringEnabled = &validators.Rule{
 	Meta: validators.Meta{
 		ID:       "PG001",
 		Name:     "cnpg-monitoring-enabled",
-		Kinds:    []schema.GroupKind{Cluster, flux.Kustomization, flux.HelmRelease},
+		Scope:    validators.Scope{Kinds: []schema.GroupKind{Cluster, flux.Kustomization, flux.HelmRelease}},
+		Stages:   validators.StageAll,
 		Severity: validators.SeverityError,
+		Defaults: validators.Defaults{Admission: v1alpha1.ActionDeny, Offline: v1alpha1.ActionDeny},
 		Doc: validators.Doc{
 			Title: "CloudNativePG Cluster with monitoring.enabled, a field that does not exist",
 			Why: "The Cluster CRD has no field spec.monitoring.enabled. Flux's server-side apply fails on it and everything behind the Kustomization waits; " +
@@ -51,6 +54,7 @@ var MonitoringEnabled = &validators.Rule{
 				"but is deprecated in newer CloudNativePG.",
 			Since: "v0.1.0",
 		},
+		Supersedes: []string{"unknown-field"},
 	},
 	Check: checkMonitoringEnabled,
 }

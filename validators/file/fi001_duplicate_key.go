@@ -5,6 +5,7 @@ import (
 	"context"
 	"slices"
 
+	"github.com/flux-admission/flux-admission/api/v1alpha1"
 	"github.com/flux-admission/flux-admission/validators"
 )
 
@@ -15,8 +16,10 @@ var DuplicateKey = &validators.Rule{
 	Meta: validators.Meta{
 		ID:       "FI001",
 		Name:     "duplicate-key",
-		Files:    true,
+		Scope:    validators.Scope{File: true},
+		Stages:   validators.StageOffline,
 		Severity: validators.SeverityError,
+		Defaults: validators.Defaults{Offline: v1alpha1.ActionDeny},
 		Doc: validators.Doc{
 			Title: "Key that stands twice in a YAML map",
 			Why: "kustomize refuses the file, and with it the whole Kustomization that builds it; kubectl takes the last of the two values without a " +

@@ -3,6 +3,7 @@ package file
 import (
 	"context"
 
+	"github.com/flux-admission/flux-admission/api/v1alpha1"
 	"github.com/flux-admission/flux-admission/validators"
 )
 
@@ -13,8 +14,10 @@ var InvalidYAML = &validators.Rule{
 	Meta: validators.Meta{
 		ID:       "FI002",
 		Name:     "invalid-yaml",
-		Files:    true,
+		Scope:    validators.Scope{File: true},
+		Stages:   validators.StageOffline,
 		Severity: validators.SeverityError,
+		Defaults: validators.Defaults{Offline: v1alpha1.ActionDeny},
 		Doc: validators.Doc{
 			Title: "File that is not YAML",
 			Why:   "Whatever reads the file fails; when a Kustomization builds it, nothing of that Kustomization is applied.",

@@ -10,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
+	"github.com/flux-admission/flux-admission/api/v1alpha1"
 	"github.com/flux-admission/flux-admission/validators"
 	"github.com/flux-admission/flux-admission/validators/flux"
 )
@@ -23,8 +24,10 @@ var ValuesSchema = &validators.Rule{
 	Meta: validators.Meta{
 		ID:       "HR001",
 		Name:     "helm-values-schema",
-		Kinds:    []schema.GroupKind{flux.HelmRelease},
+		Scope:    validators.Scope{Kinds: []schema.GroupKind{flux.HelmRelease}},
+		Stages:   validators.StageAll,
 		Severity: validators.SeverityError,
+		Defaults: validators.Defaults{Admission: v1alpha1.ActionDeny, Offline: v1alpha1.ActionDeny},
 		Doc: validators.Doc{
 			Title: "HelmRelease values that the chart's schema refuses",
 			Why: "Helm holds the composed values (the chart's own, then spec.valuesFrom, then spec.values) against the values.schema.json of the chart and of each enabled subchart " +

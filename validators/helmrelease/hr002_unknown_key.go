@@ -5,6 +5,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
+	"github.com/flux-admission/flux-admission/api/v1alpha1"
 	"github.com/flux-admission/flux-admission/validators"
 	"github.com/flux-admission/flux-admission/validators/flux"
 )
@@ -18,8 +19,10 @@ var UnknownKey = &validators.Rule{
 	Meta: validators.Meta{
 		ID:       "HR002",
 		Name:     "helm-values-unknown-key",
-		Kinds:    []schema.GroupKind{flux.HelmRelease},
+		Scope:    validators.Scope{Kinds: []schema.GroupKind{flux.HelmRelease}},
+		Stages:   validators.StageAll,
 		Severity: validators.SeverityWarning,
+		Defaults: validators.Defaults{Admission: v1alpha1.ActionWarn, Offline: v1alpha1.ActionWarn},
 		Doc: validators.Doc{
 			Title: "HelmRelease values that nothing in the chart reads",
 			Why: "Helm takes every key that the chart's schema does not refuse, and ignores what no template reads: the release installs, and the setting " +

@@ -6,6 +6,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/flux-admission/flux-admission/api/v1alpha1"
 	"github.com/flux-admission/flux-admission/validators"
 	"github.com/flux-admission/flux-admission/validators/flux"
 )
@@ -18,8 +19,10 @@ var ChartNotFound = &validators.Rule{
 	Meta: validators.Meta{
 		ID:       "HR003",
 		Name:     "helm-chart-not-found",
-		Kinds:    []schema.GroupKind{flux.HelmRelease},
+		Scope:    validators.Scope{Kinds: []schema.GroupKind{flux.HelmRelease}},
+		Stages:   validators.StageAll,
 		Severity: validators.SeverityWarning,
+		Defaults: validators.Defaults{Admission: v1alpha1.ActionWarn, Offline: v1alpha1.ActionWarn},
 		Doc: validators.Doc{
 			Title: "HelmRelease whose chart does not exist",
 			Why: "source-controller cannot make the HelmChart when the source, the chart or a version that fits does not exist: the HelmRelease waits for it " +
@@ -57,10 +60,7 @@ func checkChartNotFound(ctx context.Context, p *validators.Pass) error {
 	case validators.Unknown:
 		p.Unknown("whether the chart's source exists is not known: %v", err)
 	case validators.Absent:
-		// In a Git tree a source that is missing is source-missing's, like that of any other object.
-		if p.Admission {
-			source.ReportMissing(ctx, p)
-		}
+		source.ReportMissing(ctx, p)
 	case validators.Present:
 		where := at.Child("chart")
 		if ref.Version != "" {

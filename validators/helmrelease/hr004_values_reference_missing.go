@@ -6,6 +6,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
+	"github.com/flux-admission/flux-admission/api/v1alpha1"
 	"github.com/flux-admission/flux-admission/validators"
 	"github.com/flux-admission/flux-admission/validators/flux"
 )
@@ -20,8 +21,10 @@ var ValuesReferenceMissing = &validators.Rule{
 	Meta: validators.Meta{
 		ID:       "HR004",
 		Name:     "helm-values-reference-missing",
-		Kinds:    []schema.GroupKind{flux.HelmRelease},
+		Scope:    validators.Scope{Kinds: []schema.GroupKind{flux.HelmRelease}},
+		Stages:   validators.StageAll,
 		Severity: validators.SeverityWarning,
+		Defaults: validators.Defaults{Admission: v1alpha1.ActionWarn, Offline: v1alpha1.ActionWarn},
 		Doc: validators.Doc{
 			Title: "HelmRelease values from a ConfigMap, a Secret or a key that does not exist",
 			Why: "helm-controller cannot compose the values when an object or a key that spec.valuesFrom names is missing and not optional: " +

@@ -8,6 +8,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
+	"github.com/flux-admission/flux-admission/api/v1alpha1"
 	"github.com/flux-admission/flux-admission/validators"
 	"github.com/flux-admission/flux-admission/validators/flux"
 )
@@ -20,8 +21,10 @@ var ReleaseMove = &validators.Rule{
 	Meta: validators.Meta{
 		ID:       "HR005",
 		Name:     "helm-release-move",
-		Kinds:    []schema.GroupKind{flux.HelmRelease},
+		Scope:    validators.Scope{Kinds: []schema.GroupKind{flux.HelmRelease}},
+		Stages:   validators.StageAll,
 		Severity: validators.SeverityWarning,
+		Defaults: validators.Defaults{Admission: v1alpha1.ActionWarn, Offline: v1alpha1.ActionWarn},
 		Doc: validators.Doc{
 			Title: "Change that makes Flux uninstall a Helm release",
 			Why: "spec.targetNamespace, spec.storageNamespace and spec.releaseName are what identifies a release. When one of them changes, helm-controller uninstalls " +

@@ -6,6 +6,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
+	"github.com/flux-admission/flux-admission/api/v1alpha1"
 	"github.com/flux-admission/flux-admission/validators"
 	"github.com/flux-admission/flux-admission/validators/flux"
 )
@@ -18,9 +19,10 @@ var RenderFailed = &validators.Rule{
 	Meta: validators.Meta{
 		ID:       "HR008",
 		Name:     "helm-render-failed",
-		Kinds:    []schema.GroupKind{flux.HelmRelease},
-		Offline:  true,
+		Scope:    validators.Scope{Kinds: []schema.GroupKind{flux.HelmRelease}},
+		Stages:   validators.StageOffline,
 		Severity: validators.SeverityError,
+		Defaults: validators.Defaults{Offline: v1alpha1.ActionDeny},
 		Doc: validators.Doc{
 			Title: "HelmRelease whose chart does not render",
 			Why: "Helm renders the chart's templates with the composed values before it installs or upgrades. A template that fails, because a value is missing, of another type, " +

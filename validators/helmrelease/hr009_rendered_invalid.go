@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
+	"github.com/flux-admission/flux-admission/api/v1alpha1"
 	"github.com/flux-admission/flux-admission/validators"
 	"github.com/flux-admission/flux-admission/validators/flux"
 )
@@ -26,9 +27,10 @@ var RenderedInvalid = &validators.Rule{
 	Meta: validators.Meta{
 		ID:       "HR009",
 		Name:     "helm-rendered-invalid",
-		Kinds:    []schema.GroupKind{flux.HelmRelease},
-		Offline:  true,
+		Scope:    validators.Scope{Kinds: []schema.GroupKind{flux.HelmRelease}},
+		Stages:   validators.StageOffline,
 		Severity: validators.SeverityError,
+		Defaults: validators.Defaults{Offline: v1alpha1.ActionDeny},
 		Doc: validators.Doc{
 			Title: "HelmRelease whose chart renders objects that the API server refuses",
 			Why: "Values are put into objects by templates, and a chart's schema, if it has one, does not know what Kubernetes takes there: a number where a text belongs, " +

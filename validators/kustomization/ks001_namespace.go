@@ -8,6 +8,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
+	"github.com/flux-admission/flux-admission/api/v1alpha1"
 	"github.com/flux-admission/flux-admission/validators"
 	"github.com/flux-admission/flux-admission/validators/flux"
 )
@@ -32,8 +33,13 @@ var Namespace = &validators.Rule{
 	Meta: validators.Meta{
 		ID:       "KS001",
 		Name:     "kustomization-namespace",
-		Kinds:    []schema.GroupKind{flux.Kustomization},
+		Scope:    validators.Scope{Kinds: []schema.GroupKind{flux.Kustomization}},
+		Stages:   validators.StageAll,
 		Severity: validators.SeverityError,
+		Defaults: validators.Defaults{
+			Admission: v1alpha1.ActionDeny, Offline: v1alpha1.ActionWarn,
+			Reason: "Most repositories keep Kustomizations in namespaces of their own on purpose, so check only warns.",
+		},
 		Doc: validators.Doc{
 			Title: "Flux Kustomization in a namespace that is not allowed",
 			Why: "Names in sourceRef, dependsOn, decryption and serviceAccountName are looked up in the Kustomization's own namespace. " +
@@ -42,6 +48,7 @@ var Namespace = &validators.Rule{
 				"or a targetNamespace on the parent Kustomization, which move it.",
 			Since: "v0.1.0",
 		},
+		Group:  "kustomization-namespace",
 		Params: func() any { return &NamespaceParams{AllowedNamespaces: []string{"flux-system"}} },
 	},
 	Check: checkNamespace,

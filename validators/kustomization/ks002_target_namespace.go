@@ -7,6 +7,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
+	"github.com/flux-admission/flux-admission/api/v1alpha1"
 	"github.com/flux-admission/flux-admission/internal/match"
 	"github.com/flux-admission/flux-admission/validators"
 	"github.com/flux-admission/flux-admission/validators/flux"
@@ -39,8 +40,13 @@ var TargetNamespace = &validators.Rule{
 	Meta: validators.Meta{
 		ID:       "KS002",
 		Name:     "kustomization-target-namespace",
-		Kinds:    []schema.GroupKind{flux.Kustomization},
+		Scope:    validators.Scope{Kinds: []schema.GroupKind{flux.Kustomization}},
+		Stages:   validators.StageAll,
 		Severity: validators.SeverityWarning,
+		Defaults: validators.Defaults{
+			Admission: v1alpha1.ActionDeny, Offline: v1alpha1.ActionDeny,
+			Reason: "Requires nothing until requiredFor selects Kustomizations.",
+		},
 		Doc: validators.Doc{
 			Title: "Flux Kustomization without the targetNamespace that the policy requires",
 			Why: "Without spec.targetNamespace every object is applied to the namespace that its own file names, or to `default` when it names none. " +

@@ -5,6 +5,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
+	"github.com/flux-admission/flux-admission/api/v1alpha1"
 	"github.com/flux-admission/flux-admission/validators"
 	"github.com/flux-admission/flux-admission/validators/flux"
 )
@@ -17,8 +18,13 @@ var DependencyMissing = &validators.Rule{
 	Meta: validators.Meta{
 		ID:       "KS003",
 		Name:     "kustomization-dependency-missing",
-		Kinds:    []schema.GroupKind{flux.Kustomization},
+		Scope:    validators.Scope{Kinds: []schema.GroupKind{flux.Kustomization}},
+		Stages:   validators.StageAll,
 		Severity: validators.SeverityError,
+		Defaults: validators.Defaults{
+			Admission: v1alpha1.ActionWarn, Offline: v1alpha1.ActionDeny,
+			Reason: "One apply may bring both objects, and its dry-run comes before either exists. In a Git tree all objects are there at once.",
+		},
 		Doc: validators.Doc{
 			Title: "Flux Kustomization that depends on one that does not exist",
 			Why: "The Kustomization waits for its dependency without an end, and everything behind it waits too. Without a namespace, dependsOn means the " +

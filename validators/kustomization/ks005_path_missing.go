@@ -5,6 +5,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
+	"github.com/flux-admission/flux-admission/api/v1alpha1"
 	"github.com/flux-admission/flux-admission/validators"
 	"github.com/flux-admission/flux-admission/validators/flux"
 )
@@ -17,9 +18,10 @@ var PathMissing = &validators.Rule{
 	Meta: validators.Meta{
 		ID:       "KS005",
 		Name:     "kustomization-path-missing",
-		Kinds:    []schema.GroupKind{flux.Kustomization},
-		Offline:  true,
+		Scope:    validators.Scope{Kinds: []schema.GroupKind{flux.Kustomization}},
+		Stages:   validators.StageOffline,
 		Severity: validators.SeverityError,
+		Defaults: validators.Defaults{Offline: v1alpha1.ActionDeny},
 		Doc: validators.Doc{
 			Title: "Flux Kustomization with a path that is not in its source",
 			Why:   "kustomize-controller finds no directory to build, and reports \"kustomization path not found\" at every interval.",

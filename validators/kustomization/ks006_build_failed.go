@@ -5,6 +5,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
+	"github.com/flux-admission/flux-admission/api/v1alpha1"
 	"github.com/flux-admission/flux-admission/validators"
 	"github.com/flux-admission/flux-admission/validators/flux"
 )
@@ -16,9 +17,10 @@ var BuildFailed = &validators.Rule{
 	Meta: validators.Meta{
 		ID:       "KS006",
 		Name:     "kustomization-build-failed",
-		Kinds:    []schema.GroupKind{flux.Kustomization},
-		Offline:  true,
+		Scope:    validators.Scope{Kinds: []schema.GroupKind{flux.Kustomization}},
+		Stages:   validators.StageOffline,
 		Severity: validators.SeverityError,
+		Defaults: validators.Defaults{Offline: v1alpha1.ActionDeny},
 		Doc: validators.Doc{
 			Title: "Flux Kustomization that kustomize refuses to build",
 			Why: "kustomize-controller applies nothing of a Kustomization whose build fails, and what is applied already stays as it is. When the Kustomization " +

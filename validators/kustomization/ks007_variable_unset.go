@@ -6,6 +6,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
+	"github.com/flux-admission/flux-admission/api/v1alpha1"
 	"github.com/flux-admission/flux-admission/validators"
 	"github.com/flux-admission/flux-admission/validators/flux"
 )
@@ -17,9 +18,10 @@ var VariableUnset = &validators.Rule{
 	Meta: validators.Meta{
 		ID:       "KS007",
 		Name:     "kustomization-variable-unset",
-		Kinds:    []schema.GroupKind{flux.Kustomization},
-		Offline:  true,
+		Scope:    validators.Scope{Kinds: []schema.GroupKind{flux.Kustomization}},
+		Stages:   validators.StageOffline,
 		Severity: validators.SeverityError,
+		Defaults: validators.Defaults{Offline: v1alpha1.ActionDeny},
 		Doc: validators.Doc{
 			Title: "Variable of a post-build substitution that has no value",
 			Why: "kustomize-controller refuses to apply the Kustomization (StrictPostBuildSubstitutions, the default since Flux 2.9), or puts the empty " +

@@ -3,6 +3,7 @@ package kustomization
 import (
 	"context"
 
+	"github.com/flux-admission/flux-admission/api/v1alpha1"
 	"github.com/flux-admission/flux-admission/validators"
 )
 
@@ -14,8 +15,10 @@ var NamespaceOverridden = &validators.Rule{
 	Meta: validators.Meta{
 		ID:       "KS008",
 		Name:     "kustomization-namespace-overridden",
-		AnyKind:  true,
+		Scope:    validators.Scope{AnyKind: true},
+		Stages:   validators.StageOffline,
 		Severity: validators.SeverityWarning,
+		Defaults: validators.Defaults{Offline: v1alpha1.ActionWarn},
 		Doc: validators.Doc{
 			Title: "Object that ends up in another namespace than its file says",
 			Why: "A kustomization's `namespace:`, or a Flux Kustomization's targetNamespace, moves the object. What refers to it in the namespace that its file names " +

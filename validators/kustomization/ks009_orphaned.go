@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/flux-admission/flux-admission/api/v1alpha1"
 	"github.com/flux-admission/flux-admission/validators"
 )
 
@@ -13,10 +14,12 @@ import (
 // that Flux reads is.
 var Unapplied = &validators.Rule{
 	Meta: validators.Meta{
-		ID:        "KS009",
-		Name:      "kustomization-orphaned",
-		Unapplied: true,
-		Severity:  validators.SeverityWarning,
+		ID:       "KS009",
+		Name:     "kustomization-orphaned",
+		Scope:    validators.Scope{Unapplied: true},
+		Stages:   validators.StageOffline,
+		Severity: validators.SeverityWarning,
+		Defaults: validators.Defaults{Offline: v1alpha1.ActionWarn},
 		Doc: validators.Doc{
 			Title: "Flux object that no Kustomization applies",
 			Why:   "The file is in a directory that Flux renders, and no kustomization.yaml lists it: it looks deployed and is not.",

@@ -9,6 +9,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/flux-admission/flux-admission/api/v1alpha1"
 	"github.com/flux-admission/flux-admission/validators"
 	"github.com/flux-admission/flux-admission/validators/flux"
 )
@@ -21,9 +22,10 @@ var HealthCheckMissing = &validators.Rule{
 	Meta: validators.Meta{
 		ID:       "KS010",
 		Name:     "kustomization-health-check-missing",
-		Kinds:    []schema.GroupKind{flux.Kustomization},
-		Offline:  true,
+		Scope:    validators.Scope{Kinds: []schema.GroupKind{flux.Kustomization}},
+		Stages:   validators.StageOffline,
 		Severity: validators.SeverityError,
+		Defaults: validators.Defaults{Offline: v1alpha1.ActionDeny},
 		Doc: validators.Doc{
 			Title: "Health check of an object that the Kustomization does not apply",
 			Why: "kustomize-controller waits for the object until spec.timeout, reports \"NotFound\", and begins anew: the Kustomization never becomes Ready, and " +

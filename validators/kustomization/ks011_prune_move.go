@@ -8,6 +8,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
+	"github.com/flux-admission/flux-admission/api/v1alpha1"
 	"github.com/flux-admission/flux-admission/validators"
 	"github.com/flux-admission/flux-admission/validators/flux"
 )
@@ -20,8 +21,10 @@ var PruneMove = &validators.Rule{
 	Meta: validators.Meta{
 		ID:       "KS011",
 		Name:     "kustomization-prune-move",
-		Kinds:    []schema.GroupKind{flux.Kustomization},
+		Scope:    validators.Scope{Kinds: []schema.GroupKind{flux.Kustomization}},
+		Stages:   validators.StageAll,
 		Severity: validators.SeverityWarning,
+		Defaults: validators.Defaults{Admission: v1alpha1.ActionWarn, Offline: v1alpha1.ActionWarn},
 		Doc: validators.Doc{
 			Title: "Change that moves what a Flux Kustomization prunes",
 			Why: "With another targetNamespace, namePrefix or nameSuffix every object gets another name: Flux creates them all anew and deletes those that " +

@@ -10,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/flux-admission/flux-admission/api/v1alpha1"
 	"github.com/flux-admission/flux-admission/validators"
 )
 
@@ -23,8 +24,10 @@ var AppliedTwice = &validators.Rule{
 	Meta: validators.Meta{
 		ID:       "OB001",
 		Name:     "object-applied-twice",
-		AnyKind:  true,
+		Scope:    validators.Scope{AnyKind: true},
+		Stages:   validators.StageOffline,
 		Severity: validators.SeverityWarning,
+		Defaults: validators.Defaults{Offline: v1alpha1.ActionWarn},
 		Doc: validators.Doc{
 			Title: "Object with two owners",
 			Why: "Each owner writes its own version over the other's at every interval, and when one of them is pruned it deletes the object, although the other " +

@@ -9,6 +9,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
+	"github.com/flux-admission/flux-admission/api/v1alpha1"
 	"github.com/flux-admission/flux-admission/internal/suggest"
 	"github.com/flux-admission/flux-admission/validators"
 	"github.com/flux-admission/flux-admission/validators/flux"
@@ -21,8 +22,10 @@ var NamespaceMissing = &validators.Rule{
 	Meta: validators.Meta{
 		ID:       "NS001",
 		Name:     "namespace-missing",
-		AnyKind:  true,
+		Scope:    validators.Scope{AnyKind: true},
+		Stages:   validators.StageOffline,
 		Severity: validators.SeverityWarning,
+		Defaults: validators.Defaults{Offline: v1alpha1.ActionWarn},
 		Doc: validators.Doc{
 			Title: "Namespace that nothing in the tree creates",
 			Why: "Flux creates no namespaces by itself. Where the namespace does not exist, the apply of the whole Kustomization fails, and a Helm release is " +

@@ -7,6 +7,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
+	"github.com/flux-admission/flux-admission/api/v1alpha1"
 	"github.com/flux-admission/flux-admission/internal/suggest"
 	"github.com/flux-admission/flux-admission/validators"
 	"github.com/flux-admission/flux-admission/validators/flux"
@@ -20,8 +21,10 @@ var Missing = &validators.Rule{
 	Meta: validators.Meta{
 		ID:       "RF001",
 		Name:     "reference-missing",
-		AnyKind:  true,
+		Scope:    validators.Scope{AnyKind: true},
+		Stages:   validators.StageOffline,
 		Severity: validators.SeverityWarning,
+		Defaults: validators.Defaults{Offline: v1alpha1.ActionWarn},
 		Doc: validators.Doc{
 			Title: "Reference to an object that nothing in the tree provides",
 			Why: "A Pod without its Secret, ConfigMap, ServiceAccount or volume does not start, an ExternalSecret without its store stays empty, a volume without " +

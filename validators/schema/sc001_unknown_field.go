@@ -4,19 +4,22 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/flux-admission/flux-admission/api/v1alpha1"
 	"github.com/flux-admission/flux-admission/validators"
 )
 
 // UnknownField is the rule unknown-field.
 //
 // A strict write and server-side apply refuse a field that the schema does not have; every other write drops it silently. Either way the
-// object does not do what its file says. spec.monitoring.enabled of a CloudNativePG Cluster is left to cnpg-monitoring-enabled, which knows more about it.
+// object does not do what its file says.
 var UnknownField = &validators.Rule{
 	Meta: validators.Meta{
 		ID:       "SC001",
 		Name:     "unknown-field",
-		AnyKind:  true,
+		Scope:    validators.Scope{AnyKind: true},
+		Stages:   validators.StageOffline,
 		Severity: validators.SeverityError,
+		Defaults: validators.Defaults{Offline: v1alpha1.ActionDeny},
 		Doc: validators.Doc{
 			Title: "Field that the kind does not have",
 			Why: "The schema of the kind has no such field. Flux's server-side apply fails on it, and everything behind the Kustomization waits; " +
@@ -39,9 +42,6 @@ func checkUnknownField(ctx context.Context, p *validators.Pass) error {
 		wanted[f.Suggestion.String()]++
 	}
 	for _, f := range unknown {
-		if isMonitoringEnabled(p, f.Path) {
-			continue
-		}
 		text := fmt.Sprintf("%s is not a field of %s%s", f.Path, kindName(p.Object.GroupVersionKind()), s.by)
 		if f.Suggestion == nil {
 			p.Report(f.Path, nil, "%s", text)
@@ -55,10 +55,4 @@ func checkUnknownField(ctx context.Context, p *validators.Pass) error {
 		}
 	}
 	return nil
-}
-
-// isMonitoringEnabled tells whether the field is the one that the rule cnpg-monitoring-enabled reports.
-func isMonitoringEnabled(p *validators.Pass, path validators.Path) bool {
-	gvk := p.Object.GroupVersionKind()
-	return gvk.Group == "postgresql.cnpg.io" && gvk.Kind == "Cluster" && path.Pointer() == "/spec/monitoring/enabled"
 }

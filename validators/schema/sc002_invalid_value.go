@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 
+	"github.com/flux-admission/flux-admission/api/v1alpha1"
 	"github.com/flux-admission/flux-admission/validators"
 )
 
@@ -15,8 +16,10 @@ var InvalidValue = &validators.Rule{
 	Meta: validators.Meta{
 		ID:       "SC002",
 		Name:     "invalid-value",
-		AnyKind:  true,
+		Scope:    validators.Scope{AnyKind: true},
+		Stages:   validators.StageOffline,
 		Severity: validators.SeverityError,
+		Defaults: validators.Defaults{Offline: v1alpha1.ActionDeny},
 		Doc: validators.Doc{
 			Title: "Value that the schema of the kind refuses",
 			Why:   "The API server refuses the object on every write, and everything behind the Kustomization waits.",

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/flux-admission/flux-admission/api/v1alpha1"
 	"github.com/flux-admission/flux-admission/validators"
 )
 
@@ -16,8 +17,10 @@ var APIVersionNotServed = &validators.Rule{
 	Meta: validators.Meta{
 		ID:       "SC003",
 		Name:     "api-version-not-served",
-		AnyKind:  true,
+		Scope:    validators.Scope{AnyKind: true},
+		Stages:   validators.StageOffline,
 		Severity: validators.SeverityError,
+		Defaults: validators.Defaults{Offline: v1alpha1.ActionDeny},
 		Doc: validators.Doc{
 			Title: "Version of a kind that the API server does not serve",
 			Why: "The API server knows the kind, but not in this version: it answers \"no matches for kind\", and everything behind the " +

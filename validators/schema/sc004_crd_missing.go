@@ -6,6 +6,7 @@ import (
 
 	k8sschema "k8s.io/apimachinery/pkg/runtime/schema"
 
+	"github.com/flux-admission/flux-admission/api/v1alpha1"
 	"github.com/flux-admission/flux-admission/validators"
 )
 
@@ -16,8 +17,10 @@ var CRDMissing = &validators.Rule{
 	Meta: validators.Meta{
 		ID:       "SC004",
 		Name:     "crd-missing",
-		AnyKind:  true,
+		Scope:    validators.Scope{AnyKind: true},
+		Stages:   validators.StageOffline,
 		Severity: validators.SeverityError,
+		Defaults: validators.Defaults{Offline: v1alpha1.ActionDeny},
 		Doc: validators.Doc{
 			Title: "Kind that nothing installs",
 			Why: "The API server answers \"no matches for kind\" for as long as no CustomResourceDefinition declares the kind, and everything behind " +

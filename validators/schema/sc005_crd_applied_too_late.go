@@ -10,6 +10,7 @@ import (
 	k8sschema "k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/flux-admission/flux-admission/api/v1alpha1"
 	"github.com/flux-admission/flux-admission/validators"
 	"github.com/flux-admission/flux-admission/validators/flux"
 	"github.com/flux-admission/flux-admission/validators/helmrelease"
@@ -26,8 +27,10 @@ var CRDAppliedTooLate = &validators.Rule{
 	Meta: validators.Meta{
 		ID:       "SC005",
 		Name:     "crd-applied-too-late",
-		AnyKind:  true,
+		Scope:    validators.Scope{AnyKind: true},
+		Stages:   validators.StageOffline,
 		Severity: validators.SeverityWarning,
+		Defaults: validators.Defaults{Offline: v1alpha1.ActionWarn},
 		Doc: validators.Doc{
 			Title: "Custom resource that is applied before its kind can exist",
 			Why: "The Kustomization fails with \"no matches for kind\" until the CustomResourceDefinition is installed, and whatever installs it is only applied when that " +

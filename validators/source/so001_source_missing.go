@@ -6,6 +6,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
+	"github.com/flux-admission/flux-admission/api/v1alpha1"
 	"github.com/flux-admission/flux-admission/validators"
 	"github.com/flux-admission/flux-admission/validators/flux"
 )
@@ -15,16 +16,22 @@ import (
 // A reference without a namespace means the object's own namespace. A parent's `namespace:` transformer that moves the object moves what it refers to as
 // well, and the source stays where it was.
 //
-// At admission helm-chart-not-found speaks of a HelmRelease's source: it is asked there together with the chart and its version, and policies that refuse
-// releases without a chart name it. In a Git tree a release's source is a reference like any other. So no front end reports one mistake twice.
+// At admission a HelmRelease's source is evaluated together with its chart and version, by the rule on charts. In a Git tree a release's source is a
+// reference like any other, and this rule's finding replaces the other rule's.
 var Missing = &validators.Rule{
 	Meta: validators.Meta{
 		ID:   "SO001",
 		Name: "source-missing",
-		Kinds: []schema.GroupKind{
+		Scope: validators.Scope{Kinds: []schema.GroupKind{
 			flux.Kustomization, flux.HelmRelease, flux.HelmChart, flux.GitRepository, flux.ImagePolicy, flux.ImageUpdateAutomation, flux.Receiver, flux.Alert,
+		}},
+		Stages:     validators.StageAll,
+		KindStages: map[schema.GroupKind]validators.Stage{flux.HelmRelease: validators.StageOffline | validators.StageAudit},
+		Severity:   validators.SeverityError,
+		Defaults: validators.Defaults{
+			Admission: v1alpha1.ActionWarn, Offline: v1alpha1.ActionDeny,
+			Reason: "One apply may bring both objects, and its dry-run comes before either exists. In a Git tree all objects are there at once.",
 		},
-		Severity: validators.SeverityError,
 		Doc: validators.Doc{
 			Title: "Reference to a Flux source that does not exist",
 			Why: "What refers to a source waits for it without an end: a Kustomization is never built, a HelmRelease never installed, a Receiver or an Alert " +
@@ -32,7 +39,8 @@ var Missing = &validators.Rule{
 			Fix:   "Correct the name, or set the reference's namespace to the one that the source is in.",
 			Since: "v0.1.0",
 		},
-		Reads: referenced(),
+		Reads:      referenced(),
+		Supersedes: []string{"helm-chart-not-found"},
 	},
 	Check: check,
 }
@@ -55,9 +63,6 @@ func referenced() []schema.GroupKind {
 }
 
 func check(ctx context.Context, p *validators.Pass) error {
-	if p.Admission && p.Object.GroupVersionKind().GroupKind() == flux.HelmRelease {
-		return nil
-	}
 	for _, r := range references(p) {
 		r.Check(ctx, p)
 	}

@@ -86,9 +86,7 @@ func MutateConditions() []admissionv1.MatchCondition {
 func Validating(rules []*validators.Rule) *admissionv1.ValidatingWebhookConfiguration {
 	var kinds []schema.GroupKind
 	for _, r := range rules {
-		if r.AtAdmission() {
-			kinds = append(kinds, r.Kinds...)
-		}
+		kinds = append(kinds, r.KindsAt(validators.StageAdmission)...)
 	}
 	fail, equivalent, none, timeout := admissionv1.Ignore, admissionv1.Equivalent, admissionv1.SideEffectClassNone, int32(TimeoutSeconds)
 	return &admissionv1.ValidatingWebhookConfiguration{

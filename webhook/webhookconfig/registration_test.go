@@ -67,7 +67,7 @@ func TestEveryKindOfARuleIsRegistered(t *testing.T) {
 	}
 	want := map[schema.GroupResource]bool{}
 	for _, rule := range allvalidators.Rules() {
-		for _, gk := range rule.Kinds {
+		for _, gk := range rule.KindsAt(validators.StageAdmission) {
 			plural, known := plurals[gk]
 			if !known {
 				t.Errorf("rule %s looks at %s: write its plural into this test and see that the guess is right", rule.ID, gk)
@@ -197,7 +197,7 @@ func TestWhatIsNotAskedAboutHasNoNewFinding(t *testing.T) {
 	}
 	unasked := 0
 	for _, rule := range allvalidators.Rules() {
-		if !rule.AtAdmission() {
+		if !rule.Stages.Has(validators.StageAdmission) {
 			continue // not asked at admission
 		}
 		dirs, err := filepath.Glob(filepath.Join("..", "..", "validators", "*", "testdata", strings.ToLower(rule.ID)))

@@ -55,7 +55,7 @@ func Plan(ctx context.Context, o Options) (*fix.Plan, error) {
 	}
 	var all []found
 	checked, err := t.Evaluate(ctx, check.EvaluateOptions{Found: func(object *kustomization.Object, f *validators.Finding) {
-		if len(o.Rules) == 0 && !t.Grouped(f.Rule.Name) || slices.Contains(o.Rules, f.Rule.ID) {
+		if len(o.Rules) == 0 && !t.Grouped(f.Rule) || slices.Contains(o.Rules, f.Rule.ID) {
 			all = append(all, found{object, f})
 		}
 	}})

@@ -134,20 +134,12 @@ func annotate(object string) string {
 	return b.String()
 }
 
-// subjects says what a rule looks at, and where it is asked.
+// subjects describes what a rule looks at, and where.
 func subjects(r *validators.Rule) string {
-	before := "; asked before the cluster, by check"
-	switch {
-	case r.AnyKind:
-		return "objects of any kind" + before
-	case r.Files:
-		return "the files of a Git tree" + before
-	case r.Unapplied:
-		return "Flux objects that nothing applies" + before
-	case r.Offline:
-		return kinds(r.Kinds) + before
+	if r.Stages.Has(validators.StageAdmission) {
+		return r.Scope.String()
 	}
-	return kinds(r.Kinds)
+	return r.Scope.String() + ", in `check` only"
 }
 
 func kinds(list []schema.GroupKind) string {

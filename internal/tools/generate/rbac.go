@@ -10,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	allmutators "github.com/flux-admission/flux-admission/mutators/all"
+	"github.com/flux-admission/flux-admission/validators"
 	allvalidators "github.com/flux-admission/flux-admission/validators/all"
 )
 
@@ -19,7 +20,7 @@ const rbacFile = "manifests/base/rbac-generated.yaml"
 func generateRBAC(out files) error {
 	reads := map[schema.GroupKind]bool{{Kind: "Namespace"}: true} // overrides select namespaces
 	for _, r := range allvalidators.Rules() {
-		if !r.AtAdmission() {
+		if !r.Stages.Has(validators.StageAdmission) {
 			continue
 		}
 		for _, gk := range r.Reads {
