@@ -9,7 +9,7 @@ RUN CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.version=${VERSION}"
 
 FROM gcr.io/distroless/static-debian12:nonroot
 LABEL org.opencontainers.image.title="flux-admission" \
-      org.opencontainers.image.description="An admission gate for Kubernetes clusters run by Flux" \
+      org.opencontainers.image.description="An admission webhook for Kubernetes clusters that run Flux" \
       org.opencontainers.image.licenses="Apache-2.0"
 COPY --from=build /flux-admission /flux-admission
 USER 65532:65532
