@@ -14,6 +14,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/flux-admission/flux-admission/internal/kustomization"
+	"github.com/flux-admission/flux-admission/internal/unresolved"
 	"github.com/flux-admission/flux-admission/internal/yamlposition"
 	"github.com/flux-admission/flux-admission/validators"
 )
@@ -250,7 +251,7 @@ func same(o *kustomization.Object, doc *yaml.Node, edits []validators.Edit) erro
 		if err != nil || n.Kind != yaml.ScalarNode {
 			continue // Apply says what is wrong with it
 		}
-		if o.Kustomization != nil && strings.Contains(n.Value, "${") {
+		if o.Kustomization != nil && unresolved.HasVariable(n.Value) {
 			return fmt.Errorf("%s holds a variable", e.Path)
 		}
 		if text, ok := e.Path.Lookup(o.Object).(string); ok && text != n.Value {

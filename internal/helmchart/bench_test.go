@@ -192,4 +192,3 @@ func BenchmarkChartMemory(b *testing.B) {
 		})
 	}
 }
-

@@ -127,26 +127,26 @@ func TestChart_TemplateFailure(t *testing.T) {
 		template, values string
 		want             string
 	}{
-		"a value that is required":                     {`a: {{ required "set the host" .Values.host }}`, "{}", "app/templates/a.yaml:1:7 host: set the host"},
-		"a value that is required, piped":              {"---\na: {{ .Values.host | required \"set the host\" }}", "{}", "app/templates/a.yaml:2:22 host: set the host"},
-		"a value that a helper requires":               {`a: {{ include "app.image" . }}`, "{image: ''}", "app/templates/_helpers.tpl:6:29 image: an image is needed"},
-		"a combination that a helper refuses":          {`{{ include "app.check" . }}`, "{db: {enabled: true, host: ''}}", "app/templates/_helpers.tpl:3:5 db.host: db.host has to be set with db.enabled"},
-		"a value of the root":                          {`{{ range $i := until 1 }}{{ fail (print "no " $.Values.name) }}{{ end }}`, "{name: x}", "app/templates/a.yaml:1:29 name: no x"},
-		"a field of what is not set":                   {`a: {{ .Values.a.b.c }}`, "{}", `app/templates/a.yaml:1:14 a.b.c: nil pointer evaluating interface {}.b`},
-		"a field of a text":                            {`a: {{ include "app.field" . }}{{ define "app.field" }}{{ .Values.a.b }}{{ end }}`, "{a: text}", `app/templates/a.yaml:1:65 a.b: can't evaluate field b in type interface {}`},
-		"a field in a with":                            {`{{ with .Values.a }}{{ .b.c }}{{ end }}`, "{a: {d: 1}}", "app/templates/a.yaml:1:26 a.b.c: nil pointer evaluating interface {}.c"},
-		"a function that is given something else":      {`a: {{ trimSuffix "x" .Values.a }}`, "{a: [1]}", "app/templates/a.yaml:1:29 a: wrong type for value; expected string; got []interface {}"},
-		"a function that does not exist":               {"\n{{ nothing }}", "{}", `app/templates/a.yaml:2:0 : function "nothing" not defined`},
-		"a template that does not exist":               {"\n{{ include \"nothing\" . }}", "{}", `app/templates/a.yaml:2:4 : error calling include: template: no template "nothing" associated with template "gotpl"`},
-		"a value that is a template":                   {"\n\na: {{ tpl .Values.a . }}", `{a: "\n\n\n\n\n{{ fail \"inside\" }}"}`, "app/templates/a.yaml:3:7 a: inside"},
-		"a value that a helper is given":               {`{{ range .Values.more }}{{ include "app.more" (dict "value" . "context" $) }}{{ end }}{{ define "app.more" }}{{ tpl .value .context }}{{ end }}`, `{more: ['{{ fail "no more" }}']}`, "app/templates/a.yaml:1:113 more: no more"},
-		"a subchart's value":                           {"a: 1", "{store: {deep: x}}", "app/charts/store/templates/a.yaml:1:25 store.deep: no deep"},
-		"a global value":                               {"a: 1", "{global: {zone: x}}", "app/charts/store/templates/a.yaml:2:32 global.zone: no zone"},
-		"a text that is not YAML":                      {"---\n# b\n---\nkind: X\na: {{ .Values.a }}", "{a: 'b: c'}", "app/templates/a.yaml:0:0 : its output is not YAML: line 5 of the output: mapping values are not allowed in this context"},
-		"an object without a kind":                     {"a: b", "{}", "app/templates/a.yaml:0:0 : its output has an object without a kind"},
-		"an object without an apiVersion":              {"kind: Pod", "{}", "app/templates/a.yaml:0:0 : its output has a Pod without an apiVersion"},
-		"a list where an object should be":             {"- a", "{}", "app/templates/a.yaml:0:0 : its output is not an object"},
-		"a failure with any value of a variable": {`{{ .Values.a }}{{ fail "no" }}`, "{a: '${A}'}", "app/templates/a.yaml:1:19 : no"},
+		"a value that is required":                {`a: {{ required "set the host" .Values.host }}`, "{}", "app/templates/a.yaml:1:7 host: set the host"},
+		"a value that is required, piped":         {"---\na: {{ .Values.host | required \"set the host\" }}", "{}", "app/templates/a.yaml:2:22 host: set the host"},
+		"a value that a helper requires":          {`a: {{ include "app.image" . }}`, "{image: ''}", "app/templates/_helpers.tpl:6:29 image: an image is needed"},
+		"a combination that a helper refuses":     {`{{ include "app.check" . }}`, "{db: {enabled: true, host: ''}}", "app/templates/_helpers.tpl:3:5 db.host: db.host has to be set with db.enabled"},
+		"a value of the root":                     {`{{ range $i := until 1 }}{{ fail (print "no " $.Values.name) }}{{ end }}`, "{name: x}", "app/templates/a.yaml:1:29 name: no x"},
+		"a field of what is not set":              {`a: {{ .Values.a.b.c }}`, "{}", `app/templates/a.yaml:1:14 a.b.c: nil pointer evaluating interface {}.b`},
+		"a field of a text":                       {`a: {{ include "app.field" . }}{{ define "app.field" }}{{ .Values.a.b }}{{ end }}`, "{a: text}", `app/templates/a.yaml:1:65 a.b: can't evaluate field b in type interface {}`},
+		"a field in a with":                       {`{{ with .Values.a }}{{ .b.c }}{{ end }}`, "{a: {d: 1}}", "app/templates/a.yaml:1:26 a.b.c: nil pointer evaluating interface {}.c"},
+		"a function that is given something else": {`a: {{ trimSuffix "x" .Values.a }}`, "{a: [1]}", "app/templates/a.yaml:1:29 a: wrong type for value; expected string; got []interface {}"},
+		"a function that does not exist":          {"\n{{ nothing }}", "{}", `app/templates/a.yaml:2:0 : function "nothing" not defined`},
+		"a template that does not exist":          {"\n{{ include \"nothing\" . }}", "{}", `app/templates/a.yaml:2:4 : error calling include: template: no template "nothing" associated with template "gotpl"`},
+		"a value that is a template":              {"\n\na: {{ tpl .Values.a . }}", `{a: "\n\n\n\n\n{{ fail \"inside\" }}"}`, "app/templates/a.yaml:3:7 a: inside"},
+		"a value that a helper is given":          {`{{ range .Values.more }}{{ include "app.more" (dict "value" . "context" $) }}{{ end }}{{ define "app.more" }}{{ tpl .value .context }}{{ end }}`, `{more: ['{{ fail "no more" }}']}`, "app/templates/a.yaml:1:113 more: no more"},
+		"a subchart's value":                      {"a: 1", "{store: {deep: x}}", "app/charts/store/templates/a.yaml:1:25 store.deep: no deep"},
+		"a global value":                          {"a: 1", "{global: {zone: x}}", "app/charts/store/templates/a.yaml:2:32 global.zone: no zone"},
+		"a text that is not YAML":                 {"---\n# b\n---\nkind: X\na: {{ .Values.a }}", "{a: 'b: c'}", "app/templates/a.yaml:0:0 : its output is not YAML: line 5 of the output: mapping values are not allowed in this context"},
+		"an object without a kind":                {"a: b", "{}", "app/templates/a.yaml:0:0 : its output has an object without a kind"},
+		"an object without an apiVersion":         {"kind: Pod", "{}", "app/templates/a.yaml:0:0 : its output has a Pod without an apiVersion"},
+		"a list where an object should be":        {"- a", "{}", "app/templates/a.yaml:0:0 : its output is not an object"},
+		"a failure with any value of a variable":  {`{{ .Values.a }}{{ fail "no" }}`, "{a: '${A}'}", "app/templates/a.yaml:1:19 : no"},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -187,14 +187,14 @@ func TestChart_TemplateUnknown(t *testing.T) {
 		from   []validators.ValuesSource
 		want   string
 	}{
-		"no templates":         {map[string]string{"values.yaml": "a: 1\n"}, "{}", nil, "the chart's templates were not loaded"},
-		"an unreadable Secret":      {map[string]string{"templates/a.yaml": ""}, "{}", []validators.ValuesSource{unread}, "some values are missing: Secret apps/db could not be read"},
-		"a variable":        {map[string]string{"templates/a.yaml": `{{ if ne .Values.a "1" }}{{ fail "want 1" }}{{ end }}`}, "{a: '${A}'}", nil, "templating fails with unresolved variables or encrypted values in place"},
-		"a lookup in the cluster": {map[string]string{"templates/a.yaml": `{{ if not (lookup "v1" "Secret" "" "") }}{{ fail "make it first" }}{{ end }}`}, "{}", nil, "a template looks up objects of the cluster, which are not available here"},
-		"another Kubernetes version":   {map[string]string{"Chart.yaml": "apiVersion: v2\nname: app\nversion: 1.0.0\nkubeVersion: <1.20.0\n", "templates/a.yaml": ""}, "{}", nil, "the chart requires Kubernetes <1.20.0; charts are templated for "},
-		"a missing subchart": {map[string]string{"Chart.yaml": "apiVersion: v2\nname: app\nversion: 1.0.0\ndependencies: [{name: db, version: 1.0.0}]\n", "templates/a.yaml": ""}, "{}", nil, "subchart db is missing: Flux fetches it when it packages the chart"},
-		"a very large output":         {map[string]string{"templates/a.yaml": `{{ range until 1000 }}{{ repeat 100000 "x" }}{{ end }}`}, "{}", nil, "the templates produce more than 32 MiB"},
-		"a very long list":   {map[string]string{"templates/a.yaml": `{{ range until 2000000000 }}{{ end }}`}, "{}", nil, "the result of a template function is too large"},
+		"no templates":               {map[string]string{"values.yaml": "a: 1\n"}, "{}", nil, "the chart's templates were not loaded"},
+		"an unreadable Secret":       {map[string]string{"templates/a.yaml": ""}, "{}", []validators.ValuesSource{unread}, "some values are missing: Secret apps/db could not be read"},
+		"a variable":                 {map[string]string{"templates/a.yaml": `{{ if ne .Values.a "1" }}{{ fail "want 1" }}{{ end }}`}, "{a: '${A}'}", nil, "templating fails with unresolved variables or encrypted values in place"},
+		"a lookup in the cluster":    {map[string]string{"templates/a.yaml": `{{ if not (lookup "v1" "Secret" "" "") }}{{ fail "make it first" }}{{ end }}`}, "{}", nil, "a template looks up objects of the cluster, which are not available here"},
+		"another Kubernetes version": {map[string]string{"Chart.yaml": "apiVersion: v2\nname: app\nversion: 1.0.0\nkubeVersion: <1.20.0\n", "templates/a.yaml": ""}, "{}", nil, "the chart requires Kubernetes <1.20.0; charts are templated for "},
+		"a missing subchart":         {map[string]string{"Chart.yaml": "apiVersion: v2\nname: app\nversion: 1.0.0\ndependencies: [{name: db, version: 1.0.0}]\n", "templates/a.yaml": ""}, "{}", nil, "subchart db is missing: Flux fetches it when it packages the chart"},
+		"a very large output":        {map[string]string{"templates/a.yaml": `{{ range until 1000 }}{{ repeat 100000 "x" }}{{ end }}`}, "{}", nil, "the templates produce more than 32 MiB"},
+		"a very long list":           {map[string]string{"templates/a.yaml": `{{ range until 2000000000 }}{{ end }}`}, "{}", nil, "the result of a template function is too large"},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {

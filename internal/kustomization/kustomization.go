@@ -15,6 +15,7 @@ import (
 	"github.com/flux-admission/flux-admission/internal/kustomization/substitute"
 	"github.com/flux-admission/flux-admission/internal/sourcetree"
 	"github.com/flux-admission/flux-admission/internal/suggest"
+	"github.com/flux-admission/flux-admission/internal/unresolved"
 	"github.com/flux-admission/flux-admission/validators"
 	"github.com/flux-admission/flux-admission/validators/flux"
 )
@@ -289,8 +290,7 @@ func (k *Kustomization) substitute(o *Object, reported map[string]bool) {
 
 // decrypt does to an encrypted object what is possible without its key: it removes what SOPS has added.
 func (k *Kustomization) decrypt(o *Object) {
-	sops, ok := o.Object["sops"].(map[string]any)
-	if _, mac := sops["mac"]; !ok || !mac {
+	if !unresolved.IsEncryptedObject(o.Object) {
 		return
 	}
 	o.Encrypted = true

@@ -9,8 +9,8 @@ import (
 
 	"github.com/flux-admission/flux-admission/internal/kustomization/build"
 	"github.com/flux-admission/flux-admission/internal/kustomization/entrypoint"
-	"github.com/flux-admission/flux-admission/internal/kustomization/substitute"
 	"github.com/flux-admission/flux-admission/internal/sourcetree"
+	"github.com/flux-admission/flux-admission/internal/unresolved"
 	"github.com/flux-admission/flux-admission/internal/yamlposition"
 	"github.com/flux-admission/flux-admission/validators"
 )
@@ -119,14 +119,14 @@ func (o *Object) document() *yaml.Node {
 
 // findEncrypted adds the fields with an encrypted value to the unresolved ones.
 func (o *Object) findEncrypted() {
-	if _, ok := o.Object["sops"].(map[string]any); ok {
+	if unresolved.IsEncryptedObject(o.Object) {
 		o.Encrypted = true
 	}
 	var walk func(v any, at validators.Path)
 	walk = func(v any, at validators.Path) {
 		switch v := v.(type) {
 		case string:
-			if substitute.Encrypted(v) {
+			if unresolved.IsEncrypted(v) {
 				o.Unresolved = append(o.Unresolved, at)
 			}
 		case map[string]any:

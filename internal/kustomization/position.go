@@ -3,12 +3,12 @@ package kustomization
 import (
 	"fmt"
 	"regexp"
-	"strings"
 
 	"go.yaml.in/yaml/v3"
 
 	"github.com/flux-admission/flux-admission/internal/kustomization/build"
 	"github.com/flux-admission/flux-admission/internal/kustomization/substitute"
+	"github.com/flux-admission/flux-admission/internal/unresolved"
 	"github.com/flux-admission/flux-admission/internal/yamlposition"
 	"github.com/flux-admission/flux-admission/validators"
 )
@@ -69,7 +69,7 @@ func (o *Object) Locate(p validators.Path) FieldLocation {
 	switch {
 	case value == nil, len(p) == 0:
 		return FieldLocation{Location: own}
-	case found && node.Kind == yaml.ScalarNode && strings.Contains(node.Value, "${") && o.Kustomization != nil:
+	case found && node.Kind == yaml.ScalarNode && unresolved.HasVariable(node.Value) && o.Kustomization != nil:
 		return FieldLocation{Location: own, Related: o.definitions(node.Value)}
 	case found && node.Kind == yaml.ScalarNode && node.Value == fmt.Sprint(value), found && node.Kind != yaml.ScalarNode:
 		return FieldLocation{Location: own}

@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/flux-admission/flux-admission/api/v1alpha1"
+	"github.com/flux-admission/flux-admission/internal/unresolved"
 	"github.com/flux-admission/flux-admission/validators"
 	"github.com/flux-admission/flux-admission/validators/flux"
 )
@@ -136,7 +137,7 @@ func flaws(ctx context.Context, look validators.Lookup, objects []validators.Tem
 			by = ", as " + kind.Origin + " has it"
 		}
 		add := func(path validators.Path, text string) {
-			if filledLater(path.Lookup(o.Object)) {
+			if unresolved.Value(path.Lookup(o.Object)) {
 				later++
 				return
 			}
@@ -157,24 +158,6 @@ func flaws(ctx context.Context, look validators.Lookup, objects []validators.Tem
 		}
 	}
 	return out, later
-}
-
-// filledLater tells whether a value, or one in it, stands for another: a variable of Flux's, or a value that SOPS encrypted.
-func filledLater(v any) bool {
-	switch v := v.(type) {
-	case string:
-		_, rest, ok := strings.Cut(v, "${")
-		return ok && strings.Contains(rest, "}") || strings.HasPrefix(v, "ENC[")
-	case map[string]any:
-		for k, c := range v {
-			if filledLater(k) || filledLater(c) {
-				return true
-			}
-		}
-	case []any:
-		return slices.ContainsFunc(v, filledLater)
-	}
-	return false
 }
 
 // samePortNames returns the port names that the API server refuses because an earlier port of the same container or Service has them. Ports

@@ -10,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/flux-admission/flux-admission/internal/unresolved"
 	"github.com/flux-admission/flux-admission/validators"
 	"github.com/flux-admission/flux-admission/validators/flux"
 )
@@ -113,7 +114,7 @@ func (c *collector) bootstraps(ctx context.Context) bool {
 // add adds the reference whose name stands at the path. Names that are not known here are left out: variables, templates, what is encrypted.
 func (c *collector) add(at validators.Path, to schema.GroupKind, namespace string) {
 	name, _ := at.Lookup(c.root).(string)
-	if name == "" || strings.Contains(name, "${") || strings.Contains(name, "{{") ||
+	if name == "" || unresolved.HasVariable(name) || unresolved.HasTemplate(name) ||
 		slices.ContainsFunc(c.pass.Unresolved, func(o validators.Path) bool { return at.HasPrefix(o) }) {
 		return
 	}
@@ -248,7 +249,7 @@ func (c *collector) named(at validators.Path, to schema.GroupKind, namespace str
 	if own, _ := at.Child("namespace").Lookup(c.root).(string); own != "" {
 		namespace = own
 	}
-	if !strings.Contains(namespace, "${") {
+	if !unresolved.HasVariable(namespace) {
 		c.unless(at, "name", to, namespace)
 	}
 }

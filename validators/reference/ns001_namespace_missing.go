@@ -11,6 +11,7 @@ import (
 
 	"github.com/flux-admission/flux-admission/api/v1alpha1"
 	"github.com/flux-admission/flux-admission/internal/suggest"
+	"github.com/flux-admission/flux-admission/internal/unresolved"
 	"github.com/flux-admission/flux-admission/validators"
 	"github.com/flux-admission/flux-admission/validators/flux"
 )
@@ -54,7 +55,7 @@ func checkNamespace(ctx context.Context, p *validators.Pass) error {
 	}
 	for _, path := range at {
 		name, _ := path.Lookup(p.Object.Object).(string)
-		if name == "" || strings.Contains(name, "${") || standing(name) || slices.ContainsFunc(p.Unresolved, func(o validators.Path) bool { return path.HasPrefix(o) }) {
+		if name == "" || unresolved.HasVariable(name) || standing(name) || slices.ContainsFunc(p.Unresolved, func(o validators.Path) bool { return path.HasPrefix(o) }) {
 			continue
 		}
 		_, presence, err := p.Lookup.Namespace(ctx, name)

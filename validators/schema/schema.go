@@ -9,6 +9,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	k8sschema "k8s.io/apimachinery/pkg/runtime/schema"
 
+	"github.com/flux-admission/flux-admission/internal/unresolved"
 	"github.com/flux-admission/flux-admission/validators"
 )
 
@@ -20,12 +21,6 @@ func kindName(gvk k8sschema.GroupVersionKind) string {
 	return fmt.Sprintf("%s (%s)", gvk.Kind, gvk.GroupVersion())
 }
 
-// encrypted tells whether SOPS has encrypted the object: its values are not what is applied, and it carries a field of SOPS' own.
-func encrypted(o *unstructured.Unstructured) bool {
-	sops, _ := o.Object["sops"].(map[string]any)
-	return sops["mac"] != nil
-}
-
 // judged is a schema with the words for where it comes from.
 type judged struct {
 	validators.Schema
@@ -35,7 +30,7 @@ type judged struct {
 
 // schemaOf returns the schema of the object's version. Where there is none to judge by, it has said so, unless another rule says it.
 func schemaOf(ctx context.Context, p *validators.Pass) (judged, bool) {
-	if encrypted(p.Object) {
+	if unresolved.IsEncryptedObject(p.Object.Object) {
 		p.Skip("the object is encrypted with SOPS")
 		return judged{}, false
 	}

@@ -17,6 +17,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/flux-admission/flux-admission/internal/sourcetree"
+	"github.com/flux-admission/flux-admission/internal/unresolved"
 	"github.com/flux-admission/flux-admission/validators"
 )
 
@@ -92,7 +93,7 @@ func (v *Variables) addField(s Source, field string, decode bool) {
 			raw, err := base64.StdEncoding.DecodeString(text)
 			text, x.Unresolved = string(raw), err != nil
 		}
-		if Encrypted(text) || strings.Contains(text, markOpen) || slices.ContainsFunc(s.Unresolved, func(u validators.Path) bool { return u.String() == x.Path.String() }) {
+		if unresolved.IsEncrypted(text) || strings.Contains(text, markOpen) || slices.ContainsFunc(s.Unresolved, func(u validators.Path) bool { return u.String() == x.Path.String() }) {
 			x.Unresolved = true
 		}
 		v.set(name, text, x)
@@ -135,9 +136,6 @@ func (v *Variables) Invalid() string {
 
 // Enabled reports whether Flux substitutes at all.
 func (v *Variables) Enabled() bool { return len(v.known) > 0 || v.Always || v.missing }
-
-// Encrypted reports whether SOPS has encrypted the value.
-func Encrypted(value string) bool { return strings.HasPrefix(value, "ENC[AES256_GCM,") }
 
 // Result is an object after substitution.
 type Result struct {
