@@ -51,7 +51,7 @@ metadata: {name: airflow, namespace: %s}
 spec: {interval: 1h, url: %s}
 `
 
-// fluxPaths are the ways in which Flux's own objects are written; all of them reach the gate whole.
+// fluxPaths are the write paths of Flux's own objects. On all of them the webhook gets the complete object.
 func fluxPaths() []writepath.Path {
 	return []writepath.Path{
 		writepath.Kubectl("apply"),

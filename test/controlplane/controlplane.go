@@ -165,8 +165,8 @@ func (cp *ControlPlane) prepareEtcd(openLog func(string) (*os.File, error)) erro
 	return nil
 }
 
-// auditPolicy records who wrote what and, in the annotations, what webhooks
-// said about it; never an object, which may be a secret.
+// auditPolicy records who wrote what, with the audit annotations of webhooks;
+// never an object, which may be a secret.
 const auditPolicy = `apiVersion: audit.k8s.io/v1
 kind: Policy
 omitStages: [RequestReceived]

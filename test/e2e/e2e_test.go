@@ -158,37 +158,37 @@ func TestFlux_DeniedCommitIsFixed(t *testing.T) {
 	for name, tc := range map[string]struct {
 		wrong, right func(ns string) string
 		rule         string
-		says         []string
+		message      []string
 	}{
 		"a Kustomization in the wrong namespace": {
 			wrong: func(ns string) string { return "# moved\n" + kustomization("child", ns, "./nowhere", "") },
 			right: func(ns string) string { return kustomization("child-"+ns, "flux-system", "./nowhere", "") },
-			rule:  "kustomization-namespace", says: []string{"dry-run failed (Forbidden)", "denied the request", "KS001", "allowed is flux-system"},
+			rule:  "kustomization-namespace", message: []string{"dry-run failed (Forbidden)", "denied the request", "KS001", "allowed is flux-system"},
 		},
 		"a release whose values the chart refuses": {
 			wrong: func(ns string) string { return release(ns, "{existingSecret: db, existingSecretKey: uri}") },
 			right: func(ns string) string { return release(ns, "{user: airflow}") },
-			rule:  "helm-values-schema", says: []string{"denied the request", "HR001", "/data/metadataConnection", "existingSecret", "existingSecretKey"},
+			rule:  "helm-values-schema", message: []string{"denied the request", "HR001", "/data/metadataConnection", "existingSecret", "existingSecretKey"},
 		},
 		"a patch that sets monitoring.enabled": {
 			wrong: func(ns string) string {
 				return kustomization("child-"+ns, "flux-system", "./nowhere", "  patches: [{target: {kind: Cluster}, patch: \"[{op: add, path: /spec/monitoring/enabled, value: true}]\"}]\n")
 			},
 			right: func(ns string) string { return kustomization("child-"+ns, "flux-system", "./nowhere", "") },
-			rule:  "cnpg-monitoring-enabled", says: []string{"denied the request", "PG001", "enablePodMonitor"},
+			rule:  "cnpg-monitoring-enabled", message: []string{"denied the request", "PG001", "enablePodMonitor"},
 		},
 		"a Cluster with monitoring.enabled, which the API server itself rejects on Flux's strict apply": {
-			wrong: func(ns string) string { return cluster(ns, "{enabled: true}") },
-			right: func(ns string) string { return cluster(ns, "{enablePodMonitor: false}") },
-			says:  []string{"field not declared in schema"},
+			wrong:   func(ns string) string { return cluster(ns, "{enabled: true}") },
+			right:   func(ns string) string { return cluster(ns, "{enablePodMonitor: false}") },
+			message: []string{"field not declared in schema"},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			ns := parentIn(t)
 			before := denials(t, tc.rule)
 			commit(t, ns, tc.wrong(ns))
-			message := waitFor(t, ns, flux.NotReady(tc.says[0]))
-			for _, part := range tc.says {
+			message := waitFor(t, ns, flux.NotReady(tc.message[0]))
+			for _, part := range tc.message {
 				if !strings.Contains(message, part) {
 					t.Errorf("the message of the Ready condition is %q, want %q in it", message, part)
 				}

@@ -221,7 +221,7 @@ func (e *Env) WaitBalanced(ctx context.Context) error {
 	return e.balancer.wait(ctx)
 }
 
-// Webhook is the first webhook server: the only one unless Options.Replicas says otherwise.
+// Webhook is the first webhook server: the only one unless Options.Replicas is greater than 1.
 func (e *Env) Webhook() *Webhook { return e.Webhooks[0] }
 
 // Namespace creates a namespace for one test and returns its name, which begins with the prefix.

@@ -19,13 +19,13 @@ const (
 // shortestCut is a little less than the 256 bytes that a warning may have, whichever characters it is cut between.
 const shortestCut = 240
 
-// trouble is a repository that no chart can be read from.
+// trouble is a repository from which no chart can be read.
 type trouble struct {
 	name string
 	// start starts the repository and returns the manifests of the HelmRepository, and of its Secret where it has one.
 	start func(t *testing.T, ns string) string
-	// says matches what the answer says, and no answer to another trouble.
-	says string
+	// reason matches the reason in the answer, and not that of any other failure.
+	reason string
 	// outcome is how the lookup of the chart is counted.
 	outcome string
 }
@@ -41,7 +41,7 @@ func troubles() []trouble {
 		return serves(s)
 	}
 	redirects := func(to string) starter { return serves(site{index: redirect(to)}) }
-	// A login that the repository refuses.
+	// A login that the repository rejects.
 	refuses := func(change func(*site)) starter {
 		s := sound()
 		change(&s)
@@ -62,8 +62,8 @@ func troubles() []trouble {
 		{"silent", serves(site{index: silent}), pending, "timeout"},
 		{"failing: 503", serves(site{index: status(http.StatusServiceUnavailable)}), `/index\.yaml returned 503 Service Unavailable`, "error"},
 		{"lying about the archive's digest", but(func(s *site) { s.index = indexOf("airflow.tgz", []byte("another")) }), `the archive has the digest sha256:[0-9a-f]+`, "error"},
-		{"huge archive that says its size", but(func(s *site) { s.archive = claims(maxArchive + 1) }), `/airflow\.tgz has 10485761 bytes, more than 10485760`, "error"},
-		{"huge archive that does not", but(func(s *site) { s.archive = endless }), `/airflow\.tgz has more than 10485760 bytes`, "error"},
+		{"huge archive with its size in the header", but(func(s *site) { s.archive = claims(maxArchive + 1) }), `/airflow\.tgz has 10485761 bytes, more than 10485760`, "error"},
+		{"huge archive without its size in the header", but(func(s *site) { s.archive = endless }), `/airflow\.tgz has more than 10485760 bytes`, "error"},
 		{"huge index", serves(site{index: claims(maxIndex + 1)}), `/index\.yaml has 52428801 bytes, more than 52428800`, "error"},
 		{"redirecting to loopback", func(t *testing.T, ns string) string {
 			return source(ns, serve(t, redirect(serve(t, sound())+"/index.yaml?token="+inARedirect)), "")
@@ -85,7 +85,7 @@ func troubles() []trouble {
 			url, authority := serveTLS(t, sound())
 			return authoritySecret(ns, authority) + source(ns, strings.Replace(url, "127.0.0.1", "localhost", 1), ", certSecretRef: {name: authority}")
 		}, `certificate is valid for .*not localhost`, "error"},
-		{"no TLS where the URL says https", func(t *testing.T, ns string) string {
+		{"no TLS behind an https URL", func(t *testing.T, ns string) string {
 			return source(ns, strings.Replace(serve(t, sound()), "http://", "https://", 1), "")
 		}, `first record does not look like a TLS handshake`, "error"},
 		{"credentials wrong: 401", refuses(func(s *site) { s.index = status(http.StatusUnauthorized) }),
@@ -104,10 +104,10 @@ func troubles() []trouble {
 	}
 }
 
-// Each repository is asked for anew under each policy: what is remembered of one would answer for the next.
+// Each policy gets repositories of its own, because failures are cached.
 func TestWebhook_ChartRepositoryFailures(t *testing.T) {
 	if shared.timeout >= slowness/2 {
-		t.Fatalf("the API server waits %s for the gate: a repository that takes %s would prove nothing", shared.timeout, slowness)
+		t.Fatalf("the API server waits %s for the webhook, which is too long for a repository that takes %s", shared.timeout, slowness)
 	}
 	all := troubles()
 	var table strings.Builder
@@ -121,26 +121,27 @@ func TestWebhook_ChartRepositoryFailures(t *testing.T) {
 					return // a warning is cut where the API server may cut it, and the names in it may be long
 				}
 				for _, other := range all {
-					if matched := regexp.MustCompile(other.says).MatchString(words); matched != (other.says == tc.says) {
-						t.Errorf("the words %q\nmatch %q (%s): %t", words, other.says, other.name, matched)
+					if matched := regexp.MustCompile(other.reason).MatchString(words); matched != (other.reason == tc.reason) {
+						t.Errorf("the words %q\nmatch %q (%s): %t", words, other.reason, other.name, matched)
 					}
 				}
 			})
 		}
 	}
 	t.Logf("onUnknown, trouble, verdict, words:%s", table.String())
-	said := shared.Webhook().Log()
+	recorded := shared.Webhook().Log()
 	events, err := shared.ControlPlane.AuditEvents()
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, e := range events {
-		said += fmt.Sprint(e.Annotations)
+		recorded += fmt.Sprint(e.Annotations)
 	}
-	keepsSecrets(t, said)
+	keepsSecrets(t, recorded)
 }
 
-// review sends a release with wrong values whose chart comes from a repository in trouble. It returns how the gate counts the answer, and what it says.
+// review sends a release with invalid values whose chart comes from a failing repository. It returns the outcome in the
+// metrics and the text of the answer.
 func review(t *testing.T, tc trouble, onUnknown string) (verdict, words string) {
 	t.Helper()
 	ns := shared.Namespace(t, "failures-")
@@ -166,14 +167,14 @@ func review(t *testing.T, tc trouble, onUnknown string) (verdict, words string) 
 			t.Errorf("%s%v stays at %v", c.name, c.labels, now)
 		}
 	}
-	// Whatever becomes of the release, the audit log says why there is no verdict, and the user hears the same.
+	// In each case the audit log has the reason why there is no result, and the user gets the same.
 	audited, others, _ := strings.Cut(annotation(t, ns, "unknown"), "\n")
 	reason, ok := strings.CutPrefix(audited, "HR001 helm-values-schema the chart is not known: ")
-	if !ok || !regexp.MustCompile(tc.says).MatchString(reason) {
-		t.Errorf("the audit log says %q, want %q in it", audited, tc.says)
+	if !ok || !regexp.MustCompile(tc.reason).MatchString(reason) {
+		t.Errorf("the audit annotation is %q, want %q in it", audited, tc.reason)
 	}
 	if strings.Count(others, reason) != 2 {
-		t.Errorf("the audit log says %q of the other rules that ask for the chart, want the same reason of two", others)
+		t.Errorf("the audit annotation has %q for the other rules that need the chart, want the same reason for two", others)
 	}
 	full := "HR001 helm-values-schema could not be checked: the chart is not known: " + reason
 	switch onUnknown {
@@ -209,7 +210,7 @@ func keepsSecrets(t *testing.T, text string) {
 	}
 }
 
-// What a slow source has is told to nobody who waits, but counted and logged, and known to the next review. A source that never answers is given up.
+// The result for a slow source is counted, logged and known to the next review. A source that never answers is abandoned.
 func TestWebhook_SlowChartRepository(t *testing.T) {
 	setPolicy(t, byDefault)
 	slow, never := shared.Namespace(t, "failures-"), shared.Namespace(t, "failures-")
@@ -227,10 +228,10 @@ func TestWebhook_SlowChartRepository(t *testing.T) {
 	unknown := metric(t, verdicts, "rule=helm-values-schema", "verdict=unknown")
 	for _, ns := range []string{slow, never} {
 		if answer := try(t, release(ns, bad)); answer.Err != nil {
-			t.Fatalf("before there is a verdict: %v", answer.Err)
+			t.Fatalf("before there is a result: %v", answer.Err)
 		}
 	}
-	eventually(t, "the verdicts came", func() bool {
+	eventually(t, "the deferred evaluations are counted", func() bool {
 		return metric(t, verdicts, "rule=helm-values-schema", "verdict=invalid") == invalid+1 && metric(t, verdicts, "rule=helm-values-schema", "verdict=unknown") > unknown
 	})
 	if now := metric(t, fetches, "source=HelmRepository", "outcome=fetched"); now != fetched+1 {
@@ -239,16 +240,16 @@ func TestWebhook_SlowChartRepository(t *testing.T) {
 	if now := metric(t, fetches, "source=HelmRepository", "outcome=error"); now <= failed {
 		t.Errorf("%v fetches failed, as before", now)
 	}
-	// Each line is of one namespace, and says it all.
+	// One log line has the namespace and everything else.
 	for name, want := range map[string]*regexp.Regexp{
-		"the late verdict":         regexp.MustCompile(`"Judged a release after its review".*"namespace":"` + slow + `".*"verdict":"invalid".*HR001.*existingSecret`),
-		"that there is none":       regexp.MustCompile(`"Judged a release after its review".*"namespace":"` + never + `".*"verdict":"unknown".*HR001.*timeout awaiting response headers`),
-		"why a chart was not read": regexp.MustCompile(`"could not read a chart".* of HelmRepository ` + never + `/charts".*timeout awaiting response headers`),
+		"the deferred evaluation":             regexp.MustCompile(`"Judged a release after its review".*"namespace":"` + slow + `".*"verdict":"invalid".*HR001.*existingSecret`),
+		"the failed deferred evaluation":      regexp.MustCompile(`"Judged a release after its review".*"namespace":"` + never + `".*"verdict":"unknown".*HR001.*timeout awaiting response headers`),
+		"the reason why a chart was not read": regexp.MustCompile(`"could not read a chart".* of HelmRepository ` + never + `/charts".*timeout awaiting response headers`),
 	} {
-		eventually(t, "the log says "+name, func() bool { return want.MatchString(shared.Webhook().Log()) })
+		eventually(t, "the log has "+name, func() bool { return want.MatchString(shared.Webhook().Log()) })
 	}
 	if answer := try(t, release(slow, bad)); answer.Err == nil || !strings.Contains(answer.Err.Error(), "/data/metadataConnection") {
-		t.Errorf("the next review of bad values: %s; want a refusal", answer)
+		t.Errorf("the next review of bad values: %s; want a denial", answer)
 	}
 	if answer := try(t, release(slow, good)); answer.Err != nil {
 		t.Errorf("the next review of good values: %s; want it allowed", answer)
@@ -256,7 +257,7 @@ func TestWebhook_SlowChartRepository(t *testing.T) {
 	keepsSecrets(t, shared.Webhook().Log())
 }
 
-// The address that a redirect leads to is refused for where it is, and for nothing else.
+// A redirect to loopback is rejected because of its address and for no other reason.
 func TestWebhook_RedirectToLoopback(t *testing.T) {
 	restart(t, "--charts-allow-local")
 	defer restart(t)
@@ -268,7 +269,7 @@ func TestWebhook_RedirectToLoopback(t *testing.T) {
 		t.Fatal(answer.Err)
 	}
 	if answer := try(t, release(ns, bad)); answer.Err == nil || !strings.Contains(answer.Err.Error(), "/data/metadataConnection") {
-		t.Errorf("bad values: %s; want a refusal", answer)
+		t.Errorf("bad values: %s; want a denial", answer)
 	}
 	if answer := try(t, release(ns, good)); answer.Err != nil {
 		t.Errorf("good values: %s; want them allowed", answer)

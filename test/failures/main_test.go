@@ -1,4 +1,4 @@
-// Package failures_test shows, on a real API server with the real gate, what is answered to a release whose chart's source is in trouble.
+// Package failures_test tests, on a real API server, the answer to a release whose chart cannot be read from its source.
 package failures_test
 
 import (
@@ -61,7 +61,7 @@ func timeout(ctx context.Context, c client.Client) (time.Duration, error) {
 
 const webhookName = "validate.flux-admission.dev"
 
-// setPolicy says what is done about a release without a verdict, and waits until it is in force. Other rules have nothing to say about the releases here.
+// setPolicy sets onUnknown of the rule on values and waits until the policy is in force. Other rules have no findings here.
 func setPolicy(t *testing.T, onUnknown string) {
 	t.Helper()
 	text := "apiVersion: flux-admission.dev/v1alpha1\nkind: AdmissionPolicy\nmetadata: {name: default}\nspec: {rules: {helm-values-schema: {action: Deny"
@@ -77,9 +77,9 @@ func setPolicy(t *testing.T, onUnknown string) {
 }
 
 // write sends a manifest with kubectl.
-func write(t *testing.T, verb, manifest string) writepath.Answer {
+func write(t *testing.T, command, manifest string) writepath.Answer {
 	t.Helper()
-	return writepath.Kubectl(verb).Write(t.Context(), shared.ControlPlane, manifest)
+	return writepath.Kubectl(command).Write(t.Context(), shared.ControlPlane, manifest)
 }
 
 // try sends a release with kubectl without storing it.
@@ -99,13 +99,13 @@ spec:
 `, ns, values)
 }
 
-// Values that the chart's schema takes, and that it refuses.
+// Values that the schema of the chart accepts, and that it rejects.
 const (
 	good = "{user: airflow}"
 	bad  = "{existingSecret: db, existingSecretKey: uri}"
 )
 
-// annotation returns an audit annotation that the gate gave to the last write of the release in a namespace.
+// annotation returns an audit annotation of the webhook on the last write of the release in a namespace.
 func annotation(t *testing.T, ns, name string) string {
 	t.Helper()
 	events, err := shared.ControlPlane.AuditEvents()

@@ -82,7 +82,7 @@ func endless(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// claims says that the answer has a size, and sends nothing of it.
+// claims announces the size of an answer and sends nothing of it.
 func claims(size int) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("Content-Length", strconv.Itoa(size)) }
 }

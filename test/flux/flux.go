@@ -138,7 +138,7 @@ func createNamespace(ctx context.Context, plane *controlplane.ControlPlane) erro
 }
 
 // startController starts a controller, with the flags that flags returns for
-// each attempt, and waits until it says that it is ready.
+// each attempt, and waits until it is ready.
 func startController(ctx context.Context, o Options, dir, name, path string, flags func() ([]string, error)) (*controlplane.Process, error) {
 	var errs []error
 	for range startAttempts {

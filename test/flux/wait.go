@@ -83,8 +83,7 @@ func (c Condition) matches(got *metav1.Condition) bool {
 }
 
 // WaitFor waits until the object has the condition for its newest generation
-// and returns the condition. After the timeout the error says what the object
-// looked like last.
+// and returns the condition. After the timeout the error has the last state of the object.
 func WaitFor(ctx context.Context, c client.Reader, ref Ref, want Condition, timeout time.Duration) (*metav1.Condition, error) {
 	over, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()

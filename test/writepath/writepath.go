@@ -53,7 +53,7 @@ func (p Path) Write(ctx context.Context, cp *controlplane.ControlPlane, manifest
 	return p.write(ctx, cp, manifest)
 }
 
-// Kubectl writes with the real kubectl; the manifest is its standard input. Args begin with the verb.
+// Kubectl writes with the real kubectl; the manifest is its standard input. Args begin with the command.
 func Kubectl(args ...string) Path {
 	return Path{"kubectl " + strings.Join(args, " "), func(ctx context.Context, cp *controlplane.ControlPlane, manifest string) Answer {
 		stdout, stderr, err := cp.Kubectl(ctx, strings.NewReader(manifest), append(args, "-f", "-")...)

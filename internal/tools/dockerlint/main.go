@@ -31,7 +31,8 @@ func main() {
 	fmt.Printf("%s: no problems\n", os.Args[1])
 }
 
-// lint returns what BuildKit says about a Dockerfile, and what is required of this project's images besides.
+// lint returns the warnings of BuildKit about a Dockerfile, and violations of the further requirements for images of this
+// project.
 func lint(path string) (problems []string, err error) {
 	data, err := os.ReadFile(path)
 	if err != nil {

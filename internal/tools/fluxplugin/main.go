@@ -116,7 +116,7 @@ func newManifest(version string, checksums []byte) (*manifest, error) {
 	}
 	return &manifest{
 		APIVersion: "cli.fluxcd.io/v1beta1", Kind: "Plugin", Name: strings.TrimPrefix(bin, "flux-"),
-		Description: "Check a Git tree as the admission gate of a Flux cluster would", Homepage: repository, Source: repository, Bin: bin,
+		Description: "Check a Git tree with the rules of the admission webhook", Homepage: repository, Source: repository, Bin: bin,
 		Versions: []release{r},
 	}, nil
 }

@@ -24,7 +24,7 @@ func TestAManifestIsMadeOfTheChecksums(t *testing.T) {
 apiVersion: cli.fluxcd.io/v1beta1
 kind: Plugin
 name: admission
-description: Check a Git tree as the admission gate of a Flux cluster would
+description: Check a Git tree with the rules of the admission webhook
 homepage: https://github.com/flux-admission/flux-admission
 source: https://github.com/flux-admission/flux-admission
 bin: flux-admission

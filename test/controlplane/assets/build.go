@@ -197,7 +197,7 @@ func (b *builder) build(ctx context.Context, c component) (_ string, err error) 
 		return target, nil
 	}
 
-	// A build that was killed may have left it; the lock says that it is over.
+	// A build that was killed may have left it; the lock proves that it has ended.
 	scratch := filepath.Join(dir, ".building")
 	if err := errors.Join(os.RemoveAll(scratch), os.Mkdir(scratch, 0o755)); err != nil {
 		return "", fmt.Errorf("building %s: %w", c.name, err)
@@ -287,7 +287,7 @@ func goEnv() []string {
 	return append(os.Environ(), "GOFLAGS=-mod=readonly", "GOWORK=off", "GO111MODULE=on", "CGO_ENABLED=0", "GOOS="+runtime.GOOS, "GOARCH="+runtime.GOARCH)
 }
 
-// keptLines is how much of what a failed command said goes into its error.
+// keptLines is the number of last lines of a failed command in its error.
 const keptLines = 20
 
 // runGo runs the go command in dir and returns what it printed. Each line of

@@ -139,7 +139,7 @@ func TestBuild_Failure(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	if !strings.Contains(out.String(), "testenv: tiny: not built, ") {
-		t.Errorf("said\n%s", out)
+		t.Errorf("progress:\n%s", out)
 	}
 	dir, err := b.cacheDir(c)
 	if err != nil {

@@ -2,6 +2,6 @@
 // control plane and of Flux, built once from Go modules and cached outside the
 // tree, and the CRDs, as the modules of their projects ship them.
 //
-// It imports little on purpose: its build says what it is doing within seconds
+// It imports little on purpose: its build prints its progress within seconds
 // on a machine with empty caches.
 package assets

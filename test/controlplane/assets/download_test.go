@@ -79,8 +79,8 @@ func archive(t *testing.T, files []string) []byte {
 	return out.Bytes()
 }
 
-// newDownloader returns a builder with an empty cache, and a component of its tree that stands in for the control plane
-// where it is built from modules.
+// newDownloader returns a builder with an empty cache, and a component of its tree in place of the control plane's,
+// for the build from modules.
 func newDownloader(t *testing.T, index string) (*builder, []component, *lines) {
 	t.Helper()
 	root, err := treeRoot()

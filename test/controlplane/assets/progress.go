@@ -10,15 +10,15 @@ import (
 	"golang.org/x/term"
 )
 
-// reportEvery is how often a build says how far it is where lines cannot be
+// reportEvery is the time between two progress lines where lines cannot be
 // rewritten; redrawEvery where they can.
 const (
 	reportEvery = 10 * time.Second
 	redrawEvery = time.Second
 )
 
-// progress says what a long step is doing: one line that is rewritten on a
-// terminal, a line now and then elsewhere. A nil *progress says nothing.
+// progress reports on a long step: one line that is rewritten on a terminal, a
+// line now and then elsewhere. A nil *progress is silent.
 type progress struct {
 	out      io.Writer
 	terminal bool
@@ -57,7 +57,7 @@ func newProgress(out io.Writer, status string) *progress {
 	return p
 }
 
-// set replaces what the next report says.
+// set replaces the status of the next report.
 func (p *progress) set(format string, args ...any) {
 	if p == nil {
 		return

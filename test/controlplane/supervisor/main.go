@@ -34,7 +34,7 @@ func main() {
 	os.Exit(code)
 }
 
-// run starts the program that args[0] stands for and returns its exit code.
+// run starts the program of the link args[0] and returns its exit code.
 func run(args []string) (int, error) {
 	file := args[0] + ".supervisor"
 	data, err := os.ReadFile(file)
@@ -83,7 +83,7 @@ func run(args []string) (int, error) {
 func abandon(process *os.Process, ended <-chan error, remove string) (int, error) {
 	err := process.Signal(syscall.SIGTERM)
 	select {
-	case <-ended: //nolint:errcheck // how it ended is nobody's business any more
+	case <-ended: //nolint:errcheck // its exit code is of no interest any more
 	case <-time.After(stopGrace):
 		err = errors.Join(err, process.Kill())
 		<-ended //nolint:errcheck // see above
