@@ -59,10 +59,10 @@ func runFix(ctx context.Context, o fixOptions, stdout, stderr io.Writer) error {
 			return err
 		}
 		// Standard output has the diff only, for git apply.
-		return writeLeft(stderr, plan.Left, fmt.Sprintf("%d to repair in %d files", len(plan.Changed), len(plan.Files())))
+		return writeLeft(stderr, plan.Rejected, fmt.Sprintf("%d to repair in %d files", len(plan.Applied), len(plan.Files())))
 	}
 	result, err := repair.Repair(ctx, o.Options, func(c fix.Change) error {
-		if _, err := fmt.Fprintf(stdout, "%s: %s: %s: %s\n", c.Position, c.Rule, c.Object, c.What); err != nil {
+		if _, err := fmt.Fprintf(stdout, "%s: %s: %s: %s\n", c.Position, c.Rule, c.Object, c.Edit); err != nil {
 			return fmt.Errorf("writing the report: %w", err)
 		}
 		return nil
@@ -80,7 +80,7 @@ func writeLeft(to io.Writer, left []fix.Change, summary string) error {
 		if reason == "" {
 			reason = "each repair requires another one"
 		}
-		if _, err := fmt.Fprintf(to, "%s: %s: %s: left alone, %s (%s)\n", c.Position, c.Rule, c.Object, reason, c.What); err != nil {
+		if _, err := fmt.Fprintf(to, "%s: %s: %s: left alone, %s (%s)\n", c.Position, c.Rule, c.Object, reason, c.Edit); err != nil {
 			return fmt.Errorf("writing the report: %w", err)
 		}
 	}

@@ -105,7 +105,7 @@ func TestFix(t *testing.T) {
 				"apps/none/cm.yaml": "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: none, namespace: apps}\n",
 			}),
 			rules: []string{"kustomization-dependency-missing"}, left: true,
-			output: []string{"left alone, the file is also applied by Kustomization flux-system/flux-system of clusters/away/flux-system/gotk-sync.yaml, where this is not found",
+			output: []string{"left alone, file is also applied by Kustomization flux-system/flux-system of clusters/away/flux-system/gotk-sync.yaml, where the problem does not occur",
 				"0 repaired in 0 files, 1 left alone"},
 		},
 		"contradicting edits of two clusters are left alone": {
@@ -120,8 +120,8 @@ func TestFix(t *testing.T) {
 				"apps/none/cm.yaml": "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: none, namespace: apps}\n",
 			}),
 			rules: []string{"kustomization-dependency-missing"}, left: true,
-			output: []string{`kustomization-dependency-missing wants something else in the same place (set spec.dependsOn[0].namespace to "away")`,
-				`kustomization-dependency-missing wants something else in the same place (set spec.dependsOn[0].namespace to "flux-system")`, "0 repaired in 0 files, 2 left alone"},
+			output: []string{`conflicts with the edit of kustomization-dependency-missing (set spec.dependsOn[0].namespace to "away")`,
+				`conflicts with the edit of kustomization-dependency-missing (set spec.dependsOn[0].namespace to "flux-system")`, "0 repaired in 0 files, 2 left alone"},
 		},
 		"a mistake that a repair reveals is repaired too": {
 			files: withEnd(with(repository("flux-system", "enablePodMonitor"), map[string]string{
@@ -138,7 +138,7 @@ func TestFix(t *testing.T) {
 				"apps/db/patch.yaml":         "apiVersion: postgresql.cnpg.io/v1\nkind: Cluster\nmetadata: {name: db, namespace: apps}\n" + "spec:\n" + enabled,
 			}),
 			left:   true,
-			output: []string{"apps/db/patch.yaml:6:5: cnpg-monitoring-enabled: Cluster apps/db: left alone, it is set in apps/db/patch.yaml:6:5 (patch)", "0 repaired in 0 files, 1 left alone"},
+			output: []string{"apps/db/patch.yaml:6:5: cnpg-monitoring-enabled: Cluster apps/db: left alone, field is set in apps/db/patch.yaml:6:5 (patch)", "0 repaired in 0 files, 1 left alone"},
 		},
 		"a field with a variable is left alone": {
 			files: withEnd(func() map[string]string {
@@ -147,7 +147,7 @@ func TestFix(t *testing.T) {
 				return f
 			}(), "clusters/home/db.yaml", "  postBuild: {substitute: {ON: \"true\"}}\n"),
 			left:   true,
-			output: []string{"left alone, spec.monitoring.enabled holds a variable"},
+			output: []string{"left alone, spec.monitoring.enabled contains a variable"},
 		},
 		"an item that a patch moved is not mistaken for another": {
 			files: withEnd(with(repository("flux-system", "enablePodMonitor"), map[string]string{
@@ -156,7 +156,7 @@ func TestFix(t *testing.T) {
 				"apps/none/cm.yaml":                "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: none, namespace: apps}\n",
 			}), "clusters/home/db.yaml", dependsOn[:len(dependsOn)-2]+", {name: db, namespace: flux-system}]\n"),
 			rules: []string{"kustomization-dependency-missing"}, left: true,
-			output: []string{"is in another place of the file than of what is applied", "0 repaired in 0 files, 1 left alone"},
+			output: []string{"has another position in the file than in the applied object", "0 repaired in 0 files, 1 left alone"},
 		},
 		"an exempt object is not changed": {
 			files: with(repository("flux-system", "enabled"), map[string]string{

@@ -2,10 +2,8 @@ package check
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 
-	jsonpatch "gopkg.in/evanphx/json-patch.v4"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"github.com/flux-admission/flux-admission/internal/kustomization"
@@ -34,7 +32,7 @@ func mutate(ctx context.Context, built *kustomization.Result, p *policy.Policy) 
 			if len(res.Edits) == 0 {
 				continue
 			}
-			changed, err := patched(o.Unstructured, res.Edits)
+			changed, err := validators.PatchObject(o.Unstructured, res.Edits)
 			if err != nil {
 				return nil, fmt.Errorf("applying the policy's mutations to %s: %w", o, err)
 			}
@@ -52,24 +50,4 @@ func (m mutations) of(cluster string, o *unstructured.Unstructured) *unstructure
 func refOf(o *unstructured.Unstructured) validators.ObjectRef {
 	gvk := o.GroupVersionKind()
 	return validators.ObjectRef{Group: gvk.Group, Kind: gvk.Kind, Namespace: o.GetNamespace(), Name: o.GetName()}
-}
-
-func patched(o *unstructured.Unstructured, edits []validators.Edit) (*unstructured.Unstructured, error) {
-	text, err := validators.JSONPatch(edits)
-	if err != nil {
-		return nil, err
-	}
-	patch, err := jsonpatch.DecodePatch(text)
-	if err != nil {
-		return nil, err
-	}
-	data, err := json.Marshal(o.Object)
-	if err != nil {
-		return nil, err
-	}
-	if data, err = patch.Apply(data); err != nil {
-		return nil, err
-	}
-	out := &unstructured.Unstructured{}
-	return out, out.UnmarshalJSON(data)
 }

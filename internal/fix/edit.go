@@ -14,17 +14,17 @@ import (
 )
 
 var (
-	errShared  = errors.New("it is shared by a YAML anchor; edit it by hand")
-	errNoPlace = errors.New("it cannot be edited where it stands")
+	errShared      = errors.New("value is shared by a YAML anchor; edit it manually")
+	errUnsupported = errors.New("YAML at this position cannot be edited; edit it manually")
 )
 
-// field is a key of a map with its value.
+// field is an entry of a mapping.
 type field struct {
 	parent, key, value *yaml.Node
 	index              int // of the key in the parent's content
 }
 
-// find returns the node at a path; for the last step into a map, the field as well.
+// find returns the node at a path, and its field if its parent is a mapping. It does not follow aliases, since an edit would change all of them.
 func find(root *yaml.Node, path validators.Path) (*yaml.Node, *field, error) {
 	n := root
 	var last *field
@@ -35,15 +35,15 @@ func find(root *yaml.Node, path validators.Path) (*yaml.Node, *field, error) {
 			return nil, nil, errShared
 		case step.IsIndex():
 			if n.Kind != yaml.SequenceNode || step.Index >= len(n.Content) {
-				return nil, nil, errNoPlace
+				return nil, nil, errUnsupported
 			}
 			n = n.Content[step.Index]
 		case n.Kind != yaml.MappingNode:
-			return nil, nil, errNoPlace
+			return nil, nil, errUnsupported
 		default:
 			f := fieldOf(n, step.Key)
 			if f == nil {
-				return nil, nil, errNoPlace
+				return nil, nil, errUnsupported
 			}
 			n, last = f.value, f
 		}
@@ -63,7 +63,7 @@ func fieldOf(m *yaml.Node, key string) *field {
 	return nil
 }
 
-// replace writes another scalar in the place of one.
+// replace replaces a scalar.
 func (t *text) replace(root *yaml.Node, e validators.Edit) ([]byte, error) {
 	n, parent, err := find(root, e.Path)
 	if err != nil {
@@ -76,17 +76,17 @@ func (t *text) replace(root *yaml.Node, e validators.Edit) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	with, err := written(e.Value, n.Style, parent != nil && parent.parent.Style&yaml.FlowStyle != 0)
+	with, err := format(e.Value, n.Style, parent != nil && parent.parent.Style&yaml.FlowStyle != 0)
 	if err != nil {
 		return nil, err
 	}
 	return t.splice(from, to, with), nil
 }
 
-// scalar returns where the text of a scalar on one line begins and ends.
+// scalar returns the start and end offset of a scalar on one line.
 func (t *text) scalar(n *yaml.Node) (from, to int, err error) {
 	if n.Kind != yaml.ScalarNode || n.Tag == "!!null" && n.Value == "" {
-		return 0, 0, errNoPlace
+		return 0, 0, errUnsupported
 	}
 	from = t.offset(n)
 	rest := t.line(n.Line)
@@ -102,12 +102,12 @@ func (t *text) scalar(n *yaml.Node) (from, to int, err error) {
 		to = -1
 	}
 	if to < 0 {
-		return 0, 0, errors.New("its value is written over several lines; edit it by hand")
+		return 0, 0, errors.New("value has several lines; edit it manually")
 	}
 	return from, from + to, nil
 }
 
-// closing returns the length of a quoted text; -1 when it does not end.
+// closing returns the length of a quoted text; -1 if the closing quote is missing.
 func closing(text string, quote, escape byte) int {
 	for i := 1; i < len(text); i++ {
 		switch {
@@ -120,8 +120,8 @@ func closing(text string, quote, escape byte) int {
 	return -1
 }
 
-// written returns a value as YAML text of one line, in the style where it fits. In a flow collection some characters need quotes.
-func written(value any, style yaml.Style, flow bool) (string, error) {
+// format returns a value as YAML text of one line, in the given style if possible. In a flow collection, some characters need quotes.
+func format(value any, style yaml.Style, flow bool) (string, error) {
 	s, isString := value.(string)
 	switch {
 	case isString && (style&yaml.DoubleQuotedStyle != 0 || flow && style&yaml.SingleQuotedStyle == 0 && strings.ContainsAny(s, ",[]{}")):
@@ -131,7 +131,7 @@ func written(value any, style yaml.Style, flow bool) (string, error) {
 	}
 	n := &yaml.Node{}
 	if err := n.Encode(value); err != nil {
-		return "", fmt.Errorf("the new value cannot be written: %w", err)
+		return "", fmt.Errorf("encoding the new value: %w", err)
 	}
 	n.Style |= yaml.FlowStyle
 	data, err := yaml.Marshal(n)
@@ -142,18 +142,18 @@ func written(value any, style yaml.Style, flow bool) (string, error) {
 	return out, nil
 }
 
-// quoted returns a value as JSON, which is YAML too.
+// quoted returns a value as JSON, which is valid YAML.
 func quoted(value any) (string, error) {
 	var out strings.Builder
 	enc := json.NewEncoder(&out)
 	enc.SetEscapeHTML(false)
 	if err := enc.Encode(value); err != nil {
-		return "", fmt.Errorf("the new value cannot be written: %w", err)
+		return "", fmt.Errorf("encoding the new value: %w", err)
 	}
 	return strings.TrimSuffix(out.String(), "\n"), nil
 }
 
-// add writes a new key behind the others of a map.
+// add adds an entry at the end of a mapping.
 func (t *text) add(root *yaml.Node, e validators.Edit) ([]byte, error) {
 	last := e.Path[len(e.Path)-1]
 	m, _, err := find(root, e.Path[:len(e.Path)-1])
@@ -161,27 +161,27 @@ func (t *text) add(root *yaml.Node, e validators.Edit) ([]byte, error) {
 		return nil, err
 	}
 	if last.IsIndex() || m.Kind != yaml.MappingNode {
-		return nil, errNoPlace
+		return nil, errUnsupported
 	}
 	if fieldOf(m, last.Key) != nil {
-		return t.replace(root, e) // as JSON Patch has it
+		return t.replace(root, e) // as JSON Patch does
 	}
 	flow := m.Style&yaml.FlowStyle != 0
 	if flow && len(m.Content) > 0 && m.Content[0].Style&yaml.DoubleQuotedStyle != 0 {
 		return t.addJSON(m, last.Key, e.Value)
 	}
-	key, err := written(last.Key, 0, flow)
+	key, err := format(last.Key, 0, flow)
 	if err != nil {
 		return nil, err
 	}
-	value, err := written(e.Value, 0, flow)
+	value, err := format(e.Value, 0, flow)
 	if err != nil {
 		return nil, err
 	}
 	return t.insert(m, key+": "+value)
 }
 
-// addJSON adds a key where the others look like JSON: the file may be read as that.
+// addJSON adds an entry in JSON syntax to a mapping in JSON syntax, since the file may be JSON.
 func (t *text) addJSON(m *yaml.Node, key string, value any) ([]byte, error) {
 	k, err := quoted(key)
 	if err != nil {
@@ -194,17 +194,17 @@ func (t *text) addJSON(m *yaml.Node, key string, value any) ([]byte, error) {
 	return t.insert(m, k+": "+v)
 }
 
-// insert writes lines, the first without indentation, behind the last key of a map.
+// insert inserts lines, the first without indentation, after the last entry of a mapping.
 func (t *text) insert(m *yaml.Node, entry string) ([]byte, error) {
 	if m.Style&yaml.FlowStyle != 0 {
 		return t.insertFlow(m, entry)
 	}
 	if len(m.Content) == 0 {
-		return nil, errNoPlace
+		return nil, errUnsupported
 	}
 	first, last := m.Content[0], m.Content[len(m.Content)-2]
 	if last.Column != first.Column {
-		return nil, errNoPlace
+		return nil, errUnsupported
 	}
 	end := t.blockEnd(last, m.Content[len(m.Content)-1])
 	at := t.start(end + 1)
@@ -217,11 +217,11 @@ func (t *text) insert(m *yaml.Node, entry string) ([]byte, error) {
 	return t.splice(at, at, lines), nil
 }
 
-// insertFlow writes an entry of one line behind the last of a flow map; on a line of its own where the last has one.
+// insertFlow inserts an entry of one line after the last entry of a flow mapping, on its own line if the last entry has one.
 func (t *text) insertFlow(m *yaml.Node, entry string) ([]byte, error) {
 	end := t.flowEnd(m)
 	if end < 0 || strings.Contains(entry, "\n") {
-		return nil, errNoPlace
+		return nil, errUnsupported
 	}
 	at := len(bytes.TrimRight(t.data[:end-1], " \t\r\n"))
 	if len(m.Content) == 0 {
@@ -239,12 +239,12 @@ func (t *text) insertFlow(m *yaml.Node, entry string) ([]byte, error) {
 	return t.splice(at, at, ","+gap+entry), nil
 }
 
-// blockEnd returns the last line of a key's block in a block map: without the comments and empty lines that belong to what follows.
+// blockEnd returns the last line of an entry of a block mapping, without the comments and empty lines before the next entry.
 func (t *text) blockEnd(key, value *yaml.Node) int {
 	end := key.Line
 	if value.Kind != yaml.AliasNode && value.Style&yaml.FlowStyle != 0 {
 		if behind := t.flowEnd(value); behind > 0 {
-			end = t.lineAt(behind - 1) // the closing bracket may stand below the key
+			end = t.lineAt(behind - 1) // the closing bracket may be on a later line
 		}
 	}
 	for n := end + 1; n <= len(t.lines); n++ {
@@ -253,7 +253,7 @@ func (t *text) blockEnd(key, value *yaml.Node) int {
 		indent := len(line) - len(trimmed)
 		switch {
 		case strings.TrimSpace(line) == "":
-			continue // it counts when the block goes on behind it
+			continue // part of the block only if the block continues
 		case indent >= key.Column:
 		case indent == key.Column-1 && value.Kind == yaml.SequenceNode && value.Style&yaml.FlowStyle == 0 && (strings.HasPrefix(trimmed, "- ") || trimmed == "-"):
 		case strings.HasPrefix(trimmed, "#"):
@@ -266,7 +266,7 @@ func (t *text) blockEnd(key, value *yaml.Node) int {
 	return end
 }
 
-// lineAt returns the number of the line that an offset is on.
+// lineAt returns the line of an offset.
 func (t *text) lineAt(offset int) int {
 	n, found := slices.BinarySearch(t.lines, offset)
 	if found {
@@ -275,7 +275,7 @@ func (t *text) lineAt(offset int) int {
 	return n
 }
 
-// flowEnd returns the offset behind the closing bracket of a flow collection; -1 when it is not found.
+// flowEnd returns the offset after the closing bracket of a flow collection; -1 if there is none.
 func (t *text) flowEnd(n *yaml.Node) int {
 	depth := 0
 	for i := t.offset(n); i < len(t.data); i++ {
@@ -288,7 +288,7 @@ func (t *text) flowEnd(n *yaml.Node) int {
 			}
 		case '"', '\'':
 			if i == 0 || !strings.ContainsRune(" \t\r\n,[{:", rune(t.data[i-1])) {
-				continue // an apostrophe in a plain text
+				continue // an apostrophe in a plain scalar
 			}
 			escape := byte('\\')
 			if c == '\'' {
@@ -310,14 +310,14 @@ func (t *text) flowEnd(n *yaml.Node) int {
 	return -1
 }
 
-// remove takes a key out of a map. A map that has no other key becomes an empty one.
+// remove removes an entry from a mapping. If it is the only entry, the mapping becomes empty.
 func (t *text) remove(root *yaml.Node, path validators.Path) ([]byte, error) {
 	_, f, err := find(root, path)
 	if err != nil {
 		return nil, err
 	}
 	if f == nil {
-		return nil, errNoPlace
+		return nil, errUnsupported
 	}
 	if hasAnchor(f.value) {
 		return nil, errShared
@@ -335,21 +335,21 @@ func (t *text) remove(root *yaml.Node, path validators.Path) ([]byte, error) {
 		return t.splice(from, to, ""), nil
 	}
 	if f.index+2 >= len(f.parent.Content) {
-		return nil, errNoPlace
+		return nil, errUnsupported
 	}
-	// The key stands behind a dash: the next key moves there.
+	// The entry follows the dash of a sequence item; the next entry takes its position.
 	next := f.parent.Content[f.index+2]
 	return t.splice(t.offset(f.key), t.offset(next), ""), nil
 }
 
-// emptied removes the only key of a block map, which is the value of a key itself.
+// emptied removes the only entry of a block mapping, which must be the value of an entry.
 func (t *text) emptied(root *yaml.Node, path validators.Path, to int) ([]byte, error) {
 	_, parent, err := find(root, path[:len(path)-1])
 	if err != nil {
 		return nil, err
 	}
 	if parent == nil || parent.value.Line == parent.key.Line {
-		return nil, errNoPlace
+		return nil, errUnsupported
 	}
 	line := t.line(parent.key.Line)
 	at := t.start(parent.key.Line) + strings.LastIndex(line, ":")
@@ -367,16 +367,16 @@ func (t *text) removeFlow(f *field) ([]byte, error) {
 	}
 	end := t.flowEnd(f.parent)
 	if end < 0 {
-		return nil, errNoPlace
+		return nil, errUnsupported
 	}
-	// The last key goes with the comma before it.
+	// Remove the comma before the last entry, too.
 	for from > 0 && strings.ContainsRune(" \t\r\n,", rune(t.data[from-1])) && f.index > 0 {
 		from--
 	}
 	return t.splice(from, end-1, ""), nil
 }
 
-// move renames a key where it stands, or takes its block to the end of another map.
+// move renames a key, or moves its entry to the end of another mapping.
 func (t *text) move(root *yaml.Node, e validators.Edit) ([]byte, error) {
 	_, f, err := find(root, e.From)
 	if err != nil {
@@ -384,9 +384,9 @@ func (t *text) move(root *yaml.Node, e validators.Edit) ([]byte, error) {
 	}
 	to := e.Path[len(e.Path)-1]
 	if f == nil || to.IsIndex() {
-		return nil, errNoPlace
+		return nil, errUnsupported
 	}
-	key, err := written(to.Key, f.key.Style, f.parent.Style&yaml.FlowStyle != 0)
+	key, err := format(to.Key, f.key.Style, f.parent.Style&yaml.FlowStyle != 0)
 	if err != nil {
 		return nil, err
 	}
@@ -402,33 +402,33 @@ func (t *text) move(root *yaml.Node, e validators.Edit) ([]byte, error) {
 		return nil, err
 	}
 	if f.parent.Style&yaml.FlowStyle != 0 || target.Style&yaml.FlowStyle != 0 || target.Kind != yaml.MappingNode || len(target.Content) == 0 {
-		return nil, errors.New("its block cannot be moved; move it by hand")
+		return nil, errors.New("entry cannot be moved; move it manually")
 	}
 	block := string(t.data[end:t.start(t.blockEnd(f.key, f.value)+1)])
 	block = strings.TrimRight(strings.ReplaceAll(block, "\r\n", "\n"), "\n")
-	by := target.Content[0].Column - f.key.Column
-	if by > 0 && deeper(block, target.Content[0].Column) {
-		by = 0 // the lines below the key are right where they are
+	shift := target.Content[0].Column - f.key.Column
+	if shift > 0 && deeper(block, target.Content[0].Column) {
+		shift = 0 // the following lines are indented enough
 	}
-	entry := key + shifted(block, by)
+	entry := key + indented(block, shift)
 	without, err := t.remove(root, e.From)
 	if err != nil {
 		return nil, err
 	}
 	docs, err := parse(without)
 	if err != nil || t.document >= len(docs) {
-		return nil, errNoPlace
+		return nil, errUnsupported
 	}
 	m, _, err := find(docs[t.document].Content[0], e.Path[:len(e.Path)-1])
 	if err != nil || m.Kind != yaml.MappingNode || len(m.Content) == 0 {
-		return nil, errNoPlace
+		return nil, errUnsupported
 	}
 	left := &text{data: without, lines: lineStarts(without), document: t.document}
 	return left.insert(m, entry)
 }
 
-// shifted moves the lines behind the first to the right, or to the left.
-func shifted(block string, by int) string {
+// indented changes the indentation of all lines but the first by a number of spaces.
+func indented(block string, by int) string {
 	lines := strings.Split(block, "\n")
 	for i := 1; i < len(lines); i++ {
 		switch indent := len(lines[i]) - len(strings.TrimLeft(lines[i], " ")); {
@@ -442,7 +442,7 @@ func shifted(block string, by int) string {
 	return strings.Join(lines, "\n")
 }
 
-// deeper tells whether all lines of a block behind the first begin behind a column.
+// deeper reports whether all lines of a block but the first start after a column.
 func deeper(block string, column int) bool {
 	for i, line := range strings.Split(block, "\n") {
 		if i > 0 && strings.TrimSpace(line) != "" && len(line)-len(strings.TrimLeft(line, " ")) < column {

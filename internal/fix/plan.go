@@ -19,28 +19,28 @@ import (
 	"github.com/flux-admission/flux-admission/validators"
 )
 
-// Plan collects the edits of findings and says what the files of a tree become by them. Nothing is written before Write.
+// Plan collects the edits of findings and computes the new files of a tree. Only Write changes files.
 type Plan struct {
-	root    string
-	objects map[document][]*kustomization.Object
-	wanted  []*want
-	index   map[string]*want
-	files   map[string]*file
-	// Changed are the findings whose edits are made; Left are those whose edits are not, and why. Both are there once Decide has been called, in the order
-	// of their places.
-	Changed, Left []Change
+	root     string
+	objects  map[document][]*kustomization.Object
+	requests []*request
+	index    map[string]*request
+	files    map[string]*file
+	// Applied are the findings whose edits can be applied; Rejected are the others, with the reasons. Decide sets both, in the order of their
+	// positions.
+	Applied, Rejected []Change
 }
 
-// Change is one finding and what becomes of it.
+// Change is the edit of one finding.
 type Change struct {
 	Rule     string
 	Object   string
 	Position validators.Position
-	// What says what is edited; Reason says why it is not.
-	What, Reason string
+	// Edit describes the edit; Reason is why it cannot be applied.
+	Edit, Reason string
 }
 
-// document is where an object stands in Git.
+// document identifies an object in Git.
 type document struct {
 	file   string
 	number int
@@ -51,8 +51,8 @@ func documentOf(o *kustomization.Object) document {
 	return document{o.Origin.File, o.Origin.Document, o.ItemPath().String()}
 }
 
-// want is what findings of one rule on one document ask for, with the objects that they are about.
-type want struct {
+// request contains the edits of one rule in one document, and the objects with the findings.
+type request struct {
 	document document
 	rule     string // its ID
 	edits    []validators.Edit
@@ -63,16 +63,16 @@ type want struct {
 type file struct {
 	old, new []byte
 	docs     []*yaml.Node // of old
-	// made are the edits that have been made, by document.
-	made map[document]map[string]bool
+	// applied are the edits in new, by document.
+	applied map[document]map[string]bool
 }
 
-// NewPlan returns an empty plan for the tree that was rendered from root.
+// NewPlan returns an empty plan for the tree at root.
 func NewPlan(root string, rendered *kustomization.Result) *Plan {
-	p := &Plan{root: root, objects: map[document][]*kustomization.Object{}, index: map[string]*want{}, files: map[string]*file{}}
+	p := &Plan{root: root, objects: map[document][]*kustomization.Object{}, index: map[string]*request{}, files: map[string]*file{}}
 	for _, c := range rendered.Clusters {
 		for _, o := range c.Objects {
-			// What another cluster gets is not evaluated.
+			// Objects of remote clusters are not evaluated.
 			if o.Origin.File != "" && !o.Origin.Generated && (o.Kustomization == nil || !o.Kustomization.RemoteCluster()) {
 				p.objects[documentOf(o)] = append(p.objects[documentOf(o)], o)
 			}
@@ -81,14 +81,14 @@ func NewPlan(root string, rendered *kustomization.Result) *Plan {
 	return p
 }
 
-// Add takes up the edits of a finding on a rendered object. The same edits of the same document count once, however many Kustomizations apply the object.
+// Add adds the edits of a finding on an object. Equal edits of one document are combined, since several Kustomizations may apply the object.
 func (p *Plan) Add(o *kustomization.Object, f *validators.Finding) {
 	if len(f.Edits) == 0 {
 		return
 	}
-	w := &want{document: documentOf(o), rule: f.Rule.ID, edits: f.Edits, objects: []*kustomization.Object{o}}
-	w.change = Change{Rule: f.Rule.Name, Object: o.String(), Position: o.Locate(f.Path).Position, What: describe(f.Edits)}
-	if w.document.number >= 0 && !o.Origin.Generated { // what a generator makes has no document that could be shared
+	w := &request{document: documentOf(o), rule: f.Rule.ID, edits: f.Edits, objects: []*kustomization.Object{o}}
+	w.change = Change{Rule: f.Rule.Name, Object: o.String(), Position: o.Locate(f.Path).Position, Edit: describe(f.Edits)}
+	if w.document.number >= 0 && !o.Origin.Generated { // a generated object has no document that others share
 		key := fmt.Sprint(w.document, w.rule, patchText(w.edits))
 		if known := p.index[key]; known != nil {
 			known.objects = append(known.objects, o)
@@ -96,67 +96,67 @@ func (p *Plan) Add(o *kustomization.Object, f *validators.Finding) {
 		}
 		p.index[key] = w
 	}
-	p.wanted = append(p.wanted, w)
+	p.requests = append(p.requests, w)
 }
 
-// Decide makes the edits that can be made, each finding's all or none, and fills Changed and Left. Call it once, after the last Add.
+// Decide applies the edits, all or none of each finding, and sets Applied and Rejected. Call it once, after the last Add.
 func (p *Plan) Decide() {
-	slices.SortStableFunc(p.wanted, func(a, b *want) int {
+	slices.SortStableFunc(p.requests, func(a, b *request) int {
 		x, y := a.change, b.change
-		return cmp.Or(cmp.Compare(x.Position.File, y.Position.File), cmp.Compare(x.Position.Line, y.Position.Line), cmp.Compare(x.Rule, y.Rule), cmp.Compare(x.What, y.What))
+		return cmp.Or(cmp.Compare(x.Position.File, y.Position.File), cmp.Compare(x.Position.Line, y.Position.Line), cmp.Compare(x.Rule, y.Rule), cmp.Compare(x.Edit, y.Edit))
 	})
-	byDocument := map[document][]*want{}
-	for _, w := range p.wanted {
+	byDocument := map[document][]*request{}
+	for _, w := range p.requests {
 		byDocument[w.document] = append(byDocument[w.document], w)
 	}
-	for _, w := range p.wanted {
+	for _, w := range p.requests {
 		err := p.check(w, byDocument[w.document])
 		if err == nil {
-			err = p.make(w)
+			err = p.apply(w)
 		}
 		if err != nil {
 			w.change.Reason = err.Error()
-			p.Left = append(p.Left, w.change)
+			p.Rejected = append(p.Rejected, w.change)
 			continue
 		}
-		p.Changed = append(p.Changed, w.change)
+		p.Applied = append(p.Applied, w.change)
 	}
 }
 
-// check says what speaks against edits before the file is looked at. Others are all that is wanted of the document.
-func (p *Plan) check(w *want, others []*want) error {
+// check returns the reason why edits cannot be applied, without reading the file. Others are all requests for the document.
+func (p *Plan) check(w *request, others []*request) error {
 	for _, o := range w.objects {
 		switch {
 		case o.Origin.Generated:
-			return errors.New("a generator makes the object")
+			return errors.New("object is generated")
 		case o.Origin.File == "" || o.Origin.Document < 0:
-			return errors.New("it is not known which file holds the object")
+			return errors.New("file of the object is unknown")
 		case o.Encrypted:
-			return errors.New("the file is encrypted")
+			return errors.New("file is encrypted")
 		case strings.Contains(o.Origin.File, ":"):
-			return errors.New("the file is in another source than the tree")
+			return errors.New("file is in another source than the tree")
 		}
 		for _, path := range paths(w.edits) {
 			if at := o.Locate(path); at.Role != kustomization.RoleField || at.File != o.Origin.File {
-				return fmt.Errorf("it is set in %s (%s)", at.Position, at.Role)
+				return fmt.Errorf("field is set in %s (%s)", at.Position, at.Role)
 			}
 		}
 	}
 	for _, other := range others {
 		if other != w && conflict(w.edits, other.edits) {
-			return fmt.Errorf("%s wants something else in the same place (%s)", other.change.Rule, other.change.What)
+			return fmt.Errorf("conflicts with the edit of %s (%s)", other.change.Rule, other.change.Edit)
 		}
 	}
-	// What repairs the object for one Kustomization may break it for another.
+	// An edit that fixes the object for one Kustomization may break it for another.
 	for _, o := range p.objects[w.document] {
 		if !slices.Contains(w.objects, o) {
-			return fmt.Errorf("the file is also applied by %s, where this is not found", applier(o))
+			return fmt.Errorf("file is also applied by %s, where the problem does not occur", owner(o))
 		}
 	}
 	return nil
 }
 
-func applier(o *kustomization.Object) string {
+func owner(o *kustomization.Object) string {
 	if o.Kustomization == nil {
 		return "another entry point"
 	}
@@ -167,7 +167,7 @@ func applier(o *kustomization.Object) string {
 	return of
 }
 
-// paths are all that edits touch.
+// paths returns the paths that the edits change.
 func paths(edits []validators.Edit) []validators.Path {
 	var out []validators.Path
 	for _, e := range edits {
@@ -179,7 +179,7 @@ func paths(edits []validators.Edit) []validators.Path {
 	return out
 }
 
-// conflict tells whether two findings' edits are about the same place and not the same.
+// conflict reports whether different edits of two findings overlap.
 func conflict(a, b []validators.Edit) bool {
 	for i := range a {
 		for j := range b {
@@ -198,24 +198,24 @@ func conflict(a, b []validators.Edit) bool {
 	return false
 }
 
-// make makes the edits in the file's new text.
-func (p *Plan) make(w *want) error {
+// apply applies the edits to the new text of the file.
+func (p *Plan) apply(w *request) error {
 	into, err := p.open(w.document.file)
 	if err != nil {
 		return err
 	}
 	if w.document.number >= len(into.docs) {
-		return errors.New("the file is not what was rendered")
+		return errors.New("file has changed since it was read")
 	}
 	for _, o := range w.objects {
-		if err := same(o, into.docs[w.document.number], w.edits); err != nil {
+		if err := checkFile(o, into.docs[w.document.number], w.edits); err != nil {
 			return err
 		}
 	}
-	made := into.made[w.document]
+	applied := into.applied[w.document]
 	var left []validators.Edit
 	for _, e := range w.edits {
-		if !made[patchText([]validators.Edit{e})] { // two rules may want the same
+		if !applied[patchText([]validators.Edit{e})] { // two rules may have equal edits
 			left = append(left, e)
 		}
 	}
@@ -224,23 +224,23 @@ func (p *Plan) make(w *want) error {
 		return err
 	}
 	into.new = next
-	if made == nil {
-		made = map[string]bool{}
-		into.made[w.document] = made
+	if applied == nil {
+		applied = map[string]bool{}
+		into.applied[w.document] = applied
 	}
 	for _, e := range w.edits {
-		made[patchText([]validators.Edit{e})] = true
+		applied[patchText([]validators.Edit{e})] = true
 	}
 	return nil
 }
 
-// same tells whether the file says in the places of the edits what was found: the items of a list may be others once patches are applied, and a variable
-// in a value would be lost.
-func same(o *kustomization.Object, doc *yaml.Node, edits []validators.Edit) error {
+// checkFile returns an error if the file does not have the values of the object at the positions of the edits: patches may change the items of
+// a list, and an edit would remove a variable from a value.
+func checkFile(o *kustomization.Object, doc *yaml.Node, edits []validators.Edit) error {
 	for _, path := range paths(edits) {
 		at, own := yamlposition.Find(doc, join(o.ItemPath(), path)), o.Locate(path).Position
 		if at.Line != own.Line || at.Column != own.Column {
-			return fmt.Errorf("%s is in another place of the file than of what is applied", path)
+			return fmt.Errorf("%s has another position in the file than in the applied object", path)
 		}
 	}
 	for _, e := range edits {
@@ -249,13 +249,13 @@ func same(o *kustomization.Object, doc *yaml.Node, edits []validators.Edit) erro
 		}
 		n, _, err := find(doc.Content[0], join(o.ItemPath(), e.Path))
 		if err != nil || n.Kind != yaml.ScalarNode {
-			continue // Apply says what is wrong with it
+			continue // Apply returns the error
 		}
 		if o.Kustomization != nil && unresolved.HasVariable(n.Value) {
-			return fmt.Errorf("%s holds a variable", e.Path)
+			return fmt.Errorf("%s contains a variable", e.Path)
 		}
 		if text, ok := e.Path.Lookup(o.Object).(string); ok && text != n.Value {
-			return fmt.Errorf("%s is something else in the file than in what is applied", e.Path)
+			return fmt.Errorf("%s has another value in the file than in the applied object", e.Path)
 		}
 	}
 	return nil
@@ -278,7 +278,7 @@ func (p *Plan) open(name string) (_ *file, err error) {
 	if err != nil {
 		return nil, err
 	}
-	p.files[name] = &file{old: data, new: data, docs: docs, made: map[document]map[string]bool{}}
+	p.files[name] = &file{old: data, new: data, docs: docs, applied: map[document]map[string]bool{}}
 	return p.files[name], nil
 }
 
@@ -294,13 +294,13 @@ func (p *Plan) Files() []string {
 	return out
 }
 
-// Texts returns what a file holds and what it is to hold.
+// Texts returns the old and the new text of a file.
 func (p *Plan) Texts(name string) (before, after string) {
 	return string(p.files[name].old), string(p.files[name].new)
 }
 
-// Write writes the files that change, each in one step, with the mode that it has. It fails before the first when one of them is not what the plan was made
-// for any more.
+// Write replaces the files that change, each atomically and with its mode. It fails before the first write if one of them has changed since it was
+// read.
 func (p *Plan) Write() (err error) {
 	root, err := os.OpenRoot(p.root)
 	if err != nil {
@@ -313,7 +313,7 @@ func (p *Plan) Write() (err error) {
 			return fmt.Errorf("reading %s: %w", name, err)
 		}
 		if string(now) != string(p.files[name].old) {
-			return fmt.Errorf("%s has changed meanwhile; run this again", name)
+			return fmt.Errorf("%s has changed since it was read; run the command again", name)
 		}
 	}
 	for _, name := range p.Files() {
@@ -324,14 +324,14 @@ func (p *Plan) Write() (err error) {
 	return nil
 }
 
-// replace writes a file beside the old one and puts it in its place.
+// replace writes a temporary file in the same directory and renames it.
 func replace(root *os.Root, name string, data []byte) (err error) {
 	info, err := root.Lstat(name)
 	if err != nil {
 		return err
 	}
 	if !info.Mode().IsRegular() {
-		return errors.New("it is not a regular file any more")
+		return errors.New("not a regular file any more")
 	}
 	temporary := filepath.Join(filepath.Dir(name), "."+filepath.Base(name)+"."+rand.Text())
 	f, err := root.OpenFile(temporary, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
@@ -344,7 +344,7 @@ func replace(root *os.Root, name string, data []byte) (err error) {
 		}
 	}()
 	_, err = f.Write(data)
-	// The umask does not apply to a change of mode.
+	// Chmod is not subject to the umask.
 	if err = errors.Join(err, f.Chmod(info.Mode().Perm()), f.Sync(), f.Close()); err != nil {
 		return err
 	}

@@ -1,5 +1,5 @@
-// Package fix applies the edits that findings carry to the YAML files of a Git tree, and touches nothing else in them: comments, order, indentation, quotes
-// and line ends stay as they are.
+// Package fix applies the edits of findings to the YAML files of a Git tree. It changes nothing else: comments, order, indentation, quotes and line
+// endings are preserved.
 package fix
 
 import (
@@ -14,15 +14,14 @@ import (
 	"unicode/utf8"
 
 	"go.yaml.in/yaml/v3"
-	jsonpatch "gopkg.in/evanphx/json-patch.v4"
 
 	"github.com/flux-admission/flux-admission/validators"
 )
 
-// Apply returns the text of a YAML file with the edits applied, in their order, to one of its documents. Documents count from 0, without empty ones; within is
-// where the edited object stands in its document, empty for the document itself.
+// Apply returns the text of a YAML file with the edits applied in order to one of its documents. Documents are counted from 0, without empty ones.
+// Within is the path of the edited object in its document, empty for the document itself.
 //
-// What the text means afterwards is compared with what the edits ask for; an error says what cannot be done, and the text is to be left alone then. Errors
+// Apply decodes the result and compares it with the expected values. It returns an error if it cannot make an edit or if the result differs. Errors
 // quote no values.
 func Apply(data []byte, document int, within validators.Path, edits []validators.Edit) ([]byte, error) {
 	out := data
@@ -48,20 +47,20 @@ func apply(data []byte, document int, e validators.Edit) ([]byte, error) {
 		return nil, err
 	}
 	if document < 0 || document >= len(docs) {
-		return nil, fmt.Errorf("the file has %d documents, and not number %d", len(docs), document)
+		return nil, fmt.Errorf("document %d does not exist; the file has %d", document, len(docs))
 	}
 	if k := docs[document].Content[0].Kind; k != yaml.MappingNode && k != yaml.SequenceNode || len(e.Path) == 0 {
-		return nil, errNoPlace
+		return nil, errUnsupported
 	}
-	is, err := valuesOf(docs)
+	before, err := valuesOf(docs)
 	if err != nil {
 		return nil, err
 	}
-	want, err := patched(is, document, e)
+	want, err := patched(before, document, e)
 	if err != nil {
 		return nil, err
 	}
-	if reflect.DeepEqual(is, want) {
+	if reflect.DeepEqual(before, want) {
 		return data, nil
 	}
 	t := &text{data: data, lines: lineStarts(data), document: document}
@@ -80,23 +79,23 @@ func apply(data []byte, document int, e validators.Edit) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", e.Path, err)
 	}
-	if !bytes.HasSuffix(data, []byte("\n")) { // the last line has gone, and the one before ends the text
+	if !bytes.HasSuffix(data, []byte("\n")) { // the last line was removed, and the line before is now the end of the text
 		out = bytes.TrimSuffix(bytes.TrimSuffix(out, []byte("\n")), []byte("\r"))
 	}
 	got, err := parse(out)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", e.Path, errNoPlace)
+		return nil, fmt.Errorf("%s: %w", e.Path, errUnsupported)
 	}
 	if values, err := valuesOf(got); err != nil || !reflect.DeepEqual(values, want) {
-		return nil, fmt.Errorf("%s: an edit in this place would change something else as well", e.Path)
+		return nil, fmt.Errorf("%s: the edit would change other values, too", e.Path)
 	}
 	return out, nil
 }
 
-// parse returns the documents that are not empty, counted as rendering counts them.
+// parse returns the documents that are not empty, as package kustomization counts them.
 func parse(data []byte) ([]*yaml.Node, error) {
 	if bytes.HasPrefix(data, []byte{0xff, 0xfe}) || bytes.HasPrefix(data, []byte{0xfe, 0xff}) {
-		return nil, errors.New("the file is UTF-16; save it as UTF-8")
+		return nil, errors.New("the file is encoded in UTF-16; must be UTF-8")
 	}
 	var out []*yaml.Node
 	for dec := yaml.NewDecoder(bytes.NewReader(data)); ; {
@@ -104,7 +103,7 @@ func parse(data []byte) ([]*yaml.Node, error) {
 		if err := decode(dec.Decode, n); errors.Is(err, io.EOF) {
 			return out, nil
 		} else if err != nil {
-			return nil, fmt.Errorf("the file does not parse: %w", err)
+			return nil, fmt.Errorf("parsing the file: %w", err)
 		}
 		if len(n.Content) == 1 && (n.Content[0].Kind != yaml.ScalarNode || n.Content[0].Tag != "!!null") {
 			out = append(out, n)
@@ -112,17 +111,17 @@ func parse(data []byte) ([]*yaml.Node, error) {
 	}
 }
 
-// decode turns a panic of the parser, which is known to have some on hostile input, into an error.
+// decode returns a panic of the parser, which panics on some invalid inputs, as an error.
 func decode(with func(any) error, into any) (err error) {
 	defer func() {
 		if recover() != nil {
-			err = errors.New("the parser failed")
+			err = errors.New("the YAML parser panicked")
 		}
 	}()
 	return with(into)
 }
 
-// valuesOf returns what documents mean, as JSON has it.
+// valuesOf returns the values of the documents, decoded as JSON.
 func valuesOf(docs []*yaml.Node) ([]any, error) {
 	var out []any
 	for _, d := range docs {
@@ -138,32 +137,32 @@ func valuesOf(docs []*yaml.Node) ([]any, error) {
 func valueOf(n *yaml.Node) (any, error) {
 	var v any
 	if err := decode(n.Decode, &v); err != nil {
-		return nil, errors.New("the file cannot be read as values; does it have a key twice?")
+		return nil, errors.New("the file cannot be decoded; it may have duplicate keys")
 	}
-	v, err := textKeys(v)
+	v, err := stringKeys(v)
 	if err != nil {
 		return nil, err
 	}
 	data, err := json.Marshal(v)
 	if err != nil {
-		return nil, errors.New("the file holds values that JSON does not have")
+		return nil, errors.New("the file has values that JSON does not support")
 	}
 	return fromJSON(data)
 }
 
-// textKeys makes texts of the keys that are numbers or the like, as Kubernetes does.
-func textKeys(v any) (any, error) {
+// stringKeys converts keys of other types to strings, as Kubernetes does.
+func stringKeys(v any) (any, error) {
 	var err error
 	switch t := v.(type) {
 	case []any:
 		for i := range t {
-			if t[i], err = textKeys(t[i]); err != nil {
+			if t[i], err = stringKeys(t[i]); err != nil {
 				return nil, err
 			}
 		}
 	case map[string]any:
 		for k := range t {
-			if t[k], err = textKeys(t[k]); err != nil {
+			if t[k], err = stringKeys(t[k]); err != nil {
 				return nil, err
 			}
 		}
@@ -171,10 +170,10 @@ func textKeys(v any) (any, error) {
 		out := make(map[string]any, len(t))
 		for k, value := range t {
 			key := fmt.Sprint(k)
-			if _, twice := out[key]; twice {
-				return nil, errors.New("the file has a key twice, as a text and as a number")
+			if _, duplicate := out[key]; duplicate {
+				return nil, errors.New("the file has a duplicate key, as a string and as a number")
 			}
-			if out[key], err = textKeys(value); err != nil {
+			if out[key], err = stringKeys(value); err != nil {
 				return nil, err
 			}
 		}
@@ -183,46 +182,38 @@ func textKeys(v any) (any, error) {
 	return v, nil
 }
 
-// fromJSON keeps the digits of numbers: a large one must not be taken for another.
+// fromJSON decodes JSON. It keeps all digits of numbers, so that large numbers are compared exactly.
 func fromJSON(data []byte) (out any, err error) {
 	dec := json.NewDecoder(bytes.NewReader(data))
 	dec.UseNumber()
 	return out, dec.Decode(&out)
 }
 
-// patched returns what the documents mean once the edit is made.
+// patched returns the values of the documents after the edit.
 func patched(values []any, document int, e validators.Edit) ([]any, error) {
-	ops, err := validators.JSONPatch([]validators.Edit{e})
-	if err != nil {
-		return nil, err
-	}
-	patch, err := jsonpatch.DecodePatch(ops)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", e.Path, err)
-	}
 	data, err := json.Marshal(values[document])
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", e.Path, err)
 	}
-	if data, err = patch.Apply(data); err != nil {
-		return nil, fmt.Errorf("%s: the file does not have what is to be changed", e.Path)
+	if data, err = validators.PatchJSON(data, []validators.Edit{e}); err != nil {
+		return nil, fmt.Errorf("%s: field does not exist in the file", e.Path) // the error may quote a value
 	}
 	out := slices.Clone(values)
 	out[document], err = fromJSON(data)
 	return out, err
 }
 
-// text is a file's text with the offset of each line.
+// text is the text of a file with the offset of each line.
 type text struct {
 	data     []byte
 	lines    []int
 	document int
 }
 
-// byteOrderMark may stand at the beginning of a file; the parser does not count it.
+// byteOrderMark may be at the start of a file; the parser does not count it.
 var byteOrderMark = []byte("\xef\xbb\xbf")
 
-// lineStarts returns the offsets of lines, as YAML counts them: Unicode has more line ends than \n.
+// lineStarts returns the offsets of lines as YAML counts them, with the line endings of Unicode.
 func lineStarts(data []byte) []int {
 	out := []int{0}
 	if bytes.HasPrefix(data, byteOrderMark) {
@@ -241,7 +232,7 @@ func lineStarts(data []byte) []int {
 	return out
 }
 
-// line returns a line without its end; lines count from 1.
+// line returns a line without its line ending; lines are counted from 1.
 func (t *text) line(n int) string {
 	return strings.TrimRight(string(t.data[t.start(n):t.start(n+1)]), "\r\n")
 }
@@ -254,7 +245,7 @@ func (t *text) start(n int) int {
 	return t.lines[n-1]
 }
 
-// offset returns where a node begins. The parser counts columns in characters.
+// offset returns the offset of a node. The parser counts columns in characters.
 func (t *text) offset(n *yaml.Node) int {
 	at := t.start(n.Line)
 	for range n.Column - 1 {
@@ -264,7 +255,7 @@ func (t *text) offset(n *yaml.Node) int {
 	return at
 }
 
-// newline is the line end of a line, or of the one before when it has none.
+// newline returns the line ending of a line, or of the previous line if the line has none.
 func (t *text) newline(n int) string {
 	for ; n > 0; n-- {
 		switch line := t.data[t.start(n):t.start(n+1)]; {

@@ -14,7 +14,6 @@ import (
 	"github.com/flux-admission/flux-admission/internal/match"
 	"github.com/flux-admission/flux-admission/mutators"
 	"github.com/flux-admission/flux-admission/mutators/targetnamespace"
-	"github.com/flux-admission/flux-admission/test/ruletest"
 	"github.com/flux-admission/flux-admission/validators"
 )
 
@@ -137,7 +136,7 @@ func TestMutate(t *testing.T) {
 			}
 			contains(t, "warning", res.Warnings, tc.warning)
 			contains(t, "skip", res.Skipped, tc.skipped)
-			after, err := ruletest.Apply(tc.object, res.Edits)
+			after, err := validators.PatchObject(tc.object, res.Edits)
 			if err != nil {
 				t.Fatal(err)
 			}

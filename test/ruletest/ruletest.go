@@ -27,7 +27,6 @@ package ruletest
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -42,7 +41,6 @@ import (
 
 	"go.yaml.in/yaml/v3"
 	"golang.org/x/tools/txtar"
-	jsonpatch "gopkg.in/evanphx/json-patch.v4"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
@@ -469,7 +467,7 @@ func (c *Case) checkFix(ctx context.Context, t *testing.T, rule *validators.Rule
 	for _, f := range res.Findings {
 		edits = append(edits, f.Edits...)
 	}
-	got, err := Apply(c.Request.Object, edits)
+	got, err := validators.PatchObject(c.Request.Object, edits)
 	if err != nil {
 		t.Fatalf("applying the edits: %v", err)
 	}
@@ -481,25 +479,4 @@ func (c *Case) checkFix(ctx context.Context, t *testing.T, rule *validators.Rule
 	for _, f := range again.Findings {
 		t.Errorf("the fixed object still fails: %s: %s", f.Path, f.Message)
 	}
-}
-
-// Apply returns a copy of the object with the edits applied as a JSON Patch.
-func Apply(o *unstructured.Unstructured, edits []validators.Edit) (*unstructured.Unstructured, error) {
-	doc, err := json.Marshal(o.Object)
-	if err != nil {
-		return nil, err
-	}
-	ops, err := validators.JSONPatch(edits)
-	if err != nil {
-		return nil, err
-	}
-	p, err := jsonpatch.DecodePatch(ops)
-	if err != nil {
-		return nil, err
-	}
-	if doc, err = p.Apply(doc); err != nil {
-		return nil, err
-	}
-	out := &unstructured.Unstructured{}
-	return out, out.UnmarshalJSON(doc)
 }

@@ -97,18 +97,18 @@ func Repair(ctx context.Context, o Options, repaired func(fix.Change) error) (*R
 			return nil, err
 		}
 		if len(plan.Files()) == 0 || round > maxRounds {
-			out.Left = append(plan.Left, plan.Changed...)
+			out.Left = append(plan.Rejected, plan.Applied...)
 			out.Files = slices.Sorted(maps.Keys(files))
 			return out, nil
 		}
 		if err := plan.Write(); err != nil {
 			return nil, err
 		}
-		out.Repaired += len(plan.Changed)
+		out.Repaired += len(plan.Applied)
 		for _, name := range plan.Files() {
 			files[name] = true
 		}
-		for _, c := range plan.Changed {
+		for _, c := range plan.Applied {
 			if err := repaired(c); err != nil {
 				return nil, err
 			}
