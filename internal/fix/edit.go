@@ -10,6 +10,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"github.com/flux-admission/flux-admission/internal/yamlposition"
 	"github.com/flux-admission/flux-admission/validators"
 )
 
@@ -55,12 +56,11 @@ func find(root *yaml.Node, path validators.Path) (*yaml.Node, *field, error) {
 }
 
 func fieldOf(m *yaml.Node, key string) *field {
-	for i := 0; i+1 < len(m.Content); i += 2 {
-		if m.Content[i].Value == key {
-			return &field{m, m.Content[i], m.Content[i+1], i}
-		}
+	i := yamlposition.KeyIndex(m, key)
+	if i < 0 {
+		return nil
 	}
-	return nil
+	return &field{m, m.Content[i], m.Content[i+1], i}
 }
 
 // replace replaces a scalar.

@@ -73,18 +73,24 @@ func Resolve(n *yaml.Node) *yaml.Node {
 	return n
 }
 
+// KeyIndex returns the index of a key in the content of a mapping, the last one of duplicate keys; -1 when there is none. Merges with << are
+// not followed.
+func KeyIndex(mapping *yaml.Node, key string) int {
+	for i := len(mapping.Content) - 2; i >= 0; i -= 2 {
+		if mapping.Content[i].Value == key {
+			return i
+		}
+	}
+	return -1
+}
+
 // Entry returns the key and the value of an entry of a mapping, also of one merged in with <<. Of duplicate keys the last one counts.
 func Entry(n *yaml.Node, key string) (k, v *yaml.Node) {
 	if n.Kind != yaml.MappingNode {
 		return nil, nil
 	}
-	for i := 0; i+1 < len(n.Content); i += 2 {
-		if n.Content[i].Value == key {
-			k, v = n.Content[i], n.Content[i+1]
-		}
-	}
-	if k != nil {
-		return k, v
+	if i := KeyIndex(n, key); i >= 0 {
+		return n.Content[i], n.Content[i+1]
 	}
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		if n.Content[i].Tag != "!!merge" {
@@ -113,13 +119,11 @@ func Child(n *yaml.Node, keys ...string) *yaml.Node {
 		if n == nil || n.Kind != yaml.MappingNode {
 			return nil
 		}
-		var next *yaml.Node
-		for i := 0; i+1 < len(n.Content); i += 2 {
-			if n.Content[i].Value == key {
-				next = n.Content[i+1]
-			}
+		i := KeyIndex(n, key)
+		if i < 0 {
+			return nil
 		}
-		n = next
+		n = n.Content[i+1]
 	}
 	return Resolve(n)
 }
