@@ -26,6 +26,7 @@ import (
 	"sigs.k8s.io/kustomize/kyaml/filesys"
 
 	"github.com/flux-admission/flux-admission/internal/kustomization/build"
+	"github.com/flux-admission/flux-admission/test/sharedinputs"
 	"github.com/flux-admission/flux-admission/validators"
 )
 
@@ -224,20 +225,11 @@ func inputs(k *Kustomization) [32]byte {
 	return [32]byte(h.Sum(nil))
 }
 
-const replayBundle = "../../../shared/replay/trees.bundle"
-
-// replay clones the replay trees; it skips the test where they are not beside the repository.
+// replay clones the recorded trees; it skips the test where they are missing.
 func replay(t testing.TB) (repo string, tags []string) {
 	t.Helper()
-	bundle, err := filepath.Abs(replayBundle)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := os.Stat(bundle); err != nil {
-		t.Skipf("NOT RUN: the replay trees are not there: %v", err)
-	}
 	repo = filepath.Join(t.TempDir(), "replay")
-	git(t, "", "clone", "-q", bundle, repo)
+	git(t, "", "clone", "-q", filepath.Join(sharedinputs.Dir(t), "replay", "trees.bundle"), repo)
 	tags = strings.Fields(git(t, repo, "tag"))
 	if len(tags) == 0 {
 		t.Fatal("the replay bundle has no tags")
