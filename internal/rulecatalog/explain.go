@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/mitchellh/go-wordwrap"
+	"golang.org/x/tools/txtar"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	"sigs.k8s.io/yaml"
 
@@ -50,12 +51,8 @@ func Explain(given string) (*Explanation, error) {
 	if e.settings, err = settingsOf(e.rule.Name); err != nil {
 		return nil, err
 	}
-	page, err := docs.Rules.ReadFile("rules/" + e.rule.Name + ".md")
-	if err != nil {
-		return nil, fmt.Errorf("reading the page of rule %s: %w", e.rule.Name, err)
-	}
-	if e.example, err = exampleOn(string(page)); err != nil {
-		return nil, fmt.Errorf("the page of rule %s: %w", e.rule.Name, err)
+	if e.example, err = exampleOf(e.rule.Name); err != nil {
+		return nil, err
 	}
 	return e, nil
 }
@@ -76,15 +73,15 @@ func settingsOf(rule string) (map[string]apiextensionsv1.JSONSchemaProps, error)
 	return settings.Properties, nil
 }
 
-// exampleOn finds the example on a rule's page.
-func exampleOn(page string) (example, error) {
-	_, rest, found := strings.Cut(page, "\n## Example\n")
-	title, rest, opened := strings.Cut(rest, "\n```yaml\n")
-	object, _, closed := strings.Cut(rest, "\n```\n")
-	if !found || !opened || !closed {
-		return example{}, fmt.Errorf("it has no YAML under the heading Example")
+// exampleOf returns the example of a rule from the archive of examples.
+func exampleOf(rule string) (example, error) {
+	for _, f := range txtar.Parse(docs.RuleExamples).Files {
+		title, object, ok := strings.Cut(strings.TrimPrefix(string(f.Data), "# "), "\n")
+		if f.Name == rule+".yaml" && ok {
+			return example{title, object}, nil
+		}
 	}
-	return example{strings.TrimSpace(title), object + "\n"}, nil
+	return example{}, fmt.Errorf("there is no example of rule %s", rule)
 }
 
 // String returns the explanation for a terminal.

@@ -103,14 +103,8 @@ func TestExplain_EveryRule(t *testing.T) {
 	}
 }
 
-func TestExampleOn_Error(t *testing.T) {
-	for name, page := range map[string]string{
-		"no heading":          "# a\n\n```yaml\na: 1\n```\n",
-		"no YAML":             "# a\n\n## Example\n\nNone.\n",
-		"YAML without an end": "# a\n\n## Example\n\nOne.\n\n```yaml\na: 1\n",
-	} {
-		if e, err := exampleOn(page); err == nil {
-			t.Errorf("%s: example %+v, want an error", name, e)
-		}
+func TestExampleOf_UnknownRule(t *testing.T) {
+	if e, err := exampleOf("no-such-rule"); err == nil {
+		t.Errorf("example %+v, want an error", e)
 	}
 }
