@@ -23,14 +23,20 @@ func addInputFlags(c *cobra.Command, in *check.Input) {
 	f.StringArrayVar(&in.EntryPoints, "entrypoint", nil,
 		"directory of a Flux entry point, relative to PATH; may be repeated (default: all that are found)")
 	f.StringArrayVar(&in.Charts, "charts", nil, "directory with Helm charts and chart archives; may be repeated")
-	f.BoolVar(&in.FetchCharts, "fetch-charts", false, "fetch charts that no --charts directory has from their repositories (default false)")
-	f.StringArrayVar(&in.CRDs, "crds", nil, "file or directory with CustomResourceDefinitions that the tree does not apply; may be repeated")
-	f.StringArrayVar(&in.Variables, "var", nil, "NAME=VALUE of a variable that is not in Git; may be repeated; takes precedence over --vars-file")
+	f.BoolVar(&in.FetchCharts, "fetch-charts", false,
+		"fetch charts that no --charts directory has from their repositories (default false)")
+	f.StringArrayVar(&in.CRDs, "crds", nil,
+		"file or directory with CustomResourceDefinitions that the tree does not apply; may be repeated")
+	f.StringArrayVar(&in.Variables, "var", nil,
+		"NAME=VALUE of a variable that is not in Git; may be repeated; takes precedence over --vars-file")
 	f.StringArrayVar(&in.VariablesFiles, "vars-file", nil,
 		"file with variables that are not in Git: NAME=VALUE lines, or a map in YAML or JSON; may be repeated")
-	f.StringArrayVar(&in.Sources, "source", nil, "NAME=DIR, the directory with the content of another source; may be repeated")
-	f.StringVar(&in.Policy, "policy", "", "file with the AdmissionPolicy (default: that of the tree, or else the default policy)")
-	f.BoolVar(&in.AllowRemoteBases, "allow-remote-bases", false, "let kustomizations fetch remote resources (default false)")
+	f.StringArrayVar(&in.Sources, "source", nil,
+		"NAME=DIR, the directory with the content of another source; may be repeated")
+	f.StringVar(&in.Policy, "policy", "",
+		"file with the AdmissionPolicy (default: that of the tree, or else the default policy)")
+	f.BoolVar(&in.AllowRemoteBases, "allow-remote-bases", false,
+		"let kustomizations fetch remote resources (default false)")
 }
 
 type checkOptions struct {
@@ -62,10 +68,14 @@ func newCheck() *cobra.Command {
 	addInputFlags(c, &o.Input)
 	f := c.Flags()
 	f.StringVarP(&o.output, "output", "o", "text", "format of the report: "+formats())
-	f.StringVar(&o.failOn, "fail-on", "deny", "least action of a finding that makes the exit code 1: deny, warn or never")
-	f.StringVar(&o.Baseline, "baseline", "", "file with findings that do not count, written by --write-baseline (default: none)")
-	f.StringVar(&o.WriteBaseline, "write-baseline", "", "file to write the findings to as a baseline; the reasons in an existing one are kept (default: none)")
-	f.StringVar(&o.ChangedSince, "changed-since", "", "Git revision; report only new findings and those in files changed since then (default: report all)")
+	f.StringVar(&o.failOn, "fail-on", "deny",
+		"least action of a finding that makes the exit code 1: deny, warn or never")
+	f.StringVar(&o.Baseline, "baseline", "",
+		"file with findings that do not count, written by --write-baseline (default: none)")
+	f.StringVar(&o.WriteBaseline, "write-baseline", "",
+		"file to write the findings to as a baseline; the reasons in an existing one are kept (default: none)")
+	f.StringVar(&o.ChangedSince, "changed-since", "",
+		"Git revision; report only new findings and those in files changed since then (default: report all)")
 	f.BoolVar(&o.noProgress, "no-progress", false, "show no progress bar on a terminal (default false)")
 	return c
 }
@@ -132,8 +142,9 @@ func runCheck(ctx context.Context, o checkOptions, stdout, stderr io.Writer) err
 // docsURL is where the rules' pages are.
 const docsURL = "https://github.com/flux-admission/flux-admission/blob/main/docs/rules/"
 
-// pathPrefix returns the path from the working directory to a tree below it, with a final slash. Annotations are relative to the root of the repository,
-// which is the working directory in CI. It is empty for the working directory itself and for anything that is not a directory below it.
+// pathPrefix returns the path from the working directory to a tree below it, with a final slash. Annotations are
+// relative to the root of the repository, which is the working directory in CI. It is empty for the working directory
+// itself and for anything that is not a directory below it.
 func pathPrefix(path string) string {
 	if !filepath.IsLocal(path) {
 		return ""
@@ -147,9 +158,10 @@ func pathPrefix(path string) string {
 	return path + "/"
 }
 
-// withoutWarnings runs a function that builds kustomizations, with os.Stderr discarded. kustomize prints a warning for each deprecated field of each build
-// straight to os.Stderr, with no option to change that; reports have their own findings for such fields. The program's own messages go to the writer that
-// the command got at its start. Nothing else may use os.Stderr meanwhile.
+// withoutWarnings runs a function that builds kustomizations, with os.Stderr discarded. kustomize prints a warning for
+// each deprecated field of each build straight to os.Stderr, with no option to change that; reports have their own
+// findings for such fields. The program's own messages go to the writer that the command got at its start. Nothing else
+// may use os.Stderr meanwhile.
 func withoutWarnings(run func() error) (err error) {
 	null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
 	if err != nil {

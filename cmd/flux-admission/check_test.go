@@ -94,7 +94,8 @@ func git(t *testing.T, dir string, args ...string) string {
 	return string(out)
 }
 
-// repository returns the files of a cluster whose Kustomization db is in a namespace, with a CloudNativePG Cluster that sets a field of monitoring.
+// repository returns the files of a cluster whose Kustomization db is in a namespace, with a CloudNativePG Cluster that
+// sets a field of monitoring.
 func repository(namespace, field string) map[string]string {
 	return map[string]string{
 		"clusters/home/flux-system/gotk-sync.yaml": gotkSync,
@@ -116,7 +117,9 @@ func TestCheck(t *testing.T) {
 		"a clean tree has no findings": {files: repository("flux-system", "enablePodMonitor")},
 		"both mistakes are reported at their lines, and the namespace only warns by default": {
 			files: repository("apps", "enabled"), fails: true,
-			want: []string{"cnpg-monitoring-enabled Deny apps/db/cluster.yaml:11", "kustomization-namespace Warn clusters/home/db.yaml:5"},
+			want: []string{
+				"cnpg-monitoring-enabled Deny apps/db/cluster.yaml:11", "kustomization-namespace Warn clusters/home/db.yaml:5",
+			},
 		},
 		"warnings fail with --fail-on warn": {files: repository("apps", "enablePodMonitor"), options: checkOptions{failOn: "warn"}, fails: true,
 			want: []string{"kustomization-namespace Warn clusters/home/db.yaml:5"}},
@@ -128,9 +131,13 @@ func TestCheck(t *testing.T) {
 				f["clusters/home/policy.yaml"] = refuse
 				return f
 			}(), fails: true,
-			want: []string{"cnpg-monitoring-enabled Warn apps/db/cluster.yaml:11", "kustomization-namespace Deny clusters/home/db.yaml:5"},
+			want: []string{
+				"cnpg-monitoring-enabled Warn apps/db/cluster.yaml:11", "kustomization-namespace Deny clusters/home/db.yaml:5",
+			},
 		},
-		"plain manifests are read from standard input": {stdin: fmt.Sprintf(cluster, "enabled"), fails: true, want: []string{"cnpg-monitoring-enabled Deny stdin:11"}},
+		"plain manifests are read from standard input": {
+			stdin: fmt.Sprintf(cluster, "enabled"), fails: true, want: []string{"cnpg-monitoring-enabled Deny stdin:11"},
+		},
 		"a directory of plain manifests is checked": {files: map[string]string{"db.yaml": fmt.Sprintf(cluster, "enabled")}, fails: true,
 			want: []string{"cnpg-monitoring-enabled Deny db.yaml:11"}},
 	} {
@@ -183,18 +190,56 @@ func TestCheck_InvalidOptions(t *testing.T) {
 		path    string
 		want    string
 	}{
-		"an unknown format":                      {checkOptions{output: "xml", failOn: "deny"}, good, `--output "xml" is not a format: use text, json, sarif, junit, github or html`},
-		"an unknown threshold":                   {checkOptions{output: "text", failOn: "always"}, good, `--fail-on "always": use deny, warn or never`},
-		"a variable without a value":             {checkOptions{output: "text", failOn: "deny", Options: input(check.Input{Variables: []string{"X"}})}, good, `--var "X": want NAME=VALUE`},
-		"a missing baseline":                     {checkOptions{output: "text", failOn: "deny", Options: check.Options{Baseline: "/nope"}}, good, "--baseline: /nope does not exist; create it with --write-baseline /nope"},
-		"an invalid line in a file of variables": {checkOptions{output: "text", failOn: "deny", Options: input(check.Input{VariablesFiles: []string{written(t, "vars", "A=1\nsecret")}})}, good, "vars:2: want NAME=VALUE"},
-		"a list in a file of variables":          {checkOptions{output: "text", failOn: "deny", Options: input(check.Input{VariablesFiles: []string{written(t, "vars.yaml", "A: [1]")}})}, good, "the value of A is not a scalar"},
-		"a directory without definitions":        {checkOptions{output: "text", failOn: "deny", Options: input(check.Input{CRDs: []string{good}})}, good, "--crds: there is no CustomResourceDefinition in "},
-		"a revision outside of a work tree":      {checkOptions{output: "text", failOn: "deny", Options: check.Options{ChangedSince: "HEAD"}}, good, "--changed-since: "},
-		"a revision like a flag":                 {checkOptions{output: "text", failOn: "deny", Options: check.Options{ChangedSince: "--help"}}, good, "is not a revision"},
-		"a revision with standard input":         {checkOptions{output: "text", failOn: "deny", Options: check.Options{ChangedSince: "HEAD"}}, "-", "--changed-since needs a Git work tree"},
-		"a missing policy":                       {checkOptions{output: "text", failOn: "deny", Options: input(check.Input{Policy: "/nope"})}, good, "--policy: open /nope: no such file or directory"},
-		"a missing tree":                         {checkOptions{output: "text", failOn: "deny"}, "/nope", "/nope"},
+		"an unknown format": {
+			checkOptions{output: "xml", failOn: "deny"}, good,
+			`--output "xml" is not a format: use text, json, sarif, junit, github or html`,
+		},
+		"an unknown threshold": {
+			checkOptions{output: "text", failOn: "always"}, good, `--fail-on "always": use deny, warn or never`,
+		},
+		"a variable without a value": {
+			checkOptions{output: "text", failOn: "deny", Options: input(check.Input{Variables: []string{"X"}})}, good,
+			`--var "X": want NAME=VALUE`,
+		},
+		"a missing baseline": {
+			checkOptions{output: "text", failOn: "deny", Options: check.Options{Baseline: "/nope"}}, good,
+			"--baseline: /nope does not exist; create it with --write-baseline /nope",
+		},
+		"an invalid line in a file of variables": {
+			checkOptions{
+				output: "text", failOn: "deny",
+				Options: input(check.Input{VariablesFiles: []string{written(t, "vars", "A=1\nsecret")}}),
+			},
+			good, "vars:2: want NAME=VALUE",
+		},
+		"a list in a file of variables": {
+			checkOptions{
+				output: "text", failOn: "deny",
+				Options: input(check.Input{VariablesFiles: []string{written(t, "vars.yaml", "A: [1]")}}),
+			},
+			good, "the value of A is not a scalar",
+		},
+		"a directory without definitions": {
+			checkOptions{output: "text", failOn: "deny", Options: input(check.Input{CRDs: []string{good}})}, good,
+			"--crds: there is no CustomResourceDefinition in ",
+		},
+		"a revision outside of a work tree": {
+			checkOptions{output: "text", failOn: "deny", Options: check.Options{ChangedSince: "HEAD"}}, good,
+			"--changed-since: ",
+		},
+		"a revision like a flag": {
+			checkOptions{output: "text", failOn: "deny", Options: check.Options{ChangedSince: "--help"}}, good,
+			"is not a revision",
+		},
+		"a revision with standard input": {
+			checkOptions{output: "text", failOn: "deny", Options: check.Options{ChangedSince: "HEAD"}}, "-",
+			"--changed-since needs a Git work tree",
+		},
+		"a missing policy": {
+			checkOptions{output: "text", failOn: "deny", Options: input(check.Input{Policy: "/nope"})}, good,
+			"--policy: open /nope: no such file or directory",
+		},
+		"a missing tree": {checkOptions{output: "text", failOn: "deny"}, "/nope", "/nope"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			err := runCheckIn(t, tc.options, tc.path, nil, &bytes.Buffer{}, io.Discard)
@@ -320,7 +365,9 @@ spec:
       schema: {openAPIV3Schema: {type: object, properties: {spec: {type: object, properties: {size: {type: string}, colour: {type: string, enum: [red]}}}}}}
 `)
 	o := checkOptions{Options: input(check.Input{
-		CRDs: []string{crd}, VariablesFiles: []string{written(t, "vars.env", "# ours\nexport SIZE=\"big one\"\nCOLOUR=green\n")},
+		CRDs: []string{crd}, VariablesFiles: []string{written(
+			t, "vars.env", "# ours\nexport SIZE=\"big one\"\nCOLOUR=green\n",
+		)},
 	})}
 	if got := checked(t, o, dir); !slices.Contains(got, "invalid-value apps/db/widget.yaml:6") {
 		t.Errorf("findings %q, want the invalid value of the file of variables", got)

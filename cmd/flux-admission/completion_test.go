@@ -34,19 +34,26 @@ func TestCompletion(t *testing.T) {
 		want      []string
 		directive string
 	}{
-		"formats of a report":          {[]string{"check", "--output", ""}, []string{"text", "json", "sarif", "junit", "github", "html"}, noFiles},
+		"formats of a report": {
+			[]string{"check", "--output", ""}, []string{"text", "json", "sarif", "junit", "github", "html"}, noFiles,
+		},
 		"values of --fail-on":          {[]string{"check", "--fail-on", ""}, []string{"deny", "warn", "never"}, noFiles},
 		"formats of the list of rules": {[]string{"rules", "-o", ""}, []string{"text", "json"}, noFiles},
 		"all names of rules":           {[]string{"explain", ""}, names, noFiles},
-		"names of rules with a prefix": {[]string{"explain", "kustomization-dep"}, []string{"kustomization-dependency-missing", "kustomization-dependency-cycle"}, noFiles},
-		"IDs of rules with a prefix":   {[]string{"explain", "PG"}, []string{"PG001"}, noFiles},
-		"no second rule":               {[]string{"explain", "KS001", ""}, []string{}, noFiles},
-		"names of rules to repair":     {[]string{"fix", "--rule", "source"}, []string{"source-missing"}, noFiles},
-		"YAML files for a policy":      {[]string{"check", "--policy", ""}, []string{"yaml", "yml"}, byExtension},
-		"directories of charts":        {[]string{"check", "--charts", ""}, []string{}, directories},
-		"directories to repair":        {[]string{"fix", ""}, []string{}, directories},
-		"no files for a variable":      {[]string{"fix", "--var", ""}, []string{}, noFiles},
-		"levels of the log":            {[]string{"serve", "--log-level", ""}, []string{"debug", "info", "warn", "error"}, noFiles},
+		"names of rules with a prefix": {
+			[]string{"explain", "kustomization-dep"},
+			[]string{"kustomization-dependency-missing", "kustomization-dependency-cycle"}, noFiles,
+		},
+		"IDs of rules with a prefix": {[]string{"explain", "PG"}, []string{"PG001"}, noFiles},
+		"no second rule":             {[]string{"explain", "KS001", ""}, []string{}, noFiles},
+		"names of rules to repair":   {[]string{"fix", "--rule", "source"}, []string{"source-missing"}, noFiles},
+		"YAML files for a policy":    {[]string{"check", "--policy", ""}, []string{"yaml", "yml"}, byExtension},
+		"directories of charts":      {[]string{"check", "--charts", ""}, []string{}, directories},
+		"directories to repair":      {[]string{"fix", ""}, []string{}, directories},
+		"no files for a variable":    {[]string{"fix", "--var", ""}, []string{}, noFiles},
+		"levels of the log": {
+			[]string{"serve", "--log-level", ""}, []string{"debug", "info", "warn", "error"}, noFiles,
+		},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {

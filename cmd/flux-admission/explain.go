@@ -19,7 +19,8 @@ func newExplain() *cobra.Command {
 		Example: "  flux-admission explain helm-values-schema\n  flux-admission explain ks001",
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) != 1 {
-				return fmt.Errorf("explain takes the name or ID of one rule, got %d arguments; `flux-admission rules` lists them", len(args))
+				return fmt.Errorf(
+					"explain takes the name or ID of one rule, got %d arguments; `flux-admission rules` lists them", len(args))
 			}
 			return nil
 		},

@@ -19,10 +19,21 @@ func TestExplain_InvalidArguments(t *testing.T) {
 		args []string
 		want string
 	}{
-		"a misspelt name gets a suggestion":  {[]string{"explain", "helm-value-schema"}, `flux-admission: there is no rule "helm-value-schema"; did you mean helm-values-schema?`},
-		"an unknown name points to the list": {[]string{"explain", "zebra"}, "flux-admission: there is no rule \"zebra\"; `flux-admission rules` lists them"},
-		"no name":                            {[]string{"explain"}, "flux-admission: explain takes the name or ID of one rule, got 0 arguments; `flux-admission rules` lists them"},
-		"two names":                          {[]string{"explain", "KS001", "KS002"}, "flux-admission: explain takes the name or ID of one rule, got 2 arguments; `flux-admission rules` lists them"},
+		"a misspelt name gets a suggestion": {
+			[]string{"explain", "helm-value-schema"},
+			`flux-admission: there is no rule "helm-value-schema"; did you mean helm-values-schema?`,
+		},
+		"an unknown name points to the list": {
+			[]string{"explain", "zebra"}, "flux-admission: there is no rule \"zebra\"; `flux-admission rules` lists them",
+		},
+		"no name": {
+			[]string{"explain"},
+			"flux-admission: explain takes the name or ID of one rule, got 0 arguments; `flux-admission rules` lists them",
+		},
+		"two names": {
+			[]string{"explain", "KS001", "KS002"},
+			"flux-admission: explain takes the name or ID of one rule, got 2 arguments; `flux-admission rules` lists them",
+		},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {

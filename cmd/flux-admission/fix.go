@@ -40,7 +40,9 @@ func newFix() *cobra.Command {
 		},
 	}
 	addInputFlags(c, &o.Input)
-	c.Flags().StringArrayVar(&o.rules, "rule", nil, "name or ID of a rule whose findings are repaired; may be repeated (default: all rules)")
+	c.Flags().StringArrayVar(
+		&o.rules, "rule", nil, "name or ID of a rule whose findings are repaired; may be repeated (default: all rules)",
+	)
 	c.Flags().BoolVar(&o.dryRun, "dry-run", false, "print a unified diff and write nothing (default false)")
 	return c
 }
@@ -106,7 +108,8 @@ func writeDiff(to io.Writer, plan *fix.Plan) error {
 	return nil
 }
 
-// diffLines returns lines with their line ends. A last line without one is marked as git expects it; difflib.SplitLines would add a line end.
+// diffLines returns lines with their line ends. A last line without one is marked as git expects it; difflib.SplitLines
+// would add a line end.
 func diffLines(text string) []string {
 	out := slices.Collect(strings.Lines(text))
 	if last := len(out) - 1; last >= 0 && !strings.HasSuffix(out[last], "\n") {

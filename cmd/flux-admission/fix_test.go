@@ -66,7 +66,9 @@ func TestFix(t *testing.T) {
 		return files
 	}
 	operator := func(name string) string {
-		return strings.NewReplacer("name: db", "name: "+name, "apps/db", "apps/"+name).Replace(fmt.Sprintf(child, "flux-system"))
+		return strings.NewReplacer("name: db", "name: "+name, "apps/db", "apps/"+name).Replace(fmt.Sprintf(
+			child, "flux-system",
+		))
 	}
 	for name, tc := range map[string]struct {
 		files   map[string]string
@@ -75,11 +77,16 @@ func TestFix(t *testing.T) {
 		output  []string
 		left    bool
 	}{
-		"a clean tree is not changed": {files: repository("flux-system", "enablePodMonitor"), output: []string{"0 repaired in 0 files, 0 left alone"}},
+		"a clean tree is not changed": {
+			files: repository("flux-system", "enablePodMonitor"), output: []string{"0 repaired in 0 files, 0 left alone"},
+		},
 		"an unknown field is removed, and a grouped finding is left": {
 			files:   repository("apps", "enabled"),
 			changes: map[string][2]string{"apps/db/cluster.yaml": {enabled, "  monitoring: {}\n"}},
-			output:  []string{"apps/db/cluster.yaml:11:5: cnpg-monitoring-enabled: Cluster apps/db: remove spec.monitoring.enabled", "1 repaired in 1 files, 0 left alone"},
+			output: []string{
+				"apps/db/cluster.yaml:11:5: cnpg-monitoring-enabled: Cluster apps/db: remove spec.monitoring.enabled",
+				"1 repaired in 1 files, 0 left alone",
+			},
 		},
 		"a rule that only warns is repaired when its ID is given": {
 			files: repository("apps", "enabled"), rules: []string{"ks001"},
@@ -128,17 +135,22 @@ func TestFix(t *testing.T) {
 				"clusters/home/operator.yaml": strings.ReplaceAll(operator("operator"), "apps/operator", "apps/none"),
 				"apps/none/cm.yaml":           "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: none, namespace: apps}\n",
 			}), "clusters/home/db.yaml", strings.Replace(dependsOn, "dependsOn", "dependOn", 1)),
-			rules:   []string{"kustomization-dependency-missing", "unknown-field"},
-			changes: map[string][2]string{"clusters/home/db.yaml": {"dependOn: [{name: operator, namespace: elsewhere}]", "dependsOn: [{name: operator, namespace: flux-system}]"}},
-			output:  []string{"2 repaired in 1 files, 0 left alone"},
+			rules: []string{"kustomization-dependency-missing", "unknown-field"},
+			changes: map[string][2]string{"clusters/home/db.yaml": {
+				"dependOn: [{name: operator, namespace: elsewhere}]", "dependsOn: [{name: operator, namespace: flux-system}]",
+			}},
+			output: []string{"2 repaired in 1 files, 0 left alone"},
 		},
 		"a field that a patch sets is left alone and its position reported": {
 			files: with(repository("flux-system", "enablePodMonitor"), map[string]string{
 				"apps/db/kustomization.yaml": "resources: [cluster.yaml]\npatches:\n  - path: patch.yaml\n",
 				"apps/db/patch.yaml":         "apiVersion: postgresql.cnpg.io/v1\nkind: Cluster\nmetadata: {name: db, namespace: apps}\n" + "spec:\n" + enabled,
 			}),
-			left:   true,
-			output: []string{"apps/db/patch.yaml:6:5: cnpg-monitoring-enabled: Cluster apps/db: left alone, field is set in apps/db/patch.yaml:6:5 (patch)", "0 repaired in 0 files, 1 left alone"},
+			left: true,
+			output: []string{
+				"apps/db/patch.yaml:6:5: cnpg-monitoring-enabled: Cluster apps/db: left alone, field is set in apps/db/patch.yaml:6:5 (patch)",
+				"0 repaired in 0 files, 1 left alone",
+			},
 		},
 		"a field with a variable is left alone": {
 			files: withEnd(func() map[string]string {
@@ -156,7 +168,9 @@ func TestFix(t *testing.T) {
 				"apps/none/cm.yaml":                "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: none, namespace: apps}\n",
 			}), "clusters/home/db.yaml", dependsOn[:len(dependsOn)-2]+", {name: db, namespace: flux-system}]\n"),
 			rules: []string{"kustomization-dependency-missing"}, left: true,
-			output: []string{"has another position in the file than in the applied object", "0 repaired in 0 files, 1 left alone"},
+			output: []string{
+				"has another position in the file than in the applied object", "0 repaired in 0 files, 1 left alone",
+			},
 		},
 		"an exempt object is not changed": {
 			files: with(repository("flux-system", "enabled"), map[string]string{
@@ -200,7 +214,8 @@ func TestFix(t *testing.T) {
 	}
 }
 
-// TestFix_DryRun applies the diff with git, for a file without a final line end too. Nothing is written, and the summary goes to standard error.
+// TestFix_DryRun applies the diff with git, for a file without a final line end too. Nothing is written, and the
+// summary goes to standard error.
 func TestFix_DryRun(t *testing.T) {
 	files := repository("apps", "enabled")
 	files["apps/db/cluster.yaml"] = strings.TrimSuffix(files["apps/db/cluster.yaml"], "\n")
@@ -263,10 +278,13 @@ func TestFix_InvalidOptions(t *testing.T) {
 		options    fixOptions
 		path, want string
 	}{
-		"standard input":  {path: "-", want: "fix needs files that it can write, not standard input"},
-		"a single file":   {path: filepath.Join(dir, "apps/db/cluster.yaml"), want: "is a file; give its directory"},
-		"a misspelt rule": {options: fixOptions{rules: []string{"source-mising"}}, path: dir, want: `there is no rule "source-mising"; did you mean source-missing?`},
-		"a missing tree":  {path: filepath.Join(dir, "nope"), want: "nope"},
+		"standard input": {path: "-", want: "fix needs files that it can write, not standard input"},
+		"a single file":  {path: filepath.Join(dir, "apps/db/cluster.yaml"), want: "is a file; give its directory"},
+		"a misspelt rule": {
+			options: fixOptions{rules: []string{"source-mising"}}, path: dir,
+			want: `there is no rule "source-mising"; did you mean source-missing?`,
+		},
+		"a missing tree": {path: filepath.Join(dir, "nope"), want: "nope"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var out bytes.Buffer

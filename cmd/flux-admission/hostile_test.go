@@ -10,21 +10,26 @@ import (
 	"testing"
 )
 
-// maxResident bounds the memory of a check of the hostile tree, in KiB: enough for schemas and libraries, and far below what the tree would take.
+// maxResident bounds the memory of a check of the hostile tree, in KiB: enough for schemas and libraries, and far below
+// what the tree would take.
 const maxResident = 1 << 20
 
-// TestCheck_HostileTree checks, in a process of its own, one tree with every input that may exhaust or mislead a reader. Each is reported, the valid object is
-// still checked, and memory is bounded.
+// TestCheck_HostileTree checks, in a process of its own, one tree with every input that may exhaust or mislead a
+// reader. Each is reported, the valid object is still checked, and memory is bounded.
 func TestCheck_HostileTree(t *testing.T) {
 	files := repository("flux-system", "enabled")
 	app := func(name, text string) {
 		files["apps/"+name+"/"+name+".yaml"] = text
-		files["clusters/home/"+name+".yaml"] = strings.ReplaceAll(strings.ReplaceAll(fmt.Sprintf(child, "flux-system"), "./apps/db", "./apps/"+name), "name: db", "name: "+name)
+		files["clusters/home/"+name+".yaml"] = strings.ReplaceAll(
+			strings.ReplaceAll(fmt.Sprintf(child, "flux-system"), "./apps/db", "./apps/"+name), "name: db", "name: "+name,
+		)
 	}
 	var bomb strings.Builder
 	bomb.WriteString("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: bomb}\ndata:\n  a0: &a0 [x,x,x,x,x,x,x,x,x,x]\n")
 	for i := 1; i < 12; i++ {
-		fmt.Fprintf(&bomb, "  a%d: &a%d [*a%d,*a%d,*a%d,*a%d,*a%d,*a%d,*a%d,*a%d]\n", i, i, i-1, i-1, i-1, i-1, i-1, i-1, i-1, i-1)
+		fmt.Fprintf(
+			&bomb, "  a%d: &a%d [*a%d,*a%d,*a%d,*a%d,*a%d,*a%d,*a%d,*a%d]\n", i, i, i-1, i-1, i-1, i-1, i-1, i-1, i-1, i-1,
+		)
 	}
 	app("bomb", bomb.String())
 	app("huge", "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: huge}\ndata:\n  a: "+strings.Repeat("x", 50<<20)+"\n")

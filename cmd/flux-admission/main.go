@@ -48,8 +48,8 @@ func run(args []string) int {
 	return exitUsage
 }
 
-// silenceLibraries discards the output of the standard loggers: Helm logs values there when it merges them, and they may come from a Secret. The program
-// itself logs with zap.
+// silenceLibraries discards the output of the standard loggers: Helm logs values there when it merges them, and they
+// may come from a Secret. The program itself logs with zap.
 func silenceLibraries() {
 	log.SetOutput(io.Discard)
 	slog.SetDefault(slog.New(slog.DiscardHandler))

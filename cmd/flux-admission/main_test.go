@@ -89,35 +89,89 @@ func TestRun_InvalidArguments(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	free := []string{"serve", "--webhook-host=127.0.0.1", "--webhook-port=0", "--health-probe-bind-address=127.0.0.1:0", "--metrics-bind-address=127.0.0.1:0"}
+	free := []string{
+		"serve", "--webhook-host=127.0.0.1", "--webhook-port=0", "--health-probe-bind-address=127.0.0.1:0",
+		"--metrics-bind-address=127.0.0.1:0",
+	}
 	missing := filepath.Join(t.TempDir(), "missing")
 	for name, tc := range map[string]struct {
 		args []string
 		want []string
 	}{
-		"an unknown command":        {[]string{"sevre"}, []string{`unknown command "sevre"`, "serve"}},
-		"an unknown flag":           {[]string{"serve", "--polciy=x"}, []string{"unknown flag: --polciy", "see `flux-admission serve --help`"}},
-		"an invalid value of a flag":            {[]string{"serve", "--shutdown-delay=soon"}, []string{`"soon"`, "--shutdown-delay", "--help"}},
-		"an unexpected argument":               {[]string{"serve", "now"}, []string{`"now"`}},
-		"an unknown log level":               {[]string{"serve", "--log-level=loud"}, []string{`--log-level "loud" is not a level: use debug, info, warn or error`}},
-		"an unknown log format":              {[]string{"serve", "--log-format=xml"}, []string{`--log-format "xml" is not known: use json or console`}},
-		"a missing policy":  {append(free, "--policy="+missing), []string{"--policy", missing, "no such file"}},
-		"a policy that is not YAML":  {append(free, "--policy="+write(t, "spec: [")), []string{"file: invalid YAML: line 1"}},
-		"a policy with a typo":      {append(free, "--policy="+write(t, "apiVersion: flux-admission.dev/v1alpha1\nkind: AdmissionPolicy\nmetadata: {name: default}\nspec: {mod: Enforce}\n")), []string{`file:4: spec.mod: unknown field; did you mean "spec.mode"?`}},
-		"a webhook port in use":      {append(free, "--webhook-port="+port), []string{"cannot listen on 127.0.0.1:" + port, "--webhook-port", "address already in use"}},
-		"a health port in use":       {append(free, "--health-probe-bind-address=127.0.0.1:"+port), []string{"cannot listen on 127.0.0.1:" + port, "--health-probe-bind-address"}},
-		"a metrics port in use":      {append(free, "--metrics-bind-address=127.0.0.1:"+port), []string{"cannot listen on 127.0.0.1:" + port, "--metrics-bind-address"}},
-		"an invalid port":    {append(free, "--webhook-port=99999"), []string{"99999", "--webhook-port"}},
-		"no kubeconfig":             {free, []string{"no cluster to serve: run it in a Pod, or name a kubeconfig file with --kubeconfig or $KUBECONFIG"}},
+		"an unknown command": {[]string{"sevre"}, []string{`unknown command "sevre"`, "serve"}},
+		"an unknown flag": {
+			[]string{"serve", "--polciy=x"}, []string{"unknown flag: --polciy", "see `flux-admission serve --help`"},
+		},
+		"an invalid value of a flag": {
+			[]string{"serve", "--shutdown-delay=soon"}, []string{`"soon"`, "--shutdown-delay", "--help"},
+		},
+		"an unexpected argument": {[]string{"serve", "now"}, []string{`"now"`}},
+		"an unknown log level": {
+			[]string{"serve", "--log-level=loud"},
+			[]string{`--log-level "loud" is not a level: use debug, info, warn or error`},
+		},
+		"an unknown log format": {
+			[]string{"serve", "--log-format=xml"}, []string{`--log-format "xml" is not known: use json or console`},
+		},
+		"a missing policy":          {append(free, "--policy="+missing), []string{"--policy", missing, "no such file"}},
+		"a policy that is not YAML": {append(free, "--policy="+write(t, "spec: [")), []string{"file: invalid YAML: line 1"}},
+		"a policy with a typo": {
+			append(
+				free,
+				"--policy="+write(
+					t,
+					"apiVersion: flux-admission.dev/v1alpha1\nkind: AdmissionPolicy\nmetadata: {name: default}\nspec: {mod: Enforce}\n",
+				),
+			),
+			[]string{`file:4: spec.mod: unknown field; did you mean "spec.mode"?`},
+		},
+		"a webhook port in use": {
+			append(free, "--webhook-port="+port),
+			[]string{"cannot listen on 127.0.0.1:" + port, "--webhook-port", "address already in use"},
+		},
+		"a health port in use": {
+			append(free, "--health-probe-bind-address=127.0.0.1:"+port),
+			[]string{"cannot listen on 127.0.0.1:" + port, "--health-probe-bind-address"},
+		},
+		"a metrics port in use": {
+			append(free, "--metrics-bind-address=127.0.0.1:"+port),
+			[]string{"cannot listen on 127.0.0.1:" + port, "--metrics-bind-address"},
+		},
+		"an invalid port": {append(free, "--webhook-port=99999"), []string{"99999", "--webhook-port"}},
+		"no kubeconfig": {
+			free, []string{"no cluster to serve: run it in a Pod, or name a kubeconfig file with --kubeconfig or $KUBECONFIG"},
+		},
 		"a missing kubeconfig":  {append(free, "--kubeconfig="+missing), []string{"--kubeconfig", missing}},
 		"an invalid kubeconfig": {append(free, "--kubeconfig="+write(t, "{")), []string{"--kubeconfig"}},
-		"an unreachable cluster":    {append(free, "--kubeconfig="+kubeconfig(t, "http://"+taken.Addr().String()[:9]+":1")), []string{"the cluster at http://127.0.0.1:1 does not answer, check --kubeconfig and the network", "connection refused"}},
-		"a certificate without a key": {append(free, "--tls-cert-file=x", "--kubeconfig="+kubeconfig(t, apiServer(t))), []string{"--tls-cert-file and --tls-key-file go together"}},
-		"a missing certificate":   {append(free, "--tls-cert-file="+missing, "--tls-key-file="+missing, "--kubeconfig="+kubeconfig(t, apiServer(t))), []string{"--tls-cert-file", missing}},
-		"a missing directory of charts": {append(free, "--charts="+missing, "--kubeconfig="+kubeconfig(t, apiServer(t))), []string{"--charts", missing}},
-		"an invalid size of the chart cache":  {append(free, "--chart-cache=much", "--kubeconfig="+kubeconfig(t, apiServer(t))), []string{"--chart-cache much: give a size in bytes such as 256Mi"}},
-		"a chart wait that is too long":   {append(free, "--chart-wait=20s", "--kubeconfig="+kubeconfig(t, apiServer(t))), []string{"--chart-wait 20s: give 0 to 4s; the API server waits 5 s for the whole review"}},
-		"a CA duration that is too short": {append(free, "--ca-duration=1h", "--leaf-duration=1h", "--kubeconfig="+kubeconfig(t, apiServer(t))), []string{"--ca-duration", "at least twice as long"}},
+		"an unreachable cluster": {
+			append(free, "--kubeconfig="+kubeconfig(t, "http://"+taken.Addr().String()[:9]+":1")),
+			[]string{
+				"the cluster at http://127.0.0.1:1 does not answer, check --kubeconfig and the network", "connection refused",
+			},
+		},
+		"a certificate without a key": {
+			append(free, "--tls-cert-file=x", "--kubeconfig="+kubeconfig(t, apiServer(t))),
+			[]string{"--tls-cert-file and --tls-key-file go together"},
+		},
+		"a missing certificate": {
+			append(free, "--tls-cert-file="+missing, "--tls-key-file="+missing, "--kubeconfig="+kubeconfig(t, apiServer(t))),
+			[]string{"--tls-cert-file", missing},
+		},
+		"a missing directory of charts": {
+			append(free, "--charts="+missing, "--kubeconfig="+kubeconfig(t, apiServer(t))), []string{"--charts", missing},
+		},
+		"an invalid size of the chart cache": {
+			append(free, "--chart-cache=much", "--kubeconfig="+kubeconfig(t, apiServer(t))),
+			[]string{"--chart-cache much: give a size in bytes such as 256Mi"},
+		},
+		"a chart wait that is too long": {
+			append(free, "--chart-wait=20s", "--kubeconfig="+kubeconfig(t, apiServer(t))),
+			[]string{"--chart-wait 20s: give 0 to 4s; the API server waits 5 s for the whole review"},
+		},
+		"a CA duration that is too short": {
+			append(free, "--ca-duration=1h", "--leaf-duration=1h", "--kubeconfig="+kubeconfig(t, apiServer(t))),
+			[]string{"--ca-duration", "at least twice as long"},
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			code, stdout, stderr := execute(t, tc.args...)

@@ -16,7 +16,8 @@ import (
 	"github.com/spf13/cobra/doc"
 )
 
-// The generator of man pages is a test, because only tests of package main have access to its commands, and the program does not need it.
+// The generator of man pages is a test, because only tests of package main have access to its commands, and the program
+// does not need it.
 //
 //go:generate go test -count 1 -run ^TestManPages_UpToDate$ . -update-man
 
@@ -41,7 +42,10 @@ func manPages(root *cobra.Command) (map[string][]byte, error) {
 		name := strings.ReplaceAll(c.CommandPath(), " ", "-")
 		var b bytes.Buffer
 		noDate := time.Time{}
-		header := &doc.GenManHeader{Title: strings.ToUpper(name), Section: "1", Date: &noDate, Source: "flux-admission", Manual: "flux-admission Manual"}
+		header := &doc.GenManHeader{
+			Title: strings.ToUpper(name), Section: "1", Date: &noDate, Source: "flux-admission",
+			Manual: "flux-admission Manual",
+		}
 		if err := doc.GenMan(c, header, &b); err != nil {
 			return fmt.Errorf("the man page of %s: %w", c.CommandPath(), err)
 		}

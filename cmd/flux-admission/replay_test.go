@@ -20,14 +20,15 @@ import (
 	"github.com/flux-admission/flux-admission/test/sharedinputs"
 )
 
-// replayCase is a line of cases.jsonl, or of negatives.jsonl (with tree). Trees are tags of trees.bundle: states of a real cluster's repository, with mistakes
-// that its author repaired later.
+// replayCase is a line of cases.jsonl, or of negatives.jsonl (with tree). Trees are tags of trees.bundle: states of a
+// real cluster's repository, with mistakes that its author repaired later.
 type replayCase struct {
 	ID, Before, After, Tree, Rule, File, Object string
 	FixWasRight                                 any `json:"fix_was_right"`
 }
 
-// matches reports whether a finding is the labelled mistake: its object or the missing object that it names is the labelled one, or it is in the labelled file.
+// matches reports whether a finding is the labelled mistake: its object or the missing object that it names is the
+// labelled one, or it is in the labelled file.
 func (c *replayCase) matches(f *report.Finding) bool {
 	if f.Rule != c.Rule {
 		return false
@@ -46,14 +47,19 @@ func (c *replayCase) matches(f *report.Finding) bool {
 
 // refuted has the rules that would report the claim of each case of negatives.jsonl.
 var refuted = map[string][]string{
-	"N01": {"helm-values-schema", "helm-values-unknown-key", "helm-render-failed"}, "N04": {"kustomization-target-namespace", "namespace-missing"},
+	"N01": {"helm-values-schema", "helm-values-unknown-key", "helm-render-failed"}, "N04": {
+		"kustomization-target-namespace", "namespace-missing",
+	},
 	"N07": {"kustomization-dependency-missing"}, "N10": {"kustomization-namespace", "kustomization-orphaned"},
 	"N13": {"helm-values-schema", "helm-values-unknown-key"}, "N16": {"unknown-field", "api-version-not-served"},
 	"N19": {"kustomization-dependency-missing", "kustomization-dependency-cycle"}, "N22": {"kustomization-dependency-missing"},
-	"N25": {"kustomization-dependency-missing"}, "N27b": {"unknown-field", "invalid-value"}, "N27e": {"unknown-field", "invalid-value"},
+	"N25": {"kustomization-dependency-missing"}, "N27b": {"unknown-field", "invalid-value"}, "N27e": {
+		"unknown-field", "invalid-value",
+	},
 }
 
-// TestReplay checks the tree of each labelled mistake, where the mistake must be found, and that of its repair, where it must not.
+// TestReplay checks the tree of each labelled mistake, where the mistake must be found, and that of its repair, where
+// it must not.
 func TestReplay(t *testing.T) {
 	r := newReplay(t)
 	for _, c := range r.cases(t, "cases.jsonl") {
@@ -162,8 +168,8 @@ func (r *replay) findings(t *testing.T, dir string) []report.Finding {
 	return result.Findings
 }
 
-// TestReplay_Fix repairs the labelled mistakes that have an edit: a check no longer reports them, a second run changes nothing, and the diff is as small as
-// the repairs.
+// TestReplay_Fix repairs the labelled mistakes that have an edit: a check no longer reports them, a second run changes
+// nothing, and the diff is as small as the repairs.
 func TestReplay_Fix(t *testing.T) {
 	r := newReplay(t)
 	repaired := 0

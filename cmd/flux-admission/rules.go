@@ -40,6 +40,7 @@ func newRules() *cobra.Command {
 		},
 	}
 	c.Flags().StringVarP(&output, "output", "o", listText, "format of the list: "+listText+" or "+listJSON)
-	c.Flags().StringVar(&policyFile, "policy", "", "file with the AdmissionPolicy whose actions are listed (default: the default policy)")
+	c.Flags().StringVar(&policyFile, "policy", "",
+		"file with the AdmissionPolicy whose actions are listed (default: the default policy)")
 	return c
 }

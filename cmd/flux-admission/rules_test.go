@@ -37,8 +37,9 @@ func TestRules_ListsEveryRule(t *testing.T) {
 		if !ok || one.ID != r.ID {
 			t.Errorf("%s %s is listed as %+v", r.ID, r.Name, one)
 		}
-		if hasAction := one.Actions.Cluster != ""; hasAction != r.Stages.Has(validators.StageAdmission) {
-			t.Errorf("%s has the action %q in the cluster; evaluated at admission: %v", r.Name, one.Actions.Cluster, r.Stages.Has(validators.StageAdmission))
+		atAdmission := r.Stages.Has(validators.StageAdmission)
+		if hasAction := one.Actions.Cluster != ""; hasAction != atAdmission {
+			t.Errorf("%s has the action %q in the cluster; evaluated at admission: %v", r.Name, one.Actions.Cluster, atAdmission)
 		}
 	}
 	if len(list) != len(allvalidators.Rules()) {
@@ -58,23 +59,34 @@ func TestRules_Actions(t *testing.T) {
 			rule: "source-missing", want: rulecatalog.Actions{Cluster: v1alpha1.ActionWarn, Check: v1alpha1.ActionDeny},
 		},
 		"the actions of a file apply to both": {
-			policy: "spec: {rules: {source-missing: {action: Audit}}}", rule: "source-missing", want: rulecatalog.Actions{Cluster: v1alpha1.ActionAudit, Check: v1alpha1.ActionAudit},
+			policy: "spec: {rules: {source-missing: {action: Audit}}}", rule: "source-missing", want: rulecatalog.Actions{
+				Cluster: v1alpha1.ActionAudit, Check: v1alpha1.ActionAudit,
+			},
 		},
 		"a rule that a file disables is listed as off": {
-			policy: `spec: {rules: {source-missing: {action: "Off"}}}`, rule: "source-missing", want: rulecatalog.Actions{Cluster: v1alpha1.ActionOff, Check: v1alpha1.ActionOff},
+			policy: `spec: {rules: {source-missing: {action: "Off"}}}`, rule: "source-missing", want: rulecatalog.Actions{
+				Cluster: v1alpha1.ActionOff, Check: v1alpha1.ActionOff,
+			},
 		},
 		"a rule that a file does not name only warns": {
 			policy: "spec: {}", rule: "unknown-field", want: rulecatalog.Actions{Cluster: "", Check: v1alpha1.ActionWarn},
 		},
 		"mode AuditOnly downgrades every action": {
-			policy: "spec: {mode: AuditOnly, rules: {helm-values-schema: {action: Deny}}}", rule: "helm-values-schema", want: rulecatalog.Actions{Cluster: v1alpha1.ActionAudit, Check: v1alpha1.ActionAudit},
+			policy: "spec: {mode: AuditOnly, rules: {helm-values-schema: {action: Deny}}}", rule: "helm-values-schema", want: rulecatalog.Actions{
+				Cluster: v1alpha1.ActionAudit, Check: v1alpha1.ActionAudit,
+			},
 		},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
 			var args []string
 			if c.policy != "" {
-				args = []string{"--policy", write(t, "apiVersion: flux-admission.dev/v1alpha1\nkind: AdmissionPolicy\nmetadata: {name: default}\n"+c.policy+"\n")}
+				args = []string{
+					"--policy",
+					write(
+						t, "apiVersion: flux-admission.dev/v1alpha1\nkind: AdmissionPolicy\nmetadata: {name: default}\n"+c.policy+"\n",
+					),
+				}
 			}
 			if got := listed(t, args...)[c.rule].Actions; got != c.want {
 				t.Errorf("%s has the actions %+v, want %+v", c.rule, got, c.want)
@@ -88,10 +100,19 @@ func TestRules_InvalidArguments(t *testing.T) {
 		args []string
 		want string
 	}{
-		"an unknown format":         {[]string{"rules", "-o", "yaml"}, `--output "yaml" is not a format: use text or json`},
-		"a missing file":            {[]string{"rules", "--policy", "no/such/file"}, "--policy: open no/such/file"},
-		"a misspelt rule in a file": {[]string{"rules", "--policy", write(t, "apiVersion: flux-admission.dev/v1alpha1\nkind: AdmissionPolicy\nmetadata: {name: default}\nspec: {rules: {source-mising: {action: Deny}}}\n")}, "source-missing"},
-		"an unexpected argument":    {[]string{"rules", "source-missing"}, "source-missing"},
+		"an unknown format": {[]string{"rules", "-o", "yaml"}, `--output "yaml" is not a format: use text or json`},
+		"a missing file":    {[]string{"rules", "--policy", "no/such/file"}, "--policy: open no/such/file"},
+		"a misspelt rule in a file": {
+			[]string{
+				"rules", "--policy",
+				write(
+					t,
+					"apiVersion: flux-admission.dev/v1alpha1\nkind: AdmissionPolicy\nmetadata: {name: default}\nspec: {rules: {source-mising: {action: Deny}}}\n",
+				),
+			},
+			"source-missing",
+		},
+		"an unexpected argument": {[]string{"rules", "source-missing"}, "source-missing"},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {

@@ -93,7 +93,8 @@ func (a *action) step(t *testing.T, name string) actionStep {
 
 var inputPattern = regexp.MustCompile(`\$\{\{ inputs\.([a-z-]+) }}`)
 
-// TestAction_Injection requires that scripts get inputs from the environment only: an expression in a script would run what an input holds.
+// TestAction_Injection requires that scripts get inputs from the environment only: an expression in a script would run
+// what an input holds.
 func TestAction_Injection(t *testing.T) {
 	for _, s := range readAction(t).Runs.Steps {
 		if strings.Contains(s.Run, "${{") {
@@ -102,8 +103,9 @@ func TestAction_Injection(t *testing.T) {
 	}
 }
 
-// runScript runs the script of a step with inputs; the others have their defaults. It replaces flux-admission, which fails, and go, which does not, by programs
-// that print their arguments, one a line. It returns the exit code, the output, and the directory in which the script ran.
+// runScript runs the script of a step with inputs; the others have their defaults. It replaces flux-admission, which
+// fails, and go, which does not, by programs that print their arguments, one a line. It returns the exit code, the
+// output, and the directory in which the script ran.
 func (a *action) runScript(t *testing.T, step string, inputs map[string]string) (code int, stdout, dir string) {
 	t.Helper()
 	dir = t.TempDir()
@@ -117,7 +119,9 @@ func (a *action) runScript(t *testing.T, step string, inputs map[string]string) 
 	s := a.step(t, step)
 	cmd := exec.CommandContext(t.Context(), "bash", "--noprofile", "--norc", "-e", "-o", "pipefail", "-c", s.Run)
 	cmd.Dir = dir
-	cmd.Env = []string{"PATH=" + bin + ":" + os.Getenv("PATH"), "RUNNER_TEMP=" + dir, "GITHUB_PATH=" + filepath.Join(dir, "path")}
+	cmd.Env = []string{
+		"PATH=" + bin + ":" + os.Getenv("PATH"), "RUNNER_TEMP=" + dir, "GITHUB_PATH=" + filepath.Join(dir, "path"),
+	}
 	for name, value := range s.Env {
 		value = strings.ReplaceAll(value, "${{ github.action_path }}", dir)
 		cmd.Env = append(cmd.Env, name+"="+inputPattern.ReplaceAllStringFunc(value, func(expression string) string {
@@ -160,7 +164,10 @@ func TestAction_Check(t *testing.T) {
 		},
 		"a value like a command or a flag is not executed": {
 			inputs: map[string]string{"path": "--help", "policy": "$(touch stolen); `touch stolen` \"'"},
-			want:   []string{"check", "--no-progress", "--output=github", "--fail-on=deny", "--policy=$(touch stolen); `touch stolen` \"'", "--", "--help"},
+			want: []string{
+				"check", "--no-progress", "--output=github", "--fail-on=deny", "--policy=$(touch stolen); `touch stolen` \"'",
+				"--", "--help",
+			},
 		},
 	}
 	for name, c := range cases {
@@ -271,7 +278,8 @@ func TestDocumentation_Commands(t *testing.T) {
 	}
 }
 
-// TestDocumentation_Snippets parses the snippets of docs/ci.md: the inputs of the action exist, and check accepts the arguments of the hook.
+// TestDocumentation_Snippets parses the snippets of docs/ci.md: the inputs of the action exist, and check accepts the
+// arguments of the hook.
 func TestDocumentation_Snippets(t *testing.T) {
 	a := readAction(t)
 	steps, hooks := 0, 0

@@ -16,8 +16,9 @@ import (
 // chartCount is the number of different charts of a generated repository.
 const chartCount = 50
 
-// BenchmarkRepository checks a generated repository of n Kustomizations, n HelmReleases of 50 charts and 10 n objects in all, from the first file to the
-// report. It then changes one file and checks again. It reports seconds and the peak of the memory that the Go runtime holds.
+// BenchmarkRepository checks a generated repository of n Kustomizations, n HelmReleases of 50 charts and 10 n objects
+// in all, from the first file to the report. It then changes one file and checks again. It reports seconds and the peak
+// of the memory that the Go runtime holds.
 func BenchmarkRepository(b *testing.B) {
 	for _, n := range []int{100, 300, 1000} {
 		b.Run(strconv.Itoa(n), func(b *testing.B) {
@@ -74,7 +75,9 @@ func watchMemory(b *testing.B) func() uint64 {
 
 func checkGenerated(b *testing.B, dir string) int {
 	b.Helper()
-	r, err := check.Run(b.Context(), check.Options{Input: check.Input{Path: dir, Charts: []string{filepath.Join(dir, "charts")}}})
+	r, err := check.Run(
+		b.Context(), check.Options{Input: check.Input{Path: dir, Charts: []string{filepath.Join(dir, "charts")}}},
+	)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -96,10 +99,13 @@ func write(b *testing.B, dir, name, text string) {
 }
 
 func configMap(app, i int, value string) string {
-	return fmt.Sprintf("apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: config-%d-%d\ndata:\n  value: %q\n", app, i, value)
+	return fmt.Sprintf(
+		"apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: config-%d-%d\ndata:\n  value: %q\n", app, i, value,
+	)
 }
 
-// generate writes a repository: a Kustomization for each app, with a HelmRelease, a Deployment, a Service, and ConfigMaps up to ten objects.
+// generate writes a repository: a Kustomization for each app, with a HelmRelease, a Deployment, a Service, and
+// ConfigMaps up to ten objects.
 func generate(b *testing.B, dir string, n int) {
 	b.Helper()
 	write(b, dir, "clusters/home/flux-system/gotk-sync.yaml", `apiVersion: source.toolkit.fluxcd.io/v1
@@ -124,7 +130,10 @@ spec: {interval: 1h, url: https://charts.example.com}
 	for i := range chartCount {
 		chart := fmt.Sprintf("charts/chart-%d/", i)
 		write(b, dir, chart+"Chart.yaml", fmt.Sprintf("apiVersion: v2\nname: chart-%d\nversion: 1.2.3\n", i))
-		write(b, dir, chart+"values.yaml", "replicas: 1\nimage: {repository: example.com/app, tag: \"1\"}\nresources: {}\nservice: {port: 80}\n")
+		write(
+			b, dir, chart+"values.yaml",
+			"replicas: 1\nimage: {repository: example.com/app, tag: \"1\"}\nresources: {}\nservice: {port: 80}\n",
+		)
 		write(b, dir, chart+"values.schema.json", `{"$schema": "http://json-schema.org/draft-07/schema#", "type": "object", "additionalProperties": false, "properties": {
  "replicas": {"type": "integer", "minimum": 0}, "image": {"type": "object", "properties": {"repository": {"type": "string"}, "tag": {"type": "string"}}},
  "resources": {"type": "object"}, "service": {"type": "object", "properties": {"port": {"type": "integer"}}}, "global": {"type": "object"}}}`)
@@ -143,7 +152,10 @@ spec:
           image: {{ .Values.image.repository }}:{{ .Values.image.tag }}
           resources: {{ toYaml .Values.resources | nindent 12 }}
 `)
-		write(b, dir, chart+"templates/service.yaml", "apiVersion: v1\nkind: Service\nmetadata: {name: {{ .Release.Name }}}\nspec: {selector: {app: {{ .Release.Name }}}, ports: [{port: {{ .Values.service.port }}}]}\n")
+		write(
+			b, dir, chart+"templates/service.yaml",
+			"apiVersion: v1\nkind: Service\nmetadata: {name: {{ .Release.Name }}}\nspec: {selector: {app: {{ .Release.Name }}}, ports: [{port: {{ .Values.service.port }}}]}\n",
+		)
 	}
 	for app := range n {
 		depends := ""

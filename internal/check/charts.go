@@ -17,7 +17,8 @@ const fetchTimeout = time.Minute
 // missingChart is the MissingInput.What of a chart that is in none of the given directories.
 const missingChart = "chart"
 
-// openCharts returns a resolver of charts, which goes to the network only if the input allows it, and a function that closes it.
+// openCharts returns a resolver of charts, which goes to the network only if the input allows it, and a function that
+// closes it.
 func openCharts(in Input) (lookup.Charts, func(), error) {
 	if len(in.Charts) == 0 && !in.FetchCharts {
 		return noCharts{}, func() {}, nil
@@ -57,7 +58,9 @@ func (l localCharts) Resolve(
 type noCharts struct{}
 
 // Resolve implements lookup.Charts.
-func (noCharts) Resolve(_ context.Context, _ validators.Lookup, ref validators.ChartRef) (validators.Chart, validators.Presence, error) {
+func (noCharts) Resolve(
+	_ context.Context, _ validators.Lookup, ref validators.ChartRef,
+) (validators.Chart, validators.Presence, error) {
 	return nil, validators.Unknown, chartMissing(ref)
 }
 
@@ -66,5 +69,7 @@ func chartMissing(ref validators.ChartRef) error {
 	if name == "" {
 		name = ref.Source.Kind + " " + ref.Source.Namespace + "/" + ref.Source.Name
 	}
-	return &validators.MissingInput{What: missingChart, Name: name, Text: "chart " + name + " is in none of the --charts directories"}
+	return &validators.MissingInput{
+		What: missingChart, Name: name, Text: "chart " + name + " is in none of the --charts directories",
+	}
 }

@@ -1,5 +1,6 @@
-// Package check evaluates a Git tree before it reaches a cluster: it builds the tree as Flux would, evaluates every object with the same rules and the same
-// policy as the admission webhook, and reports findings with their file and line.
+// Package check evaluates a Git tree before it reaches a cluster: it builds the tree as Flux would, evaluates every
+// object with the same rules and the same policy as the admission webhook, and reports findings with their file and
+// line.
 package check
 
 import (
@@ -14,7 +15,8 @@ import (
 // Options are those of a whole run.
 type Options struct {
 	Input
-	// ChangedSince is a Git revision: only findings in files that changed since then, and new ones, are reported. Empty for all findings.
+	// ChangedSince is a Git revision: only findings in files that changed since then, and new ones, are reported. Empty
+	// for all findings.
 	ChangedSince string
 	// Baseline is the file with findings that do not count; empty for none.
 	Baseline string
@@ -24,7 +26,8 @@ type Options struct {
 	Progress func(done, all int)
 }
 
-// Run loads a tree and evaluates it. An error means that the check could not run; a tree that Flux could not apply is part of the report.
+// Run loads a tree and evaluates it. An error means that the check could not run; a tree that Flux could not apply is
+// part of the report.
 func Run(ctx context.Context, o Options) (*report.Report, error) {
 	if o.ChangedSince != "" && o.Path == StandardInput {
 		return nil, errors.New("--changed-since needs a Git work tree, not standard input")

@@ -16,7 +16,8 @@ import (
 	"github.com/flux-admission/flux-admission/test/ruletest"
 )
 
-// TestTrees checks whole trees. Their comments have the expected findings: the rule, the object, the position in Git and, if it matters, the message.
+// TestTrees checks whole trees. Their comments have the expected findings: the rule, the object, the position in Git
+// and, if it matters, the message.
 //
 //	want: RULE KIND NAMESPACE/NAME FILE:LINE:COLUMN ["regexp"]
 //	also: FILE:LINE:COLUMN   (a related position of the finding above; any number)
@@ -33,8 +34,9 @@ func TestTrees(t *testing.T) {
 	}
 }
 
-// TestRegression checks mistakes from the history of real clusters, reduced to small trees. The files of base.txtar are in every tree, those below before/ are
-// the mistake and those below after/ its repair. The comments have the expected findings of the first, as for TestTrees; the second must have none.
+// TestRegression checks mistakes from the history of real clusters, reduced to small trees. The files of base.txtar are
+// in every tree, those below before/ are the mistake and those below after/ its repair. The comments have the expected
+// findings of the first, as for TestTrees; the second must have none.
 func TestRegression(t *testing.T) {
 	cases := archives(t, filepath.Join("testdata", "regression"))
 	base := cases["base"].Files
@@ -130,7 +132,10 @@ func compare(t *testing.T, comment string, findings []report.Finding) {
 		}
 	}
 	for _, f := range left {
-		t.Errorf("unexpected: %s %s %s:%d:%d %q (suppressed: %v)", f.Rule, f.Object, f.File, f.Line, f.Column, f.Message, f.Suppressed)
+		t.Errorf(
+			"unexpected: %s %s %s:%d:%d %q (suppressed: %v)", f.Rule, f.Object, f.File, f.Line, f.Column, f.Message,
+			f.Suppressed,
+		)
 	}
 }
 

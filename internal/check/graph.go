@@ -8,7 +8,8 @@ import (
 	"github.com/flux-admission/flux-admission/internal/report"
 )
 
-// addToGraph adds a cluster's Kustomizations to the graph, with their dependencies and the Kustomizations that apply them.
+// addToGraph adds a cluster's Kustomizations to the graph, with their dependencies and the Kustomizations that apply
+// them.
 func addToGraph(g *report.Graph, c *kustomization.Cluster, findings []report.Finding) {
 	prefix := ""
 	if len(g.Nodes) > 0 {
@@ -36,7 +37,10 @@ func addToGraph(g *report.Graph, c *kustomization.Cluster, findings []report.Fin
 	for _, k := range c.Kustomizations {
 		id := k.Key.String()
 		known[id] = true
-		n := report.Node{ID: prefix + id, Label: id, Detail: fmt.Sprintf("%s, %d objects, %s", k.Path, len(k.Objects), k.State), State: report.NodeOK}
+		n := report.Node{
+			ID: prefix + id, Label: id, Detail: fmt.Sprintf("%s, %d objects, %s", k.Path, len(k.Objects), k.State),
+			State: report.NodeOK,
+		}
 		switch {
 		case worst[id] == v1alpha1.ActionDeny || k.Failed():
 			n.State = report.NodeFailing
@@ -51,16 +55,23 @@ func addToGraph(g *report.Graph, c *kustomization.Cluster, findings []report.Fin
 		for _, d := range k.DependsOn() {
 			if !known[d.String()] {
 				known[d.String()] = true
-				g.Nodes = append(g.Nodes, report.Node{ID: prefix + d.String(), Label: d.String(), Detail: "does not exist", State: report.NodeMissing})
+				g.Nodes = append(g.Nodes, report.Node{
+					ID: prefix + d.String(), Label: d.String(), Detail: "does not exist", State: report.NodeMissing,
+				})
 			}
 			other := c.Kustomization(d)
-			g.Edges = append(g.Edges, report.Edge{From: prefix + k.Key.String(), To: prefix + d.String(), Broken: other == nil || reaches(c, other, k, map[*kustomization.Kustomization]bool{})})
+			g.Edges = append(g.Edges, report.Edge{
+				From: prefix + k.Key.String(), To: prefix + d.String(),
+				Broken: other == nil || reaches(c, other, k, map[*kustomization.Kustomization]bool{}),
+			})
 		}
 	}
 }
 
 // reaches reports whether from depends on to, directly or through others.
-func reaches(c *kustomization.Cluster, from, to *kustomization.Kustomization, seen map[*kustomization.Kustomization]bool) bool {
+func reaches(
+	c *kustomization.Cluster, from, to *kustomization.Kustomization, seen map[*kustomization.Kustomization]bool,
+) bool {
 	if from == to {
 		return true
 	}

@@ -16,14 +16,19 @@ import (
 	"github.com/flux-admission/flux-admission/validators/helmrelease"
 )
 
-// knownKinds returns the kinds of Kubernetes, of the definitions that the tree applies or that are given, and of the CRD catalog.
-func knownKinds(ctx context.Context, c *kustomization.Cluster, look validators.Lookup, given []Definition) (*kindschema.Set, error) {
+// knownKinds returns the kinds of Kubernetes, of the definitions that the tree applies or that are given, and of the
+// CRD catalog.
+func knownKinds(
+	ctx context.Context, c *kustomization.Cluster, look validators.Lookup, given []Definition,
+) (*kindschema.Set, error) {
 	crds, err := catalog.New()
 	if err != nil {
 		return nil, fmt.Errorf("reading the CRD catalog: %w", err)
 	}
 	installed := chartDefinitions(ctx, look)
-	set, err := kindschema.NewSet(kindschema.Options{Catalog: crds, Complete: installsAll(ctx, c, look, len(given)+len(installed))})
+	set, err := kindschema.NewSet(kindschema.Options{
+		Catalog: crds, Complete: installsAll(ctx, c, look, len(given)+len(installed)),
+	})
 	if err != nil {
 		return nil, fmt.Errorf("reading the schemas of Kubernetes: %w", err)
 	}
@@ -48,16 +53,17 @@ func knownKinds(ctx context.Context, c *kustomization.Cluster, look validators.L
 	return set, nil
 }
 
-// fluxGroups returns the API groups whose kinds are installed before anything of the tree is applied: those of Flux, and this project's.
+// fluxGroups returns the API groups whose kinds are installed before anything of the tree is applied: those of Flux,
+// and this project's.
 func fluxGroups() []string {
 	return []string{
-		"source.toolkit.fluxcd.io", "kustomize.toolkit.fluxcd.io", "helm.toolkit.fluxcd.io", "notification.toolkit.fluxcd.io", "image.toolkit.fluxcd.io",
-		"fluxcd.controlplane.io", v1alpha1.GroupVersion.Group,
+		"source.toolkit.fluxcd.io", "kustomize.toolkit.fluxcd.io", "helm.toolkit.fluxcd.io",
+		"notification.toolkit.fluxcd.io", "image.toolkit.fluxcd.io", "fluxcd.controlplane.io", v1alpha1.GroupVersion.Group,
 	}
 }
 
-// installsAll reports whether everything that may install a kind is known, so that a kind that nothing installs is missing. A tree without any definition,
-// with no others, leaves them to somebody else.
+// installsAll reports whether everything that may install a kind is known, so that a kind that nothing installs is
+// missing. A tree without any definition, with no others, leaves them to somebody else.
 func installsAll(ctx context.Context, c *kustomization.Cluster, look validators.Lookup, others int) bool {
 	crds, presence, _ := look.List(ctx, kindschema.CustomResourceDefinition, "")
 	if presence != validators.Present || len(crds)+others == 0 {
@@ -74,7 +80,8 @@ func installsAll(ctx context.Context, c *kustomization.Cluster, look validators.
 	})
 }
 
-// chartDefinitions returns the CustomResourceDefinitions that releases install, as far as their charts can be templated.
+// chartDefinitions returns the CustomResourceDefinitions that releases install, as far as their charts can be
+// templated.
 func chartDefinitions(ctx context.Context, look validators.Lookup) []Definition {
 	var out []Definition
 	releases, _, _ := look.List(ctx, flux.HelmRelease, "")
@@ -85,7 +92,8 @@ func chartDefinitions(ctx context.Context, look validators.Lookup) []Definition 
 		}
 		for _, r := range rendering.Objects {
 			if r.Object.GroupVersionKind().GroupKind() == kindschema.CustomResourceDefinition {
-				out = append(out, Definition{Origin: r.Template + " of HelmRelease " + release.GetNamespace() + "/" + release.GetName(), Object: r.Object})
+				origin := r.Template + " of HelmRelease " + release.GetNamespace() + "/" + release.GetName()
+				out = append(out, Definition{Origin: origin, Object: r.Object})
 			}
 		}
 	}

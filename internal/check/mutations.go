@@ -19,7 +19,8 @@ type mutationKey struct {
 	object  validators.ObjectRef
 }
 
-// mutate runs the policy's mutators on every built object of their kinds, as the admission webhook does when the object is created.
+// mutate runs the policy's mutators on every built object of their kinds, as the admission webhook does when the object
+// is created.
 func mutate(ctx context.Context, built *kustomization.Result, p *policy.Policy) (mutations, error) {
 	out := mutations{}
 	for _, c := range built.Clusters {

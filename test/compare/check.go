@@ -101,7 +101,8 @@ func linesOf(r *report.Report) []string {
 		out = append(out, fmt.Sprintf("error %s, %s, %s:%d", e.ID, about(e.Object), e.File, e.Line))
 	}
 	s := &r.Summary
-	out = append(out, fmt.Sprintf("summary: %d files, %d kustomizations, %d objects", s.Files, s.Kustomizations, s.Objects))
+	out = append(out,
+		fmt.Sprintf("summary: %d files, %d kustomizations, %d objects", s.Files, s.Kustomizations, s.Objects))
 	slices.Sort(out)
 	return out
 }
@@ -116,7 +117,11 @@ type comparison struct {
 func (c comparison) equal() bool { return len(c.removed)+len(c.added) == 0 }
 
 func compare(before, after *outcome) comparison {
-	c := comparison{lines: len(after.lines), removed: without(before.lines, after.lines), added: without(after.lines, before.lines)}
+	c := comparison{
+		lines:   len(after.lines),
+		removed: without(before.lines, after.lines),
+		added:   without(after.lines, before.lines),
+	}
 	if before.exit != after.exit {
 		c.removed = append(c.removed, fmt.Sprintf("exit code %d", before.exit))
 		c.added = append(c.added, fmt.Sprintf("exit code %d", after.exit))
@@ -150,7 +155,8 @@ var renamed = []struct {
 	{regexp.MustCompile(`(?m)^(\s*)exemptions:`), "${1}exceptions:"},
 }
 
-// translate copies a tree whose AdmissionPolicy has renamed fields, with the names that they had before; "" when it has none.
+// translate copies a tree whose AdmissionPolicy has renamed fields, with the names that they had before; "" when it has
+// none.
 func translate(dir string) (string, error) {
 	changed := map[string][]byte{}
 	err := filepath.WalkDir(dir, func(name string, d fs.DirEntry, err error) error {

@@ -12,7 +12,10 @@ import (
 
 func TestCompare(t *testing.T) {
 	finding := func(line int, message string) report.Finding {
-		return report.Finding{ID: "KS001", Action: "Deny", Object: report.Object{Kind: "Kustomization", Name: "web"}, File: "a.yaml", Line: line, Message: message}
+		return report.Finding{
+			ID: "KS001", Action: "Deny", Object: report.Object{Kind: "Kustomization", Name: "web"}, File: "a.yaml", Line: line,
+			Message: message,
+		}
 	}
 	of := func(findings ...report.Finding) *outcome {
 		return &outcome{lines: linesOf(&report.Report{Findings: findings})}
@@ -22,12 +25,20 @@ func TestCompare(t *testing.T) {
 		before, after  *outcome
 		removed, added []string
 	}{
-		"another text is no difference":         {before: of(finding(3, "is wrong")), after: of(finding(3, "is not right"))},
-		"another line is a difference":          {before: of(finding(3, "")), after: of(finding(4, "")), removed: []string{third}, added: []string{fourth}},
-		"a lost duplicate is a difference":      {before: of(finding(3, ""), finding(3, "")), after: of(finding(3, "")), removed: []string{third}},
-		"another exit code is a difference":     {before: &outcome{}, after: &outcome{exit: 1}, removed: []string{"exit code 0"}, added: []string{"exit code 1"}},
-		"the text of a failure may change":      {before: &outcome{failure: "a"}, after: &outcome{failure: "b"}},
-		"a failure of one only is a difference": {before: &outcome{}, after: &outcome{failure: "b"}, removed: []string{"failure: "}, added: []string{"failure: b"}},
+		"another text is no difference": {before: of(finding(3, "is wrong")), after: of(finding(3, "is not right"))},
+		"another line is a difference": {
+			before: of(finding(3, "")), after: of(finding(4, "")), removed: []string{third}, added: []string{fourth},
+		},
+		"a lost duplicate is a difference": {
+			before: of(finding(3, ""), finding(3, "")), after: of(finding(3, "")), removed: []string{third},
+		},
+		"another exit code is a difference": {
+			before: &outcome{}, after: &outcome{exit: 1}, removed: []string{"exit code 0"}, added: []string{"exit code 1"},
+		},
+		"the text of a failure may change": {before: &outcome{failure: "a"}, after: &outcome{failure: "b"}},
+		"a failure of one only is a difference": {
+			before: &outcome{}, after: &outcome{failure: "b"}, removed: []string{"failure: "}, added: []string{"failure: b"},
+		},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {

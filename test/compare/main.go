@@ -1,5 +1,6 @@
-// Command compare runs the check command of two flux-admission binaries over the same trees and prints the findings in which they differ. It guards
-// changes that must not change what is reported: the rule, object, file, line and action of each finding count, the texts do not.
+// Command compare runs the check command of two flux-admission binaries over the same trees and prints the findings in
+// which they differ. It guards changes that must not change what is reported: the rule, object, file, line and action
+// of each finding count, the texts do not.
 //
 //	go run ./test/compare [--shared DIR] [--only TEXT] BEFORE AFTER
 //

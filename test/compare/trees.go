@@ -40,8 +40,9 @@ type collector struct {
 // project collects the trees of this project's tests.
 func (c *collector) project(root string) error {
 	for _, pattern := range []string{
-		"internal/check/testdata/*.txtar", "internal/kustomization/testdata/trees/*.txtar", "internal/kustomization/*/testdata/trees/*.txtar",
-		"cmd/flux-admission/testdata/*.txtar", "cmd/flux-admission/testdata/*/*.txtar", "internal/check/testdata/*/*.txtar",
+		"internal/check/testdata/*.txtar", "internal/check/testdata/*/*.txtar",
+		"internal/kustomization/testdata/trees/*.txtar", "internal/kustomization/*/testdata/trees/*.txtar",
+		"cmd/flux-admission/testdata/*.txtar", "cmd/flux-admission/testdata/*/*.txtar",
 	} {
 		names, err := filepath.Glob(filepath.Join(root, filepath.FromSlash(pattern)))
 		if err != nil {
@@ -83,8 +84,8 @@ func (c *collector) next(name string) (string, bool, error) {
 	return dir, true, nil
 }
 
-// archive adds the tree of a txtar archive. An archive with files below before/ and after/ is two trees, to both of which its other files belong, and those of
-// base.txtar beside it.
+// archive adds the tree of a txtar archive. An archive with files below before/ and after/ is two trees, to both of
+// which its other files belong, and those of base.txtar beside it.
 func (c *collector) archive(name string) error {
 	a, err := txtar.ParseFile(name)
 	if err != nil {
@@ -156,7 +157,10 @@ func (c *collector) ruleCase(rule *validators.Rule, rc *ruletest.Case) error {
 	if err != nil {
 		return err
 	}
-	t := tree{name: name, group: group, dir: dir, args: []string{"--entrypoint", ruletest.EntryPoint, "--crds", "gadgets.yaml"}}
+	t := tree{
+		name: name, group: group, dir: dir,
+		args: []string{"--entrypoint", ruletest.EntryPoint, "--crds", "gadgets.yaml"},
+	}
 	for _, source := range sources {
 		t.args = append(t.args, "--source", source+"="+root)
 	}
@@ -179,8 +183,9 @@ func (c *collector) ruleCase(rule *validators.Rule, rc *ruletest.Case) error {
 		}
 		settings["action"] = "Deny"
 		data, err := json.Marshal(map[string]any{
-			"apiVersion": "flux-admission.dev/v1alpha1", "kind": "AdmissionPolicy", "metadata": map[string]any{"name": "default"},
-			"spec": map[string]any{"rules": map[string]any{rule.Name: settings}},
+			"apiVersion": "flux-admission.dev/v1alpha1", "kind": "AdmissionPolicy",
+			"metadata": map[string]any{"name": "default"},
+			"spec":     map[string]any{"rules": map[string]any{rule.Name: settings}},
 		})
 		if err != nil {
 			return fmt.Errorf("writing the policy: %w", err)
@@ -249,8 +254,8 @@ func (c *collector) sharedCase(expectation string) error {
 // replay adds a tree for each tag that the cases of the replay name.
 func (c *collector) replay(ctx context.Context, dir, charts string) error {
 	repository := filepath.Join(c.dir, "replay")
-	if out, err := exec.CommandContext(ctx, "git", "clone", "-q", "--no-checkout", filepath.Join(dir, "trees.bundle"), repository).CombinedOutput(); err != nil {
-		return fmt.Errorf("cloning the replay: %w: %s", err, out)
+	if err := git(ctx, "clone", "-q", "--no-checkout", filepath.Join(dir, "trees.bundle"), repository); err != nil {
+		return fmt.Errorf("cloning the replay: %w", err)
 	}
 	seen := map[string]bool{"": true}
 	for _, file := range []string{"cases.jsonl", "negatives.jsonl"} {
@@ -271,8 +276,8 @@ func (c *collector) replay(ctx context.Context, dir, charts string) error {
 				}
 				seen[tag] = true
 				at := filepath.Join(c.dir, tag)
-				if out, err := exec.CommandContext(ctx, "git", "-C", repository, "worktree", "add", "-q", "--force", at, tag).CombinedOutput(); err != nil {
-					return fmt.Errorf("checking out %s: %w: %s", tag, err, out)
+				if err := git(ctx, "-C", repository, "worktree", "add", "-q", "--force", at, tag); err != nil {
+					return fmt.Errorf("checking out %s: %w", tag, err)
 				}
 				c.trees = append(c.trees, tree{
 					name: "replay/" + tag, group: "replay", dir: at,
@@ -283,6 +288,13 @@ func (c *collector) replay(ctx context.Context, dir, charts string) error {
 		if err := lines.Err(); err != nil {
 			return fmt.Errorf("reading %s: %w", file, err)
 		}
+	}
+	return nil
+}
+
+func git(ctx context.Context, args ...string) error {
+	if out, err := exec.CommandContext(ctx, "git", args...).CombinedOutput(); err != nil {
+		return fmt.Errorf("%w: %s", err, out)
 	}
 	return nil
 }

@@ -17,8 +17,8 @@ import (
 	allvalidators "github.com/flux-admission/flux-admission/validators/all"
 )
 
-// TestCheck writes each case as a Git tree, with the objects that it looks up beside the object itself, and checks it. The findings must be those of the
-// suite, at the lines that the case expects.
+// TestCheck writes each case as a Git tree, with the objects that it looks up beside the object itself, and checks it.
+// The findings must be those of the suite, at the lines that the case expects.
 func TestCheck(t *testing.T) {
 	compared := 0
 	for _, rule := range allvalidators.Rules() {
@@ -60,7 +60,8 @@ func TestCheck(t *testing.T) {
 	}
 }
 
-// checked writes the case as a tree, checks it with a policy that denies the rule's findings only, and returns the rule's findings on the case's object.
+// checked writes the case as a tree, checks it with a policy that denies the rule's findings only, and returns the
+// rule's findings on the case's object.
 func checked(t *testing.T, c *ruletest.Case, rule *validators.Rule) []report.Finding {
 	t.Helper()
 	dir := t.TempDir()
@@ -96,11 +97,14 @@ func checked(t *testing.T, c *ruletest.Case, rule *validators.Rule) []report.Fin
 	return slices.DeleteFunc(r.Findings, func(f report.Finding) bool {
 		o := c.Request.Object
 		return f.ID != rule.ID ||
-			f.Object != (report.Object{APIVersion: o.GetAPIVersion(), Kind: o.GetKind(), Namespace: o.GetNamespace(), Name: o.GetName()})
+			f.Object != (report.Object{
+				APIVersion: o.GetAPIVersion(), Kind: o.GetKind(), Namespace: o.GetNamespace(), Name: o.GetName(),
+			})
 	})
 }
 
-// gadgets is a definition that is given to check: without any, check assumes that another repository has the definitions.
+// gadgets is a definition that is given to check: without any, check assumes that another repository has the
+// definitions.
 const gadgets = `apiVersion: apiextensions.k8s.io/v1
 kind: CustomResourceDefinition
 metadata: {name: gadgets.example.org}

@@ -1,5 +1,5 @@
-// Package conformance_test requires the same findings from every driver of the rules: every case of every rule goes through the Suite, through an HTTP
-// AdmissionReview and through the check of a Git tree.
+// Package conformance_test requires the same findings from every driver of the rules: every case of every rule goes
+// through the Suite, through an HTTP AdmissionReview and through the check of a Git tree.
 package conformance_test
 
 import (
@@ -31,7 +31,8 @@ import (
 	"github.com/flux-admission/flux-admission/webhook/webhookconfig"
 )
 
-// TestAdmissionReview sends each case to the webhook server. The causes of the response must be the findings of the suite.
+// TestAdmissionReview sends each case to the webhook server. The causes of the response must be the findings of the
+// suite.
 func TestAdmissionReview(t *testing.T) {
 	for _, rule := range allvalidators.Rules() {
 		if !rule.Stages.Has(validators.StageAdmission) {
@@ -57,7 +58,8 @@ func TestAdmissionReview(t *testing.T) {
 				}
 				slices.Sort(want)
 				slices.Sort(got)
-				// An update that changes no field that a rule reads is not evaluated: the match conditions do not send it to the webhook.
+				// An update that changes no field that a rule reads is not evaluated: the match conditions do not send it to the
+				// webhook.
 				if c.Request.Old != nil && webhookconfig.Unchanged(c.Request.Object, c.Request.Old) {
 					if !response.Allowed {
 						t.Errorf("an update without changes is denied: %v", got)
@@ -84,8 +86,8 @@ func cases(t *testing.T, rule *validators.Rule) []*ruletest.Case {
 	return list
 }
 
-// policyText returns a policy with the case's parameters that denies all findings of the rule, those of the stored object too. Other rules are off, except for
-// those that supersede the rule.
+// policyText returns a policy with the case's parameters that denies all findings of the rule, those of the stored
+// object too. Other rules are off, except for those that supersede the rule.
 func policyText(t *testing.T, c *ruletest.Case, rule *validators.Rule) []byte {
 	t.Helper()
 	rules := map[string]any{}
@@ -154,11 +156,15 @@ func review(t *testing.T, p *policy.Policy, look validators.Lookup, r validators
 	if r.Old != nil {
 		request.OldObject = raw(t, r.Old)
 	}
-	body, err := json.Marshal(admissionv1.AdmissionReview{TypeMeta: metav1.TypeMeta{APIVersion: "admission.k8s.io/v1", Kind: "AdmissionReview"}, Request: request})
+	body, err := json.Marshal(admissionv1.AdmissionReview{
+		TypeMeta: metav1.TypeMeta{APIVersion: "admission.k8s.io/v1", Kind: "AdmissionReview"}, Request: request,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	httpRequest, err := http.NewRequestWithContext(t.Context(), http.MethodPost, server.URL+webhookconfig.ValidatePath+"?timeout=10s", bytes.NewReader(body))
+	httpRequest, err := http.NewRequestWithContext(
+		t.Context(), http.MethodPost, server.URL+webhookconfig.ValidatePath+"?timeout=10s", bytes.NewReader(body),
+	)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -32,8 +32,9 @@ func (c *Case) NotATree() string {
 	return ""
 }
 
-// WriteTree writes the case's object, and beside it the objects and CustomResourceDefinitions of its lookups, as a Git tree to dir, which must exist.
-// It returns the names of the sources that its Kustomizations build from, all of which are this tree.
+// WriteTree writes the case's object, and beside it the objects and CustomResourceDefinitions of its lookups, as a Git
+// tree to dir, which must exist. It returns the names of the sources that its Kustomizations build from, all of which
+// are this tree.
 func (c *Case) WriteTree(dir string) (sources []string, err error) {
 	seen := map[string]bool{}
 	add := func(name string, o *unstructured.Unstructured, source []byte) error {

@@ -22,7 +22,8 @@ func ReadFile(name string) (*Baseline, error) {
 	return Parse(name, data)
 }
 
-// WriteFile writes findings as a baseline. The reasons of entries are those of old; if old is nil, those of the file that is being replaced.
+// WriteFile writes findings as a baseline. The reasons of entries are those of old; if old is nil, those of the file
+// that is being replaced.
 func WriteFile(name string, old *Baseline, findings []report.Finding) error {
 	if old == nil {
 		if _, err := os.Stat(name); err == nil {

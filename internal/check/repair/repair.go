@@ -16,13 +16,15 @@ import (
 	"github.com/flux-admission/flux-admission/validators"
 )
 
-// maxRounds bounds how often the tree is checked again: a repair may reveal a mistake that was hidden by the repaired one.
+// maxRounds bounds how often the tree is checked again: a repair may reveal a mistake that was hidden by the repaired
+// one.
 const maxRounds = 5
 
 // Options say what is repaired.
 type Options struct {
 	check.Input
-	// Rules are the IDs of the rules whose findings are repaired; default: all rules, except for those whose findings are grouped.
+	// Rules are the IDs of the rules whose findings are repaired; default: all rules, except for those whose findings are
+	// grouped.
 	Rules []string
 }
 
@@ -54,11 +56,12 @@ func Plan(ctx context.Context, o Options) (*fix.Plan, error) {
 		finding *validators.Finding
 	}
 	var all []found
-	checked, err := t.Evaluate(ctx, check.EvaluateOptions{Found: func(object *kustomization.Object, f *validators.Finding) {
+	collect := func(object *kustomization.Object, f *validators.Finding) {
 		if len(o.Rules) == 0 && !t.Grouped(f.Rule) || slices.Contains(o.Rules, f.Rule.ID) {
 			all = append(all, found{object, f})
 		}
-	}})
+	}
+	checked, err := t.Evaluate(ctx, check.EvaluateOptions{Found: collect})
 	if err != nil {
 		return nil, err
 	}
@@ -71,7 +74,8 @@ func Plan(ctx context.Context, o Options) (*fix.Plan, error) {
 	plan := fix.NewPlan(o.Path, t.Built)
 	for _, f := range all {
 		object := report.Object{
-			APIVersion: f.object.GetAPIVersion(), Kind: f.object.GetKind(), Namespace: f.object.GetNamespace(), Name: f.object.GetName(),
+			APIVersion: f.object.GetAPIVersion(), Kind: f.object.GetKind(),
+			Namespace: f.object.GetNamespace(), Name: f.object.GetName(),
 		}
 		if !exempt[findingKey{f.finding.Rule.ID, f.finding.Path.String(), f.finding.Message, object}] {
 			plan.Add(f.object, f.finding)
@@ -87,7 +91,8 @@ type findingKey struct {
 	object            report.Object
 }
 
-// Repair checks the tree and applies the edits of its findings until none is left that can be applied. It calls repaired after each edit.
+// Repair checks the tree and applies the edits of its findings until none is left that can be applied. It calls
+// repaired after each edit.
 func Repair(ctx context.Context, o Options, repaired func(fix.Change) error) (*Result, error) {
 	out := &Result{}
 	files := map[string]bool{}

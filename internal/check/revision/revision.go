@@ -26,7 +26,8 @@ func Resolve(ctx context.Context, dir, revision string) (commit string, err erro
 	return strings.TrimSpace(string(out)), nil
 }
 
-// ChangedFiles returns the files below dir, relative to it and with slashes, that differ from a commit, untracked ones included.
+// ChangedFiles returns the files below dir, relative to it and with slashes, that differ from a commit, untracked ones
+// included.
 func ChangedFiles(ctx context.Context, dir, commit string) (map[string]bool, error) {
 	changed := map[string]bool{}
 	for _, args := range [][]string{
@@ -46,9 +47,11 @@ func ChangedFiles(ctx context.Context, dir, commit string) (map[string]bool, err
 	return changed, nil
 }
 
-// Export writes the regular files that a commit has below dir to the directory to, which must exist. Symbolic links are left out, as Flux does.
+// Export writes the regular files that a commit has below dir to the directory to, which must exist. Symbolic links are
+// left out, as Flux does.
 func Export(ctx context.Context, dir, commit, to string) error {
-	// In a directory below the root, git archives that directory with relative names, and fails if the name of a tree is given.
+	// In a directory below the root, git archives that directory with relative names, and fails if the name of a tree is
+	// given.
 	archive, err := git(ctx, dir, "archive", "--format=tar", commit)
 	if err != nil {
 		return err

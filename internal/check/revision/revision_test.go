@@ -12,7 +12,8 @@ import (
 	"github.com/flux-admission/flux-admission/internal/check/revision"
 )
 
-// repository returns a work tree with one commit, in which deploy/ has a file, a file in a directory and a symbolic link.
+// repository returns a work tree with one commit, in which deploy/ has a file, a file in a directory and a symbolic
+// link.
 func repository(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()

@@ -13,7 +13,8 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// Read returns the variables of files, later files before earlier ones, and of NAME=VALUE pairs, which take precedence over all files.
+// Read returns the variables of files, later files before earlier ones, and of NAME=VALUE pairs, which take precedence
+// over all files.
 func Read(files, list []string) (map[string]string, error) {
 	out := map[string]string{}
 	for _, name := range files {
@@ -48,8 +49,8 @@ func Pairs(list []string) (map[string]string, error) {
 	return out, nil
 }
 
-// Parse returns the variables of one file: a YAML or JSON map of scalars if the name ends in .yaml, .yml or .json, else NAME=VALUE lines with # comments
-// and an optional "export". Errors do not quote values, which may be secret.
+// Parse returns the variables of one file: a YAML or JSON map of scalars if the name ends in .yaml, .yml or .json, else
+// NAME=VALUE lines with # comments and an optional "export". Errors do not quote values, which may be secret.
 func Parse(name string, data []byte) (map[string]string, error) {
 	switch filepath.Ext(name) {
 	case ".yaml", ".yml", ".json":

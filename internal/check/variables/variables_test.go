@@ -16,11 +16,17 @@ func TestParse(t *testing.T) {
 		name, text string
 		want       map[string]string
 	}{
-		"lines of NAME=VALUE":                          {"vars.env", "# ours\nA=1\n\n  export B = 2\n", map[string]string{"A": "1", "B ": " 2"}},
-		"quotes are removed":                           {"vars", "A=\"big one\"\nB='x'\nC=\"open\n", map[string]string{"A": "big one", "B": "x", "C": "\"open"}},
+		"lines of NAME=VALUE": {
+			"vars.env", "# ours\nA=1\n\n  export B = 2\n", map[string]string{"A": "1", "B ": " 2"},
+		},
+		"quotes are removed": {
+			"vars", "A=\"big one\"\nB='x'\nC=\"open\n", map[string]string{"A": "big one", "B": "x", "C": "\"open"},
+		},
 		"a value may have an equals sign and be empty": {"vars", "A=b=c\nB=\n", map[string]string{"A": "b=c", "B": ""}},
-		"a map of scalars in YAML":                     {"vars.yaml", "a: text\nb: 1\nc: true\nd:\n", map[string]string{"a": "text", "b": "1", "c": "true", "d": ""}},
-		"a map of scalars in JSON":                     {"vars.json", `{"a": "text"}`, map[string]string{"a": "text"}},
+		"a map of scalars in YAML": {
+			"vars.yaml", "a: text\nb: 1\nc: true\nd:\n", map[string]string{"a": "text", "b": "1", "c": "true", "d": ""},
+		},
+		"a map of scalars in JSON": {"vars.json", `{"a": "text"}`, map[string]string{"a": "text"}},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
