@@ -101,7 +101,7 @@ func push(t testing.TB, server *httptest.Server, login, repository, tag, mediaTy
 	return d.Digest.String()
 }
 
-func TestOCI(t *testing.T) {
+func TestResolver_OCI(t *testing.T) {
 	chartFiles := map[string]string{"values.schema.json": strictSchema}
 	plain, _ := ociServer(t, "", false)
 	private, _ := ociServer(t, "user:pass", false)
@@ -144,7 +144,7 @@ func TestOCI(t *testing.T) {
 		"a chart that is not there":                {source: helm(plain, ", insecure: true"), ref: ref("nope", "1.x"), want: validators.Absent},
 		"a login from a Docker configuration":      {source: helm(private, ", insecure: true, secretRef: {name: login}"), secrets: []string{login}, ref: ref("app", "1.0.0"), want: validators.Present, version: "1.0.0"},
 		"a login from a user name and password":    {source: helm(private, ", insecure: true, secretRef: {name: login}"), secrets: []string{basic}, ref: ref("app", "1.x"), want: validators.Present, version: "1.0.0"},
-		"no login where one is asked for":          {source: helm(private, ", insecure: true"), ref: ref("app", "1.0.0"), reason: "the source's credentials are missing or rejected"},
+		"a registry that requires a login":         {source: helm(private, ", insecure: true"), ref: ref("app", "1.0.0"), reason: "the source's credentials are missing or rejected"},
 		"a certificate of an authority":            {source: helm(secure, ", certSecretRef: {name: ca}"), secrets: []string{authority}, ref: ref("app", "1.0.0"), want: validators.Present, version: "1.0.0"},
 		"a certificate that is not trusted":        {source: helm(secure, ""), ref: ref("app", "1.0.0"), reason: "certificate signed by unknown authority"},
 		"an OCIRepository without a ref is latest": {source: repository(plain, ""), ref: byRef, want: validators.Present, version: "9.9.9"},

@@ -23,7 +23,7 @@ func TestSelect(t *testing.T) {
 		"a range that allows pre-releases":         {">=1.0.0-0", "2.0.0-rc.1", ""},
 		"of two builds the newer":                  {"~1.5.0", "1.5.0+b", ""},
 		"nothing within the range":                 {"3.x", "", `no version within "3.x": not found`},
-		"a range that is none":                     {"one", "", `the version "one" is not a semantic version range`},
+		"an invalid range":                         {"one", "", `the version "one" is not a semantic version range`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			i, err := repository.Select(versions, tc.rng, func(i, j int) bool { return i < j })
@@ -40,7 +40,7 @@ func TestSelect(t *testing.T) {
 	}
 }
 
-func TestURLs(t *testing.T) {
+func TestIndexURL(t *testing.T) {
 	for name, tc := range map[string]struct{ repository, chart, index, archive string }{
 		"a relative address":              {"https://example.com/charts", "app-1.tgz", "https://example.com/charts/index.yaml", "https://example.com/charts/app-1.tgz"},
 		"a slash at the end":              {"https://example.com/charts/", "app-1.tgz", "https://example.com/charts/index.yaml", "https://example.com/charts/app-1.tgz"},

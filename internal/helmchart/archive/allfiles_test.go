@@ -24,14 +24,14 @@ func names(c *chart.Chart) string {
 	return strings.Join(out, " ")
 }
 
-func whole() archive.Limits {
+func allFiles() archive.Limits {
 	l := archive.DefaultLimits()
 	l.AllFiles = true
 	return l
 }
 
-// A chart that is to be rendered keeps what its templates may ask for, and a file that is called like another is not taken for it.
-func TestReadAllOfAChart(t *testing.T) {
+// A template named values.yaml is not mistaken for the chart's values.
+func TestRead_AllFiles(t *testing.T) {
 	data := pack(t,
 		member{name: "app/Chart.yaml", body: chartYAML},
 		member{name: "app/values.yaml", body: "a: 1\n"},
@@ -40,7 +40,7 @@ func TestReadAllOfAChart(t *testing.T) {
 		member{name: "app/files/charts/x.tgz", body: "no archive"},
 		member{name: "app/crds/a.yaml", body: "kind: X"},
 	)
-	c, err := archive.Read(bytes.NewReader(data), whole())
+	c, err := archive.Read(bytes.NewReader(data), allFiles())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -56,8 +56,9 @@ func TestReadAllOfAChart(t *testing.T) {
 	}
 }
 
-// What .helmignore names is not packaged, and so not read from a source; links that no value needs are passed over.
-func TestReadAllOfAChartInASource(t *testing.T) {
+// Files that .helmignore excludes are not packaged, so they are not read from a source either. Links that values do not need are
+// skipped.
+func TestReadArtifact_AllFiles(t *testing.T) {
 	data := pack(t,
 		member{name: "charts/app/Chart.yaml", body: chartYAML},
 		member{name: "charts/app/.helmignore", body: "drafts/\n*.md\n"},
@@ -67,7 +68,7 @@ func TestReadAllOfAChartInASource(t *testing.T) {
 		member{name: "charts/app/LICENSE", body: "../../LICENSE", typeflag: tar.TypeSymlink},
 		member{name: "LICENSE", body: "free"},
 	)
-	c, _, err := archive.ReadArtifact(bytes.NewReader(data), "charts/app", whole())
+	c, _, err := archive.ReadArtifact(bytes.NewReader(data), "charts/app", allFiles())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -76,7 +77,7 @@ func TestReadAllOfAChartInASource(t *testing.T) {
 	}
 }
 
-func TestReadAllOfADirectory(t *testing.T) {
+func TestReadPath_AllFiles(t *testing.T) {
 	outside := filepath.Join(t.TempDir(), "outside")
 	dir := t.TempDir()
 	for name, text := range map[string]string{outside: "hunter2", filepath.Join(dir, "Chart.yaml"): chartYAML, filepath.Join(dir, "motd"): "hello"} {
@@ -89,7 +90,7 @@ func TestReadAllOfADirectory(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	c, err := archive.ReadPath(dir, whole())
+	c, err := archive.ReadPath(dir, allFiles())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -26,7 +26,7 @@ type member struct {
 
 const chartYAML = "apiVersion: v2\nname: app\nversion: 1.0.0\n"
 
-// pack writes an archive, as truthful as it is told to be.
+// pack writes an archive. Members may claim a wrong size.
 func pack(t testing.TB, members ...member) []byte {
 	t.Helper()
 	var buf bytes.Buffer
@@ -52,7 +52,7 @@ func pack(t testing.TB, members ...member) []byte {
 			}
 		}
 	}
-	_ = tw.Flush() // fails when a claim was not kept, which is what the caller wants
+	_ = tw.Flush() // fails for a wrong size, which is what the caller wants
 	if err := gz.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -91,7 +91,7 @@ func TestRead(t *testing.T) {
 	}
 }
 
-func TestHostileArchives(t *testing.T) {
+func TestRead_HostileArchives(t *testing.T) {
 	good := member{name: "app/Chart.yaml", body: chartYAML}
 	nested := pack(t, member{name: "c/Chart.yaml", body: "apiVersion: v2\nname: c\nversion: 1.0.0\n"})
 	for range 10 {
@@ -186,7 +186,7 @@ func TestReadFS(t *testing.T) {
 	}
 }
 
-func TestReadPathStaysInside(t *testing.T) {
+func TestReadPath_StaysInside(t *testing.T) {
 	dir, outside := t.TempDir(), filepath.Join(t.TempDir(), "secret.yaml")
 	write := func(name, text string) {
 		t.Helper()
@@ -224,7 +224,7 @@ func FuzzRead(f *testing.F) {
 	})
 }
 
-// One entry of an archive, whatever it says of itself: a fuzzer cannot write the checksums of gzip and tar.
+// FuzzMember fuzzes one entry of an archive: a fuzzer cannot compute the checksums of gzip and tar.
 func FuzzMember(f *testing.F) {
 	f.Add("app/values.yaml", []byte("a: 1"), byte(tar.TypeReg), int64(0))
 	f.Add("app/../x", []byte("x"), byte(tar.TypeReg), int64(0))

@@ -16,12 +16,10 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/flux-admission/flux-admission/internal/helmchart/schema"
+	"github.com/flux-admission/flux-admission/test/sharedinputs"
 )
 
-// shared is where real charts may be; they are no part of this repository.
-const shared = "../../../../shared/charts"
-
-// generator makes schemas and values that have something to say to each other.
+// generator generates schemas and values with the same names and types.
 type generator struct{ *rand.Rand }
 
 func (g generator) pick(list ...string) string { return list[g.IntN(len(list))] }
@@ -90,7 +88,7 @@ func (g generator) names() []any {
 	return out
 }
 
-// schema makes a schema; combined tells whether it may have keywords that choose between schemas.
+// schema generates a schema; combined means that it may have keywords that combine schemas.
 func (g generator) schema(depth int, draft int, combined bool) any {
 	if g.IntN(12) == 0 {
 		return g.IntN(3) > 0
@@ -194,7 +192,7 @@ func (g generator) schema(depth int, draft int, combined bool) any {
 	return s
 }
 
-// document makes a whole schema with definitions that it refers to.
+// document generates a schema document with definitions that it refers to.
 func (g generator) document(t testing.TB, combined bool) []byte {
 	t.Helper()
 	draft := []int{7, 2020}[g.IntN(2)]
@@ -216,13 +214,13 @@ func (g generator) document(t testing.TB, combined bool) []byte {
 	return b
 }
 
-// differ holds one verdict against that of Helm's own validator.
-func differ(t *testing.T, s *schema.Schema, doc []byte, values map[string]any) (invalid bool) {
+// compare compares the result for values with that of Helm's validator, and reports whether they are invalid.
+func compare(t *testing.T, s *schema.Schema, doc []byte, values map[string]any) (invalid bool) {
 	t.Helper()
 	want := util.ValidateAgainstSingleSchema(values, doc)
 	res, err := s.Evaluate(t.Context(), values)
 	if err != nil {
-		t.Fatalf("no verdict: %v", err)
+		t.Fatalf("Evaluate() = %v", err)
 	}
 	if (want == nil) != (len(res.Problems) == 0) {
 		b, _ := json.Marshal(values)
@@ -230,13 +228,12 @@ func differ(t *testing.T, s *schema.Schema, doc []byte, values map[string]any) (
 		if len(show) > 4000 {
 			show = show[:4000]
 		}
-		t.Fatalf("schema %s\nvalues %s\nHelm: %v\nhere: %+v", show, b, want, res.Problems)
+		t.Fatalf("schema %s\nvalues %s\nHelm: %v\nEvaluate: %+v", show, b, want, res.Problems)
 	}
 	return want != nil
 }
 
-// Helm's validator and this package give the same verdict on thousands of generated schemas and values.
-func TestGeneratedSchemasAgainstHelm(t *testing.T) {
+func TestSchema_EvaluateEqualsHelmOnGeneratedSchemas(t *testing.T) {
 	valid, invalid := 0, 0
 	for seed := range uint64(3_000) {
 		g := generator{rand.New(rand.NewPCG(seed, 1))}
@@ -250,7 +247,7 @@ func TestGeneratedSchemasAgainstHelm(t *testing.T) {
 			if !ok {
 				continue
 			}
-			if differ(t, s, doc, v) {
+			if compare(t, s, doc, v) {
 				invalid++
 			} else {
 				valid++
@@ -258,11 +255,11 @@ func TestGeneratedSchemasAgainstHelm(t *testing.T) {
 		}
 	}
 	if valid < 1000 || invalid < 1000 {
-		t.Errorf("%d valid and %d invalid values say little", valid, invalid)
+		t.Errorf("%d valid and %d invalid values are too few", valid, invalid)
 	}
 }
 
-// mutate returns a copy of values with something changed, as people and attackers change them.
+// mutate returns a copy of values with a random change.
 func (g generator) mutate(v any) any {
 	switch v := v.(type) {
 	case map[string]any:
@@ -299,66 +296,69 @@ func (g generator) mutate(v any) any {
 	}
 }
 
-// On the schemas of real charts, with their own values changed here and there.
-func TestRealSchemasAgainstHelm(t *testing.T) {
-	paths, err := filepath.Glob(filepath.Join(shared, "*", "values.schema.json"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if len(paths) == 0 {
-		t.Logf("%s is not there: its charts are not compared", shared)
-	}
-	paths = append(paths, "../../../test/demo/charts/airflow/values.schema.json")
-	// A chart that a Go module ships, whose CRDs the test control plane uses.
-	out, err := exec.CommandContext(t.Context(), "go", "-C", "../../../test/controlplane/modules/crds", "list", "-m", "-f", "{{.Dir}}", "github.com/external-secrets/external-secrets").Output()
-	if dir := strings.TrimSpace(string(out)); err == nil && dir != "" {
-		paths = append(paths, filepath.Join(dir, "deploy", "charts", "external-secrets", "values.schema.json"))
-	} else {
-		t.Logf("the module of external-secrets is not downloaded: its chart is not compared (%v)", err)
+func TestSchema_EvaluateEqualsHelmOnSharedCharts(t *testing.T) {
+	paths, err := filepath.Glob(filepath.Join(sharedinputs.Dir(t), "charts", "*", "values.schema.json"))
+	if err != nil || len(paths) == 0 {
+		t.Fatalf("no chart has a schema: %v", err)
 	}
 	for _, p := range paths {
-		t.Run(filepath.Base(filepath.Dir(p)), func(t *testing.T) {
-			doc, err := os.ReadFile(p)
-			if err != nil {
-				t.Fatal(err)
-			}
-			text, err := os.ReadFile(filepath.Join(filepath.Dir(p), "values.yaml"))
-			if err != nil {
-				t.Fatal(err)
-			}
-			values := map[string]any{}
-			if err := yaml.Unmarshal(text, &values); err != nil {
-				t.Fatal(err)
-			}
-			s, err := schema.Compile(doc, nil)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if res, err := s.Evaluate(t.Context(), values); err != nil {
-				t.Fatal(err)
-			} else if len(res.NotLoaded) > 0 {
-				// Helm would fetch what the schema refers to. What is not there allows everything here, so Helm is given a schema that says so.
-				t.Logf("refers to what is not here: %v", res.NotLoaded)
-				doc = withoutReferences(t, doc)
-			}
-			// Helm compiles a large schema for every verdict.
-			rounds, invalid := max(300, min(1000, 2_000_000/len(doc))), 0
-			for seed := range uint64(rounds) {
-				g := generator{rand.New(rand.NewPCG(seed, 2))}
-				mutated := any(values)
-				for range 1 + g.IntN(4) {
-					mutated = g.mutate(mutated)
-				}
-				if differ(t, s, doc, mutated.(map[string]any)) {
-					invalid++
-				}
-			}
-			t.Logf("%d verdicts, %d of them invalid", rounds, invalid)
-		})
+		t.Run(filepath.Base(filepath.Dir(p)), func(t *testing.T) { compareChart(t, p) })
 	}
 }
 
-// withoutReferences takes the references to other documents out of a schema of draft 7.
+func TestSchema_EvaluateEqualsHelmOnTheDemoChart(t *testing.T) {
+	compareChart(t, "../../../test/demo/charts/airflow/values.schema.json")
+}
+
+// The chart is in a Go module whose CRDs the test control plane uses.
+func TestSchema_EvaluateEqualsHelmOnExternalSecrets(t *testing.T) {
+	const module = "github.com/external-secrets/external-secrets"
+	out, err := exec.CommandContext(t.Context(), "go", "-C", "../../../test/controlplane/modules/crds", "list", "-m", "-f", "{{.Dir}}", module).Output()
+	dir := strings.TrimSpace(string(out))
+	if err != nil || dir == "" {
+		t.Skipf("the module %s is not downloaded: %v", module, err)
+	}
+	compareChart(t, filepath.Join(dir, "deploy", "charts", "external-secrets", "values.schema.json"))
+}
+
+// compareChart compares with Helm on the schema at a path, for the chart's values with random changes.
+func compareChart(t *testing.T, path string) {
+	t.Helper()
+	doc, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(filepath.Join(filepath.Dir(path), "values.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	values := map[string]any{}
+	if err := yaml.Unmarshal(text, &values); err != nil {
+		t.Fatal(err)
+	}
+	s, err := schema.Compile(doc, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if res, err := s.Evaluate(t.Context(), values); err != nil {
+		t.Fatal(err)
+	} else if len(res.NotLoaded) > 0 {
+		// Helm would fetch the documents that the schema refers to. Here they allow any value.
+		doc = withoutReferences(t, doc)
+	}
+	// Helm compiles the schema for every validation.
+	rounds := max(300, min(1000, 2_000_000/len(doc)))
+	for seed := range uint64(rounds) {
+		g := generator{rand.New(rand.NewPCG(seed, 2))}
+		mutated := any(values)
+		for range 1 + g.IntN(4) {
+			mutated = g.mutate(mutated)
+		}
+		compare(t, s, doc, mutated.(map[string]any))
+	}
+}
+
+// withoutReferences removes the references to other documents from a schema of draft 7.
 func withoutReferences(t *testing.T, doc []byte) []byte {
 	t.Helper()
 	var walk func(v any)
@@ -366,7 +366,7 @@ func withoutReferences(t *testing.T, doc []byte) []byte {
 		switch v := v.(type) {
 		case map[string]any:
 			if ref, ok := v["$ref"].(string); ok && !strings.HasPrefix(ref, "#") {
-				clear(v) // in draft 7 nothing beside a reference counts
+				clear(v) // draft 7 ignores keywords beside a reference
 			}
 			for _, c := range v {
 				walk(c)
@@ -389,7 +389,7 @@ func withoutReferences(t *testing.T, doc []byte) []byte {
 	return out
 }
 
-// hide takes a part of the values away: a value becomes unknown, an object gets open.
+// hide makes some values unknown, and some objects open.
 func (g generator) hide(v any) any {
 	if g.IntN(6) == 0 {
 		return schema.Unknown{}
@@ -419,7 +419,7 @@ func (g generator) hide(v any) any {
 	return v
 }
 
-// vanish stands for a key that is not there in a completion.
+// vanish is a key that is missing in a completion.
 type vanish struct{}
 
 // complete fills in what is not known, at random.
@@ -465,8 +465,8 @@ func hasKey(m map[string]any, k string) bool {
 	return ok
 }
 
-// Whatever is reported of values of which a part is missing, is still reported when that part is there, whatever it is.
-func TestNoCompletionRepairsAProblem(t *testing.T) {
+// A problem that is reported for partial values is also reported for any completion of them.
+func TestSchema_EvaluatePartialValues(t *testing.T) {
 	for _, combined := range []bool{false, true} {
 		t.Run(fmt.Sprintf("combined %t", combined), func(t *testing.T) {
 			reported := 0

@@ -35,7 +35,7 @@ func FuzzSchema(f *testing.F) {
 		}
 		for _, p := range res.Problems {
 			if p.Message == "" || p.Keyword == "" {
-				t.Errorf("a problem that says nothing: %+v", p)
+				t.Errorf("a problem without a message or keyword: %+v", p)
 			}
 		}
 	})

@@ -51,7 +51,7 @@ func found(t testing.TB, s *schema.Schema, v any) []string {
 	return lines
 }
 
-func TestProblems(t *testing.T) {
+func TestSchema_Evaluate(t *testing.T) {
 	const d7 = `"$schema": "http://json-schema.org/draft-07/schema#", `
 	for name, tc := range map[string]struct {
 		schema, values string
@@ -150,9 +150,9 @@ func TestProblems(t *testing.T) {
 		"names are escaped as Helm does": {
 			`{"additionalProperties": {"type": "string"}}`, `{"a/b~c": 1}`, []string{"at '/a~1b~0c': got number, want string [type [a/b~c]]"},
 		},
-		"the same said twice is said once":             {`{"allOf": [{"required": ["a"]}, {"required": ["a"]}]}`, `{}`, []string{"at '': missing property 'a' [required a]"}},
+		"a problem reported twice is returned once":    {`{"allOf": [{"required": ["a"]}, {"required": ["a"]}]}`, `{}`, []string{"at '': missing property 'a' [required a]"}},
 		"a file is not read":                           {`{"properties": {"a": {"$ref": "file:///etc/passwd"}, "b": {"type": "string"}}}`, `{a: 1, b: 1}`, []string{"at '/b': got number, want string [type b]", "not loaded: file:///etc/passwd"}},
-		"a remote schema that has no say is not named": {`{"properties": {"a": {"$ref": "https://user:pass@example.com/x?token=y#/z"}}}`, `{b: 1}`, nil},
+		"a remote schema that does not apply":          {`{"properties": {"a": {"$ref": "https://user:pass@example.com/x?token=y#/z"}}}`, `{b: 1}`, nil},
 		"a remote schema is named without credentials": {`{"properties": {"a": {"$ref": "https://user:pass@example.com/x?token=y#/z"}}}`, `{a: 1}`, []string{"not loaded: https://example.com/x"}},
 		"what is not known cannot be excluded":         {`{"properties": {"a": {"not": {"$ref": "https://example.com/x"}}}}`, `{a: 1}`, []string{"not loaded: https://example.com/x"}},
 		"a reference to the schema's own identifier is its own": {
@@ -174,7 +174,7 @@ func TestProblems(t *testing.T) {
 	}
 }
 
-func TestUnknownValues(t *testing.T) {
+func TestSchema_EvaluateUnknownValues(t *testing.T) {
 	u, gone := schema.Unknown{}, schema.Unknown{MayVanish: true}
 	for name, tc := range map[string]struct {
 		schema string
@@ -209,7 +209,7 @@ func TestUnknownValues(t *testing.T) {
 	}
 }
 
-func TestHostileSchemas(t *testing.T) {
+func TestCompile_HostileSchemas(t *testing.T) {
 	chain := func(n int, link string) string {
 		var b strings.Builder
 		b.WriteString(`{"$ref": "#/definitions/d0", "definitions": {`)
@@ -250,7 +250,7 @@ func TestHostileSchemas(t *testing.T) {
 	}
 }
 
-func TestHostileSchemasThatCompile(t *testing.T) {
+func TestSchema_EvaluateHostileSchemas(t *testing.T) {
 	var doubling strings.Builder
 	doubling.WriteString(`{"$ref": "#/definitions/d0", "definitions": {`)
 	for i := range 50 {

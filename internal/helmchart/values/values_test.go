@@ -54,7 +54,7 @@ func object(kind, name string, data map[string]string) *unstructured.Unstructure
 	return o
 }
 
-// from makes a source of values that could be read.
+// from returns a source of values that could be read.
 func from(kind, name, key, targetPath, content string) validators.ValuesSource {
 	k := key
 	if k == "" {
@@ -72,8 +72,7 @@ func release(t testing.TB, inline map[string]any, sources ...validators.ValuesSo
 	return r
 }
 
-// The table of precedence.
-func TestPrecedence(t *testing.T) {
+func TestChart_ComposePrecedence(t *testing.T) {
 	for name, tc := range map[string]struct {
 		defaults, inline string
 		from             []validators.ValuesSource
@@ -133,7 +132,7 @@ func canonical(t testing.TB, v any) string {
 	return string(b)
 }
 
-func TestWhatIsNotKnown(t *testing.T) {
+func TestChart_ComposeUnknownValues(t *testing.T) {
 	unread := func(name, path string) validators.ValuesSource {
 		return validators.ValuesSource{Kind: "Secret", Name: name, TargetPath: path}
 	}
@@ -160,7 +159,7 @@ func TestWhatIsNotKnown(t *testing.T) {
 			"", "a: {b: inline, c: inline}", []validators.ValuesSource{unread("s", ""), from("ConfigMap", "x", "p", "a.b", "path")},
 			schema.Open{"a": schema.Open{"b": gone, "c": "inline"}}, "Secret apps/s could not be read",
 		},
-		"a placeholder can be anything": {
+		"a variable may be any value": {
 			"a: 1", "a: ${A}\nb: x-${B:=1}\nc: [\"${C}\"]\n${K}: 1\nd: $notavariable", nil,
 			schema.Open{"a": gone, "b": u, "c": []any{u}, "d": "$notavariable"}, "",
 		},
@@ -205,7 +204,7 @@ func TestWhatIsNotKnown(t *testing.T) {
 	}
 }
 
-func TestErrorsQuoteNothing(t *testing.T) {
+func TestFromRelease_ErrorsQuoteNoValue(t *testing.T) {
 	deep := strings.Repeat("{a: ", 300) + "1" + strings.Repeat("}", 300)
 	for name, tc := range map[string]struct {
 		inline string
@@ -252,9 +251,8 @@ func (g generator) table(depth int) map[string]any {
 	return m
 }
 
-// What Flux makes of generated sequences of sources is what is made of them here, to the last key.
-func TestGeneratedSourcesAgainstFlux(t *testing.T) {
-	composed, refused := 0, 0
+func TestFromRelease_EqualsFluxOnGeneratedSources(t *testing.T) {
+	composed, rejected := 0, 0
 	for seed := range uint64(3_000) {
 		g := generator{rand.New(rand.NewPCG(seed, 1))}
 		var sources []validators.ValuesSource
@@ -286,7 +284,7 @@ func TestGeneratedSourcesAgainstFlux(t *testing.T) {
 			t.Fatalf("seed %d: %v; Flux: %v", seed, err, wantErr)
 		}
 		if err != nil {
-			refused++
+			rejected++
 			continue
 		}
 		composed++
@@ -294,8 +292,8 @@ func TestGeneratedSourcesAgainstFlux(t *testing.T) {
 			t.Fatalf("seed %d: composed %s\nFlux %s", seed, canonical(t, r.Values), canonical(t, want))
 		}
 	}
-	if composed < 1000 || refused < 100 {
-		t.Errorf("%d composed and %d refused say little", composed, refused)
+	if composed < 1000 || rejected < 100 {
+		t.Errorf("%d composed and %d rejected are too few", composed, rejected)
 	}
 }
 
@@ -368,9 +366,9 @@ func copyChart(c *chart.Chart) *chart.Chart {
 	return &out
 }
 
-// Whatever the chart and the values: what is composed here is what Helm composes, and the chart is as it was.
-func TestGeneratedChartsAgainstHelm(t *testing.T) {
-	composed, refused := 0, 0
+// Composing must not change the chart either.
+func TestChart_ComposeEqualsHelmOnGeneratedCharts(t *testing.T) {
+	composed, rejected := 0, 0
 	for seed := range uint64(6_000) {
 		g := generator{rand.New(rand.NewPCG(seed, 2))}
 		here, helm := g.chart(t, seed%2 == 0)
@@ -396,7 +394,7 @@ func TestGeneratedChartsAgainstHelm(t *testing.T) {
 				t.Fatalf("seed %d: %v, misfit %t; Helm: %v", seed, err, misfit, wantErr)
 			}
 			if wantErr != nil {
-				refused++
+				rejected++
 				continue
 			}
 			composed++
@@ -416,8 +414,8 @@ func TestGeneratedChartsAgainstHelm(t *testing.T) {
 			t.Fatalf("seed %d: the chart was changed", seed)
 		}
 	}
-	if composed < 2000 || refused < 100 {
-		t.Errorf("%d composed and %d refused say little", composed, refused)
+	if composed < 2000 || rejected < 100 {
+		t.Errorf("%d composed and %d rejected are too few", composed, rejected)
 	}
 }
 
