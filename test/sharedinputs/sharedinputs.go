@@ -3,7 +3,9 @@ package sharedinputs
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 )
 
@@ -37,6 +39,30 @@ func dir(t testing.TB, root string) string {
 		t.Skipf("%s is not a directory (%v): this test compares with inputs outside of the repository", path, err)
 	}
 	return ""
+}
+
+// ModuleDir returns the directory of a module that test/controlplane/modules/crds pins, in Go's module cache. If the module
+// is not downloaded, ModuleDir skips the test, or fails it when RequireVariable is 1. `make test` downloads these modules.
+func ModuleDir(t testing.TB, module string) string {
+	t.Helper()
+	root, err := moduleRoot()
+	if err != nil {
+		t.Fatalf("find the module %s: %v", module, err)
+	}
+	pins := filepath.Join(root, "test", "controlplane", "modules", "crds")
+	out, err := exec.CommandContext(t.Context(), "go", "-C", pins, "list", "-m", "-f", "{{.Dir}}", module).Output()
+	if err != nil {
+		t.Fatalf("find the module %s: go list: %v", module, err)
+	}
+	dir := strings.TrimSpace(string(out))
+	switch {
+	case dir != "":
+	case os.Getenv(RequireVariable) == "1":
+		t.Fatalf("the module %s is not downloaded, and %s=1 requires it", module, RequireVariable)
+	default:
+		t.Skipf("the module %s is not downloaded; go run ./test/controlplane/cmd/testenv build does it", module)
+	}
+	return dir
 }
 
 // moduleRoot returns the closest parent of the working directory that has a go.mod. Go runs a test in the directory of
