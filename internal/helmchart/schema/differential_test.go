@@ -6,7 +6,6 @@ import (
 	"maps"
 	"math/rand/v2"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -312,12 +311,7 @@ func TestSchema_EvaluateEqualsHelmOnTheDemoChart(t *testing.T) {
 
 // The chart is in a Go module whose CRDs the test control plane uses.
 func TestSchema_EvaluateEqualsHelmOnExternalSecrets(t *testing.T) {
-	const module = "github.com/external-secrets/external-secrets"
-	out, err := exec.CommandContext(t.Context(), "go", "-C", "../../../test/controlplane/modules/crds", "list", "-m", "-f", "{{.Dir}}", module).Output()
-	dir := strings.TrimSpace(string(out))
-	if err != nil || dir == "" {
-		t.Skipf("the module %s is not downloaded: %v", module, err)
-	}
+	dir := sharedinputs.ModuleDir(t, "github.com/external-secrets/external-secrets")
 	compareChart(t, filepath.Join(dir, "deploy", "charts", "external-secrets", "values.schema.json"))
 }
 

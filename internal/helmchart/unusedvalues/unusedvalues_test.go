@@ -4,7 +4,6 @@ import (
 	"maps"
 	"math/rand/v2"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -142,12 +141,7 @@ func TestChart_UnknownPrecisionOnSharedCharts(t *testing.T) {
 
 // The values that a chart's authors test it with have no unused keys, and of 300 misspelt keys at least 100 are found.
 func TestChart_UnknownWithTemplates(t *testing.T) {
-	out, err := exec.CommandContext(t.Context(), "go", "-C", "../../../test/controlplane/modules/crds", "list", "-m", "-f", "{{.Dir}}", "github.com/external-secrets/external-secrets").Output()
-	dir := strings.TrimSpace(string(out))
-	if err != nil || dir == "" {
-		t.Skipf("the module of external-secrets is not downloaded: %v", err)
-	}
-	dir = filepath.Join(dir, "deploy", "charts", "external-secrets")
+	dir := filepath.Join(sharedinputs.ModuleDir(t, "github.com/external-secrets/external-secrets"), "deploy", "charts", "external-secrets")
 	ch, err := archive.ReadPath(dir, archive.DefaultLimits())
 	if err != nil {
 		t.Fatal(err)
