@@ -99,9 +99,10 @@ func (t *Tree) clusterTasks(ctx context.Context, c *kustomization.Cluster) ([]ta
 	look = lookup.WithKinds(look, kinds)
 	var out []task
 	for _, object := range c.Objects {
-		// Objects of a remote cluster are not this cluster's. Objects that the entry point implies have no position in Git, except for the position of
-		// what an implied Kustomization builds.
-		if object.Kustomization != nil && object.Kustomization.RemoteCluster() || object.Origin.Synthesized && object.GroupVersionKind().GroupKind() != flux.Kustomization {
+		// Objects of a remote cluster are not this cluster's. Objects that the entry point implies have no position in Git,
+		// except for the position of what an implied Kustomization builds.
+		if object.Kustomization != nil && object.Kustomization.RemoteCluster() ||
+			object.Origin.Synthesized && object.GroupVersionKind().GroupKind() != flux.Kustomization {
 			continue
 		}
 		s := subject{name: nameOf(object.Unstructured), file: object.Origin.File, built: object}
@@ -111,7 +112,8 @@ func (t *Tree) clusterTasks(ctx context.Context, c *kustomization.Cluster) ([]ta
 			s.kustomization = object.Kustomization.Key.String()
 		}
 		out = append(out, task{s, validators.Request{
-			Operation: validators.Create, Stage: validators.StageOffline, Object: object.Unstructured, Unresolved: object.Unresolved, Provenance: from,
+			Operation: validators.Create, Stage: validators.StageOffline, Object: object.Unstructured,
+			Unresolved: object.Unresolved, Provenance: from,
 		}, look})
 	}
 	return out, nil
@@ -141,7 +143,13 @@ func fileTasks(built *kustomization.Result) []task {
 				}
 			}
 			file := &validators.File{Name: name, Problems: []validators.Problem{problem}}
-			out = append(out, task{s, validators.Request{Operation: validators.Create, Stage: validators.StageOffline, File: file}, &lookup.Memory{}})
+			out = append(
+				out,
+				task{
+					s, validators.Request{Operation: validators.Create, Stage: validators.StageOffline, File: file},
+					&lookup.Memory{},
+				},
+			)
 		}
 	}
 	return out
@@ -179,7 +187,9 @@ func unappliedTask(u *kustomization.UnappliedObject) task {
 	return task{
 		subject{name: nameOf(o), file: u.Position.File, position: u.Position},
 		validators.Request{
-			Operation: validators.Create, Stage: validators.StageOffline, Object: o, Provenance: &validators.Provenance{Unapplied: true, ReferencedBy: u.ReferencedBy},
+			Operation: validators.Create, Stage: validators.StageOffline, Object: o, Provenance: &validators.Provenance{
+				Unapplied: true, ReferencedBy: u.ReferencedBy,
+			},
 		},
 		&lookup.Memory{},
 	}
@@ -250,7 +260,9 @@ func (e *evaluation) add(s subject, d policy.Decision) {
 	e.skipped(s, d.Unknown, true)
 	e.skipped(s, d.Skipped, false)
 	for _, j := range d.Errors {
-		r.Errors = append(r.Errors, report.Error{Rule: j.Rule.Name, ID: j.Rule.ID, Object: &s.name, File: s.file, Message: j.Reason})
+		r.Errors = append(
+			r.Errors, report.Error{Rule: j.Rule.Name, ID: j.Rule.ID, Object: &s.name, File: s.file, Message: j.Reason},
+		)
 	}
 }
 
@@ -266,7 +278,10 @@ func (e *evaluation) skipped(s subject, list []policy.NotEvaluated, unknown bool
 		}
 		if key := j.Rule.ID + j.Reason; !e.reported[key] {
 			e.reported[key] = true
-			e.report.Skipped = append(e.report.Skipped, report.Skipped{Rule: j.Rule.Name, ID: j.Rule.ID, Object: &s.name, Reason: j.Reason, Unknown: unknown})
+			e.report.Skipped = append(
+				e.report.Skipped,
+				report.Skipped{Rule: j.Rule.Name, ID: j.Rule.ID, Object: &s.name, Reason: j.Reason, Unknown: unknown},
+			)
 		}
 	}
 }
@@ -275,9 +290,11 @@ func (e *evaluation) skipped(s subject, list []policy.NotEvaluated, unknown bool
 func missingText(what string) (text, remedy string) {
 	switch what {
 	case missingChart:
-		return "the values of releases were not checked against charts that are not available", "use --charts DIR or --fetch-charts"
+		return "the values of releases were not checked against charts that are not available",
+			"use --charts DIR or --fetch-charts"
 	case kindschema.CustomResourceDefinition.Kind:
-		return "objects of kinds without a CustomResourceDefinition in the tree were checked only as far as their kind is known", "use --crds DIR"
+		return "objects of kinds without a CustomResourceDefinition in the tree were checked only as far as their kind is known",
+			"use --crds DIR"
 	}
 	return "the " + what + " is missing", ""
 }
@@ -297,7 +314,8 @@ func (e *evaluation) reportMissing() {
 
 func (e *evaluation) finding(s subject, f *validators.Finding, action v1alpha1.Action) report.Finding {
 	out := report.Finding{
-		Rule: f.Rule.Name, ID: f.Rule.ID, Severity: f.Rule.Severity, Action: action, Object: s.name, Kustomization: s.kustomization,
+		Rule: f.Rule.Name, ID: f.Rule.ID, Severity: f.Rule.Severity, Action: action,
+		Object: s.name, Kustomization: s.kustomization,
 		Message: f.Message, Fix: f.Fix, Fixable: len(f.Edits) > 0, Key: f.Key,
 	}
 	position := s.position
@@ -306,7 +324,13 @@ func (e *evaluation) finding(s subject, f *validators.Finding, action v1alpha1.A
 		at := s.built.Locate(f.Path)
 		position = at.Position
 		for _, related := range at.Related {
-			out.Related = append(out.Related, report.Position{File: related.Position.File, Line: related.Position.Line, Column: related.Position.Column, Note: string(related.Role)})
+			out.Related = append(
+				out.Related,
+				report.Position{
+					File: related.Position.File, Line: related.Position.Line, Column: related.Position.Column,
+					Note: string(related.Role),
+				},
+			)
 		}
 	}
 	if f.Position.File != "" {
@@ -329,16 +353,22 @@ func nameOf(o *unstructured.Unstructured) report.Object {
 	return report.Object{APIVersion: o.GetAPIVersion(), Kind: o.GetKind(), Namespace: o.GetNamespace(), Name: o.GetName()}
 }
 
-// problem reports a problem of the build that is no rule's: one that leaves something unknown as skipped, others as errors.
+// problem reports a problem of the build that is no rule's: one that leaves something unknown as skipped, others as
+// errors.
 func (e *evaluation) problem(p *validators.Problem) {
 	switch p.Kind {
 	case validators.ProblemRemoteBase, validators.ProblemSourceUnknown, validators.ProblemDecryptionMissing:
 		if e.first(p) {
-			e.report.Skipped = append(e.report.Skipped, report.Skipped{File: p.Position.File, Line: p.Position.Line, Reason: p.Message, Unknown: true})
+			e.report.Skipped = append(
+				e.report.Skipped, report.Skipped{File: p.Position.File, Line: p.Position.Line, Reason: p.Message, Unknown: true},
+			)
 		}
 	case validators.ProblemEntryPointMissing:
 		if e.first(p) {
-			e.report.Errors = append(e.report.Errors, report.Error{File: p.Position.File, Line: p.Position.Line, Column: p.Position.Column, Message: p.Message})
+			e.report.Errors = append(
+				e.report.Errors,
+				report.Error{File: p.Position.File, Line: p.Position.Line, Column: p.Position.Column, Message: p.Message},
+			)
 		}
 	default: // a rule reports it
 	}

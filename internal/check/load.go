@@ -20,7 +20,8 @@ const StandardInput = "-"
 // maxStdin bounds what is read from standard input, in bytes.
 const maxStdin = 256 << 20
 
-// Input is what is checked, and with which charts, definitions, variables and policy. Errors about a field name the command's flag for it.
+// Input is what is checked, and with which charts, definitions, variables and policy. Errors about a field name the
+// command's flag for it.
 type Input struct {
 	// Path is the root of a Git tree, a directory or file of plain manifests, or StandardInput.
 	Path string
@@ -90,10 +91,12 @@ func Load(ctx context.Context, in Input) (*Tree, error) {
 // Close releases the charts that were read.
 func (t *Tree) Close() { t.close() }
 
-// Grouped reports whether a rule's findings are shown as one: those of a rule with a group, unless the user gave a policy that asks for the rule.
+// Grouped reports whether a rule's findings are shown as one: those of a rule with a group, unless the user gave a
+// policy that asks for the rule.
 func (t *Tree) Grouped(rule *validators.Meta) bool { return t.isDefault && rule.Group != "" }
 
-// build builds what is at the input's path. The function that it returns builds it again with mutated objects, which may change what Kustomizations build.
+// build builds what is at the input's path. The function that it returns builds it again with mutated objects, which
+// may change what Kustomizations build.
 func (t *Tree) build(ctx context.Context, in Input) (rebuild func(mutations) error, err error) {
 	vars, err := variables.Read(in.VariablesFiles, in.Variables)
 	if err != nil {

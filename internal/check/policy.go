@@ -13,13 +13,21 @@ import (
 	allvalidators "github.com/flux-admission/flux-admission/validators/all"
 )
 
-// Policy returns the policy of a file; with the file "", the default policy as check uses it for a tree without an AdmissionPolicy.
-func Policy(file string) (*policy.Policy, error) {
-	p, _, err := choosePolicy(file, &kustomization.Result{})
-	return p, err
+// Policy returns the policy of a file; for the file "", the default policy with the default actions of a stage.
+func Policy(file string, stage validators.Stage) (*policy.Policy, error) {
+	if file != "" {
+		p, _, err := choosePolicy(file, &kustomization.Result{})
+		return p, err
+	}
+	parsed, err := policy.DefaultAt(stage, allRules())
+	if err != nil {
+		return nil, err
+	}
+	return compile(parsed)
 }
 
-// choosePolicy returns the policy to check with: the file's, the tree's own, or the default policy with the default actions of a check.
+// choosePolicy returns the policy to check with: the file's, the tree's own, or the default policy with the default
+// actions of a check.
 func choosePolicy(file string, built *kustomization.Result) (compiled *policy.Policy, isDefault bool, err error) {
 	var parsed *v1alpha1.AdmissionPolicy
 	switch own := policyOf(built); {

@@ -63,10 +63,13 @@ func settingsOf(rule string) (map[string]apiextensionsv1.JSONSchemaProps, error)
 	if err := yaml.Unmarshal(manifests.PolicyCRD, &crd); err != nil {
 		return nil, fmt.Errorf("reading the CRD of AdmissionPolicy: %w", err)
 	}
-	if len(crd.Spec.Versions) == 0 || crd.Spec.Versions[0].Schema == nil || crd.Spec.Versions[0].Schema.OpenAPIV3Schema == nil {
-		return nil, fmt.Errorf("the CRD of AdmissionPolicy has no schema, so the settings of rule %s cannot be determined", rule)
+	versions := crd.Spec.Versions
+	if len(versions) == 0 || versions[0].Schema == nil || versions[0].Schema.OpenAPIV3Schema == nil {
+		return nil, fmt.Errorf(
+			"the CRD of AdmissionPolicy has no schema, so the settings of rule %s cannot be determined", rule,
+		)
 	}
-	settings, ok := crd.Spec.Versions[0].Schema.OpenAPIV3Schema.Properties["spec"].Properties["rules"].Properties[rule]
+	settings, ok := versions[0].Schema.OpenAPIV3Schema.Properties["spec"].Properties["rules"].Properties[rule]
 	if !ok {
 		return nil, fmt.Errorf("the CRD of AdmissionPolicy has no settings of rule %s", rule)
 	}

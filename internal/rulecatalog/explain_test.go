@@ -28,11 +28,17 @@ func TestExplanation_String(t *testing.T) {
 		actions: Actions{Cluster: v1alpha1.ActionWarn, Check: v1alpha1.ActionDeny},
 		settings: map[string]apiextensionsv1.JSONSchemaProps{
 			"onUnknown": {Type: "string", Description: "OnUnknown is it."},
-			"action":    {Type: "string", Description: "Action is\nit.", Default: raw(`"Deny"`), Enum: []apiextensionsv1.JSON{*raw(`"Off"`), *raw(`"Deny"`)}},
+			"action": {
+				Type: "string", Description: "Action is\nit.", Default: raw(`"Deny"`),
+				Enum: []apiextensionsv1.JSON{*raw(`"Off"`), *raw(`"Deny"`)},
+			},
 			"places": {
 				Type: "array", Description: "Places are good.", Default: raw(`["here"]`), Items: &apiextensionsv1.JSONSchemaPropsOrArray{Schema: &apiextensionsv1.JSONSchemaProps{
 					Type: "object", Properties: map[string]apiextensionsv1.JSONSchemaProps{
-						"labels": {Type: "object", Description: "Labels fit.", AdditionalProperties: &apiextensionsv1.JSONSchemaPropsOrBool{Schema: &text}},
+						"labels": {
+							Type: "object", Description: "Labels fit.",
+							AdditionalProperties: &apiextensionsv1.JSONSchemaPropsOrBool{Schema: &text},
+						},
 					},
 				}},
 			},

@@ -12,8 +12,6 @@ import (
 	"github.com/flux-admission/flux-admission/internal/check"
 	"github.com/flux-admission/flux-admission/internal/policy"
 	"github.com/flux-admission/flux-admission/internal/suggest"
-	"github.com/flux-admission/flux-admission/mutators"
-	allmutators "github.com/flux-admission/flux-admission/mutators/all"
 	"github.com/flux-admission/flux-admission/validators"
 	allvalidators "github.com/flux-admission/flux-admission/validators/all"
 )
@@ -50,17 +48,16 @@ func (a Actions) String() string {
 	return fmt.Sprintf("%s in the cluster, %s in check", a.Cluster, a.Check)
 }
 
-// List returns all rules in the order of the documentation, with the actions of the policy in a file, or those of the default policy for the file "".
+// List returns all rules in the order of the documentation, with the actions of the policy in a file, or those of the
+// default policy for the file "".
 func List(policyFile string) ([]Rule, error) {
-	forCheck, err := check.Policy(policyFile)
+	forCheck, err := check.Policy(policyFile, validators.StageOffline)
 	if err != nil {
 		return nil, err
 	}
-	forCluster := forCheck
-	if policyFile == "" {
-		if forCluster, err = defaultPolicy(); err != nil {
-			return nil, err
-		}
+	forCluster, err := check.Policy(policyFile, validators.StageAdmission)
+	if err != nil {
+		return nil, err
 	}
 	atCheck, atCluster := actionsOf(forCheck), actionsOf(forCluster)
 	var list []Rule
@@ -76,22 +73,6 @@ func List(policyFile string) ([]Rule, error) {
 		list = append(list, one)
 	}
 	return list, nil
-}
-
-func defaultPolicy() (*policy.Policy, error) {
-	suite, err := validators.NewSuite(allvalidators.Rules()...)
-	if err != nil {
-		return nil, fmt.Errorf("building the suite of rules: %w", err)
-	}
-	set, err := mutators.NewSet(allmutators.Mutators()...)
-	if err != nil {
-		return nil, fmt.Errorf("building the set of mutators: %w", err)
-	}
-	shipped, err := policy.Default()
-	if err != nil {
-		return nil, err
-	}
-	return policy.Compile(shipped, suite, set, nil)
 }
 
 // actionsOf returns the action of every rule by its name.
@@ -165,7 +146,8 @@ func WriteJSON(to io.Writer, list []Rule) error {
 	return nil
 }
 
-// IDs returns the IDs of rules that are given by name or ID, in upper or lower case. The error suggests a rule for a misspelt one.
+// IDs returns the IDs of rules that are given by name or ID, in upper or lower case. The error suggests a rule for a
+// misspelt one.
 func IDs(given []string) ([]string, error) {
 	var out, names []string
 	ids := map[string]string{}

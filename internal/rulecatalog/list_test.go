@@ -89,7 +89,9 @@ func (failingWriter) Write([]byte) (int, error) { return 0, errWrite }
 
 func TestWrite_Error(t *testing.T) {
 	for name, err := range map[string]error{
-		"text": rulecatalog.WriteTable(failingWriter{}, sampleRules()), "json": rulecatalog.WriteJSON(failingWriter{}, sampleRules()),
+		"text": rulecatalog.WriteTable(failingWriter{}, sampleRules()), "json": rulecatalog.WriteJSON(
+			failingWriter{}, sampleRules(),
+		),
 	} {
 		if !errors.Is(err, errWrite) {
 			t.Errorf("%s: error %v, want %q", name, err, errWrite)
