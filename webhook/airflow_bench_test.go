@@ -32,13 +32,13 @@ type largeChart struct {
 	values                    map[string]any
 }
 
-// largeCharts are one of the project's own making and, where it is at hand beside the project, Airflow's.
+// largeCharts returns a generated chart and, if it exists beside the project, that of Airflow.
 func largeCharts(b *testing.B) []largeChart {
 	b.Helper()
 	out := []largeChart{generatedChart(b)}
 	real := filepath.Join("..", "..", "shared", "charts", "airflow-1.16.0")
 	if _, err := os.Stat(real); err != nil {
-		b.Logf("Airflow's chart is not at hand: %v", err)
+		b.Logf("without Airflow's chart: %v", err)
 		return out
 	}
 	return append(out, largeChart{"Airflow", real, "airflow", "1.16.0", map[string]any{
@@ -47,7 +47,7 @@ func largeCharts(b *testing.B) []largeChart {
 	}})
 }
 
-// generatedChart writes a chart with 118 definitions of 30 properties each, of which many refer to each other.
+// generatedChart writes a chart with 118 definitions of 30 properties each, many of which refer to others.
 func generatedChart(b *testing.B) largeChart {
 	b.Helper()
 	pad := strings.Repeat("what the property is for ", 4)
@@ -94,7 +94,7 @@ func generatedChart(b *testing.B) largeChart {
 	}}
 }
 
-// review is an update of a release of the chart, as Flux sends it, that changes its values.
+// review returns an update of a release of the chart, as Flux sends it, that changes its values.
 func (c largeChart) review(b *testing.B) []byte {
 	b.Helper()
 	object := func(interval string) []byte {
@@ -121,7 +121,7 @@ func (c largeChart) review(b *testing.B) []byte {
 	return out
 }
 
-// helm returns the time that Helm's own library takes for the same values, without reading the chart.
+// helm returns the time that Helm's library takes for the same values, without reading the chart.
 func (c largeChart) helm(b *testing.B) time.Duration {
 	b.Helper()
 	log.SetOutput(io.Discard) // Helm warns of the values it merges
@@ -157,7 +157,7 @@ func (c largeChart) helm(b *testing.B) time.Duration {
 	return took / rounds
 }
 
-// recorder keeps an answer.
+// recorder keeps a response.
 type recorder struct {
 	bytes.Buffer
 	header http.Header
@@ -166,12 +166,13 @@ type recorder struct {
 func (r *recorder) Header() http.Header { return r.header }
 func (r *recorder) WriteHeader(int)     {}
 
-// BenchmarkLargeRelease is a whole review at the handler, all rules on, of a release whose chart is known, next to Helm's validation of the same values.
+// BenchmarkLargeRelease evaluates a release with all rules whose chart is in the cache, and compares it with Helm's validation of the
+// same values.
 func BenchmarkLargeRelease(b *testing.B) {
 	for _, c := range largeCharts(b) {
 		b.Run(c.name, func(b *testing.B) {
 			b.Setenv(benchCharts, c.dir)
-			g, err := defaultGate()
+			g, err := denyAll()
 			if err != nil {
 				b.Fatal(err)
 			}
@@ -179,7 +180,7 @@ func BenchmarkLargeRelease(b *testing.B) {
 			if err != nil {
 				b.Fatal(err)
 			}
-			handler := newBenchWith(g, objects, logr.Discard()).handler
+			handler := newTestServerWith(g, objects, logr.Discard()).handler
 			body := c.review(b)
 			once := func(w http.ResponseWriter) {
 				req, err := http.NewRequestWithContext(b.Context(), http.MethodPost, webhookconfig.ValidatePath, bytes.NewReader(body))
@@ -188,32 +189,32 @@ func BenchmarkLargeRelease(b *testing.B) {
 				}
 				handler.ServeHTTP(w, req)
 			}
-			answer := &recorder{header: http.Header{}}
-			once(answer) // the chart is compiled now
-			if text := answer.String(); !strings.Contains(text, `"allowed":true`) || strings.Contains(text, "unknown") || strings.Contains(text, "warnings") {
-				b.Fatalf("the answer is %s", text)
+			response := &recorder{header: http.Header{}}
+			once(response) // the chart is compiled now
+			if text := response.String(); !strings.Contains(text, `"allowed":true`) || strings.Contains(text, "unknown") || strings.Contains(text, "warnings") {
+				b.Fatalf("the response is %s", text)
 			}
 			helm := c.helm(b)
 			b.ReportAllocs()
 			for b.Loop() {
 				once(discard{})
 			}
-			gate := b.Elapsed() / time.Duration(b.N)
+			webhook := b.Elapsed() / time.Duration(b.N)
 			b.ReportMetric(float64(helm.Microseconds())/1000, "helm-ms")
-			b.ReportMetric(helm.Seconds()/gate.Seconds(), "helm/gate")
+			b.ReportMetric(helm.Seconds()/webhook.Seconds(), "helm/webhook")
 		})
 	}
 }
 
-// BenchmarkPaced sends 50 reviews a second of a release with a large chart to the gate, and as many to the floor in between, and reports how long the answers
-// take: the median, and the time within which 99 of 100 come. One round takes twelve seconds.
+// BenchmarkPaced sends 50 reviews per second of a release with a large chart to the webhook, and as many to the floor. It reports the
+// median and the 99th percentile of the response times. One round takes twelve seconds.
 func BenchmarkPaced(b *testing.B) {
 	const perSecond, reviews = 50, 600
 	for _, c := range largeCharts(b) {
 		b.Run(c.name, func(b *testing.B) {
 			b.Setenv(benchCharts, c.dir)
 			body := c.review(b)
-			servers := map[string]*benchClient{"gate": startServer(b, "gate"), "floor": startServer(b, "floor")}
+			servers := map[string]*benchClient{"webhook": startServer(b, "webhook"), "floor": startServer(b, "floor")}
 			took := map[string][]time.Duration{}
 			for range 20 {
 				for _, s := range servers {

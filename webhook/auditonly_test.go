@@ -24,10 +24,10 @@ import (
 	"github.com/flux-admission/flux-admission/webhook/webhookconfig"
 )
 
-// blind is a lookup that can see nothing.
+// blind is a lookup in which everything is Unknown.
 type blind struct{}
 
-var errBlind = errors.New("the API server does not answer")
+var errBlind = errors.New("the API server does not respond")
 
 func (blind) Get(context.Context, schema.GroupKind, types.NamespacedName) (*unstructured.Unstructured, validators.Presence, error) {
 	return nil, validators.Unknown, errBlind
@@ -57,7 +57,7 @@ func (blind) Kind(context.Context, schema.GroupKind) (*validators.Kind, validato
 	return nil, validators.Unknown, errBlind
 }
 
-// auditOnly is a policy that would refuse everything, in audit-only mode.
+// auditOnly returns a policy with the action Deny in mode AuditOnly.
 func auditOnly(t *testing.T, rule *validators.Rule, params []byte) *policy.Policy {
 	t.Helper()
 	settings := map[string]any{}
@@ -87,12 +87,12 @@ func auditOnly(t *testing.T, rule *validators.Rule, params []byte) *policy.Polic
 	return p
 }
 
-// TestAuditOnlyRefusesNothingAndRecordsEverything holds the property for every case of every rule: as it is, with a panic inside the rule, and with
-// a lookup that sees nothing.
-func TestAuditOnlyRefusesNothingAndRecordsEverything(t *testing.T) {
+// TestAuditOnly_AllowsAndRecordsEverything evaluates every case of every rule in mode AuditOnly: as it is, with a panic in the rule,
+// and with a lookup in which everything is Unknown.
+func TestAuditOnly_AllowsAndRecordsEverything(t *testing.T) {
 	for _, rule := range allvalidators.Rules() {
 		if !rule.Stages.Has(validators.StageAdmission) {
-			continue // not asked at admission
+			continue // not evaluated at admission
 		}
 		dirs, err := filepath.Glob(filepath.Join("..", "validators", "*", "testdata", strings.ToLower(rule.ID)))
 		if err != nil || len(dirs) != 1 {
@@ -116,21 +116,21 @@ func TestAuditOnlyRefusesNothingAndRecordsEverything(t *testing.T) {
 				{"with a lookup that fails", rule, blind{}},
 			} {
 				t.Run(rule.Name+"/"+c.Name+"/"+variant.name, func(t *testing.T) {
-					holdAuditOnly(t, auditOnly(t, variant.rule, c.Params), c, variant.lookup)
+					checkAuditOnly(t, auditOnly(t, variant.rule, c.Params), c, variant.lookup)
 				})
 			}
 		}
 	}
 }
 
-func holdAuditOnly(t *testing.T, p *policy.Policy, c *ruletest.Case, l validators.Lookup) {
+func checkAuditOnly(t *testing.T, p *policy.Policy, c *ruletest.Case, l validators.Lookup) {
 	t.Helper()
-	// What there is to record, by the policy itself.
+	// The decision that is to be recorded.
 	d := p.Evaluate(t.Context(), c.Request, l)
 	if !d.Allowed() || len(d.Deny)+len(d.Warn) > 0 {
-		t.Fatalf("the decision itself refuses or warns: %+v", d)
+		t.Fatalf("the decision denies or warns: %+v", d)
 	}
-	b := newBenchWith(p, l, logr.Discard())
+	b := newTestServerWith(p, l, logr.Discard())
 	gvk := c.Request.Object.GroupVersionKind()
 	request := &admissionv1.AdmissionRequest{
 		UID: "u-1", Kind: metav1.GroupVersionKind{Group: gvk.Group, Version: gvk.Version, Kind: gvk.Kind},
@@ -155,10 +155,10 @@ func holdAuditOnly(t *testing.T, p *policy.Policy, c *ruletest.Case, l validator
 	}
 	response := b.post(t, webhookconfig.ValidatePath, string(body))
 	if !response.Allowed || len(response.Warnings) > 0 {
-		t.Errorf("allowed %v, warnings %q; want an answer that is allowed in silence", response.Allowed, response.Warnings)
+		t.Errorf("allowed %v, warnings %q; want it allowed without warnings", response.Allowed, response.Warnings)
 	}
 	if c.Request.Old != nil && webhookconfig.Unchanged(c.Request.Object, c.Request.Old) {
-		return // passed, not evaluated
+		return // skipped
 	}
 	if got, want := sum(t, b, "flux_admission_findings_total"), float64(len(d.Audit)); got != want {
 		t.Errorf("%v findings counted, want %v", got, want)
@@ -166,15 +166,15 @@ func holdAuditOnly(t *testing.T, p *policy.Policy, c *ruletest.Case, l validator
 	if got, want := sum(t, b, "flux_admission_rule_errors_total"), float64(len(d.Errors)); got != want {
 		t.Errorf("%v rule errors counted, want %v", got, want)
 	}
-	if got, want := sum(t, b, "flux_admission_unknown_total"), float64(len(d.Unknown)); got != want {
+	if got, want := sum(t, b, "flux_admission_unknown_evaluations_total"), float64(len(d.Unknown)); got != want {
 		t.Errorf("%v unknowns counted, want %v", got, want)
 	}
-	for key, n := range map[string]int{"found": len(d.Audit), "error": len(d.Errors), "unknown": len(d.Unknown)} {
+	for key, n := range map[string]int{"audit-violations": len(d.Audit), "error": len(d.Errors), "unknown": len(d.Unknown)} {
 		if got := response.AuditAnnotations[key]; (got != "") != (n > 0) {
 			t.Errorf("audit annotation %s is %q with %d to record", key, got, n)
 		}
 	}
-	if len(d.Audit)+len(d.Errors)+len(d.Unknown) > 0 && response.AuditAnnotations["mode"] != "AuditOnly" {
+	if len(d.Audit)+len(d.Errors)+len(d.Unknown) > 0 && response.AuditAnnotations["enforce-policy"] != "AuditOnly" {
 		t.Errorf("the audit annotations %v do not name the mode", response.AuditAnnotations)
 	}
 }

@@ -35,10 +35,10 @@ import (
 	"github.com/flux-admission/flux-admission/webhook/webhookconfig"
 )
 
-// asServer makes the test binary a webhook server in a process of its own, so that its CPU time is not mixed with the client's.
+// asServer makes the test binary a webhook server in its own process, to separate its CPU time from the client's.
 const asServer = "FLUX_ADMISSION_BENCH_SERVER"
 
-// benchCharts names a further directory of charts to a server.
+// benchCharts names an additional directory of charts.
 const benchCharts = "FLUX_ADMISSION_BENCH_CHARTS"
 
 func TestMain(m *testing.M) {
@@ -52,8 +52,8 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// benchServer serves until its standard input is closed: the gate with its default policy and all rules, or controller-runtime's webhook with
-// a handler that always allows, which is the floor.
+// benchServer serves until its standard input is closed: the webhooks with all rules, or controller-runtime's webhook with a handler
+// that always allows, which is the floor.
 func benchServer(kind string) error {
 	mux := http.NewServeMux()
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: time.Minute}
@@ -62,8 +62,8 @@ func benchServer(kind string) error {
 		return err
 	}
 	switch kind {
-	case "gate":
-		g, err := defaultGate()
+	case "webhook":
+		g, err := denyAll()
 		if err != nil {
 			return err
 		}
@@ -71,7 +71,7 @@ func benchServer(kind string) error {
 		if err != nil {
 			return err
 		}
-		mux.Handle(webhookconfig.ValidatePath, newBenchWith(g, objects, logr.Discard()).handler)
+		mux.Handle(webhookconfig.ValidatePath, newTestServerWith(g, objects, logr.Discard()).handler)
 	case "floor":
 		hook, err := admission.StandaloneWebhook(&admission.Webhook{Handler: admission.HandlerFunc(func(context.Context, admission.Request) admission.Response {
 			return admission.Allowed("")
@@ -105,7 +105,7 @@ func benchServer(kind string) error {
 	return nil
 }
 
-// benchObjects is a lookup that knows the chart of the release.
+// benchObjects returns a lookup with the chart of the release.
 func benchObjects() (*lookup.Memory, error) {
 	dirs := []string{filepath.Join("testdata", "charts")}
 	if more := os.Getenv(benchCharts); more != "" {
@@ -119,7 +119,7 @@ func benchObjects() (*lookup.Memory, error) {
 		"apiVersion": "source.toolkit.fluxcd.io/v1", "kind": "HelmRepository", "metadata": map[string]any{"namespace": "flux-system", "name": "app"},
 		"spec": map[string]any{"url": "https://charts.example.com"},
 	}}
-	// What the Kustomization names is there, so that no rule complains about it.
+	// The objects that the Kustomization refers to exist, so that no rule reports it.
 	source := repository.DeepCopy()
 	source.SetKind("GitRepository")
 	source.SetName("home")
@@ -142,7 +142,7 @@ func throwaway() (tls.Certificate, error) {
 	return tls.Certificate{Certificate: [][]byte{raw}, PrivateKey: key}, err
 }
 
-// benchClient talks to a server as the API server does: HTTP/1.1 over kept TLS connections.
+// benchClient connects to a server as the API server does: HTTP/1.1 over persistent TLS connections.
 type benchClient struct {
 	url    string
 	client *http.Client
@@ -195,7 +195,7 @@ func (c *benchClient) post(ctx context.Context, body []byte) error {
 	defer func() { _ = resp.Body.Close() }()
 	data, err := io.ReadAll(resp.Body)
 	if err == nil && !bytes.Contains(data, []byte(`"allowed":true`)) {
-		err = fmt.Errorf("the answer is %s", data)
+		err = fmt.Errorf("the response is %s", data)
 	}
 	return err
 }
@@ -218,7 +218,7 @@ func (c *benchClient) cpu(b *testing.B) time.Duration {
 	return time.Duration(n)
 }
 
-// benchReviews are one review of each kind as Flux sends it: an update with managed fields and a status, about which no rule complains.
+// benchReviews returns one review of each kind as Flux sends it: an update with managed fields and a status, which no rule reports.
 func benchReviews(tb testing.TB) map[string][]byte {
 	tb.Helper()
 	managed := make([]any, 0, 3)
@@ -284,29 +284,29 @@ func benchReviews(tb testing.TB) map[string][]byte {
 	return out
 }
 
-// BenchmarkReviewAgainstFloor sends each review to the gate and to the floor in turn, each a process of its own, and reports the CPU seconds
-// that each spends on 1,000 reviews, and their ratio.
+// BenchmarkReviewAgainstFloor sends each review to the webhook and to the floor in turn, each in its own process. It reports the CPU
+// seconds of each for 1,000 reviews, and their ratio.
 func BenchmarkReviewAgainstFloor(b *testing.B) {
-	gate, floor := startServer(b, "gate"), startServer(b, "floor")
+	server, floor := startServer(b, "webhook"), startServer(b, "floor")
 	reviews := benchReviews(b)
 	for _, kind := range []string{"Kustomization", "HelmRelease", "Cluster"} {
 		b.Run(kind, func(b *testing.B) {
 			body := reviews[kind]
-			for range 200 { // warm connections, caches and heaps of both
-				for _, c := range []*benchClient{gate, floor} {
+			for range 200 { // fill connections, caches and heaps of both
+				for _, c := range []*benchClient{server, floor} {
 					if err := c.post(b.Context(), body); err != nil {
 						b.Fatal(err)
 					}
 				}
 			}
 			var failed atomic.Pointer[error]
-			gateBefore, floorBefore := gate.cpu(b), floor.cpu(b)
+			serverBefore, floorBefore := server.cpu(b), floor.cpu(b)
 			b.SetBytes(int64(len(body)))
 			b.SetParallelism(2)
 			b.ResetTimer()
 			b.RunParallel(func(pb *testing.PB) {
 				for pb.Next() {
-					for _, c := range []*benchClient{gate, floor} {
+					for _, c := range []*benchClient{server, floor} {
 						if err := c.post(b.Context(), body); err != nil {
 							failed.Store(&err)
 							return
@@ -318,18 +318,18 @@ func BenchmarkReviewAgainstFloor(b *testing.B) {
 			if err := failed.Load(); err != nil {
 				b.Fatal(*err)
 			}
-			gateCPU, floorCPU := gate.cpu(b)-gateBefore, floor.cpu(b)-floorBefore
+			serverCPU, floorCPU := server.cpu(b)-serverBefore, floor.cpu(b)-floorBefore
 			per1000 := func(d time.Duration) float64 { return d.Seconds() * 1000 / float64(b.N) }
-			b.ReportMetric(per1000(gateCPU), "gate-cpu-s/1000")
+			b.ReportMetric(per1000(serverCPU), "webhook-cpu-s/1000")
 			b.ReportMetric(per1000(floorCPU), "floor-cpu-s/1000")
-			b.ReportMetric(gateCPU.Seconds()/floorCPU.Seconds(), "gate/floor")
+			b.ReportMetric(serverCPU.Seconds()/floorCPU.Seconds(), "webhook/floor")
 		})
 	}
 }
 
-// BenchmarkHandler is the gate without HTTP: what it allocates for a review.
+// BenchmarkHandler calls the handler without HTTP, for its allocations per review.
 func BenchmarkHandler(b *testing.B) {
-	g, err := defaultGate()
+	g, err := denyAll()
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -337,7 +337,7 @@ func BenchmarkHandler(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	handler := newBenchWith(g, objects, logr.Discard()).handler
+	handler := newTestServerWith(g, objects, logr.Discard()).handler
 	for kind, body := range benchReviews(b) {
 		b.Run(kind, func(b *testing.B) {
 			b.ReportAllocs()
@@ -353,7 +353,7 @@ func BenchmarkHandler(b *testing.B) {
 	}
 }
 
-// discard is a response writer that keeps nothing.
+// discard is a response writer that drops everything.
 type discard struct{}
 
 func (discard) Header() http.Header         { return http.Header{} }

@@ -21,66 +21,66 @@ import (
 	"github.com/flux-admission/flux-admission/webhook/webhookconfig"
 )
 
-// watched notices a rule or a mutator that fails.
-type watched struct {
-	webhook.Gate
-	wrong atomic.Bool
+// watchedPolicy records whether a rule or a mutator failed.
+type watchedPolicy struct {
+	webhook.Policy
+	failed atomic.Bool
 }
 
-func (w *watched) Evaluate(ctx context.Context, r validators.Request, l validators.Lookup) policy.Decision {
-	d := w.Gate.Evaluate(ctx, r, l)
+func (w *watchedPolicy) Evaluate(ctx context.Context, r validators.Request, l validators.Lookup) policy.Decision {
+	d := w.Policy.Evaluate(ctx, r, l)
 	if len(d.Errors) > 0 {
-		w.wrong.Store(true)
+		w.failed.Store(true)
 	}
 	return d
 }
 
-func (w *watched) Mutate(ctx context.Context, r validators.Request, l validators.Lookup) mutators.Result {
-	res := w.Gate.Mutate(ctx, r, l)
+func (w *watchedPolicy) Mutate(ctx context.Context, r validators.Request, l validators.Lookup) mutators.Result {
+	res := w.Policy.Mutate(ctx, r, l)
 	if len(res.Errors) > 0 {
-		w.wrong.Store(true)
+		w.failed.Store(true)
 	}
 	return res
 }
 
-// FuzzAdmissionReview sends any bytes to each webhook under the policy that ships. Whatever comes, there is a well-formed answer, nothing panics,
-// what is no review is allowed, and a denial is never one for which Flux deletes an object.
+// FuzzAdmissionReview sends arbitrary bytes to each webhook. The response is always a valid AdmissionReview, nothing panics, what is
+// not a review is allowed, and Flux deletes no object because of a denial.
 func FuzzAdmissionReview(f *testing.F) {
 	f.Add([]byte(write{operation: admissionv1.Create, object: kustomization}.body(f)))
 	f.Add([]byte(write{operation: admissionv1.Update, object: kustomization, old: strings.Replace(kustomization, "./x", "./y", 1)}.body(f)))
 	for _, body := range benchReviews(f) {
 		f.Add(body)
 	}
-	g, err := defaultGate()
+	g, err := denyAll()
 	if err != nil {
 		f.Fatal(err)
 	}
-	watched := &watched{Gate: g}
-	b := newBench(watched, funcr.New(func(_, text string) {
-		if strings.Contains(text, `"msg"="A review panicked"`) || strings.Contains(text, `"msg"="Answering a failed review panicked"`) {
-			watched.wrong.Store(true)
+	watched := &watchedPolicy{Policy: g}
+	b := newTestServer(watched, funcr.New(func(_, text string) {
+		if strings.Contains(text, `"msg"="Evaluation panicked"`) || strings.Contains(text, `"msg"="Refusing a request panicked"`) {
+			watched.failed.Store(true)
 		}
 	}, funcr.Options{}))
 	f.Fuzz(func(t *testing.T, body []byte) {
 		for _, path := range []string{webhookconfig.ValidatePath, webhookconfig.MutatePath, webhookconfig.PolicyPath} {
 			w := httptest.NewRecorder()
 			b.handler.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodPost, path, strings.NewReader(string(body))))
-			var answer admissionv1.AdmissionReview
-			if err := json.Unmarshal(w.Body.Bytes(), &answer); err != nil || w.Code != http.StatusOK || answer.Response == nil {
-				t.Fatalf("%s answers %d %q: %v", path, w.Code, w.Body, err)
+			var got admissionv1.AdmissionReview
+			if err := json.Unmarshal(w.Body.Bytes(), &got); err != nil || w.Code != http.StatusOK || got.Response == nil {
+				t.Fatalf("%s responds with %d %q: %v", path, w.Code, w.Body, err)
 			}
-			if watched.wrong.Load() {
-				t.Fatal("something panicked, or a rule failed")
+			if watched.failed.Load() {
+				t.Fatal("a panic, or a rule failed")
 			}
-			if answer.Response.Allowed {
+			if got.Response.Allowed {
 				continue
 			}
 			var sent admissionv1.AdmissionReview
 			if err := json.Unmarshal(body, &sent); err != nil || path == webhookconfig.MutatePath {
-				t.Fatalf("%s refuses %q: %s", path, body, answer.Response.Result.Message)
+				t.Fatalf("%s denies %q: %s", path, body, got.Response.Result.Message)
 			}
-			if ssaerrors.IsImmutableError(&apierrors.StatusError{ErrStatus: *answer.Response.Result}) {
-				t.Fatalf("Flux deletes the object for %q", answer.Response.Result.Message)
+			if ssaerrors.IsImmutableError(&apierrors.StatusError{ErrStatus: *got.Response.Result}) {
+				t.Fatalf("Flux deletes the object for %q", got.Response.Result.Message)
 			}
 		}
 	})

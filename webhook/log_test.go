@@ -9,7 +9,7 @@ import (
 	"go.uber.org/zap/zapcore"
 )
 
-// logTo returns a logger as the binary has it, that writes to w.
+// logTo returns a logger like that of the binary, which writes to w.
 func logTo(w io.Writer) logr.Logger {
 	core := zapcore.NewCore(zapcore.NewJSONEncoder(zap.NewProductionEncoderConfig()), zapcore.Lock(zapcore.AddSync(w)), zapcore.DebugLevel)
 	return zapr.NewLogger(zap.New(core))

@@ -23,21 +23,21 @@ import (
 	"github.com/flux-admission/flux-admission/webhook/webhookconfig"
 )
 
-// TestAShutdownDropsNoRequest has clients send reviews over kept connections to one server, which drains and shuts down while they do. They turn
-// to a second server as soon as the first is not ready, as a Service's clients do.
-func TestAShutdownDropsNoRequest(t *testing.T) {
+// TestServer_ShutdownDropsNoRequest sends reviews over persistent connections to one server, which drains and shuts down meanwhile.
+// The clients use a second server as soon as the first is not ready, as clients of a Service do.
+func TestServer_ShutdownDropsNoRequest(t *testing.T) {
 	certificate, err := throwaway()
 	if err != nil {
 		t.Fatal(err)
 	}
 	start := func() (*webhook.Server, *http.Server, string) {
 		counts := metrics.New(prometheus.NewRegistry())
-		slow := func() webhook.Gate {
-			return &gate{review: func(context.Context, validators.Request) { <-time.After(2 * time.Millisecond) }}
+		slow := func() webhook.Policy {
+			return &fakePolicy{review: func(context.Context, validators.Request) { <-time.After(2 * time.Millisecond) }}
 		}
 		s := webhook.NewServer(
 			&webhook.Validator{Policy: slow, Lookup: lookup.NewMemory(), Metrics: counts, Log: logr.Discard()},
-			&webhook.Mutator{Policy: slow, Lookup: lookup.NewMemory(), Metrics: counts, Log: logr.Discard()}, &webhook.PolicyValidator{}, counts, logr.Discard(),
+			&webhook.Mutator{Policy: slow, Lookup: lookup.NewMemory(), Log: logr.Discard()}, &webhook.PolicyValidator{}, counts, logr.Discard(),
 		)
 		server := s.HTTP(func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &certificate, nil })
 		listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -59,7 +59,7 @@ func TestAShutdownDropsNoRequest(t *testing.T) {
 			TLSClientConfig:   &tls.Config{InsecureSkipVerify: true, NextProtos: []string{protocol}}, //nolint:gosec // a throwaway certificate
 			ForceAttemptHTTP2: protocol == "h2", MaxIdleConnsPerHost: 32,
 		}}
-		var answered, failed atomic.Int64
+		var responses, failed atomic.Int64
 		var firstFailure atomic.Pointer[string]
 		stop := make(chan struct{})
 		var clients sync.WaitGroup
@@ -80,18 +80,18 @@ func TestAShutdownDropsNoRequest(t *testing.T) {
 						text := err.Error()
 						firstFailure.CompareAndSwap(nil, &text)
 					}
-					answered.Add(1)
+					responses.Add(1)
 				}
 			})
 		}
 		reach := func(n int64) {
-			for from := answered.Load(); answered.Load() < from+n; {
+			for from := responses.Load(); responses.Load() < from+n; {
 				<-time.After(time.Millisecond)
 			}
 		}
 		reach(500)
 		first.Drain()
-		reach(100) // the shutdown delay: what was sent to the first server before is still answered by it
+		reach(100) // the shutdown delay, in which the first server still responds
 		if err := firstServer.Shutdown(t.Context()); err != nil {
 			t.Errorf("%s: %v", protocol, err)
 		}
@@ -100,7 +100,7 @@ func TestAShutdownDropsNoRequest(t *testing.T) {
 		clients.Wait()
 		client.CloseIdleConnections()
 		if failed.Load() > 0 {
-			t.Errorf("%s: %d of %d requests failed, the first with %s", protocol, failed.Load(), answered.Load(), *firstFailure.Load())
+			t.Errorf("%s: %d of %d requests failed, the first with %s", protocol, failed.Load(), responses.Load(), *firstFailure.Load())
 		}
 	}
 }

@@ -34,49 +34,49 @@ import (
 	"github.com/flux-admission/flux-admission/webhook/webhookconfig"
 )
 
-// gate is a policy whose verdict a test chooses.
-type gate struct {
+// fakePolicy is a policy with a given decision and result.
+type fakePolicy struct {
 	decision policy.Decision
 	result   mutators.Result
-	review   func(context.Context, validators.Request) // before the verdict
+	review   func(context.Context, validators.Request) // called by Evaluate and Mutate
 	onError  v1alpha1.Action
 }
 
-func (g *gate) OnError() v1alpha1.Action { return g.onError }
+func (g *fakePolicy) OnError() v1alpha1.Action { return g.onError }
 
-func (g *gate) Handles(gk schema.GroupKind) bool { return gk == flux.Kustomization }
+func (g *fakePolicy) Handles(gk schema.GroupKind) bool { return gk == flux.Kustomization }
 
-func (g *gate) Evaluate(ctx context.Context, r validators.Request, _ validators.Lookup) policy.Decision {
+func (g *fakePolicy) Evaluate(ctx context.Context, r validators.Request, _ validators.Lookup) policy.Decision {
 	if g.review != nil {
 		g.review(ctx, r)
 	}
 	return g.decision
 }
 
-func (g *gate) Mutate(ctx context.Context, r validators.Request, _ validators.Lookup) mutators.Result {
+func (g *fakePolicy) Mutate(ctx context.Context, r validators.Request, _ validators.Lookup) mutators.Result {
 	if g.review != nil {
 		g.review(ctx, r)
 	}
 	return g.result
 }
 
-// bench is a server without TLS and its metrics.
-type bench struct {
+// testServer is a server without TLS, and its metrics.
+type testServer struct {
 	handler  http.Handler
 	registry *prometheus.Registry
 }
 
-func newBench(g webhook.Gate, log logr.Logger) bench {
-	return newBenchWith(g, lookup.NewMemory(), log)
+func newTestServer(g webhook.Policy, log logr.Logger) testServer {
+	return newTestServerWith(g, lookup.NewMemory(), log)
 }
 
-func newBenchWith(g webhook.Gate, objects validators.Lookup, log logr.Logger) bench {
-	b := bench{registry: prometheus.NewRegistry()}
+func newTestServerWith(g webhook.Policy, objects validators.Lookup, log logr.Logger) testServer {
+	b := testServer{registry: prometheus.NewRegistry()}
 	counts := metrics.New(b.registry, flux.Kustomization)
-	current := func() webhook.Gate { return g }
+	inForce := func() webhook.Policy { return g }
 	b.handler = webhook.NewServer(
-		&webhook.Validator{Policy: current, Lookup: objects, Metrics: counts, Log: log},
-		&webhook.Mutator{Policy: current, Lookup: objects, Metrics: counts, Log: log},
+		&webhook.Validator{Policy: inForce, Lookup: objects, Metrics: counts, Log: log},
+		&webhook.Mutator{Policy: inForce, Lookup: objects, Log: log},
 		&webhook.PolicyValidator{Check: func(data []byte) error {
 			if bytes.Contains(data, []byte("wrong")) {
 				return errors.New("spec.mode: Unsupported value: use Enforce or AuditOnly")
@@ -88,8 +88,8 @@ func newBenchWith(g webhook.Gate, objects validators.Lookup, log logr.Logger) be
 	return b
 }
 
-// post sends a body and returns the review that is answered.
-func (b bench) post(t *testing.T, path, body string) *admissionv1.AdmissionResponse {
+// post sends a body and returns the response.
+func (b testServer) post(t *testing.T, path, body string) *admissionv1.AdmissionResponse {
 	t.Helper()
 	w := httptest.NewRecorder()
 	b.handler.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodPost, path, strings.NewReader(body)))
@@ -98,16 +98,16 @@ func (b bench) post(t *testing.T, path, body string) *admissionv1.AdmissionRespo
 	}
 	var review admissionv1.AdmissionReview
 	if err := json.Unmarshal(w.Body.Bytes(), &review); err != nil {
-		t.Fatalf("the answer is no AdmissionReview: %v\n%s", err, w.Body)
+		t.Fatalf("the response is not an AdmissionReview: %v\n%s", err, w.Body)
 	}
 	if review.Kind != "AdmissionReview" || review.APIVersion != "admission.k8s.io/v1" || review.Response == nil {
-		t.Fatalf("the answer is no AdmissionReview of v1: %s", w.Body)
+		t.Fatalf("the response is not an AdmissionReview of v1: %s", w.Body)
 	}
 	return review.Response
 }
 
-// verdict returns the verdict of the only review that has been counted.
-func (b bench) verdict(t *testing.T) string {
+// outcome returns the outcome of the only review that was counted.
+func (b testServer) outcome(t *testing.T) string {
 	t.Helper()
 	families, err := b.registry.Gather()
 	if err != nil {
@@ -120,7 +120,7 @@ func (b bench) verdict(t *testing.T) string {
 		}
 		for _, m := range f.GetMetric() {
 			for _, l := range m.GetLabel() {
-				if l.GetName() == "verdict" {
+				if l.GetName() == "outcome" {
 					out = append(out, l.GetValue())
 				}
 			}
@@ -175,57 +175,57 @@ func finding(m *validators.Meta, at validators.Path, message string) *validators
 	return &validators.Finding{Diagnostic: validators.Diagnostic{Message: message, Fix: "Write something else."}, Rule: m, Path: at}
 }
 
-func TestWritesThatPassWhateverThePolicySays(t *testing.T) {
+func TestValidator_SkipsWrites(t *testing.T) {
 	with := func(meta string) string {
 		return strings.Replace(kustomization, `"name":"x"`, `"name":"x",`+meta, 1)
 	}
 	for name, tc := range map[string]struct {
 		write
-		asked bool
+		evaluated bool
 	}{
-		"a create is evaluated":                                    {write{operation: admissionv1.Create, object: kustomization}, true},
-		"an update of the spec is evaluated":                       {write{operation: admissionv1.Update, object: kustomization, old: strings.Replace(kustomization, "./x", "./y", 1)}, true},
-		"an update of a label is evaluated":                        {write{operation: admissionv1.Update, object: with(`"labels":{"a":"b"}`), old: kustomization}, true},
-		"an update of the last-applied manifest is evaluated":      {write{operation: admissionv1.Update, object: with(`"annotations":{"kubectl.kubernetes.io/last-applied-configuration":"{}"}`), old: kustomization}, true},
-		"a deletion passes":                                        {write{operation: admissionv1.Delete, old: kustomization}, false},
-		"a connect passes":                                         {write{operation: admissionv1.Connect, object: kustomization}, false},
-		"an operation nobody knows passes":                         {write{operation: "PATCH", object: kustomization}, false},
-		"a write of the status passes":                             {write{operation: admissionv1.Update, subresource: "status", object: kustomization, old: kustomization}, false},
-		"an object that is being deleted passes":                   {write{operation: admissionv1.Update, object: with(`"deletionTimestamp":"2026-11-23T10:00:00Z"`), old: strings.Replace(kustomization, "./x", "./y", 1)}, false},
-		"a change of finalizers alone passes":                      {write{operation: admissionv1.Update, object: with(`"finalizers":["a"],"resourceVersion":"2"`), old: kustomization}, false},
-		"a change of an annotation that no rule reads passes":      {write{operation: admissionv1.Update, object: with(`"annotations":{"reconcile.fluxcd.io/requestedAt":"now"}`), old: kustomization}, false},
-		"a change of managed fields and status alone passes":       {write{operation: admissionv1.Update, object: strings.Replace(with(`"managedFields":[{}],"generation":2`), `"spec"`, `"status":{"a":1},"spec"`, 1), old: kustomization}, false},
-		"a kind that no rule looks at passes":                      {write{operation: admissionv1.Create, kind: "Other", object: `{"kind":"Other"}`}, false},
-		"an object of a kind that no rule looks at is not decoded": {write{operation: admissionv1.Create, kind: "Other", object: `[1]`}, false},
+		"a create is evaluated":                                   {write{operation: admissionv1.Create, object: kustomization}, true},
+		"an update of the spec is evaluated":                      {write{operation: admissionv1.Update, object: kustomization, old: strings.Replace(kustomization, "./x", "./y", 1)}, true},
+		"an update of a label is evaluated":                       {write{operation: admissionv1.Update, object: with(`"labels":{"a":"b"}`), old: kustomization}, true},
+		"an update of the last-applied manifest is evaluated":     {write{operation: admissionv1.Update, object: with(`"annotations":{"kubectl.kubernetes.io/last-applied-configuration":"{}"}`), old: kustomization}, true},
+		"a deletion passes":                                       {write{operation: admissionv1.Delete, old: kustomization}, false},
+		"a connect is skipped":                                    {write{operation: admissionv1.Connect, object: kustomization}, false},
+		"an unknown operation is skipped":                         {write{operation: "PATCH", object: kustomization}, false},
+		"a write of the status is skipped":                        {write{operation: admissionv1.Update, subresource: "status", object: kustomization, old: kustomization}, false},
+		"an object that is being deleted is skipped":              {write{operation: admissionv1.Update, object: with(`"deletionTimestamp":"2026-11-23T10:00:00Z"`), old: strings.Replace(kustomization, "./x", "./y", 1)}, false},
+		"a change of finalizers only is skipped":                  {write{operation: admissionv1.Update, object: with(`"finalizers":["a"],"resourceVersion":"2"`), old: kustomization}, false},
+		"a change of an annotation that no rule reads is skipped": {write{operation: admissionv1.Update, object: with(`"annotations":{"reconcile.fluxcd.io/requestedAt":"now"}`), old: kustomization}, false},
+		"a change of managed fields and status only is skipped":   {write{operation: admissionv1.Update, object: strings.Replace(with(`"managedFields":[{}],"generation":2`), `"spec"`, `"status":{"a":1},"spec"`, 1), old: kustomization}, false},
+		"a kind without rules is skipped":                         {write{operation: admissionv1.Create, kind: "Other", object: `{"kind":"Other"}`}, false},
+		"an object of a kind without rules is not decoded":        {write{operation: admissionv1.Create, kind: "Other", object: `[1]`}, false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			asked := false
-			g := &gate{
+			evaluated := false
+			g := &fakePolicy{
 				decision: policy.Decision{Deny: []*validators.Finding{finding(bad, path, "it is bad")}},
-				review:   func(context.Context, validators.Request) { asked = true },
+				review:   func(context.Context, validators.Request) { evaluated = true },
 			}
-			b := newBench(g, logr.Discard())
+			b := newTestServer(g, logr.Discard())
 			response := b.post(t, webhookconfig.ValidatePath, tc.body(t))
-			if asked != tc.asked || response.Allowed == tc.asked {
-				t.Errorf("evaluated %v, allowed %v; want evaluated %v", asked, response.Allowed, tc.asked)
+			if evaluated != tc.evaluated || response.Allowed == tc.evaluated {
+				t.Errorf("evaluated %v, allowed %v; want evaluated %v", evaluated, response.Allowed, tc.evaluated)
 			}
 			if response.UID != "u-1" {
 				t.Errorf("UID %q, want u-1", response.UID)
 			}
-			if !tc.asked && (b.verdict(t) != "passed" || len(response.Warnings)+len(response.AuditAnnotations) > 0) {
-				t.Errorf("verdict %s with %v; want passed in silence", b.verdict(t), response)
+			if !tc.evaluated && (b.outcome(t) != "skipped" || len(response.Warnings)+len(response.AuditAnnotations) > 0) {
+				t.Errorf("outcome %s with %v; want skipped without warnings and annotations", b.outcome(t), response)
 			}
 		})
 	}
 }
 
-func TestADenialCarriesEveryFindingAtOnce(t *testing.T) {
+func TestValidator_DenialHasAllFindings(t *testing.T) {
 	findings := []*validators.Finding{
 		finding(odd, validators.NewPath("spec", "missing"), "it is odd"),
 		finding(bad, path, "it is bad"),
 		finding(bad, path.Index(1), "it is bad too"),
 	}
-	b := newBench(&gate{decision: policy.Decision{Deny: findings}}, logr.Discard())
+	b := newTestServer(&fakePolicy{decision: policy.Decision{Deny: findings}}, logr.Discard())
 	response := b.post(t, webhookconfig.ValidatePath, write{operation: admissionv1.Create, object: kustomization}.body(t))
 	if response.Allowed {
 		t.Fatal("allowed")
@@ -248,7 +248,7 @@ func TestADenialCarriesEveryFindingAtOnce(t *testing.T) {
 	if got := fmt.Sprint(response.Result.Details.Causes); got != fmt.Sprint(wantCauses) {
 		t.Errorf("causes %v, want %v", got, wantCauses)
 	}
-	if got := response.AuditAnnotations["denied"]; !strings.Contains(got, "XX001 bad-thing spec.path: it is bad\n") {
+	if got := response.AuditAnnotations["enforce-violations"]; !strings.Contains(got, "XX001 bad-thing spec.path: it is bad\n") {
 		t.Errorf("audit annotation %q does not name the finding", got)
 	}
 	if got := sum(t, b, "flux_admission_findings_total"); got != 3 {
@@ -257,7 +257,7 @@ func TestADenialCarriesEveryFindingAtOnce(t *testing.T) {
 }
 
 // sum returns the sum of a counter over all its labels.
-func sum(t *testing.T, b bench, name string) float64 {
+func sum(t *testing.T, b testServer, name string) float64 {
 	t.Helper()
 	families, err := b.registry.Gather()
 	if err != nil {
@@ -274,8 +274,8 @@ func sum(t *testing.T, b bench, name string) float64 {
 	return total
 }
 
-// TestNoDenialMakesFluxDeleteTheObject asks the functions that Flux and kubectl decide with.
-func TestNoDenialMakesFluxDeleteTheObject(t *testing.T) {
+// TestValidator_DenialIsNotImmutableError calls the functions by which Flux and kubectl decide to delete an object.
+func TestValidator_DenialIsNotImmutableError(t *testing.T) {
 	for _, text := range []string{
 		"the key is immutable", "is\timmutable", "an immutable field", "the immutable\nfield is immutable", "this is immutable field is immutable field",
 		"field is\u00a0immutable", "is\x00 immutable",
@@ -283,9 +283,9 @@ func TestNoDenialMakesFluxDeleteTheObject(t *testing.T) {
 		t.Run(text, func(t *testing.T) {
 			f := finding(bad, validators.NewPath("spec", text), text)
 			f.Fix = "The " + text + "."
-			b := newBench(&gate{decision: policy.Decision{Deny: []*validators.Finding{f, f}}}, logr.Discard())
+			b := newTestServer(&fakePolicy{decision: policy.Decision{Deny: []*validators.Finding{f, f}}}, logr.Discard())
 			response := b.post(t, webhookconfig.ValidatePath, write{operation: admissionv1.Create, object: kustomization}.body(t))
-			// This is what the API server makes of the answer.
+			// The API server makes this error of the response.
 			result := *response.Result
 			result.Message = `admission webhook "validate.flux-admission.dev" denied the request: ` + result.Message
 			err := &apierrors.StatusError{ErrStatus: result}
@@ -296,24 +296,24 @@ func TestNoDenialMakesFluxDeleteTheObject(t *testing.T) {
 				t.Errorf("kubectl apply --force deletes the object for %s", result.Reason)
 			}
 			if !strings.Contains(result.Message, "immutable") {
-				t.Errorf("the text has lost its word: %s", result.Message)
+				t.Errorf("the message lacks the word: %s", result.Message)
 			}
 		})
 	}
 }
 
-func TestWarningsAreShortWorstFirstAndWhatTheAPIServerPassesOn(t *testing.T) {
+func TestValidator_Warnings(t *testing.T) {
 	findings := []*validators.Finding{finding(odd, path, "it is odd"), finding(bad, path, strings.Repeat("ä", 300)+"\x1b[31m")}
 	for i := range 100 {
 		findings = append(findings, finding(odd, path.Index(i), strings.Repeat("x", 200)))
 	}
-	b := newBench(&gate{decision: policy.Decision{Warn: findings}}, logr.Discard())
+	b := newTestServer(&fakePolicy{decision: policy.Decision{Warn: findings}}, logr.Discard())
 	response := b.post(t, webhookconfig.ValidatePath, write{operation: admissionv1.Create, object: kustomization}.body(t))
-	if !response.Allowed || b.verdict(t) != "warned" {
-		t.Errorf("allowed %v, verdict %s; want a warning", response.Allowed, b.verdict(t))
+	if !response.Allowed || b.outcome(t) != "warned" {
+		t.Errorf("allowed %v, outcome %s; want a warning", response.Allowed, b.outcome(t))
 	}
 	if !strings.HasPrefix(response.Warnings[0], "XX001 spec.path: ää") || response.Warnings[1] != "XX002 spec.path: it is odd" {
-		t.Errorf("first warnings %q; want the worst first", response.Warnings[:2])
+		t.Errorf("first warnings %q; want the highest severity first", response.Warnings[:2])
 	}
 	total := 0
 	for _, w := range response.Warnings {
@@ -333,20 +333,20 @@ func TestWarningsAreShortWorstFirstAndWhatTheAPIServerPassesOn(t *testing.T) {
 	}
 }
 
-func TestTextsAreBounded(t *testing.T) {
+func TestValidator_ResponseIsLimited(t *testing.T) {
 	var findings []*validators.Finding
 	for i := range 5000 {
 		f := finding(bad, path.Child(strings.Repeat("k", 500)).Index(i), strings.Repeat("m", 500))
 		f.Fix = strings.Repeat("f", 500)
 		findings = append(findings, f)
 	}
-	b := newBench(&gate{decision: policy.Decision{Deny: findings, Audit: findings}}, logr.Discard())
+	b := newTestServer(&fakePolicy{decision: policy.Decision{Deny: findings, Audit: findings}}, logr.Discard())
 	response := b.post(t, webhookconfig.ValidatePath, write{operation: admissionv1.Create, object: kustomization}.body(t))
 	if n := len(response.Result.Message); n > 17<<10 {
 		t.Errorf("a message of %d bytes", n)
 	}
 	if !strings.HasPrefix(response.Result.Message, "5000 problems:\n") || !strings.HasSuffix(response.Result.Message, " more") {
-		t.Errorf("the message does not say how many there are: %.60s", response.Result.Message)
+		t.Errorf("the message lacks the number of findings: %.60s", response.Result.Message)
 	}
 	if n := len(response.Result.Details.Causes); n > 200 {
 		t.Errorf("%d causes", n)
@@ -358,44 +358,44 @@ func TestTextsAreBounded(t *testing.T) {
 	}
 }
 
-func TestWhatCannotBeEvaluatedIsAllowedAndSaidSo(t *testing.T) {
+func TestHandler_AllowsWhatItCannotEvaluate(t *testing.T) {
 	create := write{operation: admissionv1.Create, object: kustomization}
 	deny := policy.Decision{Deny: []*validators.Finding{finding(bad, path, "it is bad")}}
 	for name, tc := range map[string]struct {
-		gate    webhook.Gate
+		policy  webhook.Policy
 		body    string
 		query   string
 		uid     string
-		verdict string
-		says    string
+		outcome string
+		error   string
 	}{
-		"a panic":              {&gate{review: func(context.Context, validators.Request) { panic("secret-value") }}, create.body(t), "", "u-1", "failed", "internal error"},
+		"a panic":              {&fakePolicy{review: func(context.Context, validators.Request) { panic("secret-value") }}, create.body(t), "", "u-1", "failed", "internal error"},
 		"no policy yet":        {nil, create.body(t), "", "u-1", "failed", "no policy is loaded yet"},
-		"no verdict in time":   {&gate{decision: deny, review: func(ctx context.Context, _ validators.Request) { <-ctx.Done(); <-time.After(50 * time.Millisecond) }}, create.body(t), "?timeout=20ms", "u-1", "timeout", "no verdict in time"},
-		"an empty body":        {&gate{decision: deny}, "", "", "", "failed", "the request is not an AdmissionReview"},
-		"garbage":              {&gate{decision: deny}, "\x00\xff{]", "", "", "failed", "the request is not an AdmissionReview"},
-		"another kind of JSON": {&gate{decision: deny}, `{"kind":"Pod"}`, "", "", "failed", "the request is not an AdmissionReview of admission.k8s.io/v1"},
-		"a review cut off":     {&gate{decision: deny}, create.body(t)[:200], "", "u-1", "failed", "the request is not an AdmissionReview"},
-		"a review of v1beta1":  {&gate{decision: deny}, strings.Replace(create.body(t), "admission.k8s.io/v1", "admission.k8s.io/v1beta1", 1), "", "u-1", "failed", "the request is not an AdmissionReview of admission.k8s.io/v1"},
-		"an object that is a list": {&gate{decision: deny}, write{operation: admissionv1.Create, object: `[1]`}.body(t), "", "u-1", "failed",
+		"a timeout":            {&fakePolicy{decision: deny, review: func(ctx context.Context, _ validators.Request) { <-ctx.Done(); <-time.After(50 * time.Millisecond) }}, create.body(t), "?timeout=20ms", "u-1", "timeout", "the evaluation timed out"},
+		"an empty body":        {&fakePolicy{decision: deny}, "", "", "", "failed", "the request is not an AdmissionReview"},
+		"garbage":              {&fakePolicy{decision: deny}, "\x00\xff{]", "", "", "failed", "the request is not an AdmissionReview"},
+		"another kind of JSON": {&fakePolicy{decision: deny}, `{"kind":"Pod"}`, "", "", "failed", "the request is not an AdmissionReview of admission.k8s.io/v1"},
+		"a truncated review":   {&fakePolicy{decision: deny}, create.body(t)[:200], "", "u-1", "failed", "the request is not an AdmissionReview"},
+		"a review of v1beta1":  {&fakePolicy{decision: deny}, strings.Replace(create.body(t), "admission.k8s.io/v1", "admission.k8s.io/v1beta1", 1), "", "u-1", "failed", "the request is not an AdmissionReview of admission.k8s.io/v1"},
+		"an object that is a list": {&fakePolicy{decision: deny}, write{operation: admissionv1.Create, object: `[1]`}.body(t), "", "u-1", "failed",
 			"the request's object is not a JSON object"},
-		"no object at all": {&gate{decision: deny}, write{operation: admissionv1.Create}.body(t), "", "u-1", "failed", "the request's object is not a JSON object"},
-		"an update without the stored object": {&gate{decision: deny}, write{operation: admissionv1.Update, object: kustomization}.body(t), "", "u-1", "failed",
+		"no object": {&fakePolicy{decision: deny}, write{operation: admissionv1.Create}.body(t), "", "u-1", "failed", "the request's object is not a JSON object"},
+		"an update without the stored object": {&fakePolicy{decision: deny}, write{operation: admissionv1.Update, object: kustomization}.body(t), "", "u-1", "failed",
 			"the stored object: the request's object is not a JSON object"},
-		"a body larger than any object that can be stored": {&gate{decision: deny},
+		"a body larger than any object that can be stored": {&fakePolicy{decision: deny},
 			write{operation: admissionv1.Create, object: strings.Replace(kustomization, "./x", strings.Repeat("x", 8<<20), 1)}.body(t), "", "u-1", "failed",
 			"the request is larger than 7340032 bytes"},
-		"an object that takes far more memory than its text": {&gate{decision: deny},
+		"an object that takes far more memory than its text": {&fakePolicy{decision: deny},
 			write{operation: admissionv1.Create, object: strings.Replace(kustomization, `"./x"`, "["+strings.Repeat(`{"a":0},`, 500_000)+"0]", 1)}.body(t), "", "u-1", "overloaded",
 			"the object is too complex"},
-		"JSON that is nested without end": {&gate{decision: deny}, strings.Replace(create.body(t), `"./x"`, strings.Repeat("[", 1<<20), 1), "", "u-1", "failed",
+		"deeply nested JSON": {&fakePolicy{decision: deny}, strings.Replace(create.body(t), `"./x"`, strings.Repeat("[", 1<<20), 1), "", "u-1", "failed",
 			"the request is not an AdmissionReview"},
 	} {
 		for _, endpoint := range []string{webhookconfig.ValidatePath, webhookconfig.MutatePath} {
 			t.Run(name+" at "+endpoint, func(t *testing.T) {
 				var log strings.Builder
-				g := tc.gate
-				b := newBench(g, logTo(&log))
+				g := tc.policy
+				b := newTestServer(g, logTo(&log))
 				response := b.post(t, endpoint+tc.query, tc.body)
 				if !response.Allowed {
 					t.Fatalf("refused: %v", response.Result)
@@ -403,59 +403,59 @@ func TestWhatCannotBeEvaluatedIsAllowedAndSaidSo(t *testing.T) {
 				if string(response.UID) != tc.uid {
 					t.Errorf("UID %q, want %q", response.UID, tc.uid)
 				}
-				if got := b.verdict(t); got != tc.verdict {
-					t.Errorf("verdict %s, want %s", got, tc.verdict)
+				if got := b.outcome(t); got != tc.outcome {
+					t.Errorf("outcome %s; want %s", got, tc.outcome)
 				}
-				if got := response.AuditAnnotations["error"]; got != tc.says {
-					t.Errorf("audit annotation %q, want %q", got, tc.says)
+				if got := response.AuditAnnotations["error"]; got != tc.error {
+					t.Errorf("audit annotation %q, want %q", got, tc.error)
 				}
-				if want := "flux-admission did not check this object: " + tc.says; len(response.Warnings) != 1 || response.Warnings[0] != want {
+				if want := "flux-admission did not evaluate this object: " + tc.error; len(response.Warnings) != 1 || response.Warnings[0] != want {
 					t.Errorf("warnings %q, want %q", response.Warnings, want)
 				}
 				if strings.Contains(log.String(), "secret-value") {
-					t.Errorf("the log quotes what a panic said:\n%s", log.String())
+					t.Errorf("the log quotes the value of a panic:\n%s", log.String())
 				}
-				if !strings.Contains(log.String(), tc.says) {
-					t.Errorf("the log does not say %q:\n%s", tc.says, log.String())
+				if !strings.Contains(log.String(), tc.error) {
+					t.Errorf("the log does not contain %q:\n%s", tc.error, log.String())
 				}
 			})
 		}
 	}
 }
 
-func TestAPolicyMayRefuseWhatCouldNotBeEvaluated(t *testing.T) {
+func TestHandler_OnErrorDeny(t *testing.T) {
 	panics := func(context.Context, validators.Request) { panic("boom") }
 	for name, tc := range map[string]struct {
 		onError v1alpha1.Action
 		path    string
 		body    string
-		refused bool
+		denied  bool
 	}{
-		"a panic is refused where onError is Deny":        {v1alpha1.ActionDeny, webhookconfig.ValidatePath, write{operation: admissionv1.Create, object: kustomization}.body(t), true},
-		"a panic is allowed where onError is Warn":        {v1alpha1.ActionWarn, webhookconfig.ValidatePath, write{operation: admissionv1.Create, object: kustomization}.body(t), false},
-		"the mutating webhook never refuses":              {v1alpha1.ActionDeny, webhookconfig.MutatePath, write{operation: admissionv1.Create, object: kustomization}.body(t), false},
-		"an object that cannot be read is refused":        {v1alpha1.ActionDeny, webhookconfig.ValidatePath, write{operation: admissionv1.Create, object: "[]"}.body(t), true},
-		"a deletion passes":                               {v1alpha1.ActionDeny, webhookconfig.ValidatePath, write{operation: admissionv1.Delete, object: "[]"}.body(t), false},
-		"a status passes":                                 {v1alpha1.ActionDeny, webhookconfig.ValidatePath, write{operation: admissionv1.Update, subresource: "status", object: "[]"}.body(t), false},
-		"a kind that no rule looks at passes":             {v1alpha1.ActionDeny, webhookconfig.ValidatePath, write{operation: admissionv1.Create, kind: "Other", object: "[]"}.body(t), false},
-		"a request that is not even a review is allowed":  {v1alpha1.ActionDeny, webhookconfig.ValidatePath, "garbage", false},
-		"an update that leaves all as it was is not read": {v1alpha1.ActionDeny, webhookconfig.ValidatePath, write{operation: admissionv1.Update, object: kustomization, old: kustomization}.body(t), false},
+		"a panic is denied if onError is Deny":       {v1alpha1.ActionDeny, webhookconfig.ValidatePath, write{operation: admissionv1.Create, object: kustomization}.body(t), true},
+		"a panic is allowed if onError is Warn":      {v1alpha1.ActionWarn, webhookconfig.ValidatePath, write{operation: admissionv1.Create, object: kustomization}.body(t), false},
+		"the mutating webhook never denies":          {v1alpha1.ActionDeny, webhookconfig.MutatePath, write{operation: admissionv1.Create, object: kustomization}.body(t), false},
+		"an object that cannot be decoded is denied": {v1alpha1.ActionDeny, webhookconfig.ValidatePath, write{operation: admissionv1.Create, object: "[]"}.body(t), true},
+		"a deletion is allowed":                      {v1alpha1.ActionDeny, webhookconfig.ValidatePath, write{operation: admissionv1.Delete, object: "[]"}.body(t), false},
+		"a status is allowed":                        {v1alpha1.ActionDeny, webhookconfig.ValidatePath, write{operation: admissionv1.Update, subresource: "status", object: "[]"}.body(t), false},
+		"a kind without rules is allowed":            {v1alpha1.ActionDeny, webhookconfig.ValidatePath, write{operation: admissionv1.Create, kind: "Other", object: "[]"}.body(t), false},
+		"a request that is not a review is allowed":  {v1alpha1.ActionDeny, webhookconfig.ValidatePath, "garbage", false},
+		"an unchanged update is allowed":             {v1alpha1.ActionDeny, webhookconfig.ValidatePath, write{operation: admissionv1.Update, object: kustomization, old: kustomization}.body(t), false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			b := newBench(&gate{review: panics, onError: tc.onError}, logr.Discard())
+			b := newTestServer(&fakePolicy{review: panics, onError: tc.onError}, logr.Discard())
 			response := b.post(t, tc.path, tc.body)
-			if response.Allowed == tc.refused {
-				t.Fatalf("allowed %v, want %v", response.Allowed, !tc.refused)
+			if response.Allowed == tc.denied {
+				t.Fatalf("allowed %v, want %v", response.Allowed, !tc.denied)
 			}
-			if tc.refused && (response.Result.Reason != metav1.StatusReasonForbidden || !strings.HasPrefix(response.Result.Message, "flux-admission could not check this object, and the policy's onError is Deny: ")) {
+			if tc.denied && (response.Result.Reason != metav1.StatusReasonForbidden || !strings.HasPrefix(response.Result.Message, "flux-admission could not evaluate this object, and the policy's onError is Deny: ")) {
 				t.Errorf("result %v", response.Result)
 			}
 		})
 	}
 }
 
-func TestOnlyPostIsAnswered(t *testing.T) {
-	b := newBench(&gate{}, logr.Discard())
+func TestHandler_RejectsOtherMethods(t *testing.T) {
+	b := newTestServer(&fakePolicy{}, logr.Discard())
 	w := httptest.NewRecorder()
 	b.handler.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, webhookconfig.ValidatePath, nil))
 	if w.Code != http.StatusMethodNotAllowed {
@@ -463,15 +463,15 @@ func TestOnlyPostIsAnswered(t *testing.T) {
 	}
 }
 
-// TestTooMuchAtATimeIsAllowed fills the server with requests that do not end, then sends one more.
-func TestTooMuchAtATimeIsAllowed(t *testing.T) {
+// TestHandler_Overload occupies the server with a request that does not end, then sends one more.
+func TestHandler_Overload(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	started := make(chan struct{}, 16)
-	g := &gate{
+	g := &fakePolicy{
 		decision: policy.Decision{Deny: []*validators.Finding{finding(bad, path, "it is bad")}},
 		review:   func(context.Context, validators.Request) { started <- struct{}{}; <-ctx.Done() },
 	}
-	b := newBench(g, logr.Discard())
+	b := newTestServer(g, logr.Discard())
 	large := write{operation: admissionv1.Create, object: strings.Replace(kustomization, "./x", strings.Repeat("x", 6<<20), 1)}.body(t)
 	done := make(chan struct{})
 	go func() {
@@ -481,78 +481,78 @@ func TestTooMuchAtATimeIsAllowed(t *testing.T) {
 	}()
 	<-started
 	response := b.post(t, webhookconfig.ValidatePath+"?timeout=20ms", strings.Replace(large, "u-1", "u-2", 1))
-	if !response.Allowed || response.UID != "u-2" || response.AuditAnnotations["error"] != "too many requests at a time" {
-		t.Errorf("allowed %v, UID %s, %v; want an answer that says that it was not checked", response.Allowed, response.UID, response.AuditAnnotations)
+	if !response.Allowed || response.UID != "u-2" || response.AuditAnnotations["error"] != "too many concurrent requests" {
+		t.Errorf("allowed %v, UID %s, %v; want it allowed with the reason", response.Allowed, response.UID, response.AuditAnnotations)
 	}
-	if got := b.verdict(t); got != "overloaded" {
-		t.Errorf("verdict %s, want overloaded", got)
+	if got := b.outcome(t); got != "overloaded" {
+		t.Errorf("outcome %s; want overloaded", got)
 	}
 	cancel()
 	<-done
-	// What was freed is there again.
+	// The memory was given back.
 	if response := b.post(t, webhookconfig.ValidatePath, large); response.Allowed {
-		t.Error("allowed once there was room again; want a denial")
+		t.Error("allowed after the first request ended; want a denial")
 	}
 }
 
-func TestMutations(t *testing.T) {
+func TestMutator(t *testing.T) {
 	target := validators.NewPath("spec", "targetNamespace")
 	for name, tc := range map[string]struct {
-		result   mutators.Result
-		patch    string
-		warnings []string
-		notes    map[string]string
-		verdict  string
+		result      mutators.Result
+		patch       string
+		warnings    []string
+		annotations map[string]string
+		outcome     string
 	}{
 		"an edit becomes a patch": {
 			mutators.Result{Edits: []validators.Edit{{Op: validators.EditAdd, Path: target, Value: "a"}}, Reasons: []string{"policy maps it to a"}},
-			`[{"op":"add","path":"/spec/targetNamespace","value":"a"}]`, nil, map[string]string{"mutated": "policy maps it to a"}, "mutated",
+			`[{"op":"add","path":"/spec/targetNamespace","value":"a"}]`, nil, map[string]string{"mutations": "policy maps it to a"}, "mutated",
 		},
-		"nothing to do is nothing to say": {mutators.Result{}, "", nil, nil, "allowed"},
+		"no edit leaves no trace": {mutators.Result{}, "", nil, nil, "allowed"},
 		"a warning reaches the user": {
-			mutators.Result{Warnings: []string{"it changes"}}, "", []string{"it changes"}, map[string]string{"warned": "it changes"}, "warned",
+			mutators.Result{Warnings: []string{"it changes"}}, "", []string{"it changes"}, map[string]string{"warn-violations": "it changes"}, "warned",
 		},
-		"what was not done is recorded": {mutators.Result{Skipped: []string{"no such namespace"}}, "", nil, map[string]string{"found": "no such namespace"}, "recorded"},
+		"a skipped mutation is recorded": {mutators.Result{Skipped: []string{"no such namespace"}}, "", nil, map[string]string{"skipped-mutations": "no such namespace"}, "recorded"},
 		"a mutator that fails leaves the object as it is": {
 			mutators.Result{Errors: []error{errors.New("mutator x: panic: boom\nstack")}}, "", nil, map[string]string{"error": "mutator x: panic: boom"}, "failed",
 		},
-		"an edit that cannot be written leaves the object as it is": {
+		"an edit that cannot be encoded leaves the object as it is": {
 			mutators.Result{Edits: []validators.Edit{{Op: validators.EditAdd, Path: target, Value: func() {}}}, Reasons: []string{""}},
-			"", []string{"flux-admission did not check this object: the patch could not be written"}, map[string]string{"error": "the patch could not be written"}, "failed",
+			"", []string{"flux-admission did not evaluate this object: the JSON patch could not be encoded"}, map[string]string{"error": "the JSON patch could not be encoded"}, "failed",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			b := newBench(&gate{result: tc.result}, logr.Discard())
+			b := newTestServer(&fakePolicy{result: tc.result}, logr.Discard())
 			response := b.post(t, webhookconfig.MutatePath, write{operation: admissionv1.Create, object: kustomization}.body(t))
 			if !response.Allowed || string(response.Patch) != tc.patch || (response.PatchType != nil) != (tc.patch != "") {
 				t.Errorf("allowed %v, patch %s; want %s", response.Allowed, response.Patch, tc.patch)
 			}
-			if fmt.Sprint(response.Warnings) != fmt.Sprint(tc.warnings) || fmt.Sprint(response.AuditAnnotations) != fmt.Sprint(tc.notes) {
-				t.Errorf("warnings %q, annotations %q; want %q, %q", response.Warnings, response.AuditAnnotations, tc.warnings, tc.notes)
+			if fmt.Sprint(response.Warnings) != fmt.Sprint(tc.warnings) || fmt.Sprint(response.AuditAnnotations) != fmt.Sprint(tc.annotations) {
+				t.Errorf("warnings %q, annotations %q; want %q, %q", response.Warnings, response.AuditAnnotations, tc.warnings, tc.annotations)
 			}
-			if got := b.verdict(t); got != tc.verdict {
-				t.Errorf("verdict %s, want %s", got, tc.verdict)
+			if got := b.outcome(t); got != tc.outcome {
+				t.Errorf("outcome %s; want %s", got, tc.outcome)
 			}
 		})
 	}
 }
 
-func TestPoliciesAreCheckedWhenTheyAreApplied(t *testing.T) {
+func TestPolicyValidator(t *testing.T) {
 	const object = `{"apiVersion":"flux-admission.dev/v1alpha1","kind":"AdmissionPolicy","metadata":{"name":"default"},"spec":{"mode":"Enforce"}}`
-	b := newBench(&gate{}, logr.Discard())
+	b := newTestServer(&fakePolicy{}, logr.Discard())
 	if response := b.post(t, webhookconfig.PolicyPath, write{operation: admissionv1.Create, kind: "AdmissionPolicy", object: object}.body(t)); !response.Allowed {
-		t.Errorf("a good policy is refused: %v", response.Result)
+		t.Errorf("a valid policy is denied: %v", response.Result)
 	}
 	response := b.post(t, webhookconfig.PolicyPath, write{operation: admissionv1.Create, kind: "AdmissionPolicy", object: strings.Replace(object, "Enforce", "wrong", 1)}.body(t))
 	if response.Allowed || response.Result.Message != "spec.mode: Unsupported value: use Enforce or AuditOnly" || response.Result.Reason != metav1.StatusReasonForbidden {
-		t.Errorf("allowed %v, %v; want a refusal that names the field", response.Allowed, response.Result)
+		t.Errorf("allowed %v, %v; want a denial that names the field", response.Allowed, response.Result)
 	}
 }
 
-func TestDrainingEndsConnectionsAndReadiness(t *testing.T) {
+func TestServer_Drain(t *testing.T) {
 	counts := metrics.New(prometheus.NewRegistry())
-	g := func() webhook.Gate { return &gate{} }
-	s := webhook.NewServer(&webhook.Validator{Policy: g, Metrics: counts}, &webhook.Mutator{Policy: g, Metrics: counts}, &webhook.PolicyValidator{}, counts, logr.Discard())
+	g := func() webhook.Policy { return &fakePolicy{} }
+	s := webhook.NewServer(&webhook.Validator{Policy: g, Metrics: counts}, &webhook.Mutator{Policy: g}, &webhook.PolicyValidator{}, counts, logr.Discard())
 	body := write{operation: admissionv1.Delete}.body(t)
 	header := func() string {
 		w := httptest.NewRecorder()

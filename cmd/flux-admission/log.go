@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	stdlog "log"
 
 	"github.com/go-logr/logr"
 	"github.com/go-logr/zapr"
@@ -12,11 +11,11 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 )
 
-// newLogger returns a logger that writes to standard error, and routes what the Kubernetes libraries log to it.
+// newLogger returns a logger that writes to standard error, and makes the Kubernetes libraries log to it.
 func newLogger(level, format string) (logr.Logger, error) {
 	var l zapcore.Level
 	if err := l.Set(level); err != nil {
-		return logr.Logger{}, fmt.Errorf("--log-level %q is not a level: use debug, info, warn or error", level)
+		return logr.Logger{}, fmt.Errorf("--log-level %q must be debug, info, warn or error", level)
 	}
 	config := zap.NewProductionConfig()
 	switch format {
@@ -27,30 +26,18 @@ func newLogger(level, format string) (logr.Logger, error) {
 		config.Encoding = "console"
 		config.EncoderConfig = zap.NewDevelopmentEncoderConfig()
 	default:
-		return logr.Logger{}, fmt.Errorf("--log-format %q is not known: use json or console", format)
+		return logr.Logger{}, fmt.Errorf("--log-format %q must be json or console", format)
 	}
 	config.Level = zap.NewAtomicLevelAt(l)
 	config.DisableStacktrace = true
-	// A line a review must not be lost; the default drops the same message after a hundred a second.
+	// No line about a review may be lost; by default, the same message is dropped after 100 per second.
 	config.Sampling = nil
 	z, err := config.Build()
 	if err != nil {
-		return logr.Logger{}, fmt.Errorf("making a logger: %w", err)
+		return logr.Logger{}, fmt.Errorf("creating the logger: %w", err)
 	}
 	log := zapr.NewLogger(z)
 	ctrl.SetLogger(log)
 	klog.SetLogger(log)
 	return log, nil
-}
-
-// standardLog gives what net/http logs, failed TLS handshakes mostly, the debug level.
-func standardLog(log logr.Logger) *stdlog.Logger {
-	return stdlog.New(writer{log}, "", 0)
-}
-
-type writer struct{ log logr.Logger }
-
-func (w writer) Write(p []byte) (int, error) {
-	w.log.V(1).Info("http server", "message", string(p))
-	return len(p), nil
 }

@@ -108,10 +108,10 @@ func TestRun_InvalidArguments(t *testing.T) {
 		"an unexpected argument": {[]string{"serve", "now"}, []string{`"now"`}},
 		"an unknown log level": {
 			[]string{"serve", "--log-level=loud"},
-			[]string{`--log-level "loud" is not a level: use debug, info, warn or error`},
+			[]string{`--log-level "loud" must be debug, info, warn or error`},
 		},
 		"an unknown log format": {
-			[]string{"serve", "--log-format=xml"}, []string{`--log-format "xml" is not known: use json or console`},
+			[]string{"serve", "--log-format=xml"}, []string{`--log-format "xml" must be json or console`},
 		},
 		"a missing policy":          {append(free, "--policy="+missing), []string{"--policy", missing, "no such file"}},
 		"a policy that is not YAML": {append(free, "--policy="+write(t, "spec: [")), []string{"file: invalid YAML: line 1"}},
@@ -146,12 +146,12 @@ func TestRun_InvalidArguments(t *testing.T) {
 		"an unreachable cluster": {
 			append(free, "--kubeconfig="+kubeconfig(t, "http://"+taken.Addr().String()[:9]+":1")),
 			[]string{
-				"the cluster at http://127.0.0.1:1 does not answer, check --kubeconfig and the network", "connection refused",
+				"the cluster at http://127.0.0.1:1 does not respond; check --kubeconfig and the network", "connection refused",
 			},
 		},
 		"a certificate without a key": {
 			append(free, "--tls-cert-file=x", "--kubeconfig="+kubeconfig(t, apiServer(t))),
-			[]string{"--tls-cert-file and --tls-key-file go together"},
+			[]string{"--tls-cert-file and --tls-key-file must be set together"},
 		},
 		"a missing certificate": {
 			append(free, "--tls-cert-file="+missing, "--tls-key-file="+missing, "--kubeconfig="+kubeconfig(t, apiServer(t))),
@@ -162,11 +162,11 @@ func TestRun_InvalidArguments(t *testing.T) {
 		},
 		"an invalid size of the chart cache": {
 			append(free, "--chart-cache=much", "--kubeconfig="+kubeconfig(t, apiServer(t))),
-			[]string{"--chart-cache much: give a size in bytes such as 256Mi"},
+			[]string{"--chart-cache much must be a size in bytes such as 256Mi"},
 		},
 		"a chart wait that is too long": {
 			append(free, "--chart-wait=20s", "--kubeconfig="+kubeconfig(t, apiServer(t))),
-			[]string{"--chart-wait 20s: give 0 to 4s; the API server waits 5 s for the whole review"},
+			[]string{"--chart-wait 20s must be between 0 and 4s; the API server waits 5 s for a review"},
 		},
 		"a CA duration that is too short": {
 			append(free, "--ca-duration=1h", "--leaf-duration=1h", "--kubeconfig="+kubeconfig(t, apiServer(t))),

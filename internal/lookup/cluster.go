@@ -16,15 +16,15 @@ import (
 	"github.com/flux-admission/flux-admission/validators"
 )
 
-// readTimeout bounds one read from the API server, so that one slow read does not use up a review's whole deadline.
+// readTimeout limits one read from the API server, so that a slow read does not take all the time of a review.
 const readTimeout = time.Second
 
 var namespaceGK = schema.GroupKind{Kind: "Namespace"}
 
-// Cluster is a Lookup over a live cluster. Namespaces, and the kinds that Watched has, come from informers, other objects from the API server, when they are
-// asked for: there is no cluster-wide watch on Secrets.
+// Cluster is a Lookup of a live cluster. Namespaces and watched kinds are read from informers, other objects from the API server
+// when a rule looks them up: there is no cluster-wide watch of Secrets.
 type Cluster struct {
-	// Watched tells which kinds the cache has seen all objects of; nil for none.
+	// Watched reports whether the informer of a kind has synced; nil for no informers but that of Namespaces.
 	Watched func(gk schema.GroupKind) bool
 
 	cached client.Reader
@@ -33,14 +33,14 @@ type Cluster struct {
 	charts Charts
 }
 
-// NewCluster returns a Lookup that reads Namespaces and what is watched from the cache, and everything else from the API server. The cache must have an
-// informer for Namespaces. Charts may be nil: every chart is then Unknown.
+// NewCluster returns a Lookup that reads Namespaces and watched kinds from the cache, and all others from the API server. The
+// cache must have an informer of Namespaces. Charts may be nil: every chart is then Unknown.
 func NewCluster(cached, live client.Reader, mapper meta.RESTMapper, charts Charts) *Cluster {
 	return &Cluster{cached: cached, live: live, mapper: mapper, charts: charts}
 }
 
-// Get implements validators.Lookup. A kind that the API server does not serve is Absent: nothing of it can exist. What an informer has not seen yet is asked
-// for once more at the API server: it may have been created a moment ago, by the same apply.
+// Get implements validators.Lookup. An object of a kind that the API server does not serve is Absent. An object that is not in the
+// cache is read from the API server: it may have been created a moment ago, by the same apply.
 func (c *Cluster) Get(ctx context.Context, gk schema.GroupKind, key types.NamespacedName) (*unstructured.Unstructured, validators.Presence, error) {
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
@@ -53,7 +53,7 @@ func (c *Cluster) Get(ctx context.Context, gk schema.GroupKind, key types.Namesp
 		}
 		err = c.live.Get(ctx, key, o)
 	}
-	return answer(o, err, gk, key)
+	return outcome(o, err, gk, key)
 }
 
 func (c *Cluster) watched(gk schema.GroupKind) bool { return c.Watched != nil && c.Watched(gk) }
@@ -85,7 +85,7 @@ func (c *Cluster) List(ctx context.Context, gk schema.GroupKind, namespace strin
 	return out, validators.Present, nil
 }
 
-// Namespace implements validators.Lookup, as Get does for what is watched.
+// Namespace implements validators.Lookup, as Get does for a watched kind.
 func (c *Cluster) Namespace(ctx context.Context, name string) (*unstructured.Unstructured, validators.Presence, error) {
 	o := &unstructured.Unstructured{}
 	o.SetGroupVersionKind(namespaceGK.WithVersion("v1"))
@@ -108,7 +108,7 @@ func (c *Cluster) Kind(context.Context, schema.GroupKind) (*validators.Kind, val
 	return nil, validators.Unknown, errNoKinds
 }
 
-// Build implements validators.Lookup: a cluster holds what was built last, not what will be.
+// Build implements validators.Lookup: a cluster holds the last build, not the next one.
 func (c *Cluster) Build(context.Context, types.NamespacedName) (*validators.Build, validators.Presence, error) {
 	return nil, validators.Unknown, errNoBuilds
 }
@@ -121,12 +121,15 @@ func (c *Cluster) Owners(context.Context, schema.GroupKind, types.NamespacedName
 func (c *Cluster) version(gk schema.GroupKind) (schema.GroupVersionKind, error) {
 	m, err := c.mapper.RESTMapping(gk)
 	if err != nil {
-		return schema.GroupVersionKind{}, fmt.Errorf("asking the API server for its version of %s: %w", gk, err)
+		return schema.GroupVersionKind{}, fmt.Errorf("reading the version of %s from the API server: %w", gk, err)
 	}
 	return m.GroupVersionKind, nil
 }
 
-func answer(o *unstructured.Unstructured, err error, gk schema.GroupKind, key types.NamespacedName) (*unstructured.Unstructured, validators.Presence, error) {
+// outcome maps the result of a read to presence and reason.
+func outcome(
+	o *unstructured.Unstructured, err error, gk schema.GroupKind, key types.NamespacedName,
+) (*unstructured.Unstructured, validators.Presence, error) {
 	switch {
 	case err == nil:
 		return o, validators.Present, nil
@@ -137,7 +140,7 @@ func answer(o *unstructured.Unstructured, err error, gk schema.GroupKind, key ty
 	}
 }
 
-// explain says why an object could not be read, in words that quote nothing of it.
+// explain returns why an object could not be read, without quoting any of it.
 func explain(err error, gk schema.GroupKind, key types.NamespacedName) error {
 	switch {
 	case apierrors.IsForbidden(err):

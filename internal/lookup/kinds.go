@@ -8,7 +8,7 @@ import (
 	"github.com/flux-admission/flux-admission/validators"
 )
 
-// WithKinds returns a Lookup that answers about kinds from the kinds given, and otherwise as l does.
+// WithKinds returns a Lookup that takes kinds from kinds, and everything else from l.
 func WithKinds(l validators.Lookup, kinds Kinds) validators.Lookup { return withKinds{l, kinds} }
 
 type withKinds struct {

@@ -22,17 +22,17 @@ func TestKinds(t *testing.T) {
 	memory := lookup.NewMemory()
 	_, p, err := memory.Kind(t.Context(), gk)
 	if p != validators.Unknown || err == nil || err.Error() != "schemas are not read here" {
-		t.Errorf("a Memory without kinds says %v, %v", p, err)
+		t.Errorf("a Memory without kinds returns %v, %v", p, err)
 	}
 	with := lookup.WithKinds(memory, allKinds{})
 	if kind, p, err := with.Kind(t.Context(), gk); kind == nil || p != validators.Present || err != nil {
-		t.Errorf("with kinds it says %v, %v, %v", kind, p, err)
+		t.Errorf("with kinds it returns %v, %v, %v", kind, p, err)
 	}
 	if _, p, err := with.Get(t.Context(), gk, types.NamespacedName{Name: "a"}); p != validators.Absent || err != nil {
-		t.Errorf("Get says %v, %v, want what the Memory says", p, err)
+		t.Errorf("Get returns %v, %v; want the result of the Memory", p, err)
 	}
 	memory.Kinds = allKinds{}
 	if _, p, _ := memory.Kind(t.Context(), gk); p != validators.Present {
-		t.Errorf("a Memory with kinds says %v", p)
+		t.Errorf("a Memory with kinds returns %v", p)
 	}
 }

@@ -42,10 +42,10 @@ func TestMemory(t *testing.T) {
 		want   validators.Presence
 		reason string
 	}{
-		"an object that is there":                          {m, "a/x", validators.Present, ""},
-		"an object of another namespace is absent":         {m, "a/y", validators.Absent, ""},
-		"a hidden object is unknown, with the reason":      {m, "a/encrypted", validators.Unknown, "Secret a/encrypted: encrypted with SOPS"},
-		"outside a complete view a missing one is unknown": {partial, "a/x", validators.Unknown, "Secret a/x: not among the objects given"},
+		"an object that exists":                                     {m, "a/x", validators.Present, ""},
+		"an object of another namespace is absent":                  {m, "a/y", validators.Absent, ""},
+		"a hidden object is unknown, with the reason":               {m, "a/encrypted", validators.Unknown, "Secret a/encrypted: encrypted with SOPS"},
+		"a missing object is unknown if the Memory is not complete": {partial, "a/x", validators.Unknown, "Secret a/x: not among the objects given"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			ns, n, _ := strings.Cut(tc.key, "/")
@@ -70,7 +70,7 @@ func TestMemory(t *testing.T) {
 	}
 }
 
-func TestMemoryListsInOrderWhatWasAddedSince(t *testing.T) {
+func TestMemory_ListIsSortedAfterAdd(t *testing.T) {
 	m := lookup.NewMemory(object("Secret", "b", "y"), object("Secret", "a", "z"))
 	names := func(namespace string) string {
 		list, presence, err := m.List(t.Context(), secretGK, namespace)
@@ -119,12 +119,12 @@ func TestCluster(t *testing.T) {
 		want   validators.Presence
 		reason string
 	}{
-		"an object that is there":               {secretGK, "x", validators.Present, ""},
-		"an object that is not there":           {secretGK, "nope", validators.Absent, ""},
+		"an object that exists":                 {secretGK, "x", validators.Present, ""},
+		"an object that does not exist":         {secretGK, "nope", validators.Absent, ""},
 		"a kind that is not served":             {schema.GroupKind{Group: "example.com", Kind: "Widget"}, "x", validators.Absent, ""},
-		"an object that may not be read":        {secretGK, "forbidden", validators.Unknown, "no permission to read Secret a/forbidden"},
+		"an object without permission to read":  {secretGK, "forbidden", validators.Unknown, "no permission to read Secret a/forbidden"},
 		"an object that takes too long to read": {secretGK, "slow", validators.Unknown, "reading Secret a/slow took too long"},
-		"an API server that does not answer":    {secretGK, "broken", validators.Unknown, "reading Secret a/broken: connection refused"},
+		"an API server that does not respond":   {secretGK, "broken", validators.Unknown, "reading Secret a/broken: connection refused"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			o, got, err := c.Get(t.Context(), tc.gk, types.NamespacedName{Namespace: "a", Name: tc.name})

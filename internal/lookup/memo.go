@@ -14,14 +14,15 @@ import (
 	"github.com/flux-admission/flux-admission/validators"
 )
 
-// Memo is a Lookup that asks another one for each object and each chart only once. It serves one review: several rules ask for the same chart and
-// the same Secrets, and an update has every rule asked twice. It is safe for concurrent use; questions that come at the same time may be asked twice.
+// Memo is a Lookup that reads each object and each chart from another Lookup only once. It is for one review: several rules read
+// the same chart and the same Secrets, and for an update each rule is evaluated twice. It is safe for concurrent use; concurrent
+// reads of one object may both reach the other Lookup.
 type Memo struct {
 	validators.Lookup
 
 	mu      sync.Mutex
-	objects map[objectKey]objectAnswer
-	charts  map[string]chartAnswer
+	objects map[objectKey]objectResult
+	charts  map[string]chartResult
 }
 
 type objectKey struct {
@@ -29,13 +30,13 @@ type objectKey struct {
 	key types.NamespacedName
 }
 
-type objectAnswer struct {
+type objectResult struct {
 	object   *unstructured.Unstructured
 	presence validators.Presence
 	err      error
 }
 
-type chartAnswer struct {
+type chartResult struct {
 	chart    validators.Chart
 	presence validators.Presence
 	err      error
@@ -54,7 +55,7 @@ func (m *Memo) Get(ctx context.Context, gk schema.GroupKind, key types.Namespace
 		a.object, a.presence, a.err = m.Lookup.Get(ctx, gk, key)
 		m.mu.Lock()
 		if m.objects == nil {
-			m.objects = map[objectKey]objectAnswer{}
+			m.objects = map[objectKey]objectResult{}
 		}
 		m.objects[k] = a
 		m.mu.Unlock()
@@ -71,11 +72,11 @@ func (m *Memo) Chart(ctx context.Context, ref validators.ChartRef) (validators.C
 	if !ok {
 		a.chart, a.presence, a.err = m.Lookup.Chart(ctx, ref)
 		if a.chart != nil {
-			a.chart = &judgedChart{Chart: a.chart}
+			a.chart = &memoChart{Chart: a.chart}
 		}
 		m.mu.Lock()
 		if m.charts == nil {
-			m.charts = map[string]chartAnswer{}
+			m.charts = map[string]chartResult{}
 		}
 		m.charts[k] = a
 		m.mu.Unlock()
@@ -83,40 +84,41 @@ func (m *Memo) Chart(ctx context.Context, ref validators.ChartRef) (validators.C
 	return a.chart, a.presence, a.err
 }
 
-// judgedChart is a chart that remembers its verdicts: several rules ask for the same one.
-type judgedChart struct {
+// memoChart is a chart that caches the results of Validate.
+type memoChart struct {
 	validators.Chart
 
-	mu       sync.Mutex
-	verdicts []judgedValues
+	mu      sync.Mutex
+	results []valuesResult
 }
 
-type judgedValues struct {
-	values  validators.Values
-	verdict validators.ValuesResult
-	err     error
+type valuesResult struct {
+	values validators.Values
+	result validators.ValuesResult
+	err    error
 }
 
-// maxJudged is the number of verdicts that are remembered: that on the object, that on the stored one, and some to try.
-const maxJudged = 4
+// maxResults limits the cached results: those of the object, of the stored one, and some attempts at a fix.
+const maxResults = 4
 
-// Validate implements validators.Chart. Values are the same when they are the very map and objects: rules take them from the object that they look at.
-func (c *judgedChart) Validate(ctx context.Context, v validators.Values) (validators.ValuesResult, error) {
+// Validate implements validators.Chart. Values are equal if their map is the same one: rules take it from the object that they
+// evaluate.
+func (c *memoChart) Validate(ctx context.Context, v validators.Values) (validators.ValuesResult, error) {
 	c.mu.Lock()
-	for _, known := range c.verdicts {
+	for _, known := range c.results {
 		if sameValues(known.values, v) {
 			c.mu.Unlock()
-			return known.verdict, known.err
+			return known.result, known.err
 		}
 	}
 	c.mu.Unlock()
-	verdict, err := c.Chart.Validate(ctx, v)
+	result, err := c.Chart.Validate(ctx, v)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if len(c.verdicts) < maxJudged && ctx.Err() == nil {
-		c.verdicts = append(c.verdicts, judgedValues{v, verdict, err})
+	if len(c.results) < maxResults && ctx.Err() == nil {
+		c.results = append(c.results, valuesResult{v, result, err})
 	}
-	return verdict, err
+	return result, err
 }
 
 func sameValues(a, b validators.Values) bool {

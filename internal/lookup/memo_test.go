@@ -7,7 +7,7 @@ import (
 	"github.com/flux-admission/flux-admission/validators"
 )
 
-// counted counts what it is asked.
+// counted counts its validations.
 type counted struct {
 	validators.Chart
 
@@ -23,7 +23,7 @@ func (c *counted) Resolve(context.Context, validators.Lookup, validators.ChartRe
 	return c, validators.Present, nil
 }
 
-func TestAVerdictIsAskedForOnceInAReview(t *testing.T) {
+func TestMemo_ValidatesOncePerReview(t *testing.T) {
 	c := &counted{}
 	m := NewMemo(&Memory{Charts: c})
 	inline := map[string]any{"a": int64(1)}
@@ -33,7 +33,7 @@ func TestAVerdictIsAskedForOnceInAReview(t *testing.T) {
 	}{
 		{validators.Values{Namespace: "apps", Inline: inline}, 1},
 		{validators.Values{Namespace: "apps", Inline: inline}, 1},
-		{validators.Values{Namespace: "apps", Inline: map[string]any{"a": int64(1)}}, 2}, // another object's
+		{validators.Values{Namespace: "apps", Inline: map[string]any{"a": int64(1)}}, 2}, // of another object
 		{validators.Values{Namespace: "apps", Inline: inline, From: []validators.ValuesSource{{Kind: "Secret", Name: "s"}}}, 3},
 		{validators.Values{Namespace: "apps"}, 4},
 		{validators.Values{Namespace: "apps"}, 4},

@@ -16,17 +16,17 @@ import (
 	"github.com/flux-admission/flux-admission/validators"
 )
 
-// Charts resolves chart references; internal/chartsource implements it. The objects are how it finds the chart's source.
+// Charts resolves references to charts; internal/chartsource implements it. Objects has the chart's source.
 type Charts interface {
 	Resolve(ctx context.Context, objects validators.Lookup, ref validators.ChartRef) (validators.Chart, validators.Presence, error)
 }
 
-// Kinds tells what is known of kinds; internal/kindschema implements it. The contract is that of validators.Lookup.
+// Kinds knows the schemas of kinds; internal/kindschema implements it. The contract is that of validators.Lookup.
 type Kinds interface {
 	Kind(ctx context.Context, gk schema.GroupKind) (*validators.Kind, validators.Presence, error)
 }
 
-// Builds tells what Flux Kustomizations build; internal/kustomization implements it. The contract is that of validators.Lookup.
+// Builds knows what Flux Kustomizations build; internal/kustomization implements it. The contract is that of validators.Lookup.
 type Builds interface {
 	Build(ctx context.Context, key types.NamespacedName) (*validators.Build, validators.Presence, error)
 	Owners(ctx context.Context, gk schema.GroupKind, key types.NamespacedName) ([]types.NamespacedName, validators.Presence, error)
@@ -38,12 +38,12 @@ var errNoBuilds = errors.New("what Kustomizations build is not seen here")
 // errNoKinds explains an Unknown where no Kinds are given.
 var errNoKinds = errors.New("schemas are not read here")
 
-// ErrNotSeen explains an Unknown of a Memory that does not hold the whole world.
+// ErrNotSeen explains an Unknown of a Memory that is not complete.
 var ErrNotSeen = errors.New("not among the objects given")
 
 // Memory is a Lookup over a fixed set of objects. It is safe for concurrent use once filled.
 type Memory struct {
-	// Complete says that the objects are all there are: what is missing is Absent. Otherwise it is Unknown.
+	// Complete makes an object that is missing Absent; otherwise it is Unknown.
 	Complete bool
 	// Charts resolves charts; nil makes every chart Unknown.
 	Charts Charts
@@ -56,7 +56,7 @@ type Memory struct {
 	hidden  map[schema.GroupKind]map[types.NamespacedName]error
 
 	mu sync.Mutex
-	// lists are the answers to List. Rules ask for the same few lists once for each object that they look at.
+	// lists are the results of List. Rules read the same few lists for each object that they evaluate.
 	lists map[listKey][]*unstructured.Unstructured
 }
 
@@ -89,7 +89,7 @@ func (m *Memory) Add(o *unstructured.Unstructured) {
 	m.mu.Unlock()
 }
 
-// Hide makes one object Unknown, for the reason given: it exists, but its content is not to be had (encrypted, no permission).
+// Hide makes one object Unknown with a reason: it exists, but its content cannot be read, such as an encrypted Secret.
 func (m *Memory) Hide(gk schema.GroupKind, key types.NamespacedName, reason error) {
 	if m.hidden == nil {
 		m.hidden = map[schema.GroupKind]map[types.NamespacedName]error{}
@@ -114,7 +114,7 @@ func (m *Memory) Get(_ context.Context, gk schema.GroupKind, key types.Namespace
 	return nil, validators.Absent, nil
 }
 
-// List implements validators.Lookup; the objects come in the order of their names.
+// List implements validators.Lookup. The objects are sorted by namespace and name.
 func (m *Memory) List(_ context.Context, gk schema.GroupKind, namespace string) ([]*unstructured.Unstructured, validators.Presence, error) {
 	out := m.sorted(listKey{gk, namespace})
 	if !m.Complete {
@@ -123,7 +123,7 @@ func (m *Memory) List(_ context.Context, gk schema.GroupKind, namespace string) 
 	return out, validators.Present, nil
 }
 
-// sorted returns a list in the order of names. It has no room to append in place, because others have it, too.
+// sorted returns a sorted list. Callers share it; it has no spare capacity, so that appending to it copies it.
 func (m *Memory) sorted(key listKey) []*unstructured.Unstructured {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -15,37 +15,42 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 )
 
-// watchRetry is how often a kind that the API server does not serve yet is looked for again.
+// watchRetry is how often a kind is tried again that the API server does not serve yet.
 const watchRetry = 10 * time.Second
 
-// watchPatience is how long readiness waits for an informer.
-const watchPatience = 15 * time.Second
+// syncTimeout is how long readiness waits for an informer.
+const syncTimeout = 15 * time.Second
 
-// Watches keeps informers on kinds, those included whose CustomResourceDefinition is installed later. Secrets and ConfigMaps are never among them. It is a
-// manager.Runnable.
+// Changed handles an event of an informer. Old is nil for an object that existed before the start or was created. It must return
+// soon and must not change the objects.
+type Changed func(gk schema.GroupKind, old, current *unstructured.Unstructured)
+
+// Watches runs informers, also for kinds whose CustomResourceDefinition is installed later. Secrets and ConfigMaps are never
+// among them. It is a manager.Runnable.
 type Watches struct {
-	cache  cache.Informers
-	mapper meta.RESTMapper
-	kinds  []schema.GroupKind
-	log    logr.Logger
-	// changed is called on what informers see.
-	changed func(gk schema.GroupKind, old, new *unstructured.Unstructured)
+	cache   cache.Informers
+	mapper  meta.RESTMapper
+	kinds   []schema.GroupKind
+	log     logr.Logger
+	changed Changed // may be nil
 
-	mu       sync.Mutex
-	synced   map[schema.GroupKind]func() bool
-	since    map[schema.GroupKind]time.Time
-	given    map[schema.GroupKind]bool // not waited for any more
-	complete bool                      // every kind has been asked for once
+	mu        sync.Mutex
+	synced    map[schema.GroupKind]func() bool
+	since     map[schema.GroupKind]time.Time
+	abandoned map[schema.GroupKind]bool // did not sync within syncTimeout
+	started   bool                      // every kind has been tried once
 }
 
-// NewWatches returns Watches of kinds, which start with Start. Changed is called for every object that is there at first or comes later (with old nil), and
-// for every change of one; it may be nil, must return soon and must not change the objects.
-func NewWatches(c cache.Informers, mapper meta.RESTMapper, kinds []schema.GroupKind, changed func(gk schema.GroupKind, old, new *unstructured.Unstructured), log logr.Logger) *Watches {
-	return &Watches{cache: c, mapper: mapper, kinds: kinds, changed: changed, log: log, synced: map[schema.GroupKind]func() bool{}, since: map[schema.GroupKind]time.Time{}, given: map[schema.GroupKind]bool{}}
+// NewWatches returns Watches of kinds. Start starts the informers, and changed, which may be nil, receives their events.
+func NewWatches(c cache.Informers, mapper meta.RESTMapper, kinds []schema.GroupKind, changed Changed, log logr.Logger) *Watches {
+	return &Watches{
+		cache: c, mapper: mapper, kinds: kinds, changed: changed, log: log,
+		synced: map[schema.GroupKind]func() bool{}, since: map[schema.GroupKind]time.Time{}, abandoned: map[schema.GroupKind]bool{},
+	}
 }
 
-// Start implements manager.Runnable: it watches until the context ends. A kind that is not served, or not allowed to be watched, keeps nothing from being
-// ready: it is read from the API server instead.
+// Start implements manager.Runnable: it watches until ctx ends. A kind that is not served, or that RBAC does not allow to watch,
+// does not prevent readiness: its objects are read from the API server instead.
 func (w *Watches) Start(ctx context.Context) error {
 	tick := time.NewTicker(watchRetry)
 	defer tick.Stop()
@@ -54,11 +59,11 @@ func (w *Watches) Start(ctx context.Context) error {
 		for _, gk := range w.kinds {
 			if err := w.watch(ctx, gk); err != nil {
 				missing++
-				w.log.V(1).Info("not watched yet", "kind", gk.String(), "reason", err.Error())
+				w.log.V(1).Info("Kind cannot be watched yet", "kind", gk.String(), "err", err.Error())
 			}
 		}
 		w.mu.Lock()
-		w.complete = true
+		w.started = true
 		w.mu.Unlock()
 		if missing == 0 {
 			<-ctx.Done()
@@ -72,32 +77,32 @@ func (w *Watches) Start(ctx context.Context) error {
 	}
 }
 
-// NeedLeaderElection implements manager.LeaderElectionRunnable: every replica watches for itself.
+// NeedLeaderElection implements manager.LeaderElectionRunnable: every replica has its own informers.
 func (w *Watches) NeedLeaderElection() bool { return false }
 
 func (w *Watches) watch(ctx context.Context, gk schema.GroupKind) error {
 	w.mu.Lock()
-	_, there := w.synced[gk]
+	_, ok := w.synced[gk]
 	w.mu.Unlock()
-	if there {
+	if ok {
 		return nil
 	}
 	m, err := w.mapper.RESTMapping(gk)
 	if err != nil {
-		return fmt.Errorf("asking for its version: %w", err)
+		return fmt.Errorf("reading its version: %w", err)
 	}
 	o := &unstructured.Unstructured{}
 	o.SetGroupVersionKind(m.GroupVersionKind)
 	informer, err := w.cache.GetInformer(ctx, o, cache.BlockUntilSynced(false))
 	if err != nil {
-		return fmt.Errorf("making an informer: %w", err)
+		return fmt.Errorf("creating an informer: %w", err)
 	}
 	if w.changed != nil {
 		if _, err := informer.AddEventHandler(toolscache.ResourceEventHandlerFuncs{
-			AddFunc:    func(o any) { w.tell(gk, nil, o) },
-			UpdateFunc: func(old, o any) { w.tell(gk, old, o) },
+			AddFunc:    func(o any) { w.notify(gk, nil, o) },
+			UpdateFunc: func(old, o any) { w.notify(gk, old, o) },
 		}); err != nil {
-			return fmt.Errorf("listening to the informer: %w", err)
+			return fmt.Errorf("adding an event handler: %w", err)
 		}
 	}
 	w.mu.Lock()
@@ -106,16 +111,16 @@ func (w *Watches) watch(ctx context.Context, gk schema.GroupKind) error {
 	return nil
 }
 
-func (w *Watches) tell(gk schema.GroupKind, old, o any) {
-	is, ok := o.(*unstructured.Unstructured)
+func (w *Watches) notify(gk schema.GroupKind, old, o any) {
+	current, ok := o.(*unstructured.Unstructured)
 	if !ok {
 		return
 	}
-	was, _ := old.(*unstructured.Unstructured)
-	w.changed(gk, was, is)
+	before, _ := old.(*unstructured.Unstructured)
+	w.changed(gk, before, current)
 }
 
-// Synced tells whether the informer of a kind has seen everything, so that it can be read from.
+// Synced reports whether the informer of a kind has synced, so that the kind can be read from the cache.
 func (w *Watches) Synced(gk schema.GroupKind) bool {
 	w.mu.Lock()
 	synced := w.synced[gk]
@@ -123,22 +128,22 @@ func (w *Watches) Synced(gk schema.GroupKind) bool {
 	return synced != nil && synced()
 }
 
-// Ready says what is waited for: every informer has to see everything once, or to be given up. One that may not watch is given up after some seconds; its
-// kind is read from the API server, object by object.
+// Ready returns an error until every informer has synced or was abandoned. An informer is abandoned after syncTimeout, usually
+// because RBAC does not allow it to watch; objects of its kind are read from the API server.
 func (w *Watches) Ready() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if !w.complete {
-		return errors.New("the informers are not started yet")
+	if !w.started {
+		return errors.New("the informers have not started yet")
 	}
 	for gk, synced := range w.synced {
 		switch {
-		case synced() || w.given[gk]:
-		case time.Since(w.since[gk]) < watchPatience:
-			return fmt.Errorf("the informer of %s has not seen everything yet", gk)
+		case synced() || w.abandoned[gk]:
+		case time.Since(w.since[gk]) < syncTimeout:
+			return fmt.Errorf("the informer of %s has not synced yet", gk)
 		default:
-			w.given[gk] = true
-			w.log.Info("Cannot be watched, so it is read from the API server every time; check the permission to list and watch", "kind", gk.String())
+			w.abandoned[gk] = true
+			w.log.Info("Informer did not sync; reading from the API server instead. Check the permission to list and watch", "kind", gk.String())
 		}
 	}
 	return nil

@@ -139,10 +139,10 @@ func compile(t *testing.T, c *ruletest.Case, rule *validators.Rule) *policy.Poli
 func review(t *testing.T, p *policy.Policy, look validators.Lookup, r validators.Request) *admissionv1.AdmissionResponse {
 	t.Helper()
 	counts := metrics.New(prometheus.NewRegistry())
-	gate := func() webhook.Gate { return p }
+	inForce := func() webhook.Policy { return p }
 	server := httptest.NewServer(webhook.NewServer(
-		&webhook.Validator{Policy: gate, Lookup: look, Metrics: counts, Log: logr.Discard()},
-		&webhook.Mutator{Policy: gate, Lookup: look, Metrics: counts, Log: logr.Discard()},
+		&webhook.Validator{Policy: inForce, Lookup: look, Metrics: counts, Log: logr.Discard()},
+		&webhook.Mutator{Policy: inForce, Lookup: look, Log: logr.Discard()},
 		&webhook.PolicyValidator{Check: func([]byte) error { return nil }, Log: logr.Discard()},
 		counts, logr.Discard(),
 	))

@@ -130,8 +130,8 @@ func TestReevaluator_EvaluatesReleaseWhenItsChartIsRead(t *testing.T) {
 	}
 	held.Store(false)
 	close(open)
-	eventually(t, 1, "flux_admission_late_verdicts_total", "rule=helm-values-schema", "verdict=invalid")
-	for _, want := range []string{"Judged a release after its review", ns, "existingSecret"} {
+	eventually(t, 1, "flux_admission_deferred_evaluations_total", "rule=helm-values-schema", "outcome=invalid")
+	for _, want := range []string{"Evaluated release after its review", ns, "existingSecret"} {
 		if !strings.Contains(shared.Webhook().Log(), want) {
 			t.Errorf("the log does not contain %q:\n%s", want, shared.Webhook().LogTail())
 		}

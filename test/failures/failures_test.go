@@ -153,8 +153,8 @@ func review(t *testing.T, tc trouble, onUnknown string) (verdict, words string) 
 		name   string
 		labels []string
 	}{
-		{"flux_admission_reviews_total", []string{"webhook=validate", "kind=HelmRelease", "verdict=" + verdict}},
-		{"flux_admission_unknown_total", []string{"rule=helm-values-schema"}},
+		{"flux_admission_reviews_total", []string{"webhook=validate", "kind=HelmRelease", "outcome=" + verdict}},
+		{"flux_admission_unknown_evaluations_total", []string{"rule=helm-values-schema"}},
 		{"flux_admission_chart_lookups_total", []string{"source=HelmRepository", "outcome=" + tc.outcome}},
 	}
 	var before []float64
@@ -221,18 +221,18 @@ func TestWebhook_SlowChartRepository(t *testing.T) {
 			t.Fatal(answer.Err)
 		}
 	}
-	fetches, verdicts := "flux_admission_chart_fetch_duration_seconds", "flux_admission_late_verdicts_total"
+	fetches, evaluations := "flux_admission_chart_fetch_duration_seconds", "flux_admission_deferred_evaluations_total"
 	fetched := metric(t, fetches, "source=HelmRepository", "outcome=fetched")
 	failed := metric(t, fetches, "source=HelmRepository", "outcome=error")
-	invalid := metric(t, verdicts, "rule=helm-values-schema", "verdict=invalid")
-	unknown := metric(t, verdicts, "rule=helm-values-schema", "verdict=unknown")
+	invalid := metric(t, evaluations, "rule=helm-values-schema", "outcome=invalid")
+	unknown := metric(t, evaluations, "rule=helm-values-schema", "outcome=unknown")
 	for _, ns := range []string{slow, never} {
 		if answer := try(t, release(ns, bad)); answer.Err != nil {
 			t.Fatalf("before there is a result: %v", answer.Err)
 		}
 	}
 	eventually(t, "the deferred evaluations are counted", func() bool {
-		return metric(t, verdicts, "rule=helm-values-schema", "verdict=invalid") == invalid+1 && metric(t, verdicts, "rule=helm-values-schema", "verdict=unknown") > unknown
+		return metric(t, evaluations, "rule=helm-values-schema", "outcome=invalid") == invalid+1 && metric(t, evaluations, "rule=helm-values-schema", "outcome=unknown") > unknown
 	})
 	if now := metric(t, fetches, "source=HelmRepository", "outcome=fetched"); now != fetched+1 {
 		t.Errorf("%v charts were fetched, want %v", now, fetched+1)
@@ -242,8 +242,8 @@ func TestWebhook_SlowChartRepository(t *testing.T) {
 	}
 	// One log line has the namespace and everything else.
 	for name, want := range map[string]*regexp.Regexp{
-		"the deferred evaluation":             regexp.MustCompile(`"Judged a release after its review".*"namespace":"` + slow + `".*"verdict":"invalid".*HR001.*existingSecret`),
-		"the failed deferred evaluation":      regexp.MustCompile(`"Judged a release after its review".*"namespace":"` + never + `".*"verdict":"unknown".*HR001.*timeout awaiting response headers`),
+		"the deferred evaluation":             regexp.MustCompile(`"Evaluated release after its review".*"helmRelease":"` + slow + `/airflow".*"outcome":"invalid".*HR001.*existingSecret`),
+		"the failed deferred evaluation":      regexp.MustCompile(`"Evaluated release after its review".*"helmRelease":"` + never + `/airflow".*"outcome":"unknown".*HR001.*timeout awaiting response headers`),
 		"the reason why a chart was not read": regexp.MustCompile(`"could not read a chart".* of HelmRepository ` + never + `/charts".*timeout awaiting response headers`),
 	} {
 		eventually(t, "the log has "+name, func() bool { return want.MatchString(shared.Webhook().Log()) })

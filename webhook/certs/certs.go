@@ -1,5 +1,5 @@
-// Package certs gives the webhook server its certificate: one that it signs itself and whose CA it publishes in the webhook configurations,
-// or one from files that somebody else renews.
+// Package certs provides the certificate of the webhook server: a self-managed one, whose CA is written into the caBundle of the
+// webhook configurations, or one from files.
 package certs
 
 import (
@@ -13,27 +13,27 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/certwatcher"
 )
 
-// Source is where the serving certificate comes from. GetCertificate is for tls.Config.
+// Source provides the serving certificate. GetCertificate is for tls.Config.
 type Source interface {
 	GetCertificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error)
 	// Start renews the certificate until the context ends.
 	Start(ctx context.Context) error
-	// Checks are conditions of being ready, by name.
+	// Checks returns the readiness checks, by name.
 	Checks() map[string]func() error
-	// Expiry is when the certificate that is being served expires; zero without one.
+	// Expiry returns when the serving certificate expires; zero without one.
 	Expiry() time.Time
 }
 
-// errNone says that there is no certificate yet.
-var errNone = errors.New("there is no serving certificate yet")
+// errNoCertificate is the error before the first certificate.
+var errNoCertificate = errors.New("there is no serving certificate yet")
 
-// Files serves the certificate in a pair of files, and reads them again when they change.
+// Files provides the certificate of a pair of files, and reloads them when they change.
 type Files struct {
 	watcher *certwatcher.CertWatcher
 	now     func() time.Time
 }
 
-// NewFiles reads the files. The error names the one that is missing or wrong.
+// NewFiles reads the files. Its error names the one that is missing or invalid.
 func NewFiles(certFile, keyFile string) (*Files, error) {
 	w, err := certwatcher.New(certFile, keyFile)
 	if err != nil {
@@ -55,10 +55,10 @@ func (f *Files) Start(ctx context.Context) error {
 	return nil
 }
 
-// NeedLeaderElection tells the manager that every replica needs its certificate.
+// NeedLeaderElection implements manager.LeaderElectionRunnable: every replica needs a certificate.
 func (f *Files) NeedLeaderElection() bool { return false }
 
-// Checks implements Source. The CA is whoever's business the files are.
+// Checks implements Source. It does not check the CA, which belongs to whoever writes the files.
 func (f *Files) Checks() map[string]func() error {
 	return map[string]func() error{"certificate": func() error { return valid(f.Expiry(), f.now()) }}
 }
@@ -80,7 +80,7 @@ func expiry(c *tls.Certificate, err error) time.Time {
 func valid(expiry, now time.Time) error {
 	switch {
 	case expiry.IsZero():
-		return errNone
+		return errNoCertificate
 	case now.After(expiry):
 		return fmt.Errorf("the serving certificate expired at %s", expiry.Format(time.RFC3339))
 	}
@@ -92,7 +92,7 @@ func leafOf(c *tls.Certificate) (*x509.Certificate, error) {
 		return c.Leaf, nil
 	}
 	if len(c.Certificate) == 0 {
-		return nil, errNone
+		return nil, errNoCertificate
 	}
 	leaf, err := x509.ParseCertificate(c.Certificate[0])
 	if err != nil {

@@ -25,7 +25,7 @@ import (
 	"k8s.io/client-go/kubernetes/fake"
 )
 
-// start is when the tests' certificates begin; time stands still but for what a test says.
+// start is when the certificates of the tests become valid. The clock is injected.
 var start = time.Date(2026, 11, 23, 10, 0, 0, 0, time.UTC)
 
 type pair struct {
@@ -66,7 +66,7 @@ func issue(t *testing.T, name string, from, to time.Time, ca *pair) pair {
 	return pair{cert, key}
 }
 
-func TestMergeBundle(t *testing.T) {
+func TestMergeCABundle(t *testing.T) {
 	hour := time.Hour
 	a := issue(t, "a", start, start.Add(3*hour), nil)
 	b := issue(t, "b", start.Add(hour), start.Add(4*hour), nil)
@@ -80,17 +80,17 @@ func TestMergeBundle(t *testing.T) {
 		return out
 	}
 	for name, tc := range map[string]struct{ have, want []byte }{
-		"an empty bundle gets the CA":                       {nil, join(b)},
-		"an older CA that is still valid stays, before it":  {join(a), join(a, b)},
-		"an expired CA leaves":                              {join(expired, a), join(a, b)},
-		"a bundle that has it already stays as it is":       {join(a, b), join(a, b)},
-		"what appears twice is kept once":                   {join(a, a, b, b), join(a, b)},
-		"what is no certificate leaves":                     {append([]byte("placeholder\n"), join(a)...), join(a, b)},
-		"an order of somebody else's becomes our own order": {join(b, a), join(a, b)},
+		"an empty bundle gets the CA":           {nil, join(b)},
+		"an older CA that is still valid stays": {join(a), join(a, b)},
+		"an expired CA is removed":              {join(expired, a), join(a, b)},
+		"a bundle with the CA stays as it is":   {join(a, b), join(a, b)},
+		"a duplicate is removed":                {join(a, a, b, b), join(a, b)},
+		"what is not a certificate is removed":  {append([]byte("placeholder\n"), join(a)...), join(a, b)},
+		"the CAs are sorted":                    {join(b, a), join(a, b)},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if got := mergeBundle(tc.have, b.cert, now); !bytes.Equal(got, tc.want) {
-				t.Errorf("%d certificates, want %d:\n%s", len(parseBundle(got)), len(parseBundle(tc.want)), got)
+			if got := mergeCABundle(tc.have, b.cert, now); !bytes.Equal(got, tc.want) {
+				t.Errorf("%d certificates, want %d:\n%s", len(parseCABundle(got)), len(parseCABundle(tc.want)), got)
 			}
 		})
 	}
@@ -98,39 +98,39 @@ func TestMergeBundle(t *testing.T) {
 	for i := range 3 * maxCAs {
 		many = append(many, issue(t, "many", start.Add(time.Duration(i)*time.Second), start.Add(4*hour), nil).pem()...)
 	}
-	got := parseBundle(mergeBundle(many, a.cert, now))
+	got := parseCABundle(mergeCABundle(many, a.cert, now))
 	if len(got) != maxCAs || !got[0].Equal(a.cert) {
-		t.Errorf("a bundle of %d CAs has become one of %d; want %d, the current CA among them", 3*maxCAs, len(got), maxCAs)
+		t.Errorf("a bundle of %d CAs was merged into %d; want %d with the current CA", 3*maxCAs, len(got), maxCAs)
 	}
 }
 
-func TestHandover(t *testing.T) {
+func TestRotation(t *testing.T) {
 	caOld, caNew := issue(t, "ca-old", start, start.Add(time.Hour), nil), issue(t, "ca-new", start, start.Add(time.Hour), nil)
 	old := issue(t, "leaf", start, start.Add(10*time.Minute), &caOld)
 	next := issue(t, "leaf", start, start.Add(20*time.Minute), &caNew)
 
 	for name, tc := range map[string]struct {
-		publishedFor time.Duration // of the new CA; negative: not at all
-		at           time.Duration // since start
-		want         pair
+		inBundleFor time.Duration // of the new CA; negative: not at all
+		at          time.Duration // since start
+		want        pair
 	}{
-		"a CA that is not published keeps the old certificate":                       {-1, time.Minute, old},
-		"a CA that was published a moment ago keeps the old certificate":             {time.Second, time.Minute, old},
-		"a CA that has settled hands over":                                           {settle, time.Minute, next},
-		"a certificate about to expire hands over after the least time":              {minSettle, 10*time.Minute - time.Second, next},
-		"a certificate about to expire does not hand over to an unknown CA":          {-1, 10*time.Minute - time.Second, old},
-		"an expired certificate is given up whether or not the new one is known yet": {-1, 11 * time.Minute, next},
+		"a CA that is not in the caBundle keeps the old certificate":            {-1, time.Minute, old},
+		"a CA that is new in the caBundle keeps the old certificate":            {time.Second, time.Minute, old},
+		"a CA that has propagated replaces the certificate":                     {propagationDelay, time.Minute, next},
+		"a certificate about to expire is replaced after the least delay":       {minPropagationDelay, 10*time.Minute - time.Second, next},
+		"a certificate about to expire is not replaced by one of an unknown CA": {-1, 10*time.Minute - time.Second, old},
+		"an expired certificate is replaced whether or not the CA is known":     {-1, 11 * time.Minute, next},
 	} {
 		t.Run(name, func(t *testing.T) {
 			now := start
 			newest := old.tls()
-			h := &handover{
+			h := &rotation{
 				newest: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return newest, nil },
-				published: func(leaf *x509.Certificate) (time.Time, bool) {
+				trustedSince: func(leaf *x509.Certificate) (time.Time, bool) {
 					if leaf.CheckSignatureFrom(caNew.cert) != nil {
 						return start, true
 					}
-					return now.Add(-tc.publishedFor), tc.publishedFor >= 0
+					return now.Add(-tc.inBundleFor), tc.inBundleFor >= 0
 				},
 				now: func() time.Time { return now },
 			}
@@ -149,24 +149,24 @@ func TestHandover(t *testing.T) {
 	}
 }
 
-func TestHandoverWithoutACertificate(t *testing.T) {
-	h := &handover{
-		newest:    func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return nil, errors.New("not signed yet") },
-		published: func(*x509.Certificate) (time.Time, bool) { return time.Time{}, false },
-		now:       func() time.Time { return start },
+func TestRotation_WithoutCertificate(t *testing.T) {
+	h := &rotation{
+		newest:       func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return nil, errors.New("not signed yet") },
+		trustedSince: func(*x509.Certificate) (time.Time, bool) { return time.Time{}, false },
+		now:          func() time.Time { return start },
 	}
-	if _, err := h.GetCertificate(nil); !errors.Is(err, errNone) {
-		t.Errorf("error %v, want %v", err, errNone)
+	if _, err := h.GetCertificate(nil); !errors.Is(err, errNoCertificate) {
+		t.Errorf("error %v, want %v", err, errNoCertificate)
 	}
-	if err := h.certificateReady(); !errors.Is(err, errNone) {
-		t.Errorf("ready says %v, want %v", err, errNone)
+	if err := h.certificateReady(); !errors.Is(err, errNoCertificate) {
+		t.Errorf("certificateReady = %v; want %v", err, errNoCertificate)
 	}
 }
 
-func newPublisher(t *testing.T, ca pair, objects ...any) (*publisher, *fake.Clientset) {
+func newInjector(t *testing.T, ca pair, objects ...any) (*caInjector, *fake.Clientset) {
 	t.Helper()
 	client := fake.NewClientset(&corev1.Secret{
-		ObjectMeta: metav1.ObjectMeta{Namespace: "gate", Name: "ca"}, Data: map[string][]byte{corev1.TLSCertKey: ca.pem()},
+		ObjectMeta: metav1.ObjectMeta{Namespace: "admission", Name: "ca"}, Data: map[string][]byte{corev1.TLSCertKey: ca.pem()},
 	})
 	for _, o := range objects {
 		var err error
@@ -180,23 +180,23 @@ func newPublisher(t *testing.T, ca pair, objects ...any) (*publisher, *fake.Clie
 			t.Fatal(err)
 		}
 	}
-	return &publisher{
-		client: client, namespace: "gate", secret: "ca", config: "gate", observe: func(error) {}, now: func() time.Time { return start.Add(time.Minute) },
+	return &caInjector{
+		client: client, namespace: "admission", secret: "ca", config: "admission", observe: func(error) {}, now: func() time.Time { return start.Add(time.Minute) },
 		problem: errors.New("not yet"),
 	}, client
 }
 
 func configs() (*admissionv1.ValidatingWebhookConfiguration, *admissionv1.MutatingWebhookConfiguration) {
-	meta := metav1.ObjectMeta{Name: "gate"}
+	meta := metav1.ObjectMeta{Name: "admission"}
 	return &admissionv1.ValidatingWebhookConfiguration{ObjectMeta: meta, Webhooks: []admissionv1.ValidatingWebhook{{Name: "v1"}, {Name: "v2"}}},
 		&admissionv1.MutatingWebhookConfiguration{ObjectMeta: meta, Webhooks: []admissionv1.MutatingWebhook{{Name: "m1"}}}
 }
 
-func TestThePublisherFillsInEveryWebhookAndSaysSinceWhen(t *testing.T) {
+func TestCAInjector_WritesEveryWebhook(t *testing.T) {
 	ca := issue(t, "ca", start, start.Add(time.Hour), nil)
 	leaf := issue(t, "leaf", start, start.Add(time.Hour), &ca)
 	v, m := configs()
-	p, client := newPublisher(t, ca, v, m)
+	p, client := newInjector(t, ca, v, m)
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- p.run(ctx) }()
@@ -206,31 +206,31 @@ func TestThePublisherFillsInEveryWebhookAndSaysSinceWhen(t *testing.T) {
 		}
 		select {
 		case <-t.Context().Done():
-			t.Fatal("the CA was not published")
+			t.Fatal("the CA was not written")
 		case <-time.After(time.Millisecond):
 		}
 	}
-	gotV, err := client.AdmissionregistrationV1().ValidatingWebhookConfigurations().Get(t.Context(), "gate", metav1.GetOptions{})
+	gotV, err := client.AdmissionregistrationV1().ValidatingWebhookConfigurations().Get(t.Context(), "admission", metav1.GetOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	gotM, err := client.AdmissionregistrationV1().MutatingWebhookConfigurations().Get(t.Context(), "gate", metav1.GetOptions{})
+	gotM, err := client.AdmissionregistrationV1().MutatingWebhookConfigurations().Get(t.Context(), "admission", metav1.GetOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	validating, mutating := observed{validating: gotV, mutating: gotM}.hooks()
+	validating, mutating := state{validating: gotV, mutating: gotM}.hooks()
 	for _, h := range append(validating, mutating...) {
-		if !bytes.Equal(h.bundle, ca.pem()) {
-			t.Errorf("the bundle of webhook %s is %q, want the CA", h.name, h.bundle)
+		if !bytes.Equal(h.caBundle, ca.pem()) {
+			t.Errorf("the caBundle of webhook %s is %q, want the CA", h.name, h.caBundle)
 		}
 	}
 	if len(validating) != 2 || len(mutating) != 1 {
-		t.Errorf("%d and %d webhooks after publishing, want 2 and 1", len(validating), len(mutating))
+		t.Errorf("%d and %d webhooks after the write, want 2 and 1", len(validating), len(mutating))
 	}
 	other := issue(t, "other-ca", start, start.Add(time.Hour), nil)
 	stranger := issue(t, "leaf", start, start.Add(time.Hour), &other)
 	if _, ok := p.since(stranger.cert); ok {
-		t.Error("a CA that was never published counts as published")
+		t.Error("since returns a CA that was never written")
 	}
 	cancel()
 	if err := <-ended; err != nil {
@@ -238,22 +238,22 @@ func TestThePublisherFillsInEveryWebhookAndSaysSinceWhen(t *testing.T) {
 	}
 }
 
-func TestThePublisherSaysWhatItWaitsFor(t *testing.T) {
+func TestCAInjector_Errors(t *testing.T) {
 	ca := issue(t, "ca", start, start.Add(time.Hour), nil)
 	v, m := configs()
 	secret := &corev1.Secret{Data: map[string][]byte{corev1.TLSCertKey: ca.pem()}}
 	for name, tc := range map[string]struct {
-		state observed
+		state state
 		want  string
 	}{
-		"no Secret yet":             {observed{validating: v, mutating: m}, "the Secret gate/ca with the CA does not exist yet"},
-		"a Secret without a CA":     {observed{secret: &corev1.Secret{}, validating: v}, "the Secret gate/ca holds no CA certificate yet"},
-		"no webhook configuration":  {observed{secret: secret}, "there is no webhook configuration named gate to publish the CA in: apply the manifests, or name it with --webhook-config"},
-		"a configuration that goes": {observed{secret: secret, mutating: m}, "publishing the CA in the webhook configuration gate: "},
+		"no Secret yet":            {state{validating: v, mutating: m}, "the Secret admission/ca with the CA does not exist yet"},
+		"a Secret without a CA":    {state{secret: &corev1.Secret{}, validating: v}, "the Secret admission/ca has no CA certificate yet"},
+		"no webhook configuration": {state{secret: secret}, "no webhook configuration is named admission: apply the manifests, or set --webhook-config"},
+		"a deleted configuration":  {state{secret: secret, mutating: m}, "writing the caBundle of the webhook configuration admission: "},
 	} {
 		t.Run(name, func(t *testing.T) {
-			p, _ := newPublisher(t, ca)
-			err := p.publish(t.Context(), tc.state)
+			p, _ := newInjector(t, ca)
+			err := p.inject(t.Context(), tc.state)
 			if err == nil || !strings.HasPrefix(err.Error(), tc.want) {
 				t.Errorf("error %v, want %q", err, tc.want)
 			}
@@ -261,27 +261,27 @@ func TestThePublisherSaysWhatItWaitsFor(t *testing.T) {
 	}
 }
 
-func TestACAInOneConfigurationOnlyIsNotPublished(t *testing.T) {
+func TestCAInjector_SinceNeedsEveryWebhook(t *testing.T) {
 	ca := issue(t, "ca", start, start.Add(time.Hour), nil)
 	leaf := issue(t, "leaf", start, start.Add(time.Hour), &ca)
-	p, _ := newPublisher(t, ca)
-	p.note([]hook{{"a", ca.pem()}, {"b", nil}})
+	p, _ := newInjector(t, ca)
+	p.record([]hook{{"a", ca.pem()}, {"b", nil}})
 	if _, ok := p.since(leaf.cert); ok {
-		t.Error("published, although one webhook does not have it")
+		t.Error("since returns a CA that one webhook does not have")
 	}
-	p.note([]hook{{"a", ca.pem()}, {"b", ca.pem()}})
+	p.record([]hook{{"a", ca.pem()}, {"b", ca.pem()}})
 	first, ok := p.since(leaf.cert)
 	if !ok {
-		t.Fatal("not published, although every webhook has it")
+		t.Fatal("since does not return a CA that every webhook has")
 	}
 	p.now = func() time.Time { return start.Add(time.Hour) }
-	p.note([]hook{{"a", ca.pem()}, {"b", ca.pem()}})
+	p.record([]hook{{"a", ca.pem()}, {"b", ca.pem()}})
 	if again, _ := p.since(leaf.cert); !again.Equal(first) {
-		t.Errorf("published since %s, want still %s", again, first)
+		t.Errorf("since %s; want still %s", again, first)
 	}
 }
 
-// signer stands in for the authority: it returns the template as it was asked to sign it.
+// signer is an authority that returns the template instead of a certificate.
 type signer struct{}
 
 func (signer) Run(context.Context) error                                  { return nil }
@@ -289,8 +289,8 @@ func (signer) WatchRotation(chan<- struct{})                              {}
 func (signer) StopWatchingRotation(chan<- struct{})                       {}
 func (signer) Sign(template *x509.Certificate) (*x509.Certificate, error) { return template, nil }
 
-func TestAddressesAreSignedAsAddresses(t *testing.T) {
-	got, err := named{signer{}}.Sign(&x509.Certificate{DNSNames: []string{"localhost", "127.0.0.1", "::1"}})
+func TestIPSigner(t *testing.T) {
+	got, err := ipSigner{signer{}}.Sign(&x509.Certificate{DNSNames: []string{"localhost", "127.0.0.1", "::1"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -332,7 +332,7 @@ func TestFiles(t *testing.T) {
 			got = err.Error()
 		}
 		if got != want {
-			t.Errorf("at %s the check says %q, want %q", now, got, want)
+			t.Errorf("at %s the check returns %q; want %q", now, got, want)
 		}
 	}
 }

@@ -11,71 +11,74 @@ import (
 
 	cmtls "github.com/cert-manager/cert-manager/pkg/server/tls"
 	"github.com/cert-manager/cert-manager/pkg/server/tls/authority"
+	"github.com/go-logr/logr"
 	"golang.org/x/sync/errgroup"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 )
 
-// Options say what the self-managed certificate is for and how long it lives.
+// Options configure a self-managed certificate.
 type Options struct {
-	// Config reaches the cluster that keeps the CA.
+	// Config is the client configuration of the cluster.
 	Config *rest.Config
-	// Namespace and Secret are where the CA and its key are kept, shared by all replicas.
+	// Namespace and Secret hold the CA and its key, shared by all replicas.
 	Namespace, Secret string
-	// WebhookConfig is the name of the webhook configurations that the CA is published in; empty publishes it nowhere.
+	// WebhookConfig is the name of the webhook configurations whose caBundle is written; empty for none.
 	WebhookConfig string
-	// Names are the DNS names and IP addresses that clients use.
+	// Names are the DNS names and IP addresses in the certificate.
 	Names []string
-	// CADuration and LeafDuration are how long the CA and the certificate live; each is renewed after two thirds.
+	// CADuration and LeafDuration are the validity of the CA and of the certificate; each is renewed after two thirds of it.
 	CADuration, LeafDuration time.Duration
-	// Published is told of every attempt to write the CA; nil for success.
-	Published func(error)
+	// Observe receives the result of each attempt to write a caBundle.
+	Observe func(error)
+	Log     logr.Logger
 }
 
-// SelfManaged signs its own certificate with a CA kept in a Secret, renews both, and publishes the CA in the webhook configurations.
+// SelfManaged provides a certificate signed by a CA in a Secret, renews both, and writes the CA into the webhook configurations.
 type SelfManaged struct {
-	*handover
-	source    *cmtls.DynamicSource
-	publisher *publisher
+	rotation *rotation
+	source   *cmtls.DynamicSource
+	injector *caInjector
 }
 
-// NewSelfManaged returns a source that does nothing before Start.
+// NewSelfManaged returns a source without a certificate; Start issues the first one.
 func NewSelfManaged(o Options) (*SelfManaged, error) {
 	if o.LeafDuration <= 0 || o.CADuration < 2*o.LeafDuration {
-		return nil, fmt.Errorf("a CA that lives %s cannot sign certificates that live %s: it must live at least twice as long", o.CADuration, o.LeafDuration)
+		return nil, fmt.Errorf("a CA valid for %s cannot sign certificates valid for %s: it must be valid at least twice as long",
+			o.CADuration, o.LeafDuration)
 	}
 	if len(o.Names) == 0 {
 		return nil, errors.New("the serving certificate needs a name")
 	}
 	client, err := kubernetes.NewForConfig(o.Config)
 	if err != nil {
-		return nil, fmt.Errorf("making a client for the CA's Secret: %w", err)
+		return nil, fmt.Errorf("creating a client for the Secret of the CA: %w", err)
 	}
 	s := &SelfManaged{source: &cmtls.DynamicSource{
 		DNSNames: o.Names,
-		Authority: named{&authority.DynamicAuthority{
+		Authority: ipSigner{&authority.DynamicAuthority{
 			SecretNamespace: o.Namespace, SecretName: o.Secret, RESTConfig: o.Config, CommonName: "flux-admission-ca",
 			SecretLabels: map[string]string{"app.kubernetes.io/name": "flux-admission", "app.kubernetes.io/part-of": "flux-admission"},
 			CADuration:   o.CADuration, LeafDuration: o.LeafDuration,
 		}},
 	}}
-	published := func(*x509.Certificate) (time.Time, bool) { return time.Time{}, true }
+	trustedSince := func(*x509.Certificate) (time.Time, bool) { return time.Time{}, true }
 	if o.WebhookConfig != "" {
-		s.publisher = &publisher{
-			client: client, namespace: o.Namespace, secret: o.Secret, config: o.WebhookConfig, observe: o.Published, now: time.Now,
-			problem: errors.New("the CA has not been published yet"),
+		s.injector = &caInjector{
+			client: client, namespace: o.Namespace, secret: o.Secret, config: o.WebhookConfig, observe: o.Observe, now: time.Now,
+			log: o.Log, problem: errors.New("the caBundle has not been written yet"),
 		}
-		published = s.publisher.since
+		trustedSince = s.injector.since
 	}
-	s.handover = &handover{newest: s.source.GetCertificate, published: published, now: time.Now}
+	s.rotation = &rotation{newest: s.source.GetCertificate, trustedSince: trustedSince, now: time.Now}
 	return s, nil
 }
 
-// named puts the names that are IP addresses where a client looks for them: the signer takes every name for a DNS name.
-type named struct{ cmtls.Authority }
+// ipSigner makes IP addresses of the names that are some: the authority takes every name for a DNS name.
+type ipSigner struct{ cmtls.Authority }
 
-// Sign implements the signer's interface.
-func (n named) Sign(template *x509.Certificate) (*x509.Certificate, error) {
+// Sign implements cmtls.Authority.
+func (n ipSigner) Sign(template *x509.Certificate) (*x509.Certificate, error) {
 	var dns []string
 	for _, name := range template.DNSNames {
 		if ip := net.ParseIP(name); ip != nil {
@@ -85,15 +88,15 @@ func (n named) Sign(template *x509.Certificate) (*x509.Certificate, error) {
 		}
 	}
 	template.DNSNames = dns
-	return n.Authority.Sign(template) //nolint:wrapcheck // the caller looks for a particular error
+	return n.Authority.Sign(template) //nolint:wrapcheck // the caller matches a particular error
 }
 
 // Start implements Source.
 func (s *SelfManaged) Start(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return s.source.Start(ctx) })
-	if s.publisher != nil {
-		group.Go(func() error { return s.publisher.run(ctx) })
+	if s.injector != nil {
+		group.Go(func() error { return s.injector.run(ctx) })
 	}
 	if err := group.Wait(); err != nil {
 		return fmt.Errorf("managing the serving certificate: %w", err)
@@ -101,21 +104,21 @@ func (s *SelfManaged) Start(ctx context.Context) error {
 	return nil
 }
 
-// NeedLeaderElection tells the manager that every replica needs its certificate.
+// NeedLeaderElection implements manager.LeaderElectionRunnable: every replica needs a certificate.
 func (s *SelfManaged) NeedLeaderElection() bool { return false }
 
 // GetCertificate implements Source.
 func (s *SelfManaged) GetCertificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
-	return s.handover.GetCertificate(hello)
+	return s.rotation.GetCertificate(hello)
 }
 
 // Checks implements Source.
 func (s *SelfManaged) Checks() map[string]func() error {
-	checks := map[string]func() error{"certificate": s.certificateReady}
-	if s.publisher != nil {
+	checks := map[string]func() error{"certificate": s.rotation.certificateReady}
+	if s.injector != nil {
 		checks["ca-bundle"] = func() error {
-			if err := s.caReady(); err != nil {
-				return errors.Join(err, s.publisher.ready())
+			if err := s.rotation.caReady(); err != nil {
+				return errors.Join(err, s.injector.ready())
 			}
 			return nil
 		}
@@ -124,4 +127,4 @@ func (s *SelfManaged) Checks() map[string]func() error {
 }
 
 // Expiry implements Source.
-func (s *SelfManaged) Expiry() time.Time { return expiry(s.handover.GetCertificate(nil)) }
+func (s *SelfManaged) Expiry() time.Time { return expiry(s.rotation.GetCertificate(nil)) }

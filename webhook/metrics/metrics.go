@@ -1,4 +1,5 @@
-// Package metrics counts what the gate does. Every label has a bounded set of values: what comes from a request and is not known is "other".
+// Package metrics holds the Prometheus metrics of the webhook server. Every label has a bounded set of values: a value from a
+// request that is not known is "other".
 package metrics
 
 import (
@@ -7,25 +8,27 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"github.com/flux-admission/flux-admission/webhook/deferred"
 )
 
-// Verdict is how a review ended.
-type Verdict string
+// Outcome is how the review of a request ended.
+type Outcome string
 
-// The verdicts.
+// The outcomes.
 const (
-	Allowed    Verdict = "allowed"    // nothing to say
-	Recorded   Verdict = "recorded"   // allowed, with findings that are only recorded
-	Warned     Verdict = "warned"     // allowed, with a warning to the user
-	Denied     Verdict = "denied"     // refused
-	Mutated    Verdict = "mutated"    // allowed, with a patch
-	Passed     Verdict = "passed"     // not evaluated: a deletion, nothing that rules read has changed, no rule for the kind
-	Failed     Verdict = "failed"     // could not be evaluated: an error, a panic, an unreadable request
-	Timeout    Verdict = "timeout"    // not evaluated in time
-	Overloaded Verdict = "overloaded" // not evaluated: too much was being evaluated already
+	Allowed    Outcome = "allowed"    // no findings
+	Recorded   Outcome = "recorded"   // allowed, with findings that are only recorded
+	Warned     Outcome = "warned"     // allowed, with a warning to the user
+	Denied     Outcome = "denied"     // denied
+	Mutated    Outcome = "mutated"    // allowed, with a patch
+	Skipped    Outcome = "skipped"    // allowed without evaluation: a deletion, no change that rules read, no rule for the kind
+	Failed     Outcome = "failed"     // not evaluated: an error, a panic, an invalid request
+	Timeout    Outcome = "timeout"    // not evaluated in time
+	Overloaded Outcome = "overloaded" // not evaluated: too many concurrent requests, or an object that is too complex
 )
 
-// Webhook is which of the webhooks was asked.
+// Webhook is the webhook that received a request.
 type Webhook string
 
 // The webhooks.
@@ -35,72 +38,78 @@ const (
 	Policy   Webhook = "policy"
 )
 
-// other stands for every value that is not known.
+// other is the label value of everything that is not known.
 const other = "other"
 
-// Metrics are the gate's own metrics. They count dry-run requests too: Flux's denials are all dry-run.
+// Metrics are the metrics of reviews. They count dry-run requests, too: all of Flux's denials are dry-run.
 type Metrics struct {
 	kinds map[schema.GroupKind]string
 
-	reviews    *prometheus.CounterVec
-	findings   *prometheus.CounterVec
-	ruleErrors *prometheus.CounterVec
-	unknown    *prometheus.CounterVec
-	panics     prometheus.Counter
-	inFlight   prometheus.Gauge
-	duration   *prometheus.HistogramVec
-	reloads    *prometheus.CounterVec
-	published  *prometheus.CounterVec
-	registry   prometheus.Registerer
+	reviews        *prometheus.CounterVec
+	findings       *prometheus.CounterVec
+	ruleErrors     *prometheus.CounterVec
+	unknown        *prometheus.CounterVec
+	panics         prometheus.Counter
+	inFlight       prometheus.Gauge
+	duration       *prometheus.HistogramVec
+	reloads        *prometheus.CounterVec
+	caBundleWrites *prometheus.CounterVec
+	deferred       *prometheus.CounterVec
+	registry       prometheus.Registerer
 }
 
-// New registers the metrics. The kinds are those that have a label value of their own.
+// New registers the metrics. The kinds are those with a label value of their own.
 func New(registry prometheus.Registerer, kinds ...schema.GroupKind) *Metrics {
 	m := &Metrics{
 		kinds:    map[schema.GroupKind]string{},
 		registry: registry,
 		reviews: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "flux_admission_reviews_total",
-			Help: "Admission reviews answered, by webhook, kind, operation, dry-run and verdict.",
-		}, []string{"webhook", "kind", "operation", "dry_run", "verdict"}),
+			Help: "Number of admission reviews by webhook, kind, operation, dry-run and outcome.",
+		}, []string{"webhook", "kind", "operation", "dry_run", "outcome"}),
 		findings: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "flux_admission_findings_total",
-			Help: "Findings of rules, by rule, what was done about them, kind and dry-run.",
+			Help: "Number of findings by rule, action, kind and dry-run.",
 		}, []string{"rule", "action", "kind", "dry_run"}),
 		ruleErrors: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "flux_admission_rule_errors_total",
-			Help: "Evaluations of a rule that failed or panicked.",
+			Help: "Number of rule evaluations that failed or panicked, by rule.",
 		}, []string{"rule"}),
 		unknown: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "flux_admission_unknown_total",
-			Help: "Evaluations of a rule that could not be finished because something could not be seen.",
+			Name: "flux_admission_unknown_evaluations_total",
+			Help: "Number of rule evaluations that were inconclusive because something they need could not be read, by rule.",
 		}, []string{"rule"}),
 		panics: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "flux_admission_panics_total",
-			Help: "Panics recovered outside of rules.",
+			Help: "Number of recovered panics outside of rules.",
 		}),
 		inFlight: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "flux_admission_reviews_in_flight_bytes",
-			Help: "Memory that the requests being evaluated take, as estimated from their text.",
+			Help: "Estimated memory of the requests that are being evaluated, in bytes.",
 		}),
 		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "flux_admission_review_duration_seconds",
-			Help:    "Time from a request's arrival to its answer.",
+			Help:    "Time from the arrival of a request to its response, in seconds.",
 			Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
 		}, []string{"webhook", "kind"}),
 		reloads: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "flux_admission_policy_reloads_total",
-			Help: "Policies loaded, by result: accepted or refused.",
+			Help: "Number of policies loaded, by result: accepted or refused.",
 		}, []string{"result"}),
-		published: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "flux_admission_ca_publications_total",
-			Help: "Attempts to write the CA bundle into a webhook configuration, by result: written or failed.",
+		caBundleWrites: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "flux_admission_ca_bundle_writes_total",
+			Help: "Number of attempts to write the caBundle of the webhook configurations, by result: written or failed.",
 		}, []string{"result"}),
+		deferred: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "flux_admission_deferred_evaluations_total",
+			Help: "Number of deferred evaluations of releases whose chart was not read in time for the review, by rule and outcome.",
+		}, []string{"rule", "outcome"}),
 	}
 	for _, gk := range kinds {
 		m.kinds[gk] = gk.Kind
 	}
-	registry.MustRegister(m.reviews, m.findings, m.ruleErrors, m.unknown, m.panics, m.inFlight, m.duration, m.reloads, m.published)
+	registry.MustRegister(m.reviews, m.findings, m.ruleErrors, m.unknown, m.panics, m.inFlight, m.duration, m.reloads,
+		m.caBundleWrites, m.deferred)
 	return m
 }
 
@@ -112,19 +121,19 @@ func (m *Metrics) Kind(gk schema.GroupKind) string {
 	return other
 }
 
-// Review counts one answer and how long it took.
-func (m *Metrics) Review(w Webhook, gk schema.GroupKind, operation string, dryRun bool, v Verdict, took time.Duration) {
+// Review counts a response and its duration.
+func (m *Metrics) Review(w Webhook, gk schema.GroupKind, operation string, dryRun bool, o Outcome, took time.Duration) {
 	kind := m.Kind(gk)
 	switch operation {
 	case "CREATE", "UPDATE", "DELETE", "CONNECT":
 	default:
 		operation = other
 	}
-	m.reviews.WithLabelValues(string(w), kind, operation, strconv.FormatBool(dryRun), string(v)).Inc()
+	m.reviews.WithLabelValues(string(w), kind, operation, strconv.FormatBool(dryRun), string(o)).Inc()
 	m.duration.WithLabelValues(string(w), kind).Observe(took.Seconds())
 }
 
-// Finding counts one finding of a rule. The rule and the action are the product's own words.
+// Finding counts a finding. Rule and action are names of this product, never values of a request.
 func (m *Metrics) Finding(rule, action string, gk schema.GroupKind, dryRun bool) {
 	m.findings.WithLabelValues(rule, action, m.Kind(gk), strconv.FormatBool(dryRun)).Inc()
 }
@@ -132,16 +141,16 @@ func (m *Metrics) Finding(rule, action string, gk schema.GroupKind, dryRun bool)
 // RuleError counts a rule that failed or panicked.
 func (m *Metrics) RuleError(rule string) { m.ruleErrors.WithLabelValues(rule).Inc() }
 
-// Unknown counts a rule that could not see what it needed.
+// Unknown counts an inconclusive evaluation of a rule.
 func (m *Metrics) Unknown(rule string) { m.unknown.WithLabelValues(rule).Inc() }
 
 // Panic counts a panic outside of rules.
 func (m *Metrics) Panic() { m.panics.Inc() }
 
-// InFlight adds to the size of the requests that are being evaluated.
+// InFlight adds to the estimated memory of the requests that are being evaluated, in bytes.
 func (m *Metrics) InFlight(bytes int64) { m.inFlight.Add(float64(bytes)) }
 
-// PolicyReload counts a policy that was loaded, and whether it could be used.
+// PolicyReload counts a policy that was loaded, and whether it was accepted.
 func (m *Metrics) PolicyReload(accepted bool) {
 	result := "refused"
 	if accepted {
@@ -150,20 +159,25 @@ func (m *Metrics) PolicyReload(accepted bool) {
 	m.reloads.WithLabelValues(result).Inc()
 }
 
-// CAPublication counts an attempt to write the CA bundle; err is why it failed.
-func (m *Metrics) CAPublication(err error) {
+// CABundleWrite counts an attempt to write the caBundle of the webhook configurations; err is why it failed.
+func (m *Metrics) CABundleWrite(err error) {
+	result := "written"
 	if err != nil {
-		m.published.WithLabelValues("failed").Inc()
-		return
+		result = "failed"
 	}
-	m.published.WithLabelValues("written").Inc()
+	m.caBundleWrites.WithLabelValues(result).Inc()
 }
 
-// CertificateExpiry registers a gauge of when the certificate that is being served expires. A zero time, no certificate, reads as 0.
+// DeferredEvaluation counts the outcome of a deferred evaluation for one rule.
+func (m *Metrics) DeferredEvaluation(rule string, o deferred.Outcome) {
+	m.deferred.WithLabelValues(rule, string(o)).Inc()
+}
+
+// CertificateExpiry registers a gauge of the expiry of the serving certificate; 0 without a certificate.
 func (m *Metrics) CertificateExpiry(expiry func() time.Time) {
 	m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "flux_admission_certificate_expiry_timestamp_seconds",
-		Help: "When the certificate that is being served expires, in seconds since the epoch.",
+		Help: "Expiry of the serving certificate, in seconds since the epoch.",
 	}, func() float64 {
 		t := expiry()
 		if t.IsZero() {

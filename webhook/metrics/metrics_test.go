@@ -42,7 +42,7 @@ func labels(m *dto.Metric) string {
 	return strings.Join(pairs, " ")
 }
 
-func TestWhatARequestNamesCannotMakeNewSeries(t *testing.T) {
+func TestReview_LabelsAreBounded(t *testing.T) {
 	registry := prometheus.NewRegistry()
 	m := metrics.New(registry, known)
 	for _, gk := range []schema.GroupKind{known, {Group: "kustomize.config.k8s.io", Kind: "Kustomization"}, {Kind: "A"}, {Kind: "B"}} {
@@ -51,27 +51,27 @@ func TestWhatARequestNamesCannotMakeNewSeries(t *testing.T) {
 		}
 	}
 	got := strings.Join(series(t, registry, "flux_admission_reviews_total"), "\n")
-	const want = `dry_run=true kind=Kustomization operation=CREATE verdict=denied webhook=validate
-dry_run=true kind=Kustomization operation=other verdict=denied webhook=validate
-dry_run=true kind=other operation=CREATE verdict=denied webhook=validate
-dry_run=true kind=other operation=other verdict=denied webhook=validate`
+	const want = `dry_run=true kind=Kustomization operation=CREATE outcome=denied webhook=validate
+dry_run=true kind=Kustomization operation=other outcome=denied webhook=validate
+dry_run=true kind=other operation=CREATE outcome=denied webhook=validate
+dry_run=true kind=other operation=other outcome=denied webhook=validate`
 	if got != want {
 		t.Errorf("series\n%s\nwant\n%s", got, want)
 	}
 }
 
-func TestEveryResultHasItsLabel(t *testing.T) {
+func TestMetrics_ResultLabels(t *testing.T) {
 	registry := prometheus.NewRegistry()
 	m := metrics.New(registry, known)
 	m.PolicyReload(true)
 	m.PolicyReload(false)
-	m.CAPublication(nil)
-	m.CAPublication(errors.New("conflict"))
+	m.CABundleWrite(nil)
+	m.CABundleWrite(errors.New("conflict"))
 	m.Finding("kustomization-namespace", "Deny", known, true)
 	for name, want := range map[string]string{
-		"flux_admission_policy_reloads_total":  "result=accepted,result=refused",
-		"flux_admission_ca_publications_total": "result=failed,result=written",
-		"flux_admission_findings_total":        "action=Deny dry_run=true kind=Kustomization rule=kustomization-namespace",
+		"flux_admission_policy_reloads_total":   "result=accepted,result=refused",
+		"flux_admission_ca_bundle_writes_total": "result=failed,result=written",
+		"flux_admission_findings_total":         "action=Deny dry_run=true kind=Kustomization rule=kustomization-namespace",
 	} {
 		if got := strings.Join(series(t, registry, name), ","); got != want {
 			t.Errorf("%s has %q, want %q", name, got, want)
@@ -79,7 +79,7 @@ func TestEveryResultHasItsLabel(t *testing.T) {
 	}
 }
 
-func TestTheExpiryOfNoCertificateIsZero(t *testing.T) {
+func TestCertificateExpiry(t *testing.T) {
 	registry := prometheus.NewRegistry()
 	var expiry time.Time
 	metrics.New(registry).CertificateExpiry(func() time.Time { return expiry })

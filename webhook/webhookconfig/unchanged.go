@@ -6,8 +6,8 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 )
 
-// Unchanged tells whether an update leaves everything as it is that a rule can read: spec, labels and kubectl's last-applied manifest. It is
-// what the match condition "changed" denies, for an API server that asks all the same. Status, finalizers and owners may differ.
+// Unchanged reports whether an update changes nothing that rules read: spec, labels and kubectl's last-applied manifest. It is the
+// negation of the match condition "changed". Status, finalizers and owners may differ.
 func Unchanged(object, old *unstructured.Unstructured) bool {
 	if object == nil || old == nil {
 		return false
@@ -17,7 +17,7 @@ func Unchanged(object, old *unstructured.Unstructured) bool {
 		same(object.Object, old.Object, "spec")
 }
 
-// BeingDeleted tells whether the object is on its way out: a write on it can only be one that lets it go.
+// BeingDeleted reports whether the object has a deletion timestamp: an update of it can only complete the deletion.
 func BeingDeleted(object *unstructured.Unstructured) bool {
 	_, found := field(object.Object, "metadata", "deletionTimestamp")
 	return found
@@ -30,7 +30,7 @@ func annotation(o *unstructured.Unstructured, key string) any {
 	}
 	s, ok := v.(string)
 	if !ok {
-		return &v // like nothing else: what is malformed counts as changed
+		return &v // equal to no other value: a malformed annotation counts as changed
 	}
 	return s
 }

@@ -1,4 +1,4 @@
-// Command generate writes the two webhook configurations into the directory given as its argument.
+// Command generate writes both webhook configurations into the directory in its argument.
 package main
 
 import (
@@ -25,7 +25,7 @@ func run(args []string) error {
 		return err
 	}
 	for name, data := range files {
-		if err := os.WriteFile(filepath.Join(args[0], name), data, 0o644); err != nil { //nolint:gosec // a manifest is for everyone to read
+		if err := os.WriteFile(filepath.Join(args[0], name), data, 0o644); err != nil { //nolint:gosec // manifests are world-readable
 			return fmt.Errorf("writing %s: %w", name, err)
 		}
 	}

@@ -1,4 +1,4 @@
-package main
+package serve
 
 import (
 	"errors"
@@ -10,7 +10,7 @@ import (
 	"github.com/go-logr/logr/funcr"
 )
 
-func TestReadinessSaysWhatItWaitsForAndLogsChangesOnly(t *testing.T) {
+func TestReadiness_ReportsFailingChecksAndLogsChanges(t *testing.T) {
 	var logged []string
 	log := funcr.New(func(_, args string) { logged = append(logged, args) }, funcr.Options{})
 	var policy error

@@ -1,5 +1,5 @@
-// Package webhookconfig says which writes the API server asks the webhooks about, in one place: as the webhook configurations that are
-// installed, and as the same predicate in Go for the writes that are asked all the same.
+// Package webhookconfig defines which writes the API server sends to the webhooks: as webhook configurations, and as the same
+// predicates in Go for writes that it sends nevertheless.
 package webhookconfig
 
 import (
@@ -15,36 +15,36 @@ import (
 	"github.com/flux-admission/flux-admission/validators"
 )
 
-// Names of what is installed.
+// Names in the manifests.
 const (
 	// Name is the name of both webhook configurations and of the Service.
 	Name = "flux-admission"
-	// Namespace is the namespace that the gate runs in.
+	// Namespace is the namespace of the webhook server.
 	Namespace = "flux-admission-system"
 
-	// ValidateWebhook, PolicyWebhook and MutateWebhook name the webhooks: users read the name in every denial.
+	// ValidateWebhook, PolicyWebhook and MutateWebhook are the names of the webhooks, which are part of every denial.
 	ValidateWebhook = "validate.flux-admission.dev"
 	PolicyWebhook   = "policy.flux-admission.dev"
 	MutateWebhook   = "mutate.flux-admission.dev"
 
-	// ValidatePath, PolicyPath and MutatePath are where the server answers them.
+	// ValidatePath, PolicyPath and MutatePath are their URL paths.
 	ValidatePath = "/validate"
 	PolicyPath   = "/validate-policy"
 	MutatePath   = "/mutate"
 
-	// TimeoutSeconds is how long the API server waits for an answer.
+	// TimeoutSeconds is how long the API server waits for a response, in seconds.
 	TimeoutSeconds = 5
 	// PolicyGroup is the API group of AdmissionPolicy.
 	PolicyGroup = "flux-admission.dev"
 )
 
-// LastApplied is the annotation in which kubectl keeps the manifest as it was applied. It is the only one that rules read.
+// LastApplied is the annotation with the manifest that kubectl applied. It is the only one that rules read.
 const LastApplied = "kubectl.kubernetes.io/last-applied-configuration"
 
-// The expressions of the match conditions. Each must give an answer for every object that the API server can hold: one that fails makes
-// the API server pass over the webhook without a word under failurePolicy Ignore. So every field is asked for with has() first; metadata is
-// always there. Their cost does not grow with the object: comparing maps is priced by their top level, strings by a tenth of their length,
-// of which one object cannot hold enough to reach the limit.
+// The CEL expressions of the match conditions. None may fail for any object that the API server can hold: with failurePolicy Ignore,
+// the API server then silently skips the webhook. So has() guards every field but metadata, which always exists. Their CEL cost stays
+// below the limit: comparing maps costs as much as their top level has keys, comparing strings a tenth of their length, and an object
+// is limited in size.
 const (
 	notBeingDeleted = `!has(object.metadata.deletionTimestamp)`
 
@@ -64,7 +64,7 @@ const (
 : !(has(object.spec) && has(object.spec.targetNamespace) && object.spec.targetNamespace != '')`
 )
 
-// ValidateConditions are the match conditions of the validating webhook: a write is asked about when all of them hold.
+// ValidateConditions returns the match conditions of the validating webhook: a write is sent to it if all of them are true.
 func ValidateConditions() []admissionv1.MatchCondition {
 	return []admissionv1.MatchCondition{
 		{Name: "not-being-deleted", Expression: notBeingDeleted},
@@ -72,8 +72,8 @@ func ValidateConditions() []admissionv1.MatchCondition {
 	}
 }
 
-// MutateConditions are the match conditions of the mutating webhook: a create without targetNamespace, or an update that drops or changes
-// the one that is stored.
+// MutateConditions returns the match conditions of the mutating webhook: a create without targetNamespace, or an update that removes
+// or changes the stored one.
 func MutateConditions() []admissionv1.MatchCondition {
 	return []admissionv1.MatchCondition{
 		{Name: "not-being-deleted", Expression: notBeingDeleted},
@@ -81,8 +81,8 @@ func MutateConditions() []admissionv1.MatchCondition {
 	}
 }
 
-// Validating returns the validating webhook configuration for the kinds that the rules look at. It has no caBundle: the gate or
-// cert-manager fills it in.
+// Validating returns the validating webhook configuration for the kinds that the rules evaluate. It has no caBundle: the webhook
+// server or cert-manager writes it.
 func Validating(rules []*validators.Rule) *admissionv1.ValidatingWebhookConfiguration {
 	var kinds []schema.GroupKind
 	for _, r := range rules {
@@ -107,7 +107,7 @@ func Validating(rules []*validators.Rule) *admissionv1.ValidatingWebhookConfigur
 	}
 }
 
-// Mutating returns the mutating webhook configuration for the kinds that the mutators look at, without a caBundle.
+// Mutating returns the mutating webhook configuration for the kinds that the mutators evaluate, without a caBundle.
 func Mutating(ms []*mutators.Mutator) *admissionv1.MutatingWebhookConfiguration {
 	var kinds []schema.GroupKind
 	for _, m := range ms {
@@ -134,18 +134,18 @@ func clientConfig(path string) admissionv1.WebhookClientConfig {
 	return admissionv1.WebhookClientConfig{Service: &admissionv1.ServiceReference{Namespace: Namespace, Name: Name, Path: &path, Port: &port}}
 }
 
-// namespaces leaves out the namespaces that a cluster is repaired from: its own, and Kubernetes'.
+// namespaces excludes the namespaces from which a cluster is repaired: kube-system and that of the webhook server.
 func namespaces() *metav1.LabelSelector {
 	return &metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{{
 		Key: "kubernetes.io/metadata.name", Operator: metav1.LabelSelectorOpNotIn, Values: []string{"kube-system", Namespace},
 	}}}
 }
 
-// webhookRules asks for creates and updates of the kinds, in every version, and never for a subresource: status and scale pass.
+// webhookRules matches creates and updates of the kinds in every version. It matches no subresource such as status or scale.
 func webhookRules(kinds []schema.GroupKind) []admissionv1.RuleWithOperations {
 	resources := map[string][]string{}
 	for _, gk := range kinds {
-		// The guess is the rule by which CRDs name their resources; a test holds it for every kind that a rule names.
+		// CRDs name their resources as guessed here; a test checks it for every kind that a rule names.
 		plural, _ := meta.UnsafeGuessKindToResource(gk.WithVersion("v1"))
 		if !slices.Contains(resources[gk.Group], plural.Resource) {
 			resources[gk.Group] = append(resources[gk.Group], plural.Resource)

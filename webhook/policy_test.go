@@ -11,8 +11,8 @@ import (
 	"github.com/flux-admission/flux-admission/webhook"
 )
 
-// defaultGate is a policy with every rule set to Deny, its parameters as they are by default, and every mutator that needs no settings.
-func defaultGate() (webhook.Gate, error) { return allRules("Enforce") }
+// denyAll returns a policy with the action Deny for every rule, default parameters, and every mutator without settings.
+func denyAll() (webhook.Policy, error) { return allRules("Enforce") }
 
 func allRules(mode string) (*policy.Policy, error) {
 	rules, err := validators.NewSuite(allvalidators.Rules()...)

@@ -32,7 +32,7 @@ import (
 	"github.com/flux-admission/flux-admission/webhook/webhookconfig"
 )
 
-func TestTheManifestsAreWhatTheCodeGenerates(t *testing.T) {
+func TestFiles_ManifestsAreUpToDate(t *testing.T) {
 	files, err := webhookconfig.Files()
 	if err != nil {
 		t.Fatal(err)
@@ -43,12 +43,12 @@ func TestTheManifestsAreWhatTheCodeGenerates(t *testing.T) {
 			t.Fatal(err)
 		}
 		if string(got) != string(want) {
-			t.Errorf("manifests/base/%s is not what the code says: run `go generate ./webhook/webhookconfig`", name)
+			t.Errorf("manifests/base/%s is outdated: run `go generate ./webhook/webhookconfig`", name)
 		}
 	}
 }
 
-func TestEveryKindOfARuleIsRegistered(t *testing.T) {
+func TestValidating_HasEveryKind(t *testing.T) {
 	registered := map[schema.GroupResource]bool{}
 	for _, r := range webhookconfig.Validating(allvalidators.Rules()).Webhooks[0].Rules {
 		for _, resource := range r.Resources {
@@ -63,12 +63,12 @@ func TestEveryKindOfARuleIsRegistered(t *testing.T) {
 		}
 	}
 	if !maps.Equal(registered, want) {
-		t.Errorf("registered %v, rules look at %v", registered, want)
+		t.Errorf("registered %v; rules evaluate %v", registered, want)
 	}
 }
 
-// pluralOf returns the resource of a kind: as its CustomResourceDefinition in the CRD catalog names it, or as the generators of definitions derive it from
-// the kind. The guess of the webhook configurations must be the same.
+// pluralOf returns the resource of a kind by its CustomResourceDefinition in the CRD catalog, else as it is derived from the kind. The
+// guess of the webhook configurations must be the same.
 func pluralOf(t *testing.T, gk schema.GroupKind) string {
 	t.Helper()
 	guess, _ := meta.UnsafeGuessKindToResource(gk.WithVersion("v1"))
@@ -92,7 +92,7 @@ func pluralOf(t *testing.T, gk schema.GroupKind) string {
 	return definition.Spec.Names.Plural
 }
 
-// matcher compiles match conditions with the API server's own code. Errors are not swallowed, as failurePolicy Ignore would.
+// matcher compiles match conditions with the API server's code. With failurePolicy Fail it returns their errors.
 func matcher(t *testing.T, conditions []admissionregv1.MatchCondition) matchconditions.Matcher {
 	t.Helper()
 	fail := admissionregv1.Fail
@@ -101,7 +101,8 @@ func matcher(t *testing.T, conditions []admissionregv1.MatchCondition) matchcond
 	return accessor.GetCompiledMatcher(compiler)
 }
 
-func asked(t *testing.T, m matchconditions.Matcher, object, old *unstructured.Unstructured) bool {
+// matches reports whether the API server sends a write to the webhook.
+func matches(t *testing.T, m matchconditions.Matcher, object, old *unstructured.Unstructured) bool {
 	t.Helper()
 	operation := admission.Create
 	if old != nil {
@@ -123,7 +124,7 @@ func asked(t *testing.T, m matchconditions.Matcher, object, old *unstructured.Un
 	return result.Matches
 }
 
-// variants are objects that differ in one respect or several, in every shape that the API server can hold.
+// variants returns objects that differ in one or more respects.
 func variants() map[string]*unstructured.Unstructured {
 	specs := map[string]any{
 		"no spec": nil, "an empty spec": map[string]any{},
@@ -162,31 +163,31 @@ func variants() map[string]*unstructured.Unstructured {
 	return out
 }
 
-func TestTheAPIServerAsksExactlyWhenSomethingChangedThatRulesRead(t *testing.T) {
+func TestValidateConditions_MatchUnchanged(t *testing.T) {
 	m := matcher(t, webhookconfig.ValidateConditions())
 	all := variants()
 	for newName, object := range all {
 		if webhookconfig.BeingDeleted(object) {
 			continue
 		}
-		if !asked(t, m, object, nil) {
-			t.Errorf("the create of %s is not asked about", newName)
+		if !matches(t, m, object, nil) {
+			t.Errorf("the create of %s does not match", newName)
 		}
 		for oldName, old := range all {
-			if got, want := asked(t, m, object, old), !webhookconfig.Unchanged(object, old); got != want {
-				t.Errorf("from %s to %s: asked is %v, changed is %v", oldName, newName, got, want)
+			if got, want := matches(t, m, object, old), !webhookconfig.Unchanged(object, old); got != want {
+				t.Errorf("from %s to %s: matches is %v, changed is %v", oldName, newName, got, want)
 			}
 		}
 	}
 	deleted := all["a spec and a deletion"]
-	if asked(t, m, deleted, all["no spec and nothing"]) {
-		t.Error("a write on an object that is being deleted is asked about")
+	if matches(t, m, deleted, all["no spec and nothing"]) {
+		t.Error("an update of an object that is being deleted matches")
 	}
 }
 
-// TestWhatIsNotAskedAboutHasNoNewFinding is the other half of the promise: an update that passes unasked is one in which every rule finds what it
-// finds in the stored object. It takes the objects of every rule's own cases, and writes that change what rules do not read.
-func TestWhatIsNotAskedAboutHasNoNewFinding(t *testing.T) {
+// TestValidateConditions_MissNoFinding checks that an update which does not match has the findings of the stored object, for the
+// objects of every rule's cases.
+func TestValidateConditions_MissNoFinding(t *testing.T) {
 	m := matcher(t, webhookconfig.ValidateConditions())
 	edits := map[string]func(map[string]any){
 		"nothing":      func(map[string]any) {},
@@ -204,10 +205,10 @@ func TestWhatIsNotAskedAboutHasNoNewFinding(t *testing.T) {
 			metadata(o)["annotations"] = annotations
 		},
 	}
-	unasked := 0
+	unmatched := 0
 	for _, rule := range allvalidators.Rules() {
 		if !rule.Stages.Has(validators.StageAdmission) {
-			continue // not asked at admission
+			continue // not evaluated at admission
 		}
 		dirs, err := filepath.Glob(filepath.Join("..", "..", "validators", "*", "testdata", strings.ToLower(rule.ID)))
 		if err != nil || len(dirs) != 1 {
@@ -228,20 +229,20 @@ func TestWhatIsNotAskedAboutHasNoNewFinding(t *testing.T) {
 				updates["the case's own update"] = c.Request
 			}
 			for name, r := range updates {
-				if asked(t, m, r.Object, r.Old) {
+				if matches(t, m, r.Object, r.Old) {
 					continue
 				}
-				unasked++
+				unmatched++
 				for _, f := range c.Suite(t, rule).Evaluate(t.Context(), r, c.Lookup(t, nil)).Findings {
 					if !f.Preexisting {
-						t.Errorf("%s, %s, after %s: a write that passes unasked has a new finding: %s", rule.ID, c.Name, name, f.Message)
+						t.Errorf("%s, %s, after %s: an update that does not match has a new finding: %s", rule.ID, c.Name, name, f.Message)
 					}
 				}
 			}
 		}
 	}
-	if unasked == 0 {
-		t.Error("every write was asked about: nothing was tested")
+	if unmatched == 0 {
+		t.Error("every update matches: nothing was tested")
 	}
 }
 
@@ -254,8 +255,8 @@ func metadata(o map[string]any) map[string]any {
 	return m
 }
 
-// TestNoObjectIsTooLargeForTheMatchConditions guards the silent way past the webhook: a condition that costs too much counts as not matching.
-func TestNoObjectIsTooLargeForTheMatchConditions(t *testing.T) {
+// TestValidateConditions_CELCost checks that no object exceeds the CEL cost limit: such an object would silently not match.
+func TestValidateConditions_CELCost(t *testing.T) {
 	large := func(end string) *unstructured.Unstructured {
 		values := map[string]any{}
 		for i := range 20_000 {
@@ -271,15 +272,15 @@ func TestNoObjectIsTooLargeForTheMatchConditions(t *testing.T) {
 		}}
 	}
 	m := matcher(t, webhookconfig.ValidateConditions())
-	if !asked(t, m, large("a"), large("b")) {
-		t.Error("a change of a large object is not asked about")
+	if !matches(t, m, large("a"), large("b")) {
+		t.Error("a change of a large object does not match")
 	}
-	if asked(t, m, large("a"), large("a")) {
-		t.Error("a large object that did not change is asked about")
+	if matches(t, m, large("a"), large("a")) {
+		t.Error("a large object without a change matches")
 	}
 }
 
-func TestTheMutatingWebhookIsAskedWheneverAMutatorHasSomethingToDo(t *testing.T) {
+func TestMutateConditions_MissNoMutation(t *testing.T) {
 	settings := &targetnamespace.Settings{{TargetNamespace: "a"}}
 	if err := settings.Compile(); err != nil {
 		t.Fatal(err)
@@ -300,19 +301,19 @@ func TestTheMutatingWebhookIsAskedWheneverAMutatorHasSomethingToDo(t *testing.T)
 		}
 		for oldName, old := range all {
 			r := validators.Request{Operation: validators.Update, Object: object, Old: old}
-			if oldName == "no spec and nothing" { // stands for a create
+			if oldName == "no spec and nothing" { // a create
 				r, old = validators.Request{Operation: validators.Create, Object: object}, nil
 			}
 			res := set.Evaluate(t.Context(), r, lookup.NewMemory(ns))
 			idle := len(res.Edits)+len(res.Warnings)+len(res.Errors) == 0
-			if isAsked := asked(t, m, object, old); !isAsked && !idle {
-				t.Errorf("from %s to %s: a mutator has something to do and is not asked: %+v", oldName, newName, res)
-			} else if !isAsked {
+			if matched := matches(t, m, object, old); !matched && !idle {
+				t.Errorf("from %s to %s: does not match, but a mutator returns %+v", oldName, newName, res)
+			} else if !matched {
 				skipped++
 			}
 		}
 	}
 	if skipped == 0 {
-		t.Error("no write passes without being asked about")
+		t.Error("every write matches: nothing was tested")
 	}
 }

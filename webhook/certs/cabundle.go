@@ -8,12 +8,12 @@ import (
 	"time"
 )
 
-// maxCAs bounds a bundle. A CA more is added for each rotation and leaves when it expires; this bounds what a Secret that is deleted again
-// and again can do.
+// maxCAs limits a caBundle. Each rotation adds a CA, which is removed when it expires; the limit is for a Secret that is deleted
+// again and again.
 const maxCAs = 8
 
-// parseBundle returns the certificates in a PEM bundle and passes over whatever else is in it.
-func parseBundle(bundle []byte) []*x509.Certificate {
+// parseCABundle returns the certificates in a PEM bundle and ignores everything else in it.
+func parseCABundle(bundle []byte) []*x509.Certificate {
 	var out []*x509.Certificate
 	for {
 		var block *pem.Block
@@ -29,11 +29,11 @@ func parseBundle(bundle []byte) []*x509.Certificate {
 	}
 }
 
-// mergeBundle returns the bundle with ca added and what has expired left out. Unexpired CAs stay: another replica may still be serving a
-// certificate of theirs. Replicas that merge the same CAs come to the same bundle, byte for byte.
-func mergeBundle(bundle []byte, ca *x509.Certificate, now time.Time) []byte {
+// mergeCABundle returns the bundle with ca and without expired CAs. Other CAs stay: another replica may still serve one of their
+// certificates. Replicas that merge the same CAs write the same bytes.
+func mergeCABundle(bundle []byte, ca *x509.Certificate, now time.Time) []byte {
 	var all []*x509.Certificate
-	for _, c := range parseBundle(bundle) {
+	for _, c := range parseCABundle(bundle) {
 		if now.Before(c.NotAfter) && !c.Equal(ca) && !slices.ContainsFunc(all, c.Equal) {
 			all = append(all, c)
 		}

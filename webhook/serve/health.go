@@ -1,4 +1,4 @@
-package main
+package serve
 
 import (
 	"errors"
@@ -15,7 +15,7 @@ import (
 	"github.com/flux-admission/flux-admission/internal/lookup"
 )
 
-// readiness answers /readyz: 200 when every check passes, else 503 with a line for each that does not and why. It logs when that changes, not at every
+// readiness serves /readyz: 200 if every check passes, else 503 with a line for each that fails. It logs changes, not every
 // probe.
 type readiness struct {
 	checks map[string]func() error
@@ -36,25 +36,26 @@ func (h *readiness) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
 		if text == "" {
 			h.log.Info("Ready")
 		} else {
-			h.log.Info("Not ready", "waitingFor", problems)
+			h.log.Info("Not ready", "failing", problems)
 		}
 	}
 	if text == "" {
-		alive(w, nil)
+		healthy(w, nil)
 		return
 	}
 	w.WriteHeader(http.StatusServiceUnavailable)
 	fmt.Fprintln(w, text)
 }
 
-// alive answers /healthz: a process that answers is alive. Whether it is any use is readiness; restarting it would not mend what that waits for.
-func alive(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") }
+// healthy serves /healthz: a process that responds is healthy. A restart would not fix what readiness reports.
+func healthy(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") }
 
-// cachesSynced is ready once the informer of Namespaces has seen everything, and the others have or are given up.
-func cachesSynced(namespaces cache.Informer, watches *lookup.Watches) func() error {
+// informersSynced returns a check that passes once the informer of Namespaces has synced, and the others have or were
+// abandoned.
+func informersSynced(namespaces cache.Informer, watches *lookup.Watches) func() error {
 	return func() error {
 		if !namespaces.HasSynced() {
-			return errors.New("the informer of Namespaces has not seen everything yet")
+			return errors.New("the informer of Namespaces has not synced yet")
 		}
 		return watches.Ready()
 	}

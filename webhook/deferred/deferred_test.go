@@ -18,11 +18,11 @@ import (
 
 var meta = &validators.Meta{ID: "HR001", Name: "helm-values-schema"}
 
-// reviewer answers every review with the same decision.
-type reviewer policy.Decision
+// fixedPolicy has the same decision for every request.
+type fixedPolicy policy.Decision
 
-func (r reviewer) Evaluate(context.Context, validators.Request, validators.Lookup) policy.Decision {
-	return policy.Decision(r)
+func (p fixedPolicy) Evaluate(context.Context, validators.Request, validators.Lookup) policy.Decision {
+	return policy.Decision(p)
 }
 
 func request(name string) validators.Request {
@@ -35,28 +35,28 @@ func undecided(cause error) policy.Decision {
 	return policy.Decision{Unknown: []policy.NotEvaluated{{Rule: meta, Reason: cause.Error(), Cause: cause}}}
 }
 
-func TestALateVerdict(t *testing.T) {
+func TestReevaluator(t *testing.T) {
 	pending := undecided(fmt.Errorf("the chart: %w", &validators.Pending{Text: "it is being read"}))
 	for name, tc := range map[string]struct {
 		first, later policy.Decision
-		want         map[string]Verdict
+		want         map[string]Outcome
 	}{
-		"the values turn out to be valid": {pending, policy.Decision{}, map[string]Verdict{"helm-values-schema": Valid}},
+		"the values turn out to be valid": {pending, policy.Decision{}, map[string]Outcome{"helm-values-schema": Valid}},
 		"the values turn out to be invalid": {
-			pending, policy.Decision{Deny: []*validators.Finding{{Rule: meta, Diagnostic: validators.Diagnostic{Message: "no"}}}}, map[string]Verdict{"helm-values-schema": Invalid},
+			pending, policy.Decision{Deny: []*validators.Finding{{Rule: meta, Diagnostic: validators.Diagnostic{Message: "no"}}}}, map[string]Outcome{"helm-values-schema": Invalid},
 		},
-		"there is still no verdict":                             {pending, undecided(errors.New("401")), map[string]Verdict{"helm-values-schema": Unknown}},
-		"what is unknown for another reason is not asked again": {undecided(errors.New("no permission")), policy.Decision{}, map[string]Verdict{}},
+		"the chart cannot be read": {pending, undecided(errors.New("401")), map[string]Outcome{"helm-values-schema": Unknown}},
+		"a rule that is unknown for another reason is not evaluated again": {undecided(errors.New("no permission")), policy.Decision{}, map[string]Outcome{}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got := map[string]Verdict{}
+			got := map[string]Outcome{}
 			var mu sync.Mutex
 			seen := make(chan struct{}, 1)
 			j := &Reevaluator{
-				Policy: func() Reviewer { return reviewer(tc.later) }, Lookup: &lookup.Memory{}, Log: logr.Discard(),
-				Observe: func(rule string, v Verdict) {
+				Policy: func() Policy { return fixedPolicy(tc.later) }, Lookup: &lookup.Memory{}, Log: logr.Discard(),
+				Observe: func(rule string, o Outcome) {
 					mu.Lock()
-					got[rule] = v
+					got[rule] = o
 					mu.Unlock()
 					seen <- struct{}{}
 				},
@@ -64,7 +64,7 @@ func TestALateVerdict(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
 			ended := make(chan error)
 			go func() { ended <- j.Start(ctx) }()
-			j.Later(request("web"), tc.first)
+			j.Enqueue(request("web"), tc.first)
 			if len(tc.want) > 0 {
 				<-seen
 			}
@@ -73,33 +73,33 @@ func TestALateVerdict(t *testing.T) {
 				t.Fatal(err)
 			}
 			if fmt.Sprint(got) != fmt.Sprint(tc.want) {
-				t.Errorf("verdicts %v, want %v", got, tc.want)
+				t.Errorf("outcomes %v; want %v", got, tc.want)
 			}
 		})
 	}
 }
 
-func TestWhatWaitsIsBounded(t *testing.T) {
-	j := &Reevaluator{Policy: func() Reviewer { return nil }, Lookup: &lookup.Memory{}, Log: logr.Discard()}
+func TestReevaluator_QueueIsLimited(t *testing.T) {
+	j := &Reevaluator{Policy: func() Policy { return nil }, Lookup: &lookup.Memory{}, Log: logr.Discard()}
 	d := undecided(&validators.Pending{Text: "it is being read"})
-	for i := range 2 * maxWaiting {
-		j.Later(request(fmt.Sprint("web-", i)), d)
-		j.Later(request("web-0"), d)
+	for i := range 2 * maxQueued {
+		j.Enqueue(request(fmt.Sprint("web-", i)), d)
+		j.Enqueue(request("web-0"), d)
 	}
-	if n := len(j.waiting); n != maxWaiting {
-		t.Errorf("%d requests wait, want %d", n, maxWaiting)
+	if n := len(j.queued); n != maxQueued {
+		t.Errorf("%d requests are queued; want %d", n, maxQueued)
 	}
 }
 
-// asking tells which charts are asked for.
-type asking chan string
+// requested receives the names of the releases whose chart is resolved.
+type requested chan string
 
-func (c asking) Resolve(_ context.Context, _ validators.Lookup, ref validators.ChartRef) (validators.Chart, validators.Presence, error) {
+func (c requested) Resolve(_ context.Context, _ validators.Lookup, ref validators.ChartRef) (validators.Chart, validators.Presence, error) {
 	c <- ref.ReleaseName
-	return nil, validators.Unknown, errors.New("not here")
+	return nil, validators.Unknown, errors.New("no chart")
 }
 
-func TestWarming(t *testing.T) {
+func TestPrefetcher(t *testing.T) {
 	object := func(kind, name string, generation int64, revision string, spec map[string]any) *unstructured.Unstructured {
 		o := &unstructured.Unstructured{Object: map[string]any{
 			"apiVersion": "helm.toolkit.fluxcd.io/v2", "kind": kind, "spec": spec,
@@ -117,29 +117,29 @@ func TestWarming(t *testing.T) {
 		"chart": map[string]any{"spec": map[string]any{"chart": "web", "sourceRef": map[string]any{"kind": "HelmRepository", "name": "charts"}}},
 	})
 	other := object("HelmRelease", "other", 1, "", map[string]any{"chartRef": map[string]any{"kind": "OCIRepository", "name": "other"}})
-	asked := make(asking, 10)
+	resolved := make(requested, 10)
 	memory := lookup.NewMemory(release, other)
-	memory.Charts = asked
+	memory.Charts = resolved
 	w := &Prefetcher{Lookup: memory, Log: logr.Discard()}
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error)
 	go func() { ended <- w.Start(ctx) }()
 	old, renewed := object("HelmRepository", "charts", 1, "one", nil), object("HelmRepository", "charts", 1, "two", nil)
-	w.Changed(flux.HelmRepository, nil, old)      // the releases come by themselves
+	w.Changed(flux.HelmRepository, nil, old)      // there is an event for each release
 	w.Changed(flux.HelmRelease, release, release) // a resync
 	w.Changed(flux.HelmRelease, nil, other)
-	if got := <-asked; got != "other" {
-		t.Errorf("asked for the chart of %s, want that of the release that is new", got)
+	if got := <-resolved; got != "other" {
+		t.Errorf("the chart of %s was resolved; want that of the new release", got)
 	}
 	w.Changed(flux.HelmRepository, old, renewed)
-	if got := <-asked; got != "web" {
-		t.Errorf("asked for the chart of %s, want that of the release whose source changed", got)
+	if got := <-resolved; got != "web" {
+		t.Errorf("the chart of %s was resolved; want that of the release whose source changed", got)
 	}
 	cancel()
 	if err := <-ended; err != nil {
 		t.Fatal(err)
 	}
-	if len(asked) != 0 {
-		t.Errorf("%d more charts were asked for", len(asked))
+	if len(resolved) != 0 {
+		t.Errorf("%d more charts were resolved", len(resolved))
 	}
 }

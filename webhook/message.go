@@ -12,8 +12,8 @@ import (
 	"github.com/flux-admission/flux-admission/validators"
 )
 
-// Bounds of what an answer carries. The API server cuts warnings to 256 characters each once they are more than 4,096 together; Flux puts a
-// denial's message into a condition, which holds 32,768.
+// Limits of a response, in bytes except for maxCauses. The API server truncates each warning to 256 characters if all of them
+// have more than 4,096; Flux puts the message of a denial into a condition, which holds 32,768.
 const (
 	maxMessage    = 16 << 10
 	maxCauses     = 200
@@ -22,21 +22,21 @@ const (
 	maxAnnotation = 4 << 10
 )
 
-// immutable matches what makes Flux take an error for a change of an immutable field. With spec.force, or the force annotation, Flux then
-// deletes the stored object and creates it anew: no text of ours may look like that, not even where a tenant chose a key's name.
+// immutable matches what makes Flux take an error for a change of an immutable field. With spec.force, or the force annotation,
+// Flux then deletes the stored object and creates it again: no message may match, even where a tenant chose the name of a key.
 // See IsImmutableError in github.com/fluxcd/pkg/ssa/errors.
 var immutable = regexp.MustCompile(`(is\s)immutable|immutable(\sfield)`)
 
-// defuse quotes the word that Flux looks for.
-func defuse(s string) string {
+// escapeImmutable quotes the word that Flux matches.
+func escapeImmutable(s string) string {
 	if !strings.Contains(s, "immutable") {
 		return s
 	}
 	return immutable.ReplaceAllString(s, "${1}'immutable'${2}")
 }
 
-// plain returns the text on one line and without control characters: names in it come from a tenant and are printed on a terminal. The API
-// server drops a warning that has any.
+// plain returns the text on one line without control characters: names in it come from a tenant and are printed on a terminal.
+// The API server drops a warning with control characters.
 func plain(s string) string {
 	clean := true
 	for _, r := range s {
@@ -59,7 +59,7 @@ func plain(s string) string {
 	}, s)
 }
 
-// cut shortens a text to at most limit bytes, at the end of a character.
+// cut truncates a text to at most limit bytes, between two characters.
 func cut(s string, limit int) string {
 	if len(s) <= limit {
 		return s
@@ -72,11 +72,11 @@ func cut(s string, limit int) string {
 	return s + ellipsis
 }
 
-// label names a rule: "KS001 kustomization-namespace".
+// label returns a rule as "KS001 kustomization-namespace".
 func label(m *validators.Meta) string { return m.ID + " " + m.Name }
 
-// place puts the path before a message unless the message begins with it already.
-func place(f *validators.Finding) string {
+// located returns the message of a finding after its path, unless the message begins with the path.
+func located(f *validators.Finding) string {
 	path := f.Path.String()
 	if path == "" || strings.HasPrefix(f.Message, path) {
 		return plain(f.Message)
@@ -84,10 +84,10 @@ func place(f *validators.Finding) string {
 	return plain(path + ": " + f.Message)
 }
 
-// denial returns the text of a denial: every finding with where it is, what to write instead and which rule says so, and each rule or failure
-// that refuses for want of a verdict. kubectl prints it as it is, Flux puts it into the Ready condition.
+// denial returns the message of a denial: each finding with its path, its fix and its rule, then the failures. kubectl prints it
+// as it is, Flux puts it into the Ready condition.
 //
-//	metadata.namespace: Kustomization is in namespace airflow, allowed is flux-system. Set … (KS001 kustomization-namespace)
+//	metadata.namespace: namespace "airflow" is not allowed; must be "flux-system". Move … (KS001 kustomization-namespace)
 func denial(findings []*validators.Finding, failures []string) string {
 	var b strings.Builder
 	several := len(findings)+len(failures) > 1
@@ -105,14 +105,14 @@ func denial(findings []*validators.Finding, failures []string) string {
 		return true
 	}
 	for i, f := range findings {
-		text := place(f)
-		// Findings of one rule that are all repaired in the same way say so once, at the last of them.
+		text := located(f)
+		// Consecutive findings of one rule with the same fix have it once, after the last of them.
 		if f.Fix != "" && (i+1 == len(findings) || findings[i+1].Rule != f.Rule || findings[i+1].Fix != f.Fix) {
 			text += ". " + plain(f.Fix)
 		}
 		if !line(text + " (" + label(f.Rule) + ")") {
 			fmt.Fprintf(&b, "\n- and %d more", len(findings)-i+len(failures))
-			return defuse(b.String())
+			return escapeImmutable(b.String())
 		}
 	}
 	for i, f := range failures {
@@ -121,10 +121,10 @@ func denial(findings []*validators.Finding, failures []string) string {
 			break
 		}
 	}
-	return defuse(b.String())
+	return escapeImmutable(b.String())
 }
 
-// causes returns a cause per finding, for programs.
+// causes returns a cause per finding, for clients that are programs.
 func causes(findings []*validators.Finding, object map[string]any) []metav1.StatusCause {
 	out := make([]metav1.StatusCause, 0, min(len(findings), maxCauses))
 	for _, f := range findings {
@@ -136,20 +136,20 @@ func causes(findings []*validators.Finding, object map[string]any) []metav1.Stat
 			kind = metav1.CauseTypeFieldValueRequired
 		}
 		out = append(out, metav1.StatusCause{
-			Type: kind, Field: cut(plain(f.Path.String()), maxWarning), Message: defuse(cut(plain(f.Message+" ("+label(f.Rule)+")"), maxMessage/16)),
+			Type: kind, Field: cut(plain(f.Path.String()), maxWarning), Message: escapeImmutable(cut(plain(f.Message+" ("+label(f.Rule)+")"), maxMessage/16)),
 		})
 	}
 	return out
 }
 
-// warning is a finding as one line of at most 256 bytes, the rule first: it is what survives being cut.
+// warning returns a finding as one line of at most 256 bytes. The rule is first, so that it is never truncated.
 func warning(f *validators.Finding) string {
-	return defuse(cut(f.Rule.ID+" "+place(f), maxWarning-4))
+	return escapeImmutable(cut(f.Rule.ID+" "+located(f), maxWarning-4))
 }
 
-// bounded returns as many of the lines as fit, and how many do not as the last one. defuse may lengthen a line a little, so each stays a
-// little below the API server's own bound.
-func bounded(lines []string) []string {
+// limitWarnings returns the warnings that fit into a response, followed by the number of the others. escapeImmutable adds two
+// bytes to a line, so that each stays below the API server's limit.
+func limitWarnings(lines []string) []string {
 	total := 0
 	for i, l := range lines {
 		if total += utf8.RuneCountInString(l); total > maxWarnings-100 {
@@ -159,7 +159,7 @@ func bounded(lines []string) []string {
 	return lines
 }
 
-// annotation joins lines to the value of an audit annotation.
+// annotation joins lines into the value of an audit annotation.
 func annotation(lines []string) string {
 	return cut(strings.Join(lines, "\n"), maxAnnotation)
 }

@@ -1,0 +1,303 @@
+package webhook
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"runtime"
+	"runtime/debug"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/go-logr/logr"
+	"golang.org/x/sync/semaphore"
+	admissionv1 "k8s.io/api/admission/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/flux-admission/flux-admission/webhook/metrics"
+)
+
+const (
+	// maxBody limits a request body, in bytes. etcd stores no object above 1.5 MiB, and a review holds at most an object and
+	// its old version, so that valid requests stay well below.
+	maxBody = 7 << 20
+	// maxBodies limits the sum of all request bodies in memory, in bytes.
+	maxBodies = maxBody + 1<<20
+	// minWeight is the least that a request takes of maxBodies, in bytes, which limits their number.
+	minWeight = 16 << 10
+	// maxDecoded limits the estimated memory of all requests that are being evaluated, in bytes. A request that exceeds it
+	// alone is not evaluated.
+	maxDecoded = 128 << 20
+
+	// defaultTimeout applies to a request without the query parameter timeout, which the API server always sets.
+	defaultTimeout = 5 * time.Second
+	// maxTimeout is the longest timeout that a webhook configuration can set.
+	maxTimeout = 30 * time.Second
+)
+
+// A result is a response to the API server and the outcome that is counted for it.
+type result struct {
+	response *admissionv1.AdmissionResponse
+	outcome  metrics.Outcome
+}
+
+// An evaluator evaluates admission requests.
+type evaluator interface {
+	// evaluate returns the result of one request. Its error says why the request could not be evaluated, without quoting it.
+	evaluate(ctx context.Context, req *request) (result, error)
+	// refusal returns the response to a request that could not be evaluated; nil if it is allowed.
+	refusal(req *request, err error) *admissionv1.AdmissionResponse
+}
+
+// Handler is the HTTP handler of one webhook. controller-runtime's handler denies what it cannot decode and what panics,
+// whatever the failure policy; this one denies only what the policy denies.
+type Handler struct {
+	webhook   metrics.Webhook
+	evaluator evaluator
+	limits    *limits
+	metrics   *metrics.Metrics
+	log       logr.Logger
+}
+
+// ServeHTTP evaluates one AdmissionReview and responds before the API server's timeout.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	start := time.Now()
+	if r.Method != http.MethodPost {
+		w.Header().Set("Allow", http.MethodPost)
+		http.Error(w, "an AdmissionReview is sent with POST", http.StatusMethodNotAllowed)
+		return
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), timeout(r))
+	defer cancel()
+	var req request
+	unread, release := h.readRequest(ctx, w, r, &req)
+	defer release()
+	if unread != nil {
+		h.write(w, start, &req, *unread)
+		return
+	}
+	// On timeout another goroutine writes the response; the evaluation keeps running and its result is dropped. Evaluating
+	// in a goroutine per request instead would cost more in the common case.
+	var once sync.Once
+	stop := context.AfterFunc(ctx, func() {
+		once.Do(func() {
+			w.Header().Set("Connection", "close") // the connection is busy until the evaluation ends
+			h.write(w, start, &req, result{h.unevaluated(&req, errors.New("the evaluation timed out")), metrics.Timeout})
+			_ = http.NewResponseController(w).Flush() // otherwise the response waits for the evaluation, too
+		})
+	})
+	res := h.evaluate(ctx, &req)
+	stop()
+	once.Do(func() { h.write(w, start, &req, res) })
+}
+
+// limits bound the memory of all webhooks together.
+type limits struct {
+	bodies, decoded *semaphore.Weighted
+}
+
+func newLimits() *limits {
+	return &limits{bodies: semaphore.NewWeighted(maxBodies), decoded: semaphore.NewWeighted(maxDecoded)}
+}
+
+// readRequest reads and decodes a request within the limits. It returns a result if that fails, and in any case a function
+// that gives the memory back to the limits.
+func (h *Handler) readRequest(ctx context.Context, w http.ResponseWriter, r *http.Request, req *request) (*result, func()) {
+	var acquired []func()
+	acquire := func(s *semaphore.Weighted, weight int64) error {
+		if err := s.Acquire(ctx, weight); err != nil {
+			return errors.New("too many concurrent requests")
+		}
+		h.metrics.InFlight(weight)
+		acquired = append(acquired, func() {
+			h.metrics.InFlight(-weight)
+			s.Release(weight)
+		})
+		return nil
+	}
+	release := func() {
+		for _, f := range acquired {
+			f()
+		}
+	}
+	weight := r.ContentLength
+	if weight < 0 || weight > maxBody {
+		weight = maxBody
+	}
+	if err := acquire(h.limits.bodies, max(weight, minWeight)); err != nil {
+		req.UID = uidFromPrefix(r.Body)
+		return &result{h.unevaluated(req, err), metrics.Overloaded}, release
+	}
+	body, err := readBody(ctx, w, r)
+	if err != nil {
+		req.UID = uidFromPrefix(bytes.NewReader(body))
+		return &result{h.unevaluated(req, err), metrics.Failed}, release
+	}
+	size := evaluatedSize(body)
+	if size > maxDecoded {
+		req.UID = uidFromPrefix(bytes.NewReader(body))
+		return &result{h.unevaluated(req, errors.New("the object is too complex")), metrics.Overloaded}, release
+	}
+	if err := acquire(h.limits.decoded, size); err != nil {
+		req.UID = uidFromPrefix(bytes.NewReader(body))
+		return &result{h.unevaluated(req, err), metrics.Overloaded}, release
+	}
+	if err := decode(body, req); err != nil {
+		if req.UID == "" {
+			req.UID = uidFromPrefix(bytes.NewReader(body))
+		}
+		return &result{h.unevaluated(req, err), metrics.Failed}, release
+	}
+	return nil, release
+}
+
+// evaluatedSize estimates the memory of a JSON text that is decoded into maps and copied once by rules, in bytes. The factors
+// are measured: a small map takes some 340 bytes, whatever the length of its text.
+func evaluatedSize(body []byte) int64 {
+	count := func(c byte) int64 { return int64(bytes.Count(body, []byte{c})) }
+	return 2 * (int64(len(body)) + 340*count('{') + 40*count('[') + 24*count(','))
+}
+
+// write counts and writes a result.
+func (h *Handler) write(w http.ResponseWriter, start time.Time, req *request, res result) {
+	res.response.UID = req.UID
+	h.metrics.Review(h.webhook, req.groupKind(), string(req.Operation), req.DryRun, res.outcome, time.Since(start))
+	body, err := json.Marshal(admissionv1.AdmissionReview{
+		TypeMeta: metav1.TypeMeta{APIVersion: admissionv1.SchemeGroupVersion.String(), Kind: "AdmissionReview"}, Response: res.response,
+	})
+	if err != nil {
+		h.log.Error(err, "Failed to encode response")
+		http.Error(w, "the response could not be encoded", http.StatusInternalServerError)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
+	if _, err := w.Write(body); err != nil {
+		h.log.V(1).Info("Client disconnected before the response", "err", err.Error())
+	}
+}
+
+// evaluate calls the evaluator and recovers its panics.
+func (h *Handler) evaluate(ctx context.Context, req *request) (res result) {
+	defer func() {
+		if v := recover(); v != nil {
+			h.metrics.Panic()
+			h.log.Error(panicError(v), "Evaluation panicked", "stack", string(debug.Stack()))
+			res = result{h.unevaluated(req, errors.New("internal error")), metrics.Failed}
+		}
+	}()
+	res, err := h.evaluator.evaluate(ctx, req)
+	if err != nil {
+		return result{h.unevaluated(req, err), metrics.Failed}
+	}
+	return res
+}
+
+// panicError describes a recovered panic. A runtime error names types and indexes; any other value may quote a secret and is
+// not shown.
+func panicError(v any) error {
+	var runtimeError runtime.Error
+	if err, ok := v.(error); ok && errors.As(err, &runtimeError) {
+		return fmt.Errorf("panic: %w", runtimeError)
+	}
+	return fmt.Errorf("panic with a %T", v)
+}
+
+// unevaluated returns the response to a request that could not be evaluated.
+func (h *Handler) unevaluated(req *request, err error) (response *admissionv1.AdmissionResponse) {
+	h.log.Error(err, "Failed to evaluate request", "webhook", string(h.webhook), "kind", req.Kind.Kind, "object", req.key(),
+		"uid", string(req.UID))
+	defer func() {
+		if v := recover(); v != nil {
+			h.metrics.Panic()
+			h.log.Error(panicError(v), "Refusing a request panicked", "stack", string(debug.Stack()))
+			response = allowedUnevaluated(err)
+		}
+	}()
+	if response := h.evaluator.refusal(req, err); response != nil {
+		return response
+	}
+	return allowedUnevaluated(err)
+}
+
+// allowedUnevaluated allows a request that could not be evaluated, with a warning and an audit annotation.
+func allowedUnevaluated(err error) *admissionv1.AdmissionResponse {
+	return &admissionv1.AdmissionResponse{
+		Allowed:          true,
+		Warnings:         []string{cut(plain("flux-admission did not evaluate this object: "+err.Error()), maxWarning)},
+		AuditAnnotations: map[string]string{auditError: cut(plain(err.Error()), maxAnnotation)},
+	}
+}
+
+// readBody reads the request body. With an error it returns what was read until then.
+func readBody(ctx context.Context, w http.ResponseWriter, r *http.Request) ([]byte, error) {
+	if deadline, ok := ctx.Deadline(); ok && r.ContentLength != 0 {
+		// A client that sends slowly must not hold its share of the memory for longer than its own timeout.
+		_ = http.NewResponseController(w).SetReadDeadline(deadline) // a server without deadlines has ReadTimeout
+	}
+	var buffer bytes.Buffer
+	if r.ContentLength > 0 && r.ContentLength <= maxBody {
+		buffer.Grow(int(r.ContentLength) + bytes.MinRead)
+	}
+	n, err := buffer.ReadFrom(io.LimitReader(r.Body, maxBody+1))
+	switch {
+	case err != nil:
+		return buffer.Bytes(), fmt.Errorf("reading the request: %w", err)
+	case n > maxBody:
+		return buffer.Bytes(), fmt.Errorf("the request is larger than %d bytes", maxBody)
+	}
+	return buffer.Bytes(), nil
+}
+
+// timeout returns the time for a request: a tenth less than the API server waits, which is left for the network.
+func timeout(r *http.Request) time.Duration {
+	d, err := time.ParseDuration(r.URL.Query().Get("timeout"))
+	if err != nil || d <= 0 {
+		d = defaultTimeout
+	}
+	d = min(d, maxTimeout)
+	return d - d/10
+}
+
+// uidFromPrefix reads the UID from the first bytes of an AdmissionReview that is not decoded. The API server takes a response
+// without the UID for a failed call.
+func uidFromPrefix(r io.Reader) types.UID {
+	d := json.NewDecoder(io.LimitReader(r, 4<<10))
+	depth, key := 0, ""
+	wantKey := true
+	for {
+		token, err := d.Token()
+		if err != nil {
+			return ""
+		}
+		switch t := token.(type) {
+		case json.Delim:
+			switch t {
+			case '{', '[':
+				if depth++; depth > 2 || t == '[' || depth == 2 && key != "request" {
+					return "" // the UID is the first field of request
+				}
+				wantKey = true
+			default:
+				return ""
+			}
+		case string:
+			switch {
+			case wantKey:
+				key, wantKey = t, false
+			case depth == 2 && key == "uid":
+				return types.UID(cut(t, 128))
+			default:
+				wantKey = true
+			}
+		default:
+			wantKey = true
+		}
+	}
+}

@@ -1,0 +1,94 @@
+package webhook
+
+import (
+	"context"
+	"errors"
+
+	"github.com/go-logr/logr"
+	admissionv1 "k8s.io/api/admission/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"github.com/flux-admission/flux-admission/api/v1alpha1"
+	"github.com/flux-admission/flux-admission/internal/policy"
+	"github.com/flux-admission/flux-admission/mutators"
+	"github.com/flux-admission/flux-admission/validators"
+	"github.com/flux-admission/flux-admission/webhook/metrics"
+)
+
+// Policy is the policy in force; *policy.Policy implements it.
+type Policy interface {
+	// Handles reports whether any rule or mutator evaluates the kind.
+	Handles(gk schema.GroupKind) bool
+	Evaluate(ctx context.Context, r validators.Request, l validators.Lookup) policy.Decision
+	Mutate(ctx context.Context, r validators.Request, l validators.Lookup) mutators.Result
+	// OnError is the action for an object that could not be evaluated at all.
+	OnError() v1alpha1.Action
+}
+
+// Names of audit annotations; the API server prefixes them with the webhook's name. They follow those of Pod Security
+// admission.
+const (
+	auditEnforced  = "enforce-violations" // findings that denied the request
+	auditWarned    = "warn-violations"    // findings that the user was warned of
+	auditAudited   = "audit-violations"   // findings that are only recorded
+	auditPolicy    = "enforce-policy"     // the policy's mode, unless it is Enforce
+	auditExempt    = "exempt"             // findings with an exemption, and its reason
+	auditUnknown   = "unknown"            // rules that were inconclusive
+	auditError     = "error"              // rules that failed, or why the request was not evaluated
+	auditMutations = "mutations"          // why the object was changed
+	auditSkipped   = "skipped-mutations"  // why the object was not changed
+)
+
+// errNoPolicy explains why no request is evaluated between the start and the first policy.
+var errNoPolicy = errors.New("no policy is loaded yet")
+
+// Validator evaluates the requests of the validating webhook.
+type Validator struct {
+	// Policy returns the policy in force; nil before the first one is loaded.
+	Policy  func() Policy
+	Lookup  validators.Lookup
+	Metrics *metrics.Metrics
+	Log     logr.Logger
+	// Deferred receives every decision, to evaluate a request again for which the timeout was too short; nil for no such
+	// thing. It must return at once.
+	Deferred func(validators.Request, policy.Decision)
+}
+
+// prepare returns the policy in force and what rules and mutators evaluate of the request; nil if it is allowed without
+// evaluation.
+func prepare(inForce func() Policy, req *request) (Policy, *validators.Request, error) {
+	p := inForce()
+	if p == nil {
+		return nil, nil, errNoPolicy
+	}
+	if !p.Handles(req.groupKind()) {
+		return p, nil, nil
+	}
+	r, err := req.evaluated()
+	return p, r, err
+}
+
+// refusal denies a request that could not be evaluated if the policy's onError is Deny and rules evaluate such requests.
+func (v *Validator) refusal(req *request, err error) *admissionv1.AdmissionResponse {
+	p := v.Policy()
+	if p == nil || p.OnError() != v1alpha1.ActionDeny || req.SubResource != "" || !p.Handles(req.groupKind()) ||
+		req.Operation != admissionv1.Create && req.Operation != admissionv1.Update {
+		return nil
+	}
+	failure := "flux-admission could not evaluate this object, and the policy's onError is Deny: " + err.Error()
+	response := denyFindings(req, nil, []string{failure}, nil)
+	response.AuditAnnotations = map[string]string{auditError: cut(plain(err.Error()), maxAnnotation)}
+	return response
+}
+
+func (v *Validator) evaluate(ctx context.Context, req *request) (result, error) {
+	p, r, err := prepare(v.Policy, req)
+	if err != nil || r == nil {
+		return skipped(), err
+	}
+	decision := p.Evaluate(ctx, *r, v.Lookup)
+	if v.Deferred != nil {
+		v.Deferred(*r, decision)
+	}
+	return v.respond(req, *r, decision), nil
+}
