@@ -44,7 +44,7 @@ type Set struct {
 
 // Options configure a Set.
 type Options struct {
-	// Complete says that only the added kinds and Kubernetes' built-in types are installed: any other kind is Absent. Otherwise it is Unknown.
+	// Complete means that only the added kinds and Kubernetes' built-in types are installed: any other kind is Absent. Otherwise it is Unknown.
 	Complete bool
 	// Catalog may be nil.
 	Catalog Catalog

@@ -1,5 +1,4 @@
-// Package match selects Flux objects by kind, namespace, path and labels. It is the one form in which a policy says "those
-// objects" to a rule or a mutator.
+// Package match selects Flux objects by kind, namespace, path and labels, for the parameters of rules and mutators.
 package match
 
 import (
@@ -10,26 +9,26 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 )
 
-// Match selects objects. Every field that is set has to fit; a Match with no field set selects everything.
+// Match selects objects. An object must match every field that is set. An empty Match selects every object.
 type Match struct {
-	// Kinds are the kinds of Flux objects, Kustomization or HelmRelease. The default is Kustomization alone.
+	// Kinds are the kinds of the objects, Kustomization or HelmRelease. Defaults to Kustomization.
 	// +kubebuilder:validation:items:Enum=Kustomization;HelmRelease
 	// +kubebuilder:validation:MaxItems=2
 	// +listType=set
 	// +optional
 	Kinds []string `json:"kinds,omitempty"`
-	// Namespaces are the exact names of the namespaces that the object may be in.
+	// Namespaces are the names of the namespaces of the objects.
 	// +kubebuilder:validation:MaxItems=256
 	// +kubebuilder:validation:items:MaxLength=63
 	// +listType=set
 	// +optional
 	Namespaces []string `json:"namespaces,omitempty"`
-	// Path is a regular expression (RE2) on spec.path of a Kustomization. It is not anchored: write ^ and $. Its named groups,
+	// Path is a regular expression (RE2) that matches spec.path of a Kustomization. It is not anchored; use ^ and $. Its named groups, such as
 	// (?P<ns>[^/]+), can be used in targetNamespace.
 	// +kubebuilder:validation:MaxLength=1024
 	// +optional
 	Path string `json:"path,omitempty"`
-	// Labels are labels that the object must have, with exactly these values.
+	// Labels are labels of the objects.
 	// +kubebuilder:validation:MaxProperties=16
 	// +optional
 	Labels map[string]string `json:"labels,omitempty"`
@@ -37,14 +36,14 @@ type Match struct {
 	path *regexp.Regexp
 }
 
-// Compile checks the expression and prepares it. It has to be called once before Object.
+// Compile compiles Path. It must be called once before Object.
 func (m *Match) Compile() error {
 	m.path = nil
 	if m.Path == "" {
 		return nil
 	}
 	if slices.Contains(m.Kinds, "HelmRelease") {
-		return fmt.Errorf("path: a HelmRelease has no spec.path; drop HelmRelease from kinds or drop path")
+		return fmt.Errorf("path: a HelmRelease has no spec.path; remove HelmRelease from kinds or remove path")
 	}
 	re, err := regexp.Compile(m.Path)
 	if err != nil {
@@ -68,7 +67,7 @@ func (m *Match) Groups() []string {
 	return names
 }
 
-// Object tells whether the object is selected, and what the named groups of Path captured.
+// Object reports whether the object is selected, and returns the captures of the named groups of Path.
 func (m *Match) Object(o *unstructured.Unstructured) (captures map[string]string, ok bool) {
 	if len(m.Kinds) == 0 && o.GetKind() != "Kustomization" || len(m.Kinds) > 0 && !slices.Contains(m.Kinds, o.GetKind()) {
 		return nil, false

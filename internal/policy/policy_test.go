@@ -257,7 +257,7 @@ func TestPolicy_Evaluate_UnknownAndErrors(t *testing.T) {
 	}
 	// The rules have real names, since the policy's schema validates them.
 	unknown := &validators.Rule{Meta: meta("KS001", "kustomization-namespace"), Check: func(_ context.Context, p *validators.Pass) error {
-		p.Unknown("the chart is not known")
+		p.Unknown("the chart is unavailable")
 		return nil
 	}}
 	unknown.Params = allvalidators.Rules()[0].Params

@@ -79,7 +79,7 @@ func (p Position) String() string {
 // SuppressedBy is the reason why a finding is suppressed.
 type SuppressedBy string
 
-// The reasons why a finding is suppressed. Version 1 of the JSON format calls an exemption an exception.
+// The reasons why a finding is suppressed, with their names in version 1 of the JSON format.
 const (
 	ByBaseline  SuppressedBy = "baseline"  // the baseline file contains it
 	ByExemption SuppressedBy = "exception" // the policy exempts the object

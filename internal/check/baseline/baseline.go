@@ -1,5 +1,4 @@
-// Package baseline holds the findings that a repository has already and that check is to leave out, so that it can be used where not
-// everything can be repaired at once.
+// Package baseline suppresses the existing findings of a repository, so that check reports new ones only.
 package baseline
 
 import (
@@ -19,12 +18,12 @@ import (
 // formatVersion is the version of the file's format.
 const formatVersion = 1
 
-// maxBytes bounds a baseline file.
+// maxBytes limits the size of a baseline file.
 const maxBytes = 32 << 20
 
-// header explains the file to whoever opens it.
-const header = `# Findings that this repository has already. flux-admission check --baseline leaves them out and reports all others.
-# A finding is known by its rule, object, field and key, not by its line. Remove an entry when it is repaired.
+// header is the comment at the start of the file.
+const header = `# Existing findings of this repository. flux-admission check --baseline suppresses them and reports all others.
+# A finding is identified by its rule, object, field and key, not by its line. Remove an entry when it is fixed.
 `
 
 // Baseline is a set of findings.
@@ -33,21 +32,21 @@ type Baseline struct {
 	Findings []Entry `yaml:"findings"`
 }
 
-// Entry is one finding, or several that only their place tells apart.
+// Entry is one finding, or several that differ in their position only.
 type Entry struct {
 	Rule string `yaml:"rule"`
-	// Group, Kind, Namespace and Name are the object's; the group is empty for the core group, the namespace for a cluster-scoped object.
+	// Group, Kind, Namespace and Name identify the object. The group is empty for the core group, the namespace for a cluster-scoped object.
 	Group     string `yaml:"group,omitempty"`
 	Kind      string `yaml:"kind"`
 	Namespace string `yaml:"namespace,omitempty"`
 	Name      string `yaml:"name"`
 	// Path is the field; empty for the object itself.
 	Path string `yaml:"path,omitempty"`
-	// Key is the rule's own name for the problem.
+	// Key is the rule's identifier of the problem.
 	Key string `yaml:"key"`
-	// Count is how many findings the entry stands for; 0 is one.
+	// Count is the number of findings; 0 means 1.
 	Count int `yaml:"count,omitempty"`
-	// Reason is for people: why it may stay.
+	// Reason documents why the finding is accepted.
 	Reason string `yaml:"reason,omitempty"`
 }
 
@@ -55,7 +54,7 @@ func (e *Entry) identity() report.Identity {
 	return report.Identity{Rule: e.Rule, Group: e.Group, Kind: e.Kind, Namespace: e.Namespace, Name: e.Name, Path: e.Path, Key: e.Key}
 }
 
-// String names the entry for a person.
+// String returns the rule, object and field of the entry.
 func (e *Entry) String() string {
 	name := e.Name
 	if e.Namespace != "" {
@@ -68,7 +67,7 @@ func (e *Entry) String() string {
 	return text
 }
 
-// Of returns the baseline of the findings that count, sorted. Where old has an entry for a finding, its reason is kept; old may be nil.
+// Of returns the sorted baseline of the findings that are not suppressed. It keeps the reasons of the entries of old, which may be nil.
 func Of(findings []report.Finding, old *Baseline) *Baseline {
 	b := &Baseline{Version: formatVersion, Findings: []Entry{}}
 	at := map[report.Identity]int{}
@@ -100,7 +99,7 @@ func Of(findings []report.Finding, old *Baseline) *Baseline {
 	return b
 }
 
-// Write writes the baseline as YAML that a person can read and edit.
+// Write writes the baseline as YAML.
 func (b *Baseline) Write(w io.Writer) error {
 	if _, err := io.WriteString(w, header); err != nil {
 		return fmt.Errorf("writing the baseline: %w", err)
@@ -113,22 +112,22 @@ func (b *Baseline) Write(w io.Writer) error {
 	return nil
 }
 
-// Parse reads a baseline file, YAML or JSON. Source names the file in errors.
+// Parse parses a baseline file, YAML or JSON. Source is the name of the file in errors.
 func Parse(source string, data []byte) (*Baseline, error) {
 	if len(data) > maxBytes {
-		return nil, fmt.Errorf("%s: is larger than %d MiB, which no baseline is", source, maxBytes>>20)
+		return nil, fmt.Errorf("%s: baseline is too large; the limit is %d MiB", source, maxBytes>>20)
 	}
 	dec := yaml.NewDecoder(bytes.NewReader(data))
 	dec.KnownFields(true)
 	b := &Baseline{}
 	if err := dec.Decode(b); err != nil {
 		if errors.Is(err, io.EOF) {
-			return nil, fmt.Errorf("%s: is empty: write one with --write-baseline", source)
+			return nil, fmt.Errorf("%s: file is empty; write a baseline with --write-baseline", source)
 		}
-		return nil, fmt.Errorf("%s: is not a baseline: %s", source, strings.TrimPrefix(err.Error(), "yaml: "))
+		return nil, fmt.Errorf("%s: invalid baseline: %s", source, strings.TrimPrefix(err.Error(), "yaml: "))
 	}
 	if b.Version != formatVersion {
-		return nil, fmt.Errorf("%s: version: is %d, and this program reads version %d", source, b.Version, formatVersion)
+		return nil, fmt.Errorf("%s: version %d is not supported; must be %d", source, b.Version, formatVersion)
 	}
 	seen := map[report.Identity]int{}
 	for i := range b.Findings {
@@ -139,18 +138,18 @@ func Parse(source string, data []byte) (*Baseline, error) {
 			}
 		}
 		if e.Count < 0 {
-			return nil, fmt.Errorf("%s: findings[%d].count: is below 0", source, i)
+			return nil, fmt.Errorf("%s: findings[%d].count: must not be negative", source, i)
 		}
-		if first, twice := seen[e.identity()]; twice {
-			return nil, fmt.Errorf("%s: findings[%d]: is the same as findings[%d]: write one with a count", source, i, first)
+		if first, duplicate := seen[e.identity()]; duplicate {
+			return nil, fmt.Errorf("%s: findings[%d]: duplicates findings[%d]; use one entry with a count", source, i, first)
 		}
 		seen[e.identity()] = i
 	}
 	return b, nil
 }
 
-// Apply suppresses the findings that the baseline has, each entry as many as it stands for, in the order given, and returns the entries that
-// nothing, or less than their count, was found for: what is left of their count. Findings that are suppressed already are left alone.
+// Apply suppresses the findings in the baseline, in the given order and at most the count of each entry. It returns the stale entries, those with
+// fewer findings than their count, with the remaining count. Findings that are suppressed already do not count.
 func (b *Baseline) Apply(findings []report.Finding) (stale []Entry) {
 	left := map[report.Identity]int{}
 	reasons := map[report.Identity]string{}

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/flux-admission/flux-admission/internal/check/baseline"
 	"github.com/flux-admission/flux-admission/internal/report"
 )
@@ -16,8 +18,8 @@ func finding(rule, name, path, key string, line int) report.Finding {
 	}
 }
 
-const text = `# Findings that this repository has already. flux-admission check --baseline leaves them out and reports all others.
-# A finding is known by its rule, object, field and key, not by its line. Remove an entry when it is repaired.
+const text = `# Existing findings of this repository. flux-admission check --baseline suppresses them and reports all others.
+# A finding is identified by its rule, object, field and key, not by its line. Remove an entry when it is fixed.
 version: 1
 findings:
   - rule: unknown-field
@@ -38,7 +40,7 @@ findings:
     reason: waits for the release
 `
 
-func TestAFileHoldsTheFindingsSortedAndKeepsReasons(t *testing.T) {
+func TestOf(t *testing.T) {
 	y := finding("unknown-field", "b", "spec.y", "", 3)
 	y.Message = "message of y"
 	exempted := finding("unknown-field", "c", "", "z", 1)
@@ -52,19 +54,19 @@ func TestAFileHoldsTheFindingsSortedAndKeepsReasons(t *testing.T) {
 	if err := b.Write(&out); err != nil {
 		t.Fatal(err)
 	}
-	if out.String() != text {
-		t.Errorf("have\n%s\nwant\n%s", out.String(), text)
+	if diff := cmp.Diff(text, out.String()); diff != "" {
+		t.Errorf("file (-want +got):\n%s", diff)
 	}
 	again, err := baseline.Parse("b.yaml", out.Bytes())
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !reflect.DeepEqual(again, b) {
-		t.Errorf("read back %+v, want %+v", again, b)
+	if diff := cmp.Diff(b, again); diff != "" {
+		t.Errorf("parsed file (-want +got):\n%s", diff)
 	}
 }
 
-func TestApply(t *testing.T) {
+func TestBaseline_Apply(t *testing.T) {
 	b, err := baseline.Parse("b.yaml", []byte(text))
 	if err != nil {
 		t.Fatal(err)
@@ -74,15 +76,15 @@ func TestApply(t *testing.T) {
 		suppressed []bool
 		stale      []string
 	}{
-		"findings that moved are known, one too many is not": {
+		"moved findings are suppressed up to the count": {
 			[]report.Finding{finding("unknown-field", "a", "spec.x", "x", 1), finding("unknown-field", "a", "spec.x", "x", 2), finding("unknown-field", "a", "spec.x", "x", 3), finding("unknown-field", "b", "spec.y", "message of y", 1)},
 			[]bool{true, true, false, true}, nil,
 		},
-		"another rule, object, field or problem is not known": {
+		"another rule, object, field or key is not suppressed": {
 			[]report.Finding{finding("other", "a", "spec.x", "x", 1), finding("unknown-field", "z", "spec.x", "x", 1), finding("unknown-field", "a", "spec.z", "x", 1), finding("unknown-field", "a", "spec.x", "z", 1)},
 			[]bool{false, false, false, false}, []string{"unknown-field: Deployment web/a spec.x", "unknown-field: Deployment web/b spec.y"},
 		},
-		"an entry of which one is left is stale by that one": {
+		"an entry with a remaining count is stale": {
 			[]report.Finding{finding("unknown-field", "a", "spec.x", "x", 1), finding("unknown-field", "b", "spec.y", "message of y", 1)},
 			[]bool{true, true}, []string{"unknown-field: Deployment web/a spec.x"},
 		},
@@ -92,8 +94,8 @@ func TestApply(t *testing.T) {
 			for _, e := range b.Apply(tc.findings) {
 				stale = append(stale, e.String())
 			}
-			if !reflect.DeepEqual(stale, tc.stale) {
-				t.Errorf("stale %q, want %q", stale, tc.stale)
+			if diff := cmp.Diff(tc.stale, stale); diff != "" {
+				t.Errorf("stale entries (-want +got):\n%s", diff)
 			}
 			for i := range tc.findings {
 				if got := tc.findings[i].Suppressed != nil; got != tc.suppressed[i] {
@@ -104,15 +106,15 @@ func TestApply(t *testing.T) {
 	}
 }
 
-func TestParseSaysWhatIsWrong(t *testing.T) {
+func TestParse_Errors(t *testing.T) {
 	for name, tc := range map[string]struct{ text, want string }{
-		"an empty file":           {"", "b.yaml: is empty: write one with --write-baseline"},
-		"text that is not YAML":   {"a: [", "b.yaml: is not a baseline: line 1: did not find expected node content"},
-		"a field that is unknown": {"version: 1\nfindngs: []", "b.yaml: is not a baseline: unmarshal errors:\n  line 2: field findngs not found in type baseline.Baseline"},
-		"another version":         {"version: 2", "b.yaml: version: is 2, and this program reads version 1"},
-		"an entry without a key":  {"version: 1\nfindings: [{rule: a, kind: b, name: c}]", "b.yaml: findings[0].key: is not set"},
-		"a count below 0":         {"version: 1\nfindings: [{rule: a, kind: b, name: c, key: d, count: -1}]", "b.yaml: findings[0].count: is below 0"},
-		"an entry twice":          {"version: 1\nfindings: [{rule: a, kind: b, name: c, key: d}, {rule: a, kind: b, name: c, key: d}]", "b.yaml: findings[1]: is the same as findings[0]: write one with a count"},
+		"an empty file":          {"", "b.yaml: file is empty; write a baseline with --write-baseline"},
+		"text that is not YAML":  {"a: [", "b.yaml: invalid baseline: line 1: did not find expected node content"},
+		"an unknown field":       {"version: 1\nfindngs: []", "b.yaml: invalid baseline: unmarshal errors:\n  line 2: field findngs not found in type baseline.Baseline"},
+		"another version":        {"version: 2", "b.yaml: version 2 is not supported; must be 1"},
+		"an entry without a key": {"version: 1\nfindings: [{rule: a, kind: b, name: c}]", "b.yaml: findings[0].key: is not set"},
+		"a negative count":       {"version: 1\nfindings: [{rule: a, kind: b, name: c, key: d, count: -1}]", "b.yaml: findings[0].count: must not be negative"},
+		"a duplicate entry":      {"version: 1\nfindings: [{rule: a, kind: b, name: c, key: d}, {rule: a, kind: b, name: c, key: d}]", "b.yaml: findings[1]: duplicates findings[0]; use one entry with a count"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := baseline.Parse("b.yaml", []byte(tc.text))
@@ -123,7 +125,7 @@ func TestParseSaysWhatIsWrong(t *testing.T) {
 	}
 }
 
-// Whatever is read is written and read again as the same.
+// A parsed baseline is written and parsed again without a change.
 func FuzzParse(f *testing.F) {
 	f.Add([]byte(text))
 	f.Add([]byte(strings.Replace(text, "spec.x", `"spec[a: b]\n"`, 1)))
@@ -142,7 +144,7 @@ func FuzzParse(f *testing.F) {
 			t.Fatalf("%v in\n%s", err, out.String())
 		}
 		if len(b.Findings)+len(again.Findings) > 0 && !reflect.DeepEqual(again, b) {
-			t.Fatalf("read back %+v, want %+v", again, b)
+			t.Fatalf("parsed again (-want +got):\n%s", cmp.Diff(b, again))
 		}
 	})
 }
