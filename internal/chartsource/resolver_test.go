@@ -328,7 +328,7 @@ func TestResolver_HelmRepository(t *testing.T) {
 			setup: func(t *testing.T, r *repo) { r.publish(t, "app", "1.2.3", good) },
 			ref:   withFiles(ref("app", ""), false, "values.yaml", "nope.yaml"), reason: "chart app * of HelmRepository apps/repo: it has no values file nope.yaml",
 		},
-		"missing values files are ignored if the reference says so": {
+		"missing values files are ignored if the reference allows it": {
 			setup: func(t *testing.T, r *repo) { r.publish(t, "app", "1.2.3", good) },
 			ref:   withFiles(ref("app", ""), true, "values.yaml", "nope.yaml"), want: validators.Present, version: "1.2.3",
 		},

@@ -54,7 +54,7 @@ type Tree struct {
 
 	charts      lookup.Charts
 	definitions []Definition
-	// isDefault says that Policy is the default policy.
+	// isDefault means that Policy is the default policy.
 	isDefault bool
 	close     func()
 }

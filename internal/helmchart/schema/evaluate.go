@@ -32,7 +32,7 @@ type Problem struct {
 	Pointer string
 	// Keyword is the JSON Schema keyword that failed.
 	Keyword string
-	// Message says what is wrong, without the position. It quotes names and what the schema allows, never a value.
+	// Message describes the violation, without the position. It quotes names and what the schema allows, never a value.
 	Message string
 	// Suggestion is the most similar name that the schema allows in place of a wrong one; empty when there is none.
 	Suggestion string

@@ -128,7 +128,7 @@ type node struct {
 
 // Compile compiles a schema document. It is expensive, up to seconds for a schema at the limits: it belongs off the request
 // path. Load reads the documents that it refers to; with nil, none. A subschema that refers to a document that is not loaded
-// may or may not be satisfied by any value. The error says what is wrong with the document.
+// may or may not be satisfied by any value. The error describes the problem of the document.
 func Compile(doc []byte, load Load) (s *Schema, err error) {
 	defer func() {
 		if r := recover(); r != nil {

@@ -53,8 +53,8 @@ func Objects(file, text string) ([]validators.TemplatedObject, *validators.Templ
 	return out, nil
 }
 
-// parseObject parses one document, which begins at a line of the output; nil for one with comments only. The message says
-// what is wrong with it.
+// parseObject parses one document, which begins at a line of the output; nil for one with comments only. The message
+// describes an error.
 func parseObject(document string, line int) (o *unstructured.Unstructured, message string) {
 	if err := archive.CheckYAML([]byte(document)); err != nil {
 		return nil, "its output cannot be parsed: " + shortYAMLError(err, line)
