@@ -8,12 +8,14 @@ import (
 
 // ChartRef is a HelmRelease's reference to its chart, as plain data.
 type ChartRef struct {
-	// Source is the Flux source: HelmRepository, GitRepository or Bucket (spec.chart), OCIRepository or HelmChart (spec.chartRef).
+	// Source is the Flux source: HelmRepository, GitRepository or Bucket (spec.chart), OCIRepository or HelmChart
+	// (spec.chartRef).
 	Source ObjectRef
 	// ReleaseNamespace is the namespace of the HelmRelease object. Flux compares it with the source's namespace where
 	// cross-namespace references are denied.
 	ReleaseNamespace string
-	// ReleaseName is the name of the HelmRelease object. Flux creates a HelmChart for it, whose artifact is the chart it installs.
+	// ReleaseName is the name of the HelmRelease object. Flux creates a HelmChart for it, whose artifact is the chart it
+	// installs.
 	ReleaseName string
 	// Chart is the chart's name in a HelmRepository, or its path in a GitRepository or Bucket; empty with spec.chartRef.
 	Chart string
@@ -36,8 +38,8 @@ type Chart interface {
 	// enabled subchart. An error means that there is no result.
 	Validate(ctx context.Context, v Values) (ValuesResult, error)
 	// Template composes the values as Validate does, and executes the chart's templates as Helm does for an installation,
-	// without a cluster. It returns Present with the result, or Unknown with the reason, such as values that cannot be read
-	// or templates that were not loaded. It is never Absent.
+	// without a cluster. It returns Present with the result, or Unknown with the reason, such as values that cannot be
+	// read or templates that were not loaded. It is never Absent.
 	Template(ctx context.Context, r Release) (*Templated, Presence, error)
 	// CRDs returns the names of the CustomResourceDefinitions ("widgets.example.com") in the chart's crds/ directory and
 	// those of its subcharts, sorted.
@@ -117,12 +119,14 @@ type ValuesSource struct {
 type ValuesResult struct {
 	// HasSchema reports whether the chart or an enabled subchart has a values.schema.json at all.
 	HasSchema bool
-	// Violations are in the order of their paths. When inputs are Missing, they are those that no missing input can repair.
+	// Violations are in the order of their paths. When inputs are Missing, they are those that no missing input can
+	// repair.
 	Violations []Violation
 	// UnusedValues are keys of the release's own values that no value, comment or template of the chart mentions, in the
 	// order of their paths. Keys that a schema rejects are Violations instead.
 	UnusedValues []UnusedValue
-	// Missing names the values and schemas that could not be read, a phrase each. When it is empty, the result is complete.
+	// Missing names the values and schemas that could not be read, a phrase each. When it is empty, the result is
+	// complete.
 	Missing []string
 }
 

@@ -24,7 +24,8 @@ type artifact struct {
 	digest digest.Digest
 }
 
-// artifactOf returns the artifact in an object's status; false when there is none, or none yet for the current generation.
+// artifactOf returns the artifact in an object's status; false when there is none, or none yet for the current
+// generation.
 func artifactOf(obj *unstructured.Unstructured) (artifact, bool) {
 	a, ok, _ := unstructured.NestedMap(obj.Object, "status", "artifact")
 	if !ok {
@@ -81,8 +82,8 @@ func (a *chartArtifact) load(ctx context.Context, l *loader) (*cachedChart, erro
 	return l.fromArchive(ctx, data, "", validators.ChartRef{})
 }
 
-// preferArtifact returns the artifact of an object, with the object's source as fallback. The error is that of finding the
-// source; it does not matter when there is an artifact.
+// preferArtifact returns the artifact of an object, with the object's source as fallback. The error is that of finding
+// the source; it does not matter when there is an artifact.
 func preferArtifact(obj *unstructured.Unstructured, src source, err error) (source, error) {
 	a, ok := artifactOf(obj)
 	if !ok {

@@ -38,8 +38,8 @@ func (c *cache) get(key string) *helmchart.Chart {
 	return e.Value.(*cachedChart).chart
 }
 
-// put adds a chart, and evicts others if necessary. A chart larger than the limit is cached alone, so that reviews that need
-// it do not fetch it every time.
+// put adds a chart, and evicts others if necessary. A chart larger than the limit is cached alone, so that reviews that
+// need it do not fetch it every time.
 func (c *cache) put(key string, chart *helmchart.Chart) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

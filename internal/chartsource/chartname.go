@@ -12,8 +12,9 @@ import (
 	"github.com/flux-admission/flux-admission/validators"
 )
 
-// resolveName fills in the name and the version of a reference's chart from the object that it refers to: the last segment
-// of an OCIRepository's URL and its tag, or the spec of a HelmChart. Without that object, it returns the reference unchanged.
+// resolveName fills in the name and the version of a reference's chart from the object that it refers to: the last
+// segment of an OCIRepository's URL and its tag, or the spec of a HelmChart. Without that object, it returns the
+// reference unchanged.
 func resolveName(ctx context.Context, objects validators.Lookup, ref validators.ChartRef) validators.ChartRef {
 	if ref.Chart != "" {
 		return ref

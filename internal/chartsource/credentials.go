@@ -19,8 +19,11 @@ import (
 	"github.com/flux-admission/flux-admission/validators"
 )
 
-// credentials reads the credentials of a source from its Secrets. The fingerprint changes with them, and does not reveal them.
-func credentials(ctx context.Context, objects validators.Lookup, obj *unstructured.Unstructured, sourceURL string) (c fetch.Credentials, fingerprint string, err error) {
+// credentials reads the credentials of a source from its Secrets. The fingerprint changes with them, and does not
+// reveal them.
+func credentials(
+	ctx context.Context, objects validators.Lookup, obj *unstructured.Unstructured, sourceURL string,
+) (c fetch.Credentials, fingerprint string, err error) {
 	var cert, key, authority []byte
 	if name, ok, _ := unstructured.NestedString(obj.Object, "spec", "secretRef", "name"); ok {
 		data, err := secret(ctx, objects, obj.GetNamespace(), name)
@@ -58,7 +61,10 @@ func credentials(ctx context.Context, objects validators.Lookup, obj *unstructur
 	}
 	c.PassCredentials, _, _ = unstructured.NestedBool(obj.Object, "spec", "passCredentials")
 	h := sha256.New()
-	for _, secret := range [][]byte{[]byte(c.Username), []byte(c.Password), cert, key, authority, fmt.Append(nil, c.Proxy), fmt.Append(nil, c.PassCredentials)} {
+	for _, secret := range [][]byte{
+		[]byte(c.Username), []byte(c.Password), cert, key, authority,
+		fmt.Append(nil, c.Proxy), fmt.Append(nil, c.PassCredentials),
+	} {
 		sum := sha256.Sum256(secret)
 		h.Write(sum[:])
 	}

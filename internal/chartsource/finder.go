@@ -53,8 +53,8 @@ func (f finder) find(ctx context.Context, ref validators.ChartRef) (source, vali
 	return src, validators.Present, nil
 }
 
-// withHelmChart prefers the artifact of the HelmChart that Flux creates for the release, which is what Flux installs. It
-// requires that the HelmChart was created for this very reference.
+// withHelmChart prefers the artifact of the HelmChart that Flux creates for the release, which is what Flux installs.
+// It requires that the HelmChart was created for this very reference.
 func (f finder) withHelmChart(ctx context.Context, ref validators.ChartRef, src source) source {
 	key := types.NamespacedName{Namespace: ref.Source.Namespace, Name: ref.ReleaseNamespace + "-" + ref.ReleaseName}
 	obj, presence, _ := f.objects.Get(ctx, schema.GroupKind{Group: sourceGroup, Kind: "HelmChart"}, key)

@@ -18,8 +18,8 @@ import (
 // memoryLimit is the address space of the process with the hostile charts, in KiB. Go reserves more than it uses.
 const memoryLimit = 3 << 20
 
-// Malicious charts are rejected, or evaluated as far as possible, in a process with limited memory: an unbounded stack or heap
-// ends it. A good chart is evaluated after each. There is no limit of time: the work is bounded by counts.
+// Malicious charts are rejected, or evaluated as far as possible, in a process with limited memory: an unbounded stack
+// or heap ends it. A good chart is evaluated after each. There is no limit of time: the work is bounded by counts.
 func TestResolver_HostileCharts(t *testing.T) {
 	if os.Getenv("HOSTILE_CHARTS") == "" {
 		cmd := exec.CommandContext(t.Context(), "sh", "-c", fmt.Sprintf(`ulimit -v %d && exec "$0" -test.run='^TestResolver_HostileCharts$' -test.v`, memoryLimit), os.Args[0])
@@ -64,7 +64,8 @@ func TestResolver_HostileCharts(t *testing.T) {
 	}
 	for name, tc := range map[string]struct {
 		files map[string]string
-		// want is part of the reason why the chart is unknown, of the error, or of what is missing in the result; empty for none.
+		// want is part of the reason why the chart is unknown, of the error, or of what is missing in the result; empty for
+		// none.
 		want string
 	}{
 		"a schema that refers to itself":                     {map[string]string{"values.schema.json": `{"$ref": "#"}`}, "infinite loop"},

@@ -12,8 +12,8 @@ import (
 // maxIndexes bounds the repositories whose index is cached.
 const maxIndexes = 64
 
-// indexes caches the indexes of Helm repositories, so that many charts of one repository cost one download. It is safe for
-// concurrent use.
+// indexes caches the indexes of Helm repositories, so that many charts of one repository cost one download. It is safe
+// for concurrent use.
 type indexes struct {
 	ttl   time.Duration
 	clock func() time.Time
@@ -28,13 +28,14 @@ type timedIndex struct {
 	expires time.Time
 }
 
-// newIndexes returns a cache for charts with a time to live. An index expires before the charts that were selected from it:
-// otherwise they would be selected from the same index again.
+// newIndexes returns a cache for charts with a time to live. An index expires before the charts that were selected from
+// it: otherwise they would be selected from the same index again.
 func newIndexes(chartTTL time.Duration, clock func() time.Time) *indexes {
 	return &indexes{ttl: chartTTL / 2, clock: clock, items: map[string]timedIndex{}}
 }
 
-// get returns the index of a repository, and reads it unless it is cached. Concurrent calls for the same key share one read.
+// get returns the index of a repository, and reads it unless it is cached. Concurrent calls for the same key share one
+// read.
 func (x *indexes) get(key string, read func() (*repository.Index, error)) (*repository.Index, error) {
 	v, err, _ := x.calls.Do(key, func() (any, error) {
 		if index := x.cached(key); index != nil {

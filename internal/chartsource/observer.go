@@ -19,7 +19,8 @@ const (
 
 // Observer receives events of a Resolver. Its methods must return soon and be safe for concurrent use.
 type Observer interface {
-	// Resolved is called once for every lookup of a chart. Kind is the source's, or "other" for kinds that Flux does not have.
+	// Resolved is called once for every lookup of a chart. Kind is the source's, or "other" for kinds that Flux does not
+	// have.
 	Resolved(kind string, outcome Outcome)
 	// Fetched is called after a chart was fetched or could not be fetched.
 	Fetched(kind string, outcome Outcome, duration time.Duration)
@@ -33,7 +34,8 @@ func (noObserver) Resolved(string, Outcome)               {}
 func (noObserver) Fetched(string, Outcome, time.Duration) {}
 func (noObserver) Cached(int, int64)                      {}
 
-// kindLabel returns the kind of a source, or "other" for a kind that Flux does not have: a user's text is no metric label.
+// kindLabel returns the kind of a source, or "other" for a kind that Flux does not have: a user's text is no metric
+// label.
 func kindLabel(kind string) string {
 	switch kind {
 	case "HelmRepository", "HelmChart", "OCIRepository", "GitRepository", "Bucket", "ExternalArtifact":

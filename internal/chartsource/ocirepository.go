@@ -34,11 +34,14 @@ func (o *ociChart) kind() string     { return o.ref.Source.Kind }
 func (o *ociChart) revision() string { return "" }
 
 func (o *ociChart) String() string {
-	return fmt.Sprintf("chart %s %s of %s %s/%s", o.url[strings.LastIndex(o.url, "/")+1:], o.criterion, o.ref.Source.Kind, o.ref.Source.Namespace, o.ref.Source.Name)
+	name, s := o.url[strings.LastIndex(o.url, "/")+1:], o.ref.Source
+	return fmt.Sprintf("chart %s %s of %s %s/%s", name, o.criterion, s.Kind, s.Namespace, s.Name)
 }
 
 func (o *ociChart) key() string {
-	return join(o.ref.Source.Kind, o.ref.Source.Namespace, o.ref.Source.Name, o.url, fmt.Sprint(o.insecure), o.fingerprint, o.criterion, o.mediaType, valuesKey(o.ref))
+	s := o.ref.Source
+	return join(s.Kind, s.Namespace, s.Name, o.url, fmt.Sprint(o.insecure), o.fingerprint, o.criterion, o.mediaType,
+		valuesKey(o.ref))
 }
 
 func (o *ociChart) load(ctx context.Context, l *loader) (*cachedChart, error) {
@@ -113,8 +116,8 @@ func newOCIRepository(ctx context.Context, objects validators.Lookup, obj *unstr
 	return preferArtifact(obj, o, err)
 }
 
-// selectBy sets how the tag or digest is selected from spec.ref, as source-controller does: by its digest, else its semver
-// range, else its tag, else "latest".
+// selectBy sets how the tag or digest is selected from spec.ref, as source-controller does: by its digest, else its
+// semver range, else its tag, else "latest".
 func (o *ociChart) selectBy(ref map[string]string) error {
 	fixed := func(reference string) {
 		o.criterion = reference

@@ -10,8 +10,8 @@ import (
 
 // Options configure a Resolver. The zero value of a field means its default.
 type Options struct {
-	// Dirs are chart directories, chart archives, and directories that contain such. They are matched by the chart's name and
-	// version, whatever repository a release names, and take precedence over every source.
+	// Dirs are chart directories, chart archives, and directories that contain such. They are matched by the chart's name
+	// and version, whatever repository a release names, and take precedence over every source.
 	Dirs []string
 	// Wait is how long one review waits for sources; 0 does not wait.
 	Wait time.Duration
@@ -21,15 +21,16 @@ type Options struct {
 	CacheDir string
 	// CacheDirBytes bounds CacheDir; 1 GiB by default.
 	CacheDirBytes int64
-	// TTL is how long a chart is used without asking its source again; 5 minutes by default. An older chart is used while a
-	// new one is fetched.
+	// TTL is how long a chart is used without asking its source again; 5 minutes by default. An older chart is used while
+	// a new one is fetched.
 	TTL time.Duration
 	// NegativeTTL is how long a failure or an absence is cached; 20 seconds by default.
 	NegativeTTL time.Duration
 	// FetchTimeout bounds fetching one chart; a minute by default.
 	FetchTimeout time.Duration
-	// ArtifactTimeout bounds reading an artifact from source-controller when its source is a fallback; a second by default.
-	// Flux's network policies only let its own namespace connect to source-controller, and a dropped connection hangs.
+	// ArtifactTimeout bounds reading an artifact from source-controller when its source is a fallback; a second by
+	// default. Flux's network policies only let its own namespace connect to source-controller, and a dropped connection
+	// hangs.
 	ArtifactTimeout time.Duration
 	// MaxFetches bounds the charts that are fetched concurrently; 8 by default.
 	MaxFetches int
@@ -43,8 +44,8 @@ type Options struct {
 	AllowLoopback bool
 	// Limits bound the charts; archive.DefaultLimits by default.
 	Limits archive.Limits
-	// Templates loads what validators.Chart's Template needs. A check of a Git tree sets it. The webhook does not: the execution
-	// of a Go template cannot be stopped, so untrusted templates must not run there.
+	// Templates loads what validators.Chart's Template needs. A check of a Git tree sets it. The webhook does not: the
+	// execution of a Go template cannot be stopped, so untrusted templates must not run there.
 	Templates bool
 	// Observer receives events; nil for none.
 	Observer Observer

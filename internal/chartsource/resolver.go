@@ -65,7 +65,8 @@ func New(opts Options) (*Resolver, error) {
 	return r, nil
 }
 
-// Close cancels all fetches and waits for them. Lookups after it only find cached charts. It may be called more than once.
+// Close cancels all fetches and waits for them. Lookups after it only find cached charts. It may be called more than
+// once.
 func (r *Resolver) Close() {
 	r.mu.Lock()
 	first := !r.closed
@@ -80,8 +81,8 @@ func (r *Resolver) Close() {
 
 type budgetKey struct{}
 
-// WithBudget returns a context in which all lookups together wait no longer than d for charts. Without it, each lookup waits
-// for Options.Wait.
+// WithBudget returns a context in which all lookups together wait no longer than d for charts. Without it, each lookup
+// waits for Options.Wait.
 func WithBudget(ctx context.Context, d time.Duration) context.Context {
 	return context.WithValue(ctx, budgetKey{}, time.Now().Add(d))
 }
@@ -94,8 +95,8 @@ func (r *Resolver) wait(ctx context.Context) time.Duration {
 	return r.opts.Wait
 }
 
-// Local returns the chart of Options.Dirs that a reference selects; nil when there is none. Objects provide the chart's name if
-// the reference has none.
+// Local returns the chart of Options.Dirs that a reference selects; nil when there is none. Objects provide the chart's
+// name if the reference has none.
 func (r *Resolver) Local(ctx context.Context, objects validators.Lookup, ref validators.ChartRef) (*helmchart.Chart, error) {
 	if len(r.local) == 0 {
 		return nil, nil
@@ -103,9 +104,11 @@ func (r *Resolver) Local(ctx context.Context, objects validators.Lookup, ref val
 	return r.local.find(resolveName(ctx, objects, ref))
 }
 
-// Resolve implements lookup.Charts. The error is the reason for an Unknown; it is a *validators.Pending while the chart is
-// being fetched.
-func (r *Resolver) Resolve(ctx context.Context, objects validators.Lookup, ref validators.ChartRef) (validators.Chart, validators.Presence, error) {
+// Resolve implements lookup.Charts. The error is the reason for an Unknown; it is a *validators.Pending while the chart
+// is being fetched.
+func (r *Resolver) Resolve(
+	ctx context.Context, objects validators.Lookup, ref validators.ChartRef,
+) (validators.Chart, validators.Presence, error) {
 	res, outcome := r.resolve(ctx, objects, ref)
 	if res.presence == validators.Absent {
 		outcome = OutcomeAbsent
@@ -177,8 +180,8 @@ func pending(format string, args ...any) error {
 	return &validators.Pending{Text: fmt.Sprintf(format, args...)}
 }
 
-// cached returns the cached result for a source's chart, and reports whether it is fresh; nil when there is none, or when the
-// chart was evicted from memory.
+// cached returns the cached result for a source's chart, and reports whether it is fresh; nil when there is none, or
+// when the chart was evicted from memory.
 func (r *Resolver) cached(src source) (res *result, fresh bool) {
 	res, fresh = r.results.get(src.key(), src.revision())
 	if res != nil && res.presence == validators.Present {
@@ -253,6 +256,7 @@ func (r *Resolver) fetch(src source) result {
 		r.loader.toDisk(src.key(), res.key)
 	case OutcomeDisk:
 		lifetime = 0 // the next review fetches the chart from its source
+	default:
 	}
 	r.results.put(src.key(), src.revision(), res, lifetime)
 	r.opts.Observer.Fetched(kindLabel(src.kind()), outcome, time.Since(start))

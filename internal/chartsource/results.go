@@ -20,8 +20,8 @@ type result struct {
 	err error
 }
 
-// results caches the results of references. They hold the keys of charts only: the cache decides which charts are in memory.
-// It is safe for concurrent use.
+// results caches the results of references. They hold the keys of charts only: the cache decides which charts are in
+// memory. It is safe for concurrent use.
 type results struct {
 	clock func() time.Time
 
@@ -40,7 +40,8 @@ func newResults(clock func() time.Time) *results {
 	return &results{clock: clock, items: map[string]*timedResult{}}
 }
 
-// get returns the cached result of a reference, without its chart, and reports whether it is fresh; nil when none is cached.
+// get returns the cached result of a reference, without its chart, and reports whether it is fresh; nil when none is
+// cached.
 func (r *results) get(reference, revision string) (res *result, fresh bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -68,7 +69,8 @@ func (r *results) put(reference, revision string, res result, lifetime time.Dura
 	r.items[reference] = &timedResult{result: res, revision: revision, expires: now.Add(lifetime)}
 }
 
-// evict removes expired results without a chart, and if that does not suffice the one that expires first. The mutex is held.
+// evict removes expired results without a chart, and if that does not suffice the one that expires first. The mutex is
+// held.
 func (r *results) evict(now time.Time) {
 	oldest := ""
 	for k, t := range r.items {

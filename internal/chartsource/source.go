@@ -18,7 +18,8 @@ type source interface {
 	key() string
 	// revision changes when the source is known to have a new chart; empty when only fetching shows that.
 	revision() string
-	// load fetches the chart, or returns the cached one. The error wraps errAbsent when the source does not have the chart.
+	// load fetches the chart, or returns the cached one. The error wraps errAbsent when the source does not have the
+	// chart.
 	load(ctx context.Context, l *loader) (*cachedChart, error)
 }
 
@@ -27,7 +28,8 @@ var (
 	errNoURL  = errors.New("it has no URL")
 )
 
-// withFallback is the artifact of source-controller if that can be read, and else the source that the artifact comes from.
+// withFallback is the artifact of source-controller if that can be read, and else the source that the artifact comes
+// from.
 type withFallback struct {
 	artifact, fallback source
 }

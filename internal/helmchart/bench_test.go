@@ -29,8 +29,8 @@ type size struct {
 	values map[string]any
 }
 
-// sizes returns a small chart, one of Airflow's size, and one with several of these: Airflow's own chart if it is available, else
-// one generated like it.
+// sizes returns a small chart, one of Airflow's size, and one with several of these: Airflow's own chart if it is
+// available, else one generated like it.
 func sizes(b *testing.B) []size {
 	b.Helper()
 	read := func(dir string) func() *chart.Chart {
@@ -71,7 +71,8 @@ func umbrella(of func() *chart.Chart) func() *chart.Chart {
 	}
 }
 
-// generated returns a chart with 118 definitions of some 30 properties each, used over and over: about 600 KB, as Airflow's schema.
+// generated returns a chart with 118 definitions of some 30 properties each, used over and over: about 600 KB, as
+// Airflow's schema.
 func generated(b *testing.B) func() *chart.Chart {
 	b.Helper()
 	definitions, properties, defaults := map[string]any{}, map[string]any{}, map[string]any{}

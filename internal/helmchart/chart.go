@@ -41,9 +41,9 @@ type Options struct {
 	Unpackaged bool
 }
 
-// New prepares a chart, and takes it over: its raw files, and its templates unless Options.Templates is set, are dropped.
-// It compiles the schemas of the chart and of all subcharts, which belongs off the request path. A schema that cannot be
-// compiled is no error; it makes results partial.
+// New prepares a chart, and takes it over: its raw files, and its templates unless Options.Templates is set, are
+// dropped. It compiles the schemas of the chart and of all subcharts, which belongs off the request path. A schema that
+// cannot be compiled is no error; it makes results partial.
 func New(c *chart.Chart, opts Options) *Chart {
 	out := &Chart{
 		name: c.Name(), version: c.Metadata.Version,

@@ -11,16 +11,16 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"sigs.k8s.io/yaml"
 
 	"github.com/flux-admission/flux-admission/internal/helmchart"
 	"github.com/flux-admission/flux-admission/internal/helmchart/archive"
 	"github.com/flux-admission/flux-admission/validators"
-	"github.com/google/go-cmp/cmp"
 )
 
-// moduleChart returns a chart in a Go module, with its templates, and its directory. It skips the test if the module is not
-// downloaded.
+// moduleChart returns a chart in a Go module, with its templates, and its directory. It skips the test if the module is
+// not downloaded.
 func moduleChart(t *testing.T, listIn, module, chart string) (*helmchart.Chart, string) {
 	t.Helper()
 	out, err := exec.CommandContext(t.Context(), "go", "-C", listIn, "list", "-m", "-f", "{{.Dir}}", module).Output()

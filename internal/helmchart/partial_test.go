@@ -133,7 +133,8 @@ func fill(v any, filled map[string]any) any {
 	return v
 }
 
-// A violation that is reported with missing sources and unresolved variables is also reported with any content of these.
+// A violation that is reported with missing sources and unresolved variables is also reported with any content of
+// these.
 func TestChart_ValidatePartialValues(t *testing.T) {
 	log.SetOutput(io.Discard) // Helm logs warnings about values
 	slog.SetDefault(slog.New(slog.DiscardHandler))

@@ -102,8 +102,8 @@ func (c *Chart) template(ctx context.Context, r validators.Release, release *val
 	return res, nil
 }
 
-// failsWithAnyValue returns an error when a failure may be due to an unresolved value: other values in its place lead to
-// success or to another failure.
+// failsWithAnyValue returns an error when a failure may be due to an unresolved value: other values in its place lead
+// to success or to another failure.
 func (c *Chart) failsWithAnyValue(ctx context.Context, in input, release *values.Release, f *template.Failure) error {
 	for _, value := range []string{"1", "true", "text"} {
 		var err error

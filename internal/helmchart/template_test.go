@@ -9,9 +9,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/flux-admission/flux-admission/internal/helmchart"
 	"github.com/flux-admission/flux-admission/validators"
-	"github.com/google/go-cmp/cmp"
 )
 
 // withTemplates returns the chart app with the given files, prepared for templating.

@@ -12,8 +12,8 @@ import (
 )
 
 // MergeValuesFiles replaces the chart's values by the named files, merged in order, as source-controller does when it
-// packages a chart. The files are read from others, by their cleaned path; when that is nil, from the chart itself, whose
-// values.yaml is then one of them. A file that is missing is an error unless ignoreMissing is set.
+// packages a chart. The files are read from others, by their cleaned path; when that is nil, from the chart itself,
+// whose values.yaml is then one of them. A file that is missing is an error unless ignoreMissing is set.
 func MergeValuesFiles(c *chart.Chart, names []string, others map[string][]byte, ignoreMissing bool) error {
 	merged := map[string]any{}
 	for _, name := range names {

@@ -1,10 +1,13 @@
-// Package unresolved detects values in manifests that are only known later: values that SOPS encrypted, variables of Flux's
-// post-build substitution, and template expressions.
+// Package unresolved detects values in manifests that are only known later: values that SOPS encrypted, variables of
+// Flux's post-build substitution, and template expressions.
 //
 // It is the only place that decides this question. It works on plain data, so that rules may use it.
 package unresolved
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 // encryptedPrefix is how SOPS writes a value in YAML and JSON: its only cipher is AES-256 in GCM mode. See
 // https://github.com/getsops/sops/blob/main/aes/cipher.go.
@@ -20,14 +23,15 @@ func HasVariable(s string) bool {
 	return ok && strings.Contains(rest, "}")
 }
 
-// HasTemplate reports whether a string contains an expression of Go's templates, which a chart or a controller executes.
+// HasTemplate reports whether a string contains an expression of Go's templates, which a chart or a controller
+// executes.
 func HasTemplate(s string) bool { return strings.Contains(s, "{{") }
 
 // String reports whether a string is encrypted or contains a variable.
 func String(s string) bool { return IsEncrypted(s) || HasVariable(s) }
 
-// Value reports whether a decoded value is a string that is encrypted or contains a variable, or a map or list with such a
-// string or key.
+// Value reports whether a decoded value is a string that is encrypted or contains a variable, or a map or list with
+// such a string or key.
 func Value(v any) bool {
 	switch v := v.(type) {
 	case string:
@@ -39,17 +43,13 @@ func Value(v any) bool {
 			}
 		}
 	case []any:
-		for _, c := range v {
-			if Value(c) {
-				return true
-			}
-		}
+		return slices.ContainsFunc(v, Value)
 	}
 	return false
 }
 
-// IsEncryptedObject reports whether SOPS encrypted values of an object: it then has metadata with a message authentication
-// code in the field sops.
+// IsEncryptedObject reports whether SOPS encrypted values of an object: it then has metadata with a message
+// authentication code in the field sops.
 func IsEncryptedObject(object map[string]any) bool {
 	sops, _ := object["sops"].(map[string]any)
 	return sops["mac"] != nil

@@ -1,5 +1,5 @@
-// Package disk keeps chart archives in a directory, so that they are available after a restart, even when their sources are
-// not. It checks the digest of what it reads.
+// Package disk keeps chart archives in a directory, so that they are available after a restart, even when their sources
+// are not. It checks the digest of what it reads.
 package disk
 
 import (
@@ -37,7 +37,8 @@ type Store struct {
 	mu sync.Mutex // held during eviction
 }
 
-// Open opens a store with at most limit bytes of archives in a directory, which it creates if necessary. The caller closes it.
+// Open opens a store with at most limit bytes of archives in a directory, which it creates if necessary. The caller
+// closes it.
 func Open(dir string, limit int64) (*Store, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("creating the cache directory: %w", err)

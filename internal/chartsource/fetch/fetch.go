@@ -1,5 +1,5 @@
-// Package fetch makes HTTP requests to Flux's sources: bounded in size and time, with the credentials of one source, and
-// protected against requests to internal addresses that a source leads to (SSRF).
+// Package fetch makes HTTP requests to Flux's sources: bounded in size and time, with the credentials of one source,
+// and protected against requests to internal addresses that a source leads to (SSRF).
 package fetch
 
 import (
@@ -83,9 +83,9 @@ type Client struct {
 	direct, foreign *http.Transport
 }
 
-// NewClient returns a client for the source at an http or https URL. Requests to other hosts, due to a redirect or to a URL in
-// an index, must not lead to loopback or link-local addresses unless allowLoopback is set. Requests to the source itself must
-// not lead to link-local addresses.
+// NewClient returns a client for the source at an http or https URL. Requests to other hosts, due to a redirect or to a
+// URL in an index, must not lead to loopback or link-local addresses unless allowLoopback is set. Requests to the
+// source itself must not lead to link-local addresses.
 func NewClient(source string, c Credentials, allowLoopback bool) (*Client, error) {
 	u, err := parse(source)
 	if err != nil {
@@ -165,7 +165,8 @@ func transport(c Credentials, allowed func(netip.Addr) bool) *http.Transport {
 // resolveTimeout bounds resolving the name of a host that is requested through a proxy.
 const resolveTimeout = 2 * time.Second
 
-// checkHost returns an error for a host whose addresses are not allowed. A name that only the proxy can resolve is allowed.
+// checkHost returns an error for a host whose addresses are not allowed. A name that only the proxy can resolve is
+// allowed.
 func checkHost(ctx context.Context, host string, allowed func(netip.Addr) bool) error {
 	addresses := []netip.Addr{}
 	if ip, err := netip.ParseAddr(host); err == nil {
@@ -210,8 +211,8 @@ func (c *Client) Get(ctx context.Context, raw string, limit int64) ([]byte, erro
 	return nil, fmt.Errorf("%s redirects more than %d times", RedactedURL(u), maxRedirects)
 }
 
-// HTTP returns a client for a library with its own protocol over HTTP. It has the same limits on the targets of requests, but
-// no credentials: the library sends these.
+// HTTP returns a client for a library with its own protocol over HTTP. It has the same limits on the targets of
+// requests, but no credentials: the library sends these.
 func (c *Client) HTTP() *http.Client {
 	return &http.Client{
 		Transport: targetTransport{c},

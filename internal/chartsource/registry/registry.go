@@ -1,4 +1,5 @@
-// Package registry reads charts from OCI registries: the tag that Flux would select, and the chart's layer of its manifest.
+// Package registry reads charts from OCI registries: the tag that Flux would select, and the chart's layer of its
+// manifest.
 package registry
 
 import (
@@ -42,7 +43,8 @@ type Repository struct {
 	client *fetch.Client
 }
 
-// Open returns the repository at an oci:// URL. Insecure uses http instead of https; see fetch.NewClient for allowLoopback.
+// Open returns the repository at an oci:// URL. Insecure uses http instead of https; see fetch.NewClient for
+// allowLoopback.
 func Open(raw string, c fetch.Credentials, insecure, allowLoopback bool) (*Repository, error) {
 	u, err := url.Parse(raw)
 	if err != nil || u.Scheme != "oci" || u.Host == "" || strings.Trim(u.Path, "/") == "" {
@@ -78,8 +80,8 @@ func Open(raw string, c fetch.Credentials, insecure, allowLoopback bool) (*Repos
 // Close releases the connections.
 func (r *Repository) Close() { r.client.Close() }
 
-// Tag returns the tag of a chart's version, as Helm and source-controller select it: an exact version is its own tag, a range
-// selects among the repository's tags. A plus sign in a version is an underscore in its tag.
+// Tag returns the tag of a chart's version, as Helm and source-controller select it: an exact version is its own tag, a
+// range selects among the repository's tags. A plus sign in a version is an underscore in its tag.
 func (r *Repository) Tag(ctx context.Context, rng string) (string, error) {
 	if _, err := semver.StrictNewVersion(strings.TrimPrefix(rng, "v")); err == nil {
 		return strings.ReplaceAll(rng, "+", "_"), nil
@@ -99,7 +101,8 @@ func (r *Repository) Tag(ctx context.Context, rng string) (string, error) {
 	return tags[i], nil
 }
 
-// Latest returns the highest tag within a range, of those that keep accepts, as source-controller does for an OCIRepository.
+// Latest returns the highest tag within a range, of those that keep accepts, as source-controller does for an
+// OCIRepository.
 func (r *Repository) Latest(ctx context.Context, rng string, keep func(tag string) bool) (string, error) {
 	tags, err := r.tags(ctx)
 	if err != nil {
@@ -131,7 +134,8 @@ type Layer struct {
 	desc   ocispec.Descriptor
 }
 
-// Layer finds the chart's layer in the manifest of a tag or digest: the one of the media type, else of Helm's, else the first.
+// Layer finds the chart's layer in the manifest of a tag or digest: the one of the media type, else of Helm's, else the
+// first.
 func (r *Repository) Layer(ctx context.Context, reference, mediaType string) (Layer, error) {
 	desc, err := r.remote.Resolve(ctx, reference)
 	if err != nil {

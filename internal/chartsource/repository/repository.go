@@ -66,8 +66,8 @@ func ParseIndex(data []byte) (*Index, error) {
 	return idx, nil
 }
 
-// Find returns the version of a chart that a range selects: the version that equals it, else the highest within it. An empty
-// range selects the highest that is no pre-release. The error is ErrNotFound when there is none.
+// Find returns the version of a chart that a range selects: the version that equals it, else the highest within it. An
+// empty range selects the highest that is no pre-release. The error is ErrNotFound when there is none.
 func (x *Index) Find(name, rng string) (Version, error) {
 	versions := x.entries[name]
 	if len(versions) == 0 {
@@ -84,9 +84,9 @@ func (x *Index) Find(name, rng string) (Version, error) {
 	return versions[i], nil
 }
 
-// Select returns the index of the version that a range selects, as source-controller does: the version that equals the range,
-// else the highest within it. Older breaks ties between versions that differ only in their build metadata; it may be nil. The
-// error is ErrNotFound when there is none.
+// Select returns the index of the version that a range selects, as source-controller does: the version that equals the
+// range, else the highest within it. Older breaks ties between versions that differ only in their build metadata; it
+// may be nil. The error is ErrNotFound when there is none.
 func Select(versions []string, rng string, older func(i, j int) bool) (int, error) {
 	if rng != "" {
 		if i := slices.Index(versions, rng); i >= 0 {

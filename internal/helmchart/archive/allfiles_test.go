@@ -56,8 +56,8 @@ func TestRead_AllFiles(t *testing.T) {
 	}
 }
 
-// Files that .helmignore excludes are not packaged, so they are not read from a source either. Links that values do not need are
-// skipped.
+// Files that .helmignore excludes are not packaged, so they are not read from a source either. Links that values do not
+// need are skipped.
 func TestReadArtifact_AllFiles(t *testing.T) {
 	data := pack(t,
 		member{name: "charts/app/Chart.yaml", body: chartYAML},

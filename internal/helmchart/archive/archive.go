@@ -1,5 +1,6 @@
-// Package archive reads Helm charts from untrusted archives and directories: with limits on entries, bytes and compression
-// ratio, and without leaving the archive or directory. It keeps the files that values, schemas and the names of values need.
+// Package archive reads Helm charts from untrusted archives and directories: with limits on entries, bytes and
+// compression ratio, and without leaving the archive or directory. It keeps the files that values, schemas and the
+// names of values need.
 package archive
 
 import (
@@ -34,8 +35,8 @@ type Limits struct {
 	Ratio int64
 	// Depth is how deep subcharts may be nested.
 	Depth int
-	// AllFiles keeps all files of a chart, which templating needs. Otherwise only the files are kept that values, schemas and
-	// the names of values need.
+	// AllFiles keeps all files of a chart, which templating needs. Otherwise only the files are kept that values, schemas
+	// and the names of values need.
 	AllFiles bool
 }
 
@@ -76,8 +77,8 @@ func (b *budget) keep(n int64) error {
 	return nil
 }
 
-// Read reads a packaged chart (.tgz). It also keeps the files named by extra, by their path in the chart. Values that are not
-// YAML, links, devices and paths that lead outside are errors.
+// Read reads a packaged chart (.tgz). It also keeps the files named by extra, by their path in the chart. Values that
+// are not YAML, links, devices and paths that lead outside are errors.
 func Read(r io.Reader, limits Limits, extra ...string) (*chart.Chart, error) {
 	b := limits.budget()
 	files, err := b.unpack(r, "", extra, 0)
@@ -87,9 +88,9 @@ func Read(r io.Reader, limits Limits, extra ...string) (*chart.Chart, error) {
 	return load(files)
 }
 
-// ReadArtifact reads a chart from the archive of a whole source (.tar.gz, as source-controller serves Git repositories and
-// buckets): the directory, or packaged chart, at a path. It also returns the files named by extra, by their path in the
-// archive.
+// ReadArtifact reads a chart from the archive of a whole source (.tar.gz, as source-controller serves Git repositories
+// and buckets): the directory, or packaged chart, at a path. It also returns the files named by extra, by their path in
+// the archive.
 func ReadArtifact(r io.Reader, dir string, limits Limits, extra ...string) (*chart.Chart, map[string][]byte, error) {
 	dir = path.Clean("/" + dir)[1:]
 	b := limits.budget()
@@ -210,7 +211,8 @@ func (b *budget) open(r io.Reader) (*tar.Reader, error) {
 	return tar.NewReader(&boundedReader{r: gz, in: in, b: b}), nil
 }
 
-// ReadFS reads a chart from a directory of a file system, as Read does. Like Helm, it skips files that .helmignore excludes.
+// ReadFS reads a chart from a directory of a file system, as Read does. Like Helm, it skips files that .helmignore
+// excludes.
 func ReadFS(fsys fs.FS, dir string, limits Limits, extra ...string) (*chart.Chart, error) {
 	b := limits.budget()
 	files, err := b.walk(fsys, dir, extra)
@@ -220,7 +222,8 @@ func ReadFS(fsys fs.FS, dir string, limits Limits, extra ...string) (*chart.Char
 	return load(files)
 }
 
-// ReadPath reads a chart from a directory or an archive of the local file system. It follows no links that lead outside.
+// ReadPath reads a chart from a directory or an archive of the local file system. It follows no links that lead
+// outside.
 func ReadPath(name string, limits Limits, extra ...string) (*chart.Chart, error) {
 	info, err := os.Stat(name)
 	if err != nil {
@@ -246,7 +249,7 @@ func ReadPath(name string, limits Limits, extra ...string) (*chart.Chart, error)
 func load(files []*helmarchive.BufferedFile) (c *chart.Chart, err error) {
 	defer func() {
 		if r := recover(); r != nil {
-			c, err = nil, fmt.Errorf("Helm's loader panicked on the chart's files: %v", r)
+			c, err = nil, fmt.Errorf("reading the chart's files panicked: %v", r)
 		}
 	}()
 	for _, f := range files {
@@ -370,7 +373,9 @@ func (b *budget) unpack(r io.Reader, prefix string, extra []string, depth int) (
 }
 
 // addFile adds a file; an archived subchart is unpacked within the same budget.
-func (b *budget) addFile(files []*helmarchive.BufferedFile, prefix, name string, data []byte, depth int) ([]*helmarchive.BufferedFile, error) {
+func (b *budget) addFile(
+	files []*helmarchive.BufferedFile, prefix, name string, data []byte, depth int,
+) ([]*helmarchive.BufferedFile, error) {
 	if path.Ext(name) == ".tgz" && path.Dir(inChart(name)) == "charts" {
 		sub, err := b.unpack(bytes.NewReader(data), prefix+strings.TrimSuffix(name, ".tgz")+"/", nil, depth+1)
 		if err != nil {

@@ -6,7 +6,8 @@ import (
 	chart "helm.sh/helm/v4/pkg/chart/v2"
 )
 
-// The limits of composing a chart: Helm copies a subchart for every alias, at every level, and copies values for every import.
+// The limits of composing a chart: Helm copies a subchart for every alias, at every level, and copies values for every
+// import.
 const (
 	maxCharts       = 1_000
 	maxDependencies = 500

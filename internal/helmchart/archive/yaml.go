@@ -12,8 +12,9 @@ const (
 	maxYAMLEntries = 500_000
 )
 
-// CheckYAML rejects a document that would cost a YAML parser very much time or depth of recursion. It looks at the bytes only:
-// their number, the possible entries of maps and lists, the nesting of brackets, and the possible nesting of blocks.
+// CheckYAML rejects a document that would cost a YAML parser very much time or depth of recursion. It looks at the
+// bytes only: their number, the possible entries of maps and lists, the nesting of brackets, and the possible nesting
+// of blocks.
 func CheckYAML(doc []byte) error {
 	if len(doc) > maxYAMLBytes {
 		return fmt.Errorf("it has %d bytes, more than %d", len(doc), maxYAMLBytes)

@@ -12,8 +12,8 @@ import (
 	"strings"
 )
 
-// The limits of a schema document. They bound the cost of compiling it: the compiler recurses through the document and its
-// references, and a stack overflow ends the process.
+// The limits of a schema document. They bound the cost of compiling it: the compiler recurses through the document and
+// its references, and a stack overflow ends the process.
 const (
 	// MaxBytes bounds the document. The largest public chart schemas have less than 2 MB.
 	MaxBytes = 8 << 20
@@ -50,8 +50,8 @@ type document struct {
 	resources []*resource
 	// ids are the URLs of all schemas in the documents, without fragments.
 	ids map[string]bool
-	// permissive maps the schemas whose reference is not loaded, by the URL of their document and the JSON Pointer in it, to
-	// the URL that they refer to.
+	// permissive maps the schemas whose reference is not loaded, by the URL of their document and the JSON Pointer in it,
+	// to the URL that they refer to.
 	permissive map[string]string
 	size       int
 	schemas    int
@@ -68,7 +68,8 @@ type resource struct {
 // Load reads a document that a schema refers to, by its URL without a fragment.
 type Load func(url string) ([]byte, error)
 
-// parse reads a schema document and those that it refers to within the limits, and removes references to other documents.
+// parse reads a schema document and those that it refers to within the limits, and removes references to other
+// documents.
 func parse(doc []byte, load Load) (*document, error) {
 	d := &document{ids: map[string]bool{}, permissive: map[string]string{}}
 	if err := d.add(mustParse(rootURL), doc); err != nil {
@@ -140,8 +141,8 @@ func (d *document) at(resource, pointer string, ok bool) map[string]any {
 // maxResources bounds the documents that one schema refers to.
 const maxResources = 32
 
-// loadAll loads the documents that the documents refer to, transitively. It skips those that cannot be loaded or exceed the
-// limits.
+// loadAll loads the documents that the documents refer to, transitively. It skips those that cannot be loaded or exceed
+// the limits.
 func (d *document) loadAll(load Load) {
 	tried := map[string]bool{}
 	for i := 0; i < len(d.resources); i++ {
@@ -238,7 +239,8 @@ func (d *document) collect(v any, base *url.URL, ids map[string]bool) {
 	})
 }
 
-// needsSearch reports whether a reference leads to a position where the compiler does not expect a schema, or must search.
+// needsSearch reports whether a reference leads to a position where the compiler does not expect a schema, or must
+// search.
 func needsSearch(ref string) bool {
 	pointer, ok := strings.CutPrefix(ref, "#/")
 	if !ok {
@@ -248,8 +250,8 @@ func needsSearch(ref string) bool {
 	return first != "definitions" && first != "$defs" && first != "properties"
 }
 
-// removeReferences makes the schemas of a document permissive that refer to a document that is not loaded. The compiler has
-// the meta-schemas of the drafts.
+// removeReferences makes the schemas of a document permissive that refer to a document that is not loaded. The compiler
+// has the meta-schemas of the drafts.
 func (d *document) removeReferences(r *resource) {
 	walk(r.root, r.url, "", func(m map[string]any, base *url.URL, pointer string) {
 		for _, k := range []string{"$ref", "$dynamicRef", "$recursiveRef"} {

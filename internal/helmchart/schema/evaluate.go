@@ -55,8 +55,8 @@ var ErrBudget = errors.New("validating the values against the schema takes too m
 
 var errCycle = errors.New("the schema refers to itself without end")
 
-// Evaluate validates values against the schema. Maps may be Open and values Unknown, anywhere. The values are not changed.
-// An error means that there is no result.
+// Evaluate validates values against the schema. Maps may be Open and values Unknown, anywhere. The values are not
+// changed. An error means that there is no result.
 func (s *Schema) Evaluate(ctx context.Context, values any) (Result, error) {
 	e := evaluator{ctx: ctx}
 	e.eval(s.root, values, true)
@@ -264,7 +264,8 @@ func (e *evaluator) evalObject(n *node, m map[string]any, open, report bool) sta
 		}
 		for _, name := range d.required {
 			s := e.present(m, open, name, func() {
-				e.missing(report && !uncertain, "dependentRequired", "missing property "+quote(name)+", required because "+quote(d.name)+" is set", name)
+				message := "missing property " + quote(name) + ", required because " + quote(d.name) + " is set"
+				e.missing(report && !uncertain, "dependentRequired", message, name)
 			})
 			if uncertain && s == invalid {
 				s = maybe
@@ -641,8 +642,8 @@ func (s *evaluated) item(i int, st state) {
 	}
 }
 
-// collectEvaluated collects what a schema, and the schemas that it applies to the same value, evaluate. Schemas that reject
-// the value do not count.
+// collectEvaluated collects what a schema, and the schemas that it applies to the same value, evaluate. Schemas that
+// reject the value do not count.
 func (e *evaluator) collectEvaluated(n *node, v any, seen *evaluated, sure state, top bool) {
 	if n == nil || n.always || n.never || n.permissive != "" || !e.spend(1) {
 		return

@@ -32,8 +32,8 @@ func (e *evaluator) report(report bool, keyword, message string) {
 	e.add(Problem{Path: slices.Clone(e.path), Pointer: e.path.Pointer(), Keyword: keyword, Message: message})
 }
 
-// reportSuggesting reports a value that is none of the allowed ones. The suggestion is one of these, so that it does not
-// reveal the value.
+// reportSuggesting reports a value that is none of the allowed ones. The suggestion is one of these, so that it does
+// not reveal the value.
 func (e *evaluator) reportSuggesting(report bool, keyword, message string, v any, allowed []any) {
 	if !report {
 		return
@@ -66,7 +66,10 @@ func (e *evaluator) unknownName(report bool, n *node, keyword, message, name str
 		return
 	}
 	allowed := allowedNames(n)
-	p := Problem{Path: e.path.Child(name), Pointer: e.path.Pointer(), Keyword: keyword, Message: message, Suggestion: suggest.Nearest(name, allowed)}
+	p := Problem{
+		Path: e.path.Child(name), Pointer: e.path.Pointer(), Keyword: keyword, Message: message,
+		Suggestion: suggest.Nearest(name, allowed),
+	}
 	if len(allowed) <= maxListed && len(strings.Join(allowed, ", ")) <= maxListedBytes {
 		p.Allowed = allowed
 	}
@@ -102,8 +105,8 @@ func allowedNames(n *node) []string {
 	return out
 }
 
-// explain reports why a value fails every alternative: with the problems of the alternative that fits best, or with a single
-// problem when there is no such.
+// explain reports why a value fails every alternative: with the problems of the alternative that fits best, or with a
+// single problem when there is no such.
 func (e *evaluator) explain(keyword string, alternatives []*node, v any) {
 	start := len(e.problems)
 	best, bestScore, tie := []problem(nil), -1, false
@@ -134,8 +137,8 @@ func (e *evaluator) explain(keyword string, alternatives []*node, v any) {
 	e.report(true, keyword, what)
 }
 
-// score rates how well a value fits an alternative: the deeper its first problem, the better. An alternative for another
-// type has the score 0.
+// score rates how well a value fits an alternative: the deeper its first problem, the better. An alternative for
+// another type has the score 0.
 func (e *evaluator) score(found []problem) int {
 	if wrongType(found, e.path) {
 		return 0

@@ -1,8 +1,8 @@
 // Package schema compiles the values.schema.json of a chart once, and validates values against it many times.
 //
 // Schemas are untrusted: they are measured before they are compiled, may only refer to what the caller loads, and an
-// evaluation has a budget. The jsonschema library compiles; the evaluation is this package's own, because it must be cheap,
-// end on cancellation, quote no value, and validate values that are partly unknown.
+// evaluation has a budget. The jsonschema library compiles; the evaluation is this package's own, because it must be
+// cheap, end on cancellation, quote no value, and validate values that are partly unknown.
 package schema
 
 import (
@@ -126,9 +126,9 @@ type node struct {
 	hasObject, hasArray, hasString, hasNumber bool
 }
 
-// Compile compiles a schema document. It is expensive, up to seconds for a schema at the limits: it belongs off the request
-// path. Load reads the documents that it refers to; with nil, none. A subschema that refers to a document that is not loaded
-// may or may not be satisfied by any value. The error describes the problem of the document.
+// Compile compiles a schema document. It is expensive, up to seconds for a schema at the limits: it belongs off the
+// request path. Load reads the documents that it refers to; with nil, none. A subschema that refers to a document that
+// is not loaded may or may not be satisfied by any value. The error describes the problem of the document.
 func Compile(doc []byte, load Load) (s *Schema, err error) {
 	defer func() {
 		if r := recover(); r != nil {
@@ -263,8 +263,10 @@ func (b *builder) fill(s *jsonschema.Schema, n *node) {
 	b.fillArray(s, n)
 	n.minLength, n.maxLength, n.pattern = s.MinLength, s.MaxLength, s.Pattern
 	n.hasString = n.minLength >= 0 || n.maxLength >= 0 || n.pattern != nil
-	n.minimum, n.exclusiveMinimum, n.maximum, n.exclusiveMaximum, n.multipleOf = s.Minimum, s.ExclusiveMinimum, s.Maximum, s.ExclusiveMaximum, s.MultipleOf
-	n.hasNumber = n.minimum != nil || n.exclusiveMinimum != nil || n.maximum != nil || n.exclusiveMaximum != nil || n.multipleOf != nil && n.multipleOf.Sign() != 0
+	n.minimum, n.exclusiveMinimum, n.multipleOf = s.Minimum, s.ExclusiveMinimum, s.MultipleOf
+	n.maximum, n.exclusiveMaximum = s.Maximum, s.ExclusiveMaximum
+	n.hasNumber = n.minimum != nil || n.exclusiveMinimum != nil || n.maximum != nil || n.exclusiveMaximum != nil ||
+		n.multipleOf != nil && n.multipleOf.Sign() != 0
 }
 
 func (b *builder) fillObject(s *jsonschema.Schema, n *node) {
@@ -328,7 +330,8 @@ func (b *builder) fillArray(s *jsonschema.Schema, n *node) {
 	}
 	n.contains, n.minContains, n.maxContains, n.containsEvaluates = b.node(s.Contains), s.MinContains, s.MaxContains, s.ContainsEval
 	n.unevaluatedItems = b.node(s.UnevaluatedItems)
-	n.hasArray = n.minItems >= 0 || n.maxItems >= 0 || n.uniqueItems || n.items != nil || n.prefix != nil || n.contains != nil || n.unevaluatedItems != nil
+	n.hasArray = n.minItems >= 0 || n.maxItems >= 0 || n.uniqueItems || n.items != nil || n.prefix != nil ||
+		n.contains != nil || n.unevaluatedItems != nil
 }
 
 // assertsFormat reports whether a schema's format is validated: before draft 2019-09 it is, later it is an annotation.

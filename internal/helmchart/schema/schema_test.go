@@ -119,8 +119,8 @@ func TestSchema_Evaluate(t *testing.T) {
 			[]string{"at '/a': at most 1 items that match 'contains' are allowed [maxContains a]", "at '/b': at least 1 items that match 'contains' are required [minContains b]"},
 		},
 		"anyOf is reduced to the alternative that was meant": {
-			`{"properties": {"a": {"anyOf": [{"type": "string"}, {"type": "object", "additionalProperties": false, "properties": {"name": {}}}]}}}`, `a: {nmae: x}`,
-			[]string{"at '/a': additional property 'nmae' not allowed [additionalProperties a.nmae] name?"},
+			`{"properties": {"a": {"anyOf": [{"type": "string"}, {"type": "object", "additionalProperties": false, "properties": {"name": {}}}]}}}`, `a: {nam: x}`,
+			[]string{"at '/a': additional property 'nam' not allowed [additionalProperties a.nam] name?"},
 		},
 		"anyOf of types is told as types": {
 			`{"properties": {"a": {"anyOf": [{"type": "string"}, {"type": "integer"}]}}}`, `a: {}`, []string{"at '/a': got object, want integer or string [type a]"},

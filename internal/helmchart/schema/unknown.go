@@ -1,6 +1,6 @@
 package schema
 
-// Unknown is a value that is not known: it may be any value.
+// Unknown is a value that cannot be determined: it may be any value.
 type Unknown struct {
 	// MayVanish means that the key itself may be missing.
 	MayVanish bool

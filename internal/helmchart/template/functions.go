@@ -23,9 +23,9 @@ var errTooLarge = errors.New("the result of a template function is too large")
 // certificate has the fields of a certificate that sprig generates.
 type certificate struct{ Cert, Key string }
 
-// functions returns replacements of those of Helm's functions that look into a cluster, have random results, create large
-// results from small arguments, or whose errors Helm shortens too much. It sets queried when a template looks into the
-// cluster.
+// functions returns replacements of those of Helm's functions that look into a cluster, have random results, create
+// large results from small arguments, or whose errors Helm shortens too much. It sets queried when a template looks
+// into the cluster.
 func functions(now time.Time, queried *atomic.Bool) template.FuncMap {
 	repeated := func(text string) func(int) (string, error) {
 		return func(n int) (string, error) {

@@ -1,8 +1,8 @@
-// Package template executes the templates of charts with Helm's own engine, as for an installation and without a cluster,
-// within limits of time and size.
+// Package template executes the templates of charts with Helm's own engine, as for an installation and without a
+// cluster, within limits of time and size.
 //
-// Functions that are random in Helm (passwords, keys, certificates, the time) return the same every time here, so that the
-// outputs of two executions can be compared.
+// Functions that are random in Helm (passwords, keys, certificates, the time) return the same every time here, so that
+// the outputs of two executions can be compared.
 package template
 
 import (
@@ -78,8 +78,8 @@ type Failure struct {
 var ErrTimeout = errors.New("the templates take too long")
 
 // Execute executes the templates of a chart. An error means that Helm's result in a cluster cannot be determined: the
-// execution takes too long or produces too much, a template looks into the cluster, or the chart is for another version of
-// Kubernetes. The error quotes no value.
+// execution takes too long or produces too much, a template looks into the cluster, or the chart is for another version
+// of Kubernetes. The error quotes no value.
 func Execute(ctx context.Context, in Input) (*Output, error) {
 	kube, err := common.ParseKubeVersion(componentversion.DefaultKubeBinaryVersion)
 	if err != nil {

@@ -1,5 +1,5 @@
-// Package unusedvalues finds the keys of a release's values that a chart does not use: no default has them, no comment in
-// the chart's values.yaml mentions them, and no template reads them. Helm ignores such keys silently.
+// Package unusedvalues finds the keys of a release's values that a chart does not use: no default has them, no comment
+// in the chart's values.yaml mentions them, and no template reads them. Helm ignores such keys silently.
 package unusedvalues
 
 import (
@@ -83,7 +83,8 @@ func build(c *chart.Chart, words, documented map[string]bool) *Chart {
 			out.missing[name] = true
 		}
 		// Conditions and tags are keys as well.
-		for _, word := range strings.FieldsFunc(m.Condition+","+strings.Join(m.Tags, ","), func(r rune) bool { return strings.ContainsRune(",. ", r) }) {
+		keys := m.Condition + "," + strings.Join(m.Tags, ",")
+		for _, word := range strings.FieldsFunc(keys, func(r rune) bool { return strings.ContainsRune(",. ", r) }) {
 			add(word, words)
 		}
 	}
@@ -150,8 +151,9 @@ func (c *Chart) Unknown(values map[string]any, known Known) []Key {
 	return find(c, values, finder{known: known})
 }
 
-// Candidates returns the keys of a release's values that may be unused, in the order of their paths: no default has them, no
-// comment mentions them, and no template reads their whole path. Whether one is used shows in templating the chart without it.
+// Candidates returns the keys of a release's values that may be unused, in the order of their paths: no default has
+// them, no comment mentions them, and no template reads their whole path. Whether one is used shows in templating the
+// chart without it.
 func (c *Chart) Candidates(values map[string]any, known Known) []Key {
 	if len(c.words) > maxWords || len(c.read) > maxWords {
 		return nil
@@ -294,14 +296,17 @@ func item(v any, siblings map[string]any) bool {
 
 // passedOn are the names of maps that charts commonly pass on to Kubernetes or to an application unchanged.
 var passedOn = []string{
-	"affinity", "annotations", "args", "configmapdata", "data", "env", "environment", "envs", "envvars", "headers", "labels", "limits", "lifecycle", "matchlabels",
-	"nodeselector", "parameters", "params", "podsecuritycontext", "properties", "requests", "resources", "rules", "securitycontext", "selector", "settings", "spec", "strategy",
+	"affinity", "annotations", "args", "configmapdata", "data", "env", "environment", "envs", "envvars",
+	"headers", "labels", "limits", "lifecycle", "matchlabels",
+	"nodeselector", "parameters", "params", "podsecuritycontext", "properties", "requests", "resources", "rules",
+	"securitycontext", "selector", "settings", "spec", "strategy",
 	"updatestrategy", "volumes",
 }
 
 // passedOnEndings are the endings of such names.
 var passedOnEndings = []string{
-	"annotations", "config", "configs", "configuration", "env", "files", "labels", "options", "probe", "securitycontext", "selector", "settings", "strategy", "values",
+	"annotations", "config", "configs", "configuration", "env", "files", "labels", "options",
+	"probe", "securitycontext", "selector", "settings", "strategy", "values",
 }
 
 // freeForm reports whether a map of this name commonly takes keys that its chart does not list.

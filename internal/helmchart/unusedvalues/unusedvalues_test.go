@@ -56,7 +56,7 @@ func TestChart_Unknown(t *testing.T) {
 	for name, tc := range map[string]struct {
 		defaults, templates, values, want string
 	}{
-		"a misspelt key":                      {"replicas: 1\nimage: {tag: x}", "", "replcias: 2\nimage: {tga: z}", "app image.tga tag?, app replcias replicas?"},
+		"a misspelled key":                    {"replicas: 1\nimage: {tag: x}", "", "replcias: 2\nimage: {tga: z}", "app image.tga tag?, app replcias replicas?"},
 		"a key that is nowhere":               {"replicas: 1", "", "prometheus: {enabled: true}", "app prometheus"},
 		"a key in a comment":                  {"replicas: 1\n# nodePort: 30000\n## @param service.annotations Annotations\nservice: {port: 1}", "", "nodePort: 1\nservice: {annotations: {a: b}}", ""},
 		"a key that a template reads":         {"replicas: 1", `{{ .Values.extra.thing }} {{ index .Values "dashed-key" }}`, "extra: {thing: 1}\ndashed-key: 1", ""},
@@ -65,7 +65,7 @@ func TestChart_Unknown(t *testing.T) {
 		"keys below an empty default":         {"a: {}\nb: null\nc: []", "", "a: {x: 1}\nb: {x: 1}\nc: {x: 1}", ""},
 		"labels, annotations and the like":    {"labels: {a: b}\npodAnnotations: {a: b}\nresources: {limits: {cpu: 1}}\nextraStuff: {a: b}\nserverConfig: {a: b}\nlivenessProbe: {a: 1}", "", "labels: {x: y}\npodAnnotations: {x: y}\nresources: {limits: {gpu: 1}}\nextraStuff: {x: y}\nserverConfig: {x: y}\nlivenessProbe: {x: 1}", ""},
 		"another entry of a map of entries":   {"controllers: {main: {replicas: 1, type: x}}", "", "controllers: {worker: {replicas: 2}}", ""},
-		"a misspelt name of an entry":         {"controllers: {primary: {replicas: 1}}", "", "controllers: {primray: {replicas: 2}}", "app controllers.primray primary?"},
+		"a misspelled name of an entry":       {"controllers: {primary: {replicas: 1}}", "", "controllers: {primray: {replicas: 2}}", "app controllers.primray primary?"},
 		"global values and tags":              {"a: 1", "", "global: {x: 1}\ntags: {y: true}", ""},
 		"null removes what is not there":      {"a: 1", "", "other: null", ""},
 		"a variable as a key":                 {"a: 1", "", "${NAME}: 1", ""},
@@ -95,8 +95,8 @@ func TestChart_UnknownInSubcharts(t *testing.T) {
 	}
 }
 
-// Of all findings on misspelt keys and on values that only the schema has, nine of ten must be right. The charts come without
-// templates, which mention most keys.
+// Of all findings on misspelled keys and on values that only the schema has, nine of ten must be right. The charts come
+// without templates, which mention most keys.
 func TestChart_UnknownPrecisionOnSharedCharts(t *testing.T) {
 	dirs, err := filepath.Glob(filepath.Join(sharedinputs.Dir(t), "charts", "*", "Chart.yaml"))
 	if err != nil || len(dirs) == 0 {
@@ -139,7 +139,7 @@ func TestChart_UnknownPrecisionOnSharedCharts(t *testing.T) {
 	}
 }
 
-// The values that a chart's authors test it with have no unused keys, and of 300 misspelt keys at least 100 are found.
+// The values that a chart's authors test it with have no unused keys, and of 300 misspelled keys at least 100 are found.
 func TestChart_UnknownWithTemplates(t *testing.T) {
 	dir := filepath.Join(sharedinputs.ModuleDir(t, "github.com/external-secrets/external-secrets"), "deploy", "charts", "external-secrets")
 	ch, err := archive.ReadPath(dir, archive.DefaultLimits())
@@ -169,11 +169,12 @@ func TestChart_UnknownWithTemplates(t *testing.T) {
 		}
 	}
 	if right < 100 {
-		t.Errorf("only %d of 300 misspelt keys found", right)
+		t.Errorf("only %d of 300 misspelled keys found", right)
 	}
 }
 
-// misspell returns values that set one of the chart's keys under another name: a letter less, two letters swapped, or an s more.
+// misspell returns values that set one of the chart's keys under another name: a letter less, two letters swapped, or
+// an s more.
 func misspell(g *rand.Rand, defaults map[string]any, at validators.Path) (map[string]any, validators.Path) {
 	names := slices.Sorted(maps.Keys(defaults))
 	k := names[g.IntN(len(names))]

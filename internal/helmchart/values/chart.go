@@ -18,7 +18,8 @@ import (
 	"github.com/flux-admission/flux-admission/validators"
 )
 
-// Chart is a chart prepared for composing values many times. It is safe for concurrent use, and never changes its source.
+// Chart is a chart prepared for composing values many times. It is safe for concurrent use, and never changes its
+// source.
 type Chart struct {
 	chart *chart.Chart
 	// conditionsOnly is the chart with only the values that enable subcharts; nil when the chart has neither subcharts nor
@@ -35,12 +36,13 @@ type Chart struct {
 // processed is a chart after Helm has processed its dependencies.
 type processed struct {
 	tree *chart.Chart
-	// defaults are the values of the tree when a release sets none; nil when Helm cannot compose them without the release's.
+	// defaults are the values of the tree when a release sets none; nil when Helm cannot compose them without the
+	// release's.
 	defaults map[string]any
 }
 
-// Tree returns the chart as Helm templates it with a release's values, with the subcharts that these enable. It must not be
-// changed.
+// Tree returns the chart as Helm templates it with a release's values, with the subcharts that these enable. It must
+// not be changed.
 func (c *Chart) Tree(values map[string]any) (*chart.Chart, error) {
 	p, err := c.process(values)
 	if err != nil {
@@ -75,7 +77,8 @@ func NewChart(c *chart.Chart) *Chart {
 	return out
 }
 
-// simple reports whether Helm's processing of dependencies leaves a chart unchanged: it has no subcharts and no imports.
+// simple reports whether Helm's processing of dependencies leaves a chart unchanged: it has no subcharts and no
+// imports.
 func simple(c *chart.Chart) bool {
 	return len(c.Dependencies()) == 0 && !slices.ContainsFunc(c.Metadata.Dependencies, func(d *chart.Dependency) bool {
 		return d == nil || len(d.ImportValues) > 0
@@ -131,8 +134,8 @@ func newProcessed(tree *chart.Chart) *processed {
 	return p
 }
 
-// process returns the chart with the subcharts that the values enable. Importing values does not depend on the release's
-// values, so that the names of the enabled subcharts identify the tree.
+// process returns the chart with the subcharts that the values enable. Importing values does not depend on the
+// release's values, so that the names of the enabled subcharts identify the tree.
 func (c *Chart) process(values map[string]any) (*processed, error) {
 	key := ""
 	if c.conditionsOnly != nil {
@@ -212,8 +215,8 @@ func (c *Chart) Compose(r *Release) ([]Layer, []string, error) {
 	return w.layers, w.missing, nil
 }
 
-// merge lets Helm merge only the keys that the release sets; the others keep the chart's values, as with Helm. Copying the
-// values of a large chart costs more than the rest of a review.
+// merge lets Helm merge only the keys that the release sets; the others keep the chart's values, as with Helm. Copying
+// the values of a large chart costs more than the rest of a review.
 //
 // A subchart's values depend on two keys of its parent: its name and global. If the release sets neither, they are the
 // defaults as well.
@@ -418,8 +421,8 @@ func (w *walker) unknownAt(dotted string) bool {
 	return false
 }
 
-// mark replaces unknown strings by schema.Unknown, and copies the maps and lists that lead to them. A string that turns out
-// to be null removes the chart's default: the key may vanish if there is one. With defaults nil, any key may.
+// mark replaces unknown strings by schema.Unknown, and copies the maps and lists that lead to them. A string that turns
+// out to be null removes the chart's default: the key may vanish if there is one. With defaults nil, any key may.
 func mark(v any, unknown map[string]bool, defaults map[string]any) any {
 	if len(unknown) == 0 {
 		return v
@@ -485,8 +488,8 @@ func (m marker) mark(v any, defaults any, has, vanish bool) (any, bool) {
 	return v, false
 }
 
-// open turns every map into a schema.Open, which may have other keys. A null may vanish: it removes a default, if there is
-// one.
+// open turns every map into a schema.Open, which may have other keys. A null may vanish: it removes a default, if there
+// is one.
 func open(v any, unknown map[string]bool) any {
 	switch v := v.(type) {
 	case nil:

@@ -1,6 +1,6 @@
-// Package values composes the values of a Helm release as Flux and Helm do, with their own libraries: spec.valuesFrom and
-// spec.values first, then the chart's defaults and those of its subcharts. Unknown parts are marked, so that a schema can
-// validate the rest.
+// Package values composes the values of a Helm release as Flux and Helm do, with their own libraries: spec.valuesFrom
+// and spec.values first, then the chart's defaults and those of its subcharts. Unknown parts are marked, so that a
+// schema can validate the rest.
 package values
 
 import (
@@ -37,10 +37,10 @@ type Release struct {
 	Values map[string]any
 	// Open means that a whole document of values is missing: other keys may be set, at the root and in every map.
 	Open bool
-	// Missing names the parts that are not known, a phrase each.
+	// Missing names the parts that are missing, a phrase each.
 	Missing []string
 
-	// unknown are the strings in Values, keys included, whose final value is not known.
+	// unknown are the strings in Values, keys included, whose final value is unknown.
 	unknown map[string]bool
 	sources []source
 }
@@ -53,11 +53,11 @@ type source struct {
 	known   bool
 }
 
-// sentinel is the value of a targetPath that is not known. No YAML document can contain its first byte.
+// sentinel is the value of a targetPath that is unknown. No YAML document can contain its first byte.
 const sentinel = "\x00unknown"
 
-// FromRelease composes spec.valuesFrom and spec.values. An error means that Flux cannot compose them either, or that they
-// exceed the limits; it quotes no value.
+// FromRelease composes spec.valuesFrom and spec.values. An error means that Flux cannot compose them either, or that
+// they exceed the limits; it quotes no value.
 func FromRelease(ctx context.Context, v validators.Values) (*Release, error) {
 	if archive.Depth(v.Inline, maxNested+1) > maxNested {
 		return nil, fmt.Errorf("spec.values is nested deeper than %d", maxNested)
@@ -83,8 +83,8 @@ func FromRelease(ctx context.Context, v validators.Values) (*Release, error) {
 	return r, nil
 }
 
-// Literal returns the release with unresolved strings taken literally; false when there are none. In a cluster, Flux has
-// resolved them before, and what looks unresolved is plain text; in a Git tree, it may be either.
+// Literal returns the release with unresolved strings taken literally; false when there are none. In a cluster, Flux
+// has resolved them before, and what looks unresolved is plain text; in a Git tree, it may be either.
 func (r *Release) Literal() (*Release, bool) {
 	literal := *r
 	literal.unknown = map[string]bool{}
@@ -317,7 +317,9 @@ func (r *Release) compose(ctx context.Context, inline map[string]any) error {
 	return nil
 }
 
-func fromReferences(ctx context.Context, reader client.Client, inline map[string]any, refs []meta.ValuesReference) (out map[string]any, err error) {
+func fromReferences(
+	ctx context.Context, reader client.Client, inline map[string]any, refs []meta.ValuesReference,
+) (out map[string]any, err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			err = errors.New("spec.valuesFrom cannot be composed: its library panicked")
