@@ -18,13 +18,13 @@ func Nearest(name string, known []string) string {
 	if name == "" || len(name) > maxName {
 		return ""
 	}
-	folded := strings.ToLower(name)
-	best, bestDistance, tie := "", maxEdits(folded)+1, false
+	lower := strings.ToLower(name)
+	best, bestDistance, tie := "", maxEdits(lower)+1, false
 	for _, k := range known {
 		if k == name || k == "" || len(k) > maxName {
 			continue
 		}
-		d := distance([]rune(folded), []rune(strings.ToLower(k)))
+		d := distance([]rune(lower), []rune(strings.ToLower(k)))
 		switch {
 		case d < bestDistance:
 			best, bestDistance, tie = k, d, false

@@ -167,7 +167,7 @@ func parse(text []byte) (*list, error) {
 }
 
 func (l *list) skips(name string) bool {
-	return matchesAny(l.Skip, name) || matchesAny(l.Skip, path.Base(name))
+	return matchesAny(l.Skip, name)
 }
 
 // lint returns the uses in a file and in its name, one for each word and line.
@@ -208,7 +208,11 @@ func matchesAny(patterns []string, name string) bool {
 		if strings.HasSuffix(pattern, "/") {
 			return strings.HasPrefix(name, pattern)
 		}
-		ok, err := path.Match(pattern, name)
+		matched := name
+		if !strings.Contains(pattern, "/") {
+			matched = path.Base(name)
+		}
+		ok, err := path.Match(pattern, matched)
 		return err == nil && ok
 	})
 }
