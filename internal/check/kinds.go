@@ -76,7 +76,7 @@ func installsAll(ctx context.Context, c *kustomization.Cluster, look validators.
 	}
 	releases, presence, _ := look.List(ctx, flux.HelmRelease, "")
 	return presence == validators.Present && !slices.ContainsFunc(releases, func(release *unstructured.Unstructured) bool {
-		return helmrelease.Rendered(ctx, look, release) == nil
+		return helmrelease.Templated(ctx, look, release) == nil
 	})
 }
 
@@ -86,7 +86,7 @@ func chartDefinitions(ctx context.Context, look validators.Lookup) []Definition 
 	var out []Definition
 	releases, _, _ := look.List(ctx, flux.HelmRelease, "")
 	for _, release := range releases {
-		rendering := helmrelease.Rendered(ctx, look, release)
+		rendering := helmrelease.Templated(ctx, look, release)
 		if rendering == nil {
 			continue
 		}

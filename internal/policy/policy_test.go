@@ -336,7 +336,7 @@ func TestPolicy_Mutate(t *testing.T) {
 		t.Errorf("edits %v, want one", res.Edits)
 	}
 	res := compile(t, "  mode: AuditOnly\n"+mutation).Mutate(t.Context(), request, readable)
-	if len(res.Edits) != 0 || len(res.Skipped) != 1 || !strings.Contains(res.Skipped[0], "AuditOnly: would add spec.targetNamespace: policy maps this Kustomization to namespace airflow") {
+	if len(res.Edits) != 0 || len(res.Skipped) != 1 || !strings.Contains(res.Skipped[0], "AuditOnly: would add spec.targetNamespace: the policy maps this Kustomization to namespace airflow") {
 		t.Errorf("AuditOnly: %+v, want no edit and a record of it", res)
 	}
 	if res := compile(t, "  mode: Enforce\n").Mutate(t.Context(), request, readable); len(res.Edits)+len(res.Skipped) != 0 {

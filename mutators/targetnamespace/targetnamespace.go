@@ -1,4 +1,4 @@
-// Package targetnamespace fills in spec.targetNamespace of Flux objects where a policy says which namespace that is.
+// Package targetnamespace sets a missing spec.targetNamespace of Flux objects to the namespace that a policy names.
 package targetnamespace
 
 import (
@@ -19,7 +19,7 @@ import (
 	"github.com/flux-admission/flux-admission/validators/flux"
 )
 
-// Setting says which objects get which targetNamespace. Of several settings the first that selects an object counts.
+// Setting selects objects and names their targetNamespace. The first setting that selects an object applies.
 // +kubebuilder:validation:XValidation:rule="has(self.targetNamespace) != has(self.targetNamespaceLabel)",message="set exactly one of targetNamespace and targetNamespaceLabel"
 type Setting struct {
 	// Match selects the objects. Kustomizations alone unless kinds names HelmRelease.
@@ -80,7 +80,7 @@ func (s *Setting) compile() error {
 	return nil
 }
 
-// namespaceFor returns the namespace that the setting gives the object; matched is false when the setting does not select it.
+// namespaceFor returns the namespace of the object; matched is false if the setting does not select the object.
 func (s *Setting) namespaceFor(o *unstructured.Unstructured) (ns string, matched bool) {
 	captures, ok := s.Match.Object(o)
 	if !ok {
@@ -96,17 +96,17 @@ func (s *Setting) namespaceFor(o *unstructured.Unstructured) (ns string, matched
 
 // Mutator is the mutator target-namespace.
 //
-// It injects on CREATE only. Changing targetNamespace of an object that exists is destructive: helm-controller uninstalls the
-// release and installs it elsewhere, kustomize-controller prunes what it applied to the old namespace. On UPDATE it therefore only
-// puts back the value that the stored object has when the applier left the field out, and warns when a user changes it.
+// It sets the field on CREATE only. Changing targetNamespace of a stored object is destructive: helm-controller uninstalls the release and installs it
+// in the other namespace, kustomize-controller prunes what it applied to the old one. On UPDATE it only restores the stored value if the applied object
+// has none, and warns if a user changes it.
 var Mutator = &mutators.Mutator{
 	Name:  "target-namespace",
 	Kinds: []schema.GroupKind{flux.Kustomization, flux.HelmRelease},
 	Doc: validators.Doc{
-		Title: "Fill in spec.targetNamespace where the policy names it",
-		Why: "A missing targetNamespace sends a team's objects to whatever namespace their files happen to name. " +
-			"Where a path, a label or a constant says which one is meant, nobody has to write it.",
-		Fix:   "Nothing to do: an object that sets the field itself is never changed.",
+		Title: "Set a missing spec.targetNamespace",
+		Why: "Without targetNamespace a team's objects are applied to the namespaces in their files. " +
+			"A path, a label or a constant in the policy names the namespace, so that nobody has to write it.",
+		Fix:   "Nothing: an object with the field is never changed.",
 		Since: "v0.1.0",
 	},
 	Reads:    []schema.GroupKind{{Kind: "Namespace"}},
@@ -140,20 +140,20 @@ func mutate(ctx context.Context, p *mutators.Pass) error {
 	case got != "":
 		return nil
 	case want == "":
-		p.Skip("no targetNamespace injected: the label that names it is missing or empty, or match.path captured nothing")
+		p.Skip("spec.targetNamespace was not set: the label is missing or empty, or match.path captured nothing")
 		return nil
 	case len(validation.IsDNS1123Label(want)) > 0:
-		p.Skip("no targetNamespace injected: %q is not a namespace name", want)
+		p.Skip("spec.targetNamespace was not set: %q is not a valid namespace name", want)
 		return nil
 	}
 	switch _, presence, err := p.Lookup.Namespace(ctx, want); presence {
 	case validators.Present:
-		p.Edit(validators.Edit{Op: validators.EditAdd, Path: fieldPath, Value: want}, "policy maps this %s to namespace %s", p.Object.GetKind(), want)
+		p.Edit(validators.Edit{Op: validators.EditAdd, Path: fieldPath, Value: want}, "the policy maps this %s to namespace %s", p.Object.GetKind(), want)
 	case validators.Absent:
-		p.Warn("spec.targetNamespace was not filled in: namespace %s does not exist; create it first or set the field", want)
-		p.Skip("no targetNamespace injected: namespace %s does not exist", want)
+		p.Warn("spec.targetNamespace was not set: namespace %q does not exist; create it first, or set the field", want)
+		p.Skip("spec.targetNamespace was not set: namespace %q does not exist", want)
 	case validators.Unknown:
-		p.Skip("no targetNamespace injected: whether namespace %s exists is not known: %v", want, err)
+		p.Skip("spec.targetNamespace was not set: cannot determine whether namespace %q exists: %v", want, err)
 	}
 	return nil
 }
@@ -165,15 +165,15 @@ func restore(p *mutators.Pass, got string) {
 	switch old := targetNamespace(p.Old); {
 	case old == "" || old == got:
 	case got == "":
-		p.Edit(validators.Edit{Op: validators.EditAdd, Path: fieldPath, Value: old}, "the stored object has targetNamespace %s and this apply leaves it out", old)
+		p.Edit(validators.Edit{Op: validators.EditAdd, Path: fieldPath, Value: old}, "the stored object has targetNamespace %s, which the applied object lacks", old)
 	case p.Object.GetKind() == flux.HelmRelease.Kind:
-		p.Warn("targetNamespace changes from %s to %s: helm-controller will uninstall the release from %s and install it anew in %s", old, got, old, got)
+		p.Warn("targetNamespace changes from %s to %s: helm-controller will uninstall the release from %s and install it in %s", old, got, old, got)
 	default:
 		prune, _, _ := unstructured.NestedBool(p.Object.Object, "spec", "prune")
 		if prune {
 			p.Warn("targetNamespace changes from %s to %s: with prune on, Flux will delete what this Kustomization applied to %s", old, got, old)
 		} else {
-			p.Warn("targetNamespace changes from %s to %s: what this Kustomization applied to %s stays there, owned by nobody", old, got, old)
+			p.Warn("targetNamespace changes from %s to %s: what this Kustomization applied to %s stays there unmanaged", old, got, old)
 		}
 	}
 }

@@ -76,12 +76,12 @@ func TestMutate(t *testing.T) {
 		"a label names the namespace": {
 			settings: targetnamespace.Settings{byLabel}, object: kustomization("", map[string]any{"example.com/team": "data"}), lookup: all, want: "data", edits: 1,
 		},
-		"without the label nothing is injected, and that is said": {
-			settings: targetnamespace.Settings{byLabel}, object: kustomization("", nil), lookup: all, skipped: "the label that names it is missing",
+		"without the label nothing is set, and that is recorded": {
+			settings: targetnamespace.Settings{byLabel}, object: kustomization("", nil), lookup: all, skipped: "the label is missing or empty",
 		},
-		"a label that is no namespace name is not injected": {
+		"a label that is no namespace name is not used": {
 			settings: targetnamespace.Settings{byLabel}, object: kustomization("", map[string]any{"example.com/team": "Data_1"}), lookup: all,
-			skipped: `"Data_1" is not a namespace name`,
+			skipped: `"Data_1" is not a valid namespace name`,
 		},
 		"a HelmRelease is filled in only where the policy names the kind": {
 			settings: targetnamespace.Settings{byPath, constant}, object: release(""), lookup: all, want: "releases", edits: 1,
@@ -89,14 +89,14 @@ func TestMutate(t *testing.T) {
 		"a HelmRelease is left alone by a setting for Kustomizations": {
 			settings: targetnamespace.Settings{byLabel}, object: release(""), lookup: all,
 		},
-		"a namespace that does not exist is not injected, and the user is told": {
+		"a namespace that does not exist is not used, and the user is warned": {
 			settings: targetnamespace.Settings{byPath}, object: kustomization("", nil), lookup: lookup.NewMemory(),
-			warning: "namespace airflow does not exist; create it first or set the field", skipped: "namespace airflow does not exist",
+			warning: `namespace "airflow" does not exist; create it first, or set the field`, skipped: `namespace "airflow" does not exist`,
 		},
-		"a namespace that cannot be seen is not injected": {
-			settings: targetnamespace.Settings{byPath}, object: kustomization("", nil), lookup: unknown, skipped: "is not known: Namespace /airflow: no permission",
+		"a namespace that cannot be read is not used": {
+			settings: targetnamespace.Settings{byPath}, object: kustomization("", nil), lookup: unknown, skipped: `cannot determine whether namespace "airflow" exists: Namespace /airflow: no permission`,
 		},
-		"an update never injects": {
+		"an update never sets the field": {
 			settings: targetnamespace.Settings{byPath}, object: kustomization("", nil), old: kustomization("", nil), lookup: all,
 		},
 		"an update that leaves the field out gets the stored value back": {
@@ -111,7 +111,7 @@ func TestMutate(t *testing.T) {
 		},
 		"a release's change says what is uninstalled": {
 			settings: targetnamespace.Settings{constant}, object: release("airflow"), old: release("data"), lookup: all, want: "airflow",
-			warning: "helm-controller will uninstall the release from data and install it anew in airflow",
+			warning: "helm-controller will uninstall the release from data and install it in airflow",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -110,7 +110,7 @@ func deniedOnEveryPath(t *testing.T, parts []string, newManifest func(t *testing
 }
 
 func TestWebhook_KustomizationNamespace(t *testing.T) {
-	deniedOnEveryPath(t, []string{"KS001", "kustomization-namespace", "allowed is flux-system"}, func(_ *testing.T, ns string) string {
+	deniedOnEveryPath(t, []string{"KS001", "kustomization-namespace", `must be "flux-system"`}, func(_ *testing.T, ns string) string {
 		return fmt.Sprintf(kustomization, "airflow", ns)
 	})
 }

@@ -163,7 +163,7 @@ func TestFlux_DeniedCommitIsFixed(t *testing.T) {
 		"a Kustomization in the wrong namespace": {
 			wrong: func(ns string) string { return "# moved\n" + kustomization("child", ns, "./nowhere", "") },
 			right: func(ns string) string { return kustomization("child-"+ns, "flux-system", "./nowhere", "") },
-			rule:  "kustomization-namespace", message: []string{"dry-run failed (Forbidden)", "denied the request", "KS001", "allowed is flux-system"},
+			rule:  "kustomization-namespace", message: []string{"dry-run failed (Forbidden)", "denied the request", "KS001", `must be "flux-system"`},
 		},
 		"a release whose values the chart refuses": {
 			wrong: func(ns string) string { return release(ns, "{existingSecret: db, existingSecretKey: uri}") },

@@ -169,14 +169,14 @@ func review(t *testing.T, tc trouble, onUnknown string) (verdict, words string) 
 	}
 	// In each case the audit log has the reason why there is no result, and the user gets the same.
 	audited, others, _ := strings.Cut(annotation(t, ns, "unknown"), "\n")
-	reason, ok := strings.CutPrefix(audited, "HR001 helm-values-schema the chart is not known: ")
+	reason, ok := strings.CutPrefix(audited, "HR001 helm-values-schema the chart is unavailable: ")
 	if !ok || !regexp.MustCompile(tc.reason).MatchString(reason) {
 		t.Errorf("the audit annotation is %q, want %q in it", audited, tc.reason)
 	}
 	if strings.Count(others, reason) != 2 {
 		t.Errorf("the audit annotation has %q for the other rules that need the chart, want the same reason for two", others)
 	}
-	full := "HR001 helm-values-schema could not be checked: the chart is not known: " + reason
+	full := "HR001 helm-values-schema could not be checked: the chart is unavailable: " + reason
 	switch onUnknown {
 	case byDefault:
 		words = audited

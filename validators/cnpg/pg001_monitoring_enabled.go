@@ -28,16 +28,16 @@ const clusterGroup = "postgresql.cnpg.io"
 // Cluster is CloudNativePG's kind of a PostgreSQL cluster.
 var Cluster = schema.GroupKind{Group: clusterGroup, Kind: "Cluster"}
 
-// maxEmbedded bounds, in bytes, one text that is parsed for an object inside it. An object in etcd is smaller.
+// maxEmbedded limits an embedded manifest that is parsed, in bytes. Objects in etcd are smaller.
 const maxEmbedded = 1 << 20
 
 // MonitoringEnabled is the rule cnpg-monitoring-enabled.
 //
-// The Cluster CRD has no spec.monitoring.enabled. A strict write refuses it, every other write drops it silently, before any
-// webhook is asked: the mistake is then visible only where it is kept as text. So the rule looks at the object itself, at kubectl's
-// last-applied annotation, and at the patches and raw manifests that Flux objects carry.
+// A strict write with this field is rejected; every other write drops it silently, before any webhook is called, so
+// the mistake remains visible only where it is kept as text. Therefore the rule checks the object itself, kubectl's
+// last-applied annotation, and the patches and raw manifests in Flux objects.
 //
-// Values of CloudNativePG's own Helm chart are left alone: cluster.monitoring.enabled is a legal value there.
+// Values of CloudNativePG's own Helm chart are not reported: cluster.monitoring.enabled is a valid value there.
 var MonitoringEnabled = &validators.Rule{
 	Meta: validators.Meta{
 		ID:       "PG001",
@@ -47,11 +47,13 @@ var MonitoringEnabled = &validators.Rule{
 		Severity: validators.SeverityError,
 		Defaults: validators.Defaults{Admission: v1alpha1.ActionDeny, Offline: v1alpha1.ActionDeny},
 		Doc: validators.Doc{
-			Title: "CloudNativePG Cluster with monitoring.enabled, a field that does not exist",
-			Why: "The Cluster CRD has no field spec.monitoring.enabled. Flux's server-side apply fails on it and everything behind the Kustomization waits; " +
-				"a write that does not validate strictly drops it, and the database is not monitored although its manifest says so.",
-			Fix: "Remove spec.monitoring.enabled. Write your own PodMonitor for the Cluster; spec.monitoring.enablePodMonitor: true does the same " +
-				"but is deprecated in newer CloudNativePG.",
+			Title: "CloudNativePG Cluster has no field monitoring.enabled",
+			Why: "The Cluster CRD has no field spec.monitoring.enabled. Flux's server-side apply fails on it, and " +
+				"everything that depends on the Kustomization waits; a write without strict validation drops the " +
+				"field, and the database is not monitored although its manifest says so.",
+			Fix: "Remove spec.monitoring.enabled. Create your own PodMonitor for the Cluster; " +
+				"spec.monitoring.enablePodMonitor: true creates one too, but is deprecated in newer " +
+				"CloudNativePG.",
 			Since: "v0.1.0",
 		},
 		Supersedes: []string{"unknown-field"},
@@ -95,7 +97,7 @@ func checkCluster(p *validators.Pass) {
 	}
 	var applied map[string]any
 	if err := json.Unmarshal([]byte(text), &applied); err != nil {
-		p.Unknown("the annotation %s is not JSON, so what kubectl applied is not known", lastAppliedKey)
+		p.Unknown("annotation %s is not JSON, so the manifest that kubectl applied was not checked", lastAppliedKey)
 		return
 	}
 	if v, ok := enabled(applied); ok {
@@ -115,19 +117,19 @@ func checkPatches(p *validators.Pass, at validators.Path) {
 	for i, item := range list {
 		entry, _ := item.(map[string]any)
 		text, _ := entry["patch"].(string)
-		// A patch that never names the fields cannot set them; most patches are done with here.
+		// Skip the many patches that do not contain the names of the fields.
 		if !strings.Contains(text, "monitoring") && !strings.Contains(text, `/spec`) || !strings.Contains(text, "enabled") {
 			continue
 		}
 		where := at.Index(i).Child("patch")
 		if len(text) > maxEmbedded {
-			p.Unknown("%s is larger than %d bytes and was not read", where, maxEmbedded)
+			p.Unknown("%s is larger than %d bytes and was not checked", where, maxEmbedded)
 			continue
 		}
 		target, _ := entry["target"].(map[string]any)
 		v, found, err := patch{text: text, target: target}.setsEnabled()
 		if err != nil {
-			p.Unknown("%s was not read: %v", where, err)
+			p.Unknown("cannot parse %s: %v", where, err)
 			continue
 		}
 		if found {
@@ -136,7 +138,7 @@ func checkPatches(p *validators.Pass, at validators.Path) {
 	}
 }
 
-// setsEnabled tells whether the patch sets spec.monitoring.enabled on a CNPG Cluster, and to what.
+// setsEnabled reports whether the patch sets spec.monitoring.enabled of a CNPG Cluster, and returns the value.
 func (pt patch) setsEnabled() (value any, found bool, err error) {
 	docs, err := decodeYAML(pt.text)
 	if err != nil {
@@ -154,7 +156,7 @@ func (pt patch) setsEnabled() (value any, found bool, err error) {
 				}
 			}
 		case map[string]any: // strategic merge
-			// The target's kind decides where it has one; otherwise the kind in the body says what the author means.
+			// The target's kind takes precedence over the kind in the body.
 			if kind, _ := pt.target["kind"].(string); kind != "" && !pt.targetsCluster() || kind == "" && !isCluster(d) {
 				continue
 			}
@@ -167,8 +169,8 @@ func (pt patch) setsEnabled() (value any, found bool, err error) {
 	return nil, false, nil
 }
 
-// targetsCluster tells whether the patch's target selects CNPG Clusters by kind. Kustomize takes group and kind as regular expressions
-// that match the whole name. A target without a group applies to every kind of that name; only CNPG's has this field to get wrong.
+// targetsCluster reports whether the patch's target selects CNPG Clusters by kind. kustomize matches group and kind as regular expressions against the
+// whole name. A target without a group selects every kind of that name.
 func (pt patch) targetsCluster() bool {
 	kind, _ := pt.target["kind"].(string)
 	group, _ := pt.target["group"].(string)
@@ -209,7 +211,7 @@ func operationSetsEnabled(op any) (any, bool) {
 	return nil, false
 }
 
-// checkRawManifests looks for whole Cluster manifests inside Helm values, as charts take them in extraObjects, rawResources and the like.
+// checkRawManifests finds Cluster manifests in Helm values, where charts take them in extraObjects, rawResources and similar keys.
 func checkRawManifests(p *validators.Pass, at validators.Path, v any) {
 	switch t := v.(type) {
 	case map[string]any:
@@ -234,7 +236,7 @@ func checkRawManifests(p *validators.Pass, at validators.Path, v any) {
 		}
 		docs, err := decodeYAML(t)
 		if err != nil {
-			return // a template, or no manifest at all
+			return // a template, or no manifest
 		}
 		for _, doc := range docs {
 			if m, ok := doc.(map[string]any); ok && isCluster(m) {
@@ -262,7 +264,7 @@ func nested(o any, keys ...string) any {
 	return v
 }
 
-// nestedOK descends through maps; it does not copy, unlike unstructured.NestedFieldNoCopy it takes any value as root.
+// nestedOK is unstructured.NestedFieldNoCopy for a root of any type.
 func nestedOK(o any, keys ...string) (any, bool) {
 	m, ok := o.(map[string]any)
 	if !ok {
@@ -272,7 +274,7 @@ func nestedOK(o any, keys ...string) (any, bool) {
 	return v, ok && err == nil
 }
 
-// decodeYAML reads the documents of a YAML or JSON text. Its errors do not quote the text, which may hold a secret.
+// decodeYAML decodes the documents of a YAML or JSON text. Its errors do not quote the text, which may contain a secret.
 func decodeYAML(text string) ([]any, error) {
 	dec := yaml.NewYAMLOrJSONDecoder(bytes.NewReader([]byte(text)), 4096)
 	var docs []any

@@ -11,7 +11,8 @@ import (
 
 // DuplicateKey is the rule duplicate-key.
 //
-// YAML 1.2 forbids it (section 3.2.1.1, https://yaml.org/spec/1.2.2/#3211-nodes), and tools disagree: kustomize refuses the file, kubectl takes the last value.
+// YAML 1.2 forbids duplicate keys (section 3.2.1.1, https://yaml.org/spec/1.2.2/#3211-nodes), and tools disagree:
+// kustomize refuses the file, kubectl uses the last value.
 var DuplicateKey = &validators.Rule{
 	Meta: validators.Meta{
 		ID:       "FI001",
@@ -21,10 +22,10 @@ var DuplicateKey = &validators.Rule{
 		Severity: validators.SeverityError,
 		Defaults: validators.Defaults{Offline: v1alpha1.ActionDeny},
 		Doc: validators.Doc{
-			Title: "Key that stands twice in a YAML map",
-			Why: "kustomize refuses the file, and with it the whole Kustomization that builds it; kubectl takes the last of the two values without a " +
-				"word.",
-			Fix:   "Remove one of the two.",
+			Title: "Duplicate key in a YAML mapping",
+			Why: "kustomize refuses the file, and with it the whole Kustomization that builds it; kubectl silently " +
+				"uses the last value.",
+			Fix:   "Remove one of the duplicate keys.",
 			Since: "v0.1.0",
 		},
 	},

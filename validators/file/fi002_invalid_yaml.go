@@ -9,7 +9,7 @@ import (
 
 // InvalidYAML is the rule invalid-yaml.
 //
-// A file that breaks a limit on what is read (size, nesting, aliases) counts as one that does not parse: what is in it is not known.
+// It also reports a file that exceeds a limit (size, nesting, aliases): its content is not known.
 var InvalidYAML = &validators.Rule{
 	Meta: validators.Meta{
 		ID:       "FI002",
@@ -19,9 +19,10 @@ var InvalidYAML = &validators.Rule{
 		Severity: validators.SeverityError,
 		Defaults: validators.Defaults{Offline: v1alpha1.ActionDeny},
 		Doc: validators.Doc{
-			Title: "File that is not YAML",
-			Why:   "Whatever reads the file fails; when a Kustomization builds it, nothing of that Kustomization is applied.",
-			Fix:   "Correct the text at the line that is named.",
+			Title: "File is not valid YAML",
+			Why: "Every tool that reads the file fails; if a Kustomization builds it, nothing of that " +
+				"Kustomization is applied.",
+			Fix:   "Correct the text at the position.",
 			Since: "v0.1.0",
 		},
 	},

@@ -18,8 +18,8 @@ type dependency struct {
 	key types.NamespacedName
 }
 
-// dependencies returns what the entries of an object's spec.dependsOn name. Without a namespace an entry means the object's own. Entries without a name are
-// left out; the CRDs refuse them.
+// dependencies returns the entries of an object's spec.dependsOn. Their default namespace is the object's own. Entries without a name are skipped: the CRDs
+// reject them.
 func dependencies(o *unstructured.Unstructured) []dependency {
 	list, _ := dependsOn.Lookup(o.Object).([]any)
 	out := make([]dependency, 0, len(list))

@@ -1,9 +1,9 @@
-// Package flux names the kinds of Flux that rules look at.
+// Package flux names the kinds of Flux, and has what rules on several of them share.
 package flux
 
 import "k8s.io/apimachinery/pkg/runtime/schema"
 
-// The Flux kinds that rules are about, and those that they refer to.
+// The kinds of Flux that rules match or look up.
 var (
 	Kustomization  = schema.GroupKind{Group: "kustomize.toolkit.fluxcd.io", Kind: "Kustomization"}
 	HelmRelease    = schema.GroupKind{Group: "helm.toolkit.fluxcd.io", Kind: "HelmRelease"}

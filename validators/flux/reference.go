@@ -15,12 +15,12 @@ import (
 type Reference struct {
 	// At is the map that holds the reference's name and, unless Local, its namespace.
 	At validators.Path
-	// To is the kind of what is named, Key its namespace, with defaults filled in, and name.
+	// To is the kind of the named object, Key its name and its namespace, with the default applied.
 	To  schema.GroupKind
 	Key types.NamespacedName
-	// What calls it in messages: "the dependency apps/db". The zero value stands for the kind and the key.
+	// What is its name in messages, such as "the dependency apps/db"; default: the kind and the key.
 	What string
-	// Local says that the reference has no namespace of its own: what it names must be in the object's namespace.
+	// Local says that the reference has no namespace field: the named object must be in the object's own namespace.
 	Local bool
 }
 
@@ -31,37 +31,37 @@ func (r Reference) what() string {
 	return r.To.Kind + " " + r.Key.String()
 }
 
-// Check looks for what the reference names: it reports it when it is absent, and says so when that cannot be known.
+// Check reports the reference if the named object is absent, and records an Unknown if that cannot be determined.
 func (r Reference) Check(ctx context.Context, p *validators.Pass) {
 	switch _, presence, err := p.Lookup.Get(ctx, r.To, r.Key); presence {
 	case validators.Present:
 	case validators.Unknown:
-		p.Unknown("whether %s exists is not known: %v", r.what(), err)
+		p.Unknown("cannot determine whether %s exists: %v", r.what(), err)
 	case validators.Absent:
 		r.ReportMissing(ctx, p)
 	}
 }
 
-// ReportMissing reports that what the reference names does not exist. It says which other namespaces have an object of that kind and name, and carries
-// the edit that sets the namespace when there is only one.
+// ReportMissing reports that the named object does not exist. The finding names the other namespaces that have an object of that kind and name; if there
+// is one only, its edit sets the namespace.
 func (r Reference) ReportMissing(ctx context.Context, p *validators.Pass) {
 	f := p.Report(r.At.Child("name"), r.Key.Name, "%s does not exist", r.what())
 	f.Key = r.To.Kind + " " + r.Key.String()
-	elsewhere := NamespacesOf(ctx, p.Lookup, r.To, r.Key.Name)
-	if len(elsewhere) == 0 {
+	namespaces := NamespacesOf(ctx, p.Lookup, r.To, r.Key.Name)
+	if len(namespaces) == 0 {
 		return
 	}
-	f.Message += "; one of that name is in namespace " + strings.Join(elsewhere, ", ")
+	f.Message += "; one exists in namespace " + strings.Join(namespaces, ", ")
 	if r.Local {
 		return
 	}
-	f.Fix = "Set the reference's namespace to the one that it is in."
-	if len(elsewhere) == 1 {
-		f.Edits = []validators.Edit{Set(p.Object.Object, r.At.Child("namespace"), elsewhere[0])}
+	f.Fix = "Set the namespace of the reference to that of the object."
+	if len(namespaces) == 1 {
+		f.Edits = []validators.Edit{Set(p.Object.Object, r.At.Child("namespace"), namespaces[0])}
 	}
 }
 
-// NamespacesOf returns the namespaces that have an object of the kind and name, as far as they can be seen, sorted.
+// NamespacesOf returns the namespaces that are known to have an object of the kind and name, sorted.
 func NamespacesOf(ctx context.Context, look validators.Lookup, gk schema.GroupKind, name string) []string {
 	list, _, _ := look.List(ctx, gk, "")
 	var out []string
@@ -74,7 +74,7 @@ func NamespacesOf(ctx context.Context, look validators.Lookup, gk schema.GroupKi
 	return out
 }
 
-// Set returns the edit that gives the field at the path a value, in an object whose map above the field exists.
+// Set returns the edit that sets the field at a path of an object; the parent of the field must exist.
 func Set(object map[string]any, at validators.Path, value any) validators.Edit {
 	op := validators.EditReplace
 	if at.Lookup(object) == nil {

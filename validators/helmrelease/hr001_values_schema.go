@@ -15,11 +15,12 @@ import (
 	"github.com/flux-admission/flux-admission/validators/flux"
 )
 
-// maxViolations bounds the findings of one release; the rest is counted.
+// maxViolations limits the findings on one release; the others are counted.
 const maxViolations = 50
 
-// ValuesSchema refuses a release whose composed values the chart's schema refuses: Helm would, at the next install or upgrade, and the
-// release would stay as it was.
+// ValuesSchema is the rule helm-values-schema.
+//
+// Helm refuses values that violate the schema at the next install or upgrade, and the release stays as it was.
 var ValuesSchema = &validators.Rule{
 	Meta: validators.Meta{
 		ID:       "HR001",
@@ -29,10 +30,11 @@ var ValuesSchema = &validators.Rule{
 		Severity: validators.SeverityError,
 		Defaults: validators.Defaults{Admission: v1alpha1.ActionDeny, Offline: v1alpha1.ActionDeny},
 		Doc: validators.Doc{
-			Title: "HelmRelease values that the chart's schema refuses",
-			Why: "Helm holds the composed values (the chart's own, then spec.valuesFrom, then spec.values) against the values.schema.json of the chart and of each enabled subchart " +
-				"before it installs or upgrades. When they fail, the HelmRelease is not applied and stays not ready.",
-			Fix:   "Correct the values at the places named, or choose a chart version whose schema allows them.",
+			Title: "Values violate the chart's schema",
+			Why: "Before an install or upgrade Helm validates the composed values (the chart's own, then " +
+				"spec.valuesFrom, then spec.values) against the values.schema.json of the chart and of each " +
+				"enabled subchart. If they are invalid, the HelmRelease is not applied and stays not ready.",
+			Fix:   "Correct the values at the positions, or choose a chart version whose schema allows them.",
 			Since: "v0.1.0",
 		},
 		Reads: []schema.GroupKind{
@@ -47,15 +49,15 @@ func checkValuesSchema(ctx context.Context, p *validators.Pass) error {
 	next := nextAction(p.Request)
 	if next.disabled {
 		if next.otherDisabled {
-			p.Skip("spec.%s.disableSchemaValidation turns the chart's schema off", next.name)
+			p.Skip("spec.%s.disableSchemaValidation disables the chart's schema", next.name)
 		} else {
-			p.Skip("spec.%s.disableSchemaValidation turns the chart's schema off for the next action only; spec.%s.disableSchemaValidation is not set", next.name, next.other)
+			p.Skip("spec.%s.disableSchemaValidation disables the chart's schema for the next action only; spec.%s.disableSchemaValidation is not set", next.name, next.other)
 		}
 		return nil
 	}
 	ref, ok := ChartRef(p.Object)
 	if !ok {
-		p.Unknown("the release names no chart")
+		p.Unknown("the HelmRelease references no chart")
 		return nil
 	}
 	chart, ok := chartOf(ctx, p, ref)
@@ -63,35 +65,35 @@ func checkValuesSchema(ctx context.Context, p *validators.Pass) error {
 		return nil
 	}
 	values := releaseValues(ctx, p.Object, p.Lookup)
-	verdict, err := chart.Validate(ctx, values)
+	result, err := chart.Validate(ctx, values)
 	if err != nil {
-		p.Unknown("no verdict on the values for chart %s %s: %v", chart.Name(), chart.Version(), err)
+		p.Unknown("cannot validate the values for chart %s %s: %v", chart.Name(), chart.Version(), err)
 		return nil
 	}
-	for i, v := range verdict.Violations {
+	for i, v := range result.Violations {
 		if i == maxViolations {
-			f := p.Report(validators.NewPath("spec", "values"), nil, "and %d more violations of the schema of chart %s %s", len(verdict.Violations)-i, chart.Name(), chart.Version())
+			f := p.Report(validators.NewPath("spec", "values"), nil, "and %d more violations of the schema of chart %s %s", len(result.Violations)-i, chart.Name(), chart.Version())
 			f.Key = "more"
 			break
 		}
 		f := report(p, chart, v, next)
-		if edit, ok := edit(p, f.Path, v); ok && settles(ctx, chart, values, edit, verdict) {
+		if edit, ok := edit(p, f.Path, v); ok && resolves(ctx, chart, values, edit, result) {
 			f.Edits = []validators.Edit{edit}
 		}
 	}
-	if verdict.HasSchema && len(verdict.Missing) > 0 {
-		p.Unknown("not all of the values could be held against the schema of chart %s %s; missing: %s", chart.Name(), chart.Version(), strings.Join(verdict.Missing, "; "))
+	if result.HasSchema && len(result.Missing) > 0 {
+		p.Unknown("cannot validate all values against the schema of chart %s %s; missing: %s", chart.Name(), chart.Version(), strings.Join(result.Missing, "; "))
 	}
 	return nil
 }
 
-// action is what Helm will do next, and whether the schema counts then.
+// action is what Helm does next, and whether it validates the values then.
 type action struct {
 	name, other             string
 	disabled, otherDisabled bool
 }
 
-// nextAction tells which of install and upgrade comes next: a release that helm-controller has a history of is upgraded.
+// nextAction returns the next action: a release with a history is upgraded.
 func nextAction(r validators.Request) action {
 	a := action{name: "install", other: "upgrade"}
 	if r.Operation == validators.Update {
@@ -128,21 +130,21 @@ func report(p *validators.Pass, chart validators.Chart, v validators.Violation, 
 		fmt.Fprintf(&b, " (chart %s %s)", chart.Name(), chart.Version())
 	}
 	f := p.Report(path, nil, "%s", b.String())
-	// The same mistake under another chart version, or with a schema that words it otherwise, is the same mistake.
+	// Another chart version, or a schema with another message, does not make it another violation.
 	f.Key = strings.Join([]string{v.Chart, v.Path.Pointer(), v.Keyword}, " ")
 	if len(v.Allowed) > 0 {
-		f.Fix = "Allowed there: " + strings.Join(v.Allowed, ", ") + ". " + f.Fix
+		f.Fix = "Use one of the allowed names: " + strings.Join(v.Allowed, ", ") + ". " + f.Fix
 	}
 	if !v.Inline && v.From == 0 && len(v.Path) > 0 {
 		f.Fix = "Set spec.values." + v.Path.String() + ". " + f.Fix
 	}
 	if next.otherDisabled {
-		f.Fix += fmt.Sprintf(" spec.%s.disableSchemaValidation is set, and does not count for the next action, which is %s.", next.other, next.name)
+		f.Fix += fmt.Sprintf(" spec.%s.disableSchemaValidation is set but does not apply to the next action, which is %s.", next.other, next.name)
 	}
 	return f
 }
 
-// edit is the correction of a misspelt name or value, when there is only one that can have been meant.
+// edit returns the edit that corrects a misspelt name or value, if there is one suggestion.
 func edit(p *validators.Pass, path validators.Path, v validators.Violation) (validators.Edit, bool) {
 	if v.Suggestion == "" || !v.Inline || len(v.Path) == 0 {
 		return validators.Edit{}, false
@@ -161,8 +163,8 @@ func edit(p *validators.Pass, path validators.Path, v validators.Violation) (val
 	return validators.Edit{}, false
 }
 
-// settles tells whether an edit of the release's own values takes violations away and brings no other: a name that is near need not be the one that was meant.
-func settles(ctx context.Context, chart validators.Chart, values validators.Values, e validators.Edit, before validators.ValuesResult) bool {
+// resolves reports whether an edit of the release's own values removes violations without adding others: the nearest name is not always the right one.
+func resolves(ctx context.Context, chart validators.Chart, values validators.Values, e validators.Edit, before validators.ValuesResult) bool {
 	inline := runtime.DeepCopyJSON(values.Inline)
 	within := len(validators.NewPath("spec", "values"))
 	parent, _ := e.Path[within : len(e.Path)-1].Lookup(inline).(map[string]any)
@@ -189,14 +191,14 @@ func settles(ctx context.Context, chart validators.Chart, values validators.Valu
 	return !slices.ContainsFunc(after.Violations, func(v validators.Violation) bool { return !had[v.Pointer+v.Keyword+v.Message] })
 }
 
-// described names a chart for a message.
-func described(ref validators.ChartRef) string {
+// describe returns the chart's name for messages.
+func describe(ref validators.ChartRef) string {
 	source := fmt.Sprintf("%s %s/%s", ref.Source.Kind, ref.Source.Namespace, ref.Source.Name)
 	if ref.Chart == "" {
-		return source
+		return "chart of " + source
 	}
 	if ref.Version == "" {
-		return fmt.Sprintf("%s of %s", ref.Chart, source)
+		return fmt.Sprintf("chart %s of %s", ref.Chart, source)
 	}
-	return fmt.Sprintf("%s %s of %s", ref.Chart, ref.Version, source)
+	return fmt.Sprintf("chart %s %s of %s", ref.Chart, ref.Version, source)
 }

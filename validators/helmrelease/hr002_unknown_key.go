@@ -2,6 +2,7 @@ package helmrelease
 
 import (
 	"context"
+	"fmt"
 
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
@@ -12,9 +13,9 @@ import (
 
 // UnknownKey is the rule helm-values-unknown-key.
 //
-// It speaks where a schema is silent: the chart has none, or one that takes further keys. It knows a key by the chart's values.yaml, by the
-// comments in it and by what the templates ask for, and says nothing where a chart passes on whatever it is given. Where the chart can be rendered, a key
-// without which it renders to the same is the answer.
+// It covers charts without a schema, or with a schema that allows additional keys. A key is known by the chart's
+// values.yaml, by the comments in it and by its use in templates; keys below a map that a chart passes on as a whole
+// are not reported. If the chart can be templated, a key is unused exactly if the result without it is the same.
 var UnknownKey = &validators.Rule{
 	Meta: validators.Meta{
 		ID:       "HR002",
@@ -24,10 +25,11 @@ var UnknownKey = &validators.Rule{
 		Severity: validators.SeverityWarning,
 		Defaults: validators.Defaults{Admission: v1alpha1.ActionWarn, Offline: v1alpha1.ActionWarn},
 		Doc: validators.Doc{
-			Title: "HelmRelease values that nothing in the chart reads",
-			Why: "Helm takes every key that the chart's schema does not refuse, and ignores what no template reads: the release installs, and the setting " +
-				"has no effect. It is a misspelt name, a name of an earlier version of the chart, or one in the wrong place.",
-			Fix:   "Correct the name, move it to where the chart reads it, or remove it.",
+			Title: "Chart does not use a value",
+			Why: "Helm accepts every key that the chart's schema does not forbid, and ignores those that no " +
+				"template uses: the release is installed and the setting has no effect. The name is misspelt, " +
+				"belongs to another version of the chart, or is in the wrong place.",
+			Fix:   "Correct the name, move it to where the chart uses it, or remove it.",
 			Since: "v0.1.0",
 		},
 		Reads: ValuesSchema.Reads,
@@ -38,22 +40,22 @@ var UnknownKey = &validators.Rule{
 func checkUnknownKey(ctx context.Context, p *validators.Pass) error {
 	ref, ok := ChartRef(p.Object)
 	if !ok {
-		return nil // the CRD refuses that
+		return nil // the CRD rejects that
 	}
 	chart, ok := chartOf(ctx, p, ref)
 	if !ok {
 		return nil
 	}
 	values := releaseValues(ctx, p.Object, p.Lookup)
-	verdict, err := chart.Validate(ctx, values)
+	result, err := chart.Validate(ctx, values)
 	if err != nil {
-		p.Unknown("the values for chart %s %s are not known: %v", chart.Name(), chart.Version(), err)
+		p.Unknown("cannot compose the values for chart %s %s: %v", chart.Name(), chart.Version(), err)
 		return nil
 	}
-	keys := verdict.UnusedValues
-	// Templated tells what texts only hint at. What a schema refuses is not rendered.
-	if len(verdict.Violations) == 0 {
-		release := asInstalled(p.Object, values)
+	keys := result.UnusedValues
+	// Templating is exact where texts are only hints. Helm does not template a chart whose schema rejects the values.
+	if len(result.Violations) == 0 {
+		release := installOf(p.Object, values)
 		release.UnusedValues = true
 		if out, presence, _ := chart.Template(ctx, release); presence == validators.Present && out.UnusedValues != nil {
 			keys = out.UnusedValues
@@ -61,7 +63,7 @@ func checkUnknownKey(ctx context.Context, p *validators.Pass) error {
 	}
 	for i, k := range keys {
 		if i == maxViolations {
-			f := p.Report(validators.NewPath("spec", "values"), nil, "and %d more keys that chart %s %s does not know", len(keys)-i, chart.Name(), chart.Version())
+			f := p.Report(validators.NewPath("spec", "values"), nil, "and %d more values that chart %s %s does not use", len(keys)-i, chart.Name(), chart.Version())
 			f.Key = "more"
 			break
 		}
@@ -78,15 +80,15 @@ func reportUnknownKey(p *validators.Pass, chart validators.Chart, k validators.U
 	case k.From > 0:
 		path = validators.NewPath("spec", "valuesFrom").Index(k.From - 1)
 	}
-	message := "nothing in chart " + chart.Name() + " " + chart.Version() + " reads " + k.Path.String()
+	message := fmt.Sprintf("chart %s %s does not use the value %s", chart.Name(), chart.Version(), k.Path)
 	if k.Chart != chart.Name() {
-		message = "nothing in subchart " + k.Chart + " of chart " + chart.Name() + " " + chart.Version() + " reads " + k.Path.String()
+		message = fmt.Sprintf("subchart %s of %s", k.Chart, message)
 	}
 	if k.Suggestion != "" {
-		message += ", did you mean '" + k.Suggestion + "'?"
+		message += fmt.Sprintf("; did you mean '%s'?", k.Suggestion)
 	}
 	f := p.Report(path, nil, "%s", message)
-	// The same key under another version of the chart is the same mistake.
+	// Another version of the chart does not make it another finding.
 	f.Key = k.Chart + " " + k.Path.Pointer()
-	// No edits: without a schema nothing says whether the value fits under the other name.
+	// No edits: without a schema it is unknown whether the value is valid under the other name.
 }

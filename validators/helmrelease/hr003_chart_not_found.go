@@ -13,8 +13,9 @@ import (
 
 // ChartNotFound is the rule helm-chart-not-found.
 //
-// It speaks only where something is certainly missing: the source object, the chart in a repository that was read, or a version of it. What
-// cannot be reached is unknown, and said as that. It warns by default, because a release and its source may come in the same apply.
+// It reports only what is certainly missing: the source object, the chart in a repository that was read, or a version
+// of it. A repository that cannot be reached is recorded as Unknown. The default is a warning, because one apply may
+// bring both a release and its source.
 var ChartNotFound = &validators.Rule{
 	Meta: validators.Meta{
 		ID:       "HR003",
@@ -24,9 +25,10 @@ var ChartNotFound = &validators.Rule{
 		Severity: validators.SeverityWarning,
 		Defaults: validators.Defaults{Admission: v1alpha1.ActionWarn, Offline: v1alpha1.ActionWarn},
 		Doc: validators.Doc{
-			Title: "HelmRelease whose chart does not exist",
-			Why: "source-controller cannot make the HelmChart when the source, the chart or a version that fits does not exist: the HelmRelease waits for it " +
-				"without an end. A source without a namespace is looked for in the release's own.",
+			Title: "Chart does not exist",
+			Why: "source-controller cannot create the HelmChart if the source, the chart or a matching version " +
+				"does not exist: the HelmRelease waits for it forever. A source without a namespace is looked up " +
+				"in the release's own.",
 			Fix:   "Correct the name, the namespace or the version, or create the source.",
 			Since: "v0.1.0",
 		},
@@ -38,14 +40,14 @@ var ChartNotFound = &validators.Rule{
 func checkChartNotFound(ctx context.Context, p *validators.Pass) error {
 	ref, ok := ChartRef(p.Object)
 	if !ok {
-		return nil // the CRD refuses that
+		return nil // the CRD rejects that
 	}
 	_, presence, err := p.Lookup.Chart(ctx, ref)
 	switch presence {
 	case validators.Present:
 		return nil
 	case validators.Unknown:
-		p.Unknown("whether the chart exists is not known: %v", err)
+		p.Unknown("cannot determine whether the chart exists: %v", err)
 		return nil
 	case validators.Absent:
 	}
@@ -58,7 +60,7 @@ func checkChartNotFound(ctx context.Context, p *validators.Pass) error {
 	_, presence, err = p.Lookup.Get(ctx, gk, source.Key)
 	switch presence {
 	case validators.Unknown:
-		p.Unknown("whether the chart's source exists is not known: %v", err)
+		p.Unknown("cannot determine whether the source of the chart exists: %v", err)
 	case validators.Absent:
 		source.ReportMissing(ctx, p)
 	case validators.Present:
@@ -66,7 +68,7 @@ func checkChartNotFound(ctx context.Context, p *validators.Pass) error {
 		if ref.Version != "" {
 			where = at.Child("version")
 		}
-		p.Report(where, where.Lookup(p.Object.Object), "%s does not exist", described(ref))
+		p.Report(where, where.Lookup(p.Object.Object), "%s does not exist", describe(ref))
 	}
 	return nil
 }

@@ -11,12 +11,12 @@ import (
 	"github.com/flux-admission/flux-admission/validators/flux"
 )
 
-// defaultValuesKey is the key that valuesFrom reads when valuesKey is not set; see the HelmRelease API.
+// defaultValuesKey is the default of valuesKey in the HelmRelease API.
 const defaultValuesKey = "values.yaml"
 
 // ValuesReferenceMissing is the rule helm-values-reference-missing.
 //
-// It warns by default: an operator may be about to create the Secret, and one apply may bring both.
+// The default is a warning: an operator may be about to create the Secret, and one apply may bring both objects.
 var ValuesReferenceMissing = &validators.Rule{
 	Meta: validators.Meta{
 		ID:       "HR004",
@@ -26,10 +26,11 @@ var ValuesReferenceMissing = &validators.Rule{
 		Severity: validators.SeverityWarning,
 		Defaults: validators.Defaults{Admission: v1alpha1.ActionWarn, Offline: v1alpha1.ActionWarn},
 		Doc: validators.Doc{
-			Title: "HelmRelease values from a ConfigMap, a Secret or a key that does not exist",
-			Why: "helm-controller cannot compose the values when an object or a key that spec.valuesFrom names is missing and not optional: " +
-				"the release is not applied.",
-			Fix:   "Create the object with that key in the release's namespace, correct the reference, or set optional: true.",
+			Title: "valuesFrom names a missing object or key",
+			Why: "helm-controller cannot compose the values if an object or a key in spec.valuesFrom is missing " +
+				"and not optional: the release is not applied.",
+			Fix: "Create the object with that key in the release's namespace, correct the reference, or set " +
+				"optional: true.",
 			Since: "v0.1.0",
 		},
 		Reads: []schema.GroupKind{{Kind: "ConfigMap"}, {Kind: "Secret"}},
@@ -48,7 +49,7 @@ func checkValuesReferences(ctx context.Context, p *validators.Pass) error {
 			where := at.Child("valuesKey")
 			p.Report(where, where.Lookup(p.Object.Object), "%s %s/%s has no key %s", s.Kind, p.Object.GetNamespace(), s.Name, key(s))
 		case s.Presence == validators.Unknown:
-			p.Unknown("whether %s %s/%s exists is not known", s.Kind, p.Object.GetNamespace(), s.Name)
+			p.Unknown("cannot determine whether %s %s/%s exists", s.Kind, p.Object.GetNamespace(), s.Name)
 		}
 	}
 	return nil
@@ -61,11 +62,11 @@ func key(s validators.ValuesSource) string {
 	return s.Key
 }
 
-// hasKey tells whether a ConfigMap or Secret has a key that Flux reads. Binary data of a ConfigMap does not count.
+// hasKey reports whether a ConfigMap or Secret has a key that Flux reads. Flux does not read the binary data of a ConfigMap.
 func hasKey(o *unstructured.Unstructured, key string) bool {
 	fields := []string{"data"}
 	if o.GetKind() == "Secret" {
-		// In Git a Secret may have its values in plain.
+		// A Secret in Git may have its values as plain text.
 		fields = append(fields, "stringData")
 	}
 	for _, f := range fields {

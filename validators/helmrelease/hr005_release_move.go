@@ -15,8 +15,8 @@ import (
 
 // ReleaseMove is the rule helm-release-move.
 //
-// helm-controller takes a release with another name or namespace for another release: it uninstalls the one that it has a history of, and
-// installs the new one. With a database in the chart, that is the database.
+// For helm-controller a release with another name or namespace is another release: it uninstalls the one in its
+// history and installs the new one. If the chart contains a database, its data is lost.
 var ReleaseMove = &validators.Rule{
 	Meta: validators.Meta{
 		ID:       "HR005",
@@ -26,17 +26,19 @@ var ReleaseMove = &validators.Rule{
 		Severity: validators.SeverityWarning,
 		Defaults: validators.Defaults{Admission: v1alpha1.ActionWarn, Offline: v1alpha1.ActionWarn},
 		Doc: validators.Doc{
-			Title: "Change that makes Flux uninstall a Helm release",
-			Why: "spec.targetNamespace, spec.storageNamespace and spec.releaseName are what identifies a release. When one of them changes, helm-controller uninstalls " +
-				"the installed release, with everything in it that Helm does not keep, and installs a new one.",
-			Fix:   "Leave the fields as they are, or, when the move is meant, take a backup first and expect the release to be down meanwhile.",
+			Title: "Change makes Flux uninstall the Helm release",
+			Why: "spec.targetNamespace, spec.storageNamespace and spec.releaseName identify a release. When one of " +
+				"them changes, helm-controller uninstalls the installed release, with everything that Helm does " +
+				"not keep, and installs a new one.",
+			Fix: "Leave the fields unchanged. If you intend to move the release, take a backup first and expect " +
+				"downtime.",
 			Since: "v0.1.0",
 		},
 	},
 	Check: checkReleaseMove,
 }
 
-// identity is what tells Helm releases apart.
+// identity is what identifies a Helm release.
 type identity struct{ name, namespace, storage string }
 
 // identityOf returns the identity of a release, with the defaults of the HelmRelease API: the storage namespace is the HelmRelease's own, the
@@ -73,7 +75,7 @@ func checkReleaseMove(_ context.Context, p *validators.Pass) error {
 	installed := ""
 	history, _, _ := unstructured.NestedSlice(p.Old.Object, "status", "history")
 	if len(history) == 0 {
-		return nil // nothing is installed yet
+		return nil // nothing has been installed yet
 	}
 	if last, ok := history[0].(map[string]any); ok {
 		installed = fmt.Sprintf(" (revision %v, chart %s %s)", last["version"], text(last, "chartName"), text(last, "chartVersion"))
@@ -92,7 +94,7 @@ func checkReleaseMove(_ context.Context, p *validators.Pass) error {
 			changes = append(changes, fmt.Sprintf("%s from %s to %s", c.field, c.from, c.to))
 		}
 	}
-	p.Report(path, nil, "this changes the release's %s: Flux will uninstall release %s from namespace %s%s and install it anew",
+	p.Report(path, nil, "changes %s: Flux will uninstall release %s from namespace %s%s and install it again",
 		strings.Join(changes, ", "), before.name, before.namespace, installed)
 	return nil
 }

@@ -12,8 +12,9 @@ import (
 
 // DependencyMissing is the rule helm-dependency-missing.
 //
-// helm-controller looks for a dependency in the namespace that dependsOn gives, or in the HelmRelease's own. It looks for HelmReleases alone: the name of a
-// Kustomization, or that of the Helm release when spec.releaseName makes it another one, is not found.
+// helm-controller looks for a HelmRelease in the namespace that the dependsOn entry names, or in the HelmRelease's
+// own. It does not find a Kustomization of that name, nor a Helm release whose name differs because of
+// spec.releaseName.
 var DependencyMissing = &validators.Rule{
 	Meta: validators.Meta{
 		ID:       "HR006",
@@ -26,10 +27,10 @@ var DependencyMissing = &validators.Rule{
 			Reason: "One apply may bring both objects, and its dry-run comes before either exists. In a Git tree all objects are there at once.",
 		},
 		Doc: validators.Doc{
-			Title: "HelmRelease that depends on one that does not exist",
-			Why: "The HelmRelease waits for its dependency without an end, and everything behind it waits too. Without a namespace, dependsOn means the " +
-				"HelmRelease's own namespace.",
-			Fix:   "Correct the name or the namespace of the dependency, or remove it.",
+			Title: "Dependency of the HelmRelease does not exist",
+			Why: "The HelmRelease waits for its dependency forever, and everything that depends on it waits too. " +
+				"Without a namespace, a dependsOn entry names a HelmRelease in the same namespace.",
+			Fix:   "Correct the name or the namespace of the dependency, or remove the entry.",
 			Since: "v0.1.0",
 		},
 		Reads: []schema.GroupKind{flux.HelmRelease},

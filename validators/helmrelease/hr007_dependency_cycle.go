@@ -10,8 +10,9 @@ import (
 	"github.com/flux-admission/flux-admission/validators/flux"
 )
 
-// DependencyCycle is the rule helm-dependency-cycle: what kustomization-dependency-cycle is for Kustomizations. A HelmRelease cannot depend on a Kustomization,
-// so no circle goes through both.
+// DependencyCycle is the rule helm-dependency-cycle.
+//
+// A HelmRelease cannot depend on a Kustomization, so a cycle contains HelmReleases only.
 var DependencyCycle = &validators.Rule{
 	Meta: validators.Meta{
 		ID:       "HR007",
@@ -24,9 +25,10 @@ var DependencyCycle = &validators.Rule{
 			Reason: "Flux dry-runs a commit object by object: one that reverses a dependency looks like a cycle until all of it is stored.",
 		},
 		Doc: validators.Doc{
-			Title: "HelmReleases that depend on each other in a circle",
-			Why:   "Each waits for the next one to be ready, so none is ever installed or upgraded, nor anything behind them.",
-			Fix:   "Remove one of the dependencies of the circle.",
+			Title: "HelmReleases depend on each other in a cycle",
+			Why: "Each waits for the next one to be ready, so none of them is installed or upgraded, nor anything " +
+				"that depends on them.",
+			Fix:   "Remove one of the dependencies of the cycle.",
 			Since: "v0.1.0",
 		},
 		Reads: []schema.GroupKind{flux.HelmRelease},

@@ -13,8 +13,8 @@ import (
 
 // RenderFailed is the rule helm-render-failed.
 //
-// It needs the chart with its templates, which only a check of a Git tree has. Values that the chart's schema refuses are left to helm-values-schema: Helm
-// does not come to render then.
+// It needs the chart with its templates, which only a check of a Git tree has. Helm does not template a chart whose
+// schema rejects the values, so the rule on the schema reports those.
 var RenderFailed = &validators.Rule{
 	Meta: validators.Meta{
 		ID:       "HR008",
@@ -24,10 +24,12 @@ var RenderFailed = &validators.Rule{
 		Severity: validators.SeverityError,
 		Defaults: validators.Defaults{Offline: v1alpha1.ActionDeny},
 		Doc: validators.Doc{
-			Title: "HelmRelease whose chart does not render",
-			Why: "Helm renders the chart's templates with the composed values before it installs or upgrades. A template that fails, because a value is missing, of another type, " +
-				"or in a combination that the chart's author refuses, leaves the release as it was and the HelmRelease not ready.",
-			Fix:   "Set the value that the template asks for, or correct the one it cannot take; the message names the template and its line.",
+			Title: "Helm cannot template the chart",
+			Why: "Helm templates the chart with the composed values before an install or upgrade. If a template " +
+				"fails because a value is missing, has the wrong type, or is in a combination that the chart " +
+				"rejects, the release stays as it was and the HelmRelease is not ready.",
+			Fix: "Set the value that the template requires, or correct the invalid one; the message names the " +
+				"template and its line.",
 			Since: "v0.1.0",
 		},
 		Reads: ValuesSchema.Reads,
@@ -36,7 +38,7 @@ var RenderFailed = &validators.Rule{
 }
 
 func checkRenderFailed(ctx context.Context, p *validators.Pass) error {
-	r, ok := renderingOf(ctx, p)
+	r, ok := templatedOf(ctx, p)
 	if !ok || r.Failure == nil {
 		return nil
 	}
@@ -46,24 +48,24 @@ func checkRenderFailed(ctx context.Context, p *validators.Pass) error {
 	if inline != nil {
 		path = append(validators.NewPath("spec", "values"), inline...)
 	}
-	place := ""
+	position := ""
 	if failure.Template != "" {
-		place = " (" + failure.Template
+		position = " (" + failure.Template
 		if failure.Line > 0 {
-			place += fmt.Sprintf(":%d", failure.Line)
+			position += fmt.Sprintf(":%d", failure.Line)
 		}
-		place += ")"
+		position += ")"
 	}
-	f := p.Report(path, nil, "chart %s %s does not render: %s%s", r.chart.Name(), r.chart.Version(), failure.Message, place)
-	// The same failure in another version of the chart is the same failure, wherever its line has moved.
+	f := p.Report(path, nil, "cannot template chart %s %s: %s%s", r.chart.Name(), r.chart.Version(), failure.Message, position)
+	// Another version of the chart, or another line, does not make it another failure.
 	f.Key = failure.Template + " " + failure.Values.Pointer() + " " + failure.Message
 	if len(failure.Values) > 0 && inline == nil {
-		f.Fix = "The template asks for spec.values." + failure.Values.String() + ", which spec.values does not set. " + f.Fix
+		f.Fix = "Set spec.values." + failure.Values.String() + ", which the template uses. " + f.Fix
 	}
 	return nil
 }
 
-// inlineAt returns the part of a path that inline values set: all of it, or up to what is no map, so that nothing can be below it. Nil when they do not.
+// inlineAt returns the part of a path that the inline values set: the whole path, or the part up to a value that is no map; nil if they set none of it.
 func inlineAt(inline map[string]any, path validators.Path) validators.Path {
 	var at any = inline
 	for i, step := range path {

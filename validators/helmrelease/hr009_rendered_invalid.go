@@ -17,13 +17,13 @@ import (
 	"github.com/flux-admission/flux-admission/validators/flux"
 )
 
-// maxTrials bounds how often a chart is rendered to find the values that a problem comes from.
-const maxTrials = 100
+// maxAttempts limits how often a chart is templated to attribute violations to values.
+const maxAttempts = 100
 
 // RenderedInvalid is the rule helm-rendered-invalid.
 //
-// It reports what the release's values make of the chart, not what the chart's author got wrong: what is there with the chart's own values as well, no
-// release can repair.
+// It reports what the release's values cause, not mistakes of the chart's author: no release can repair an object
+// that is invalid with the chart's own values too.
 var RenderedInvalid = &validators.Rule{
 	Meta: validators.Meta{
 		ID:       "HR009",
@@ -33,10 +33,11 @@ var RenderedInvalid = &validators.Rule{
 		Severity: validators.SeverityError,
 		Defaults: validators.Defaults{Offline: v1alpha1.ActionDeny},
 		Doc: validators.Doc{
-			Title: "HelmRelease whose chart renders objects that the API server refuses",
-			Why: "Values are put into objects by templates, and a chart's schema, if it has one, does not know what Kubernetes takes there: a number where a text belongs, " +
-				"the same mount path or port twice, a field that does not exist. The API server refuses the object, and the installation or upgrade fails half way.",
-			Fix:   "Correct the values named; the message says what they become in the rendered object.",
+			Title: "Templated object of the chart is invalid",
+			Why: "Templates copy values into objects, and a chart's schema, if there is one, does not contain the " +
+				"rules of Kubernetes: a number instead of a string, a duplicate mount path or port, a field that " +
+				"does not exist. The API server rejects the object, and the install or upgrade fails half-way.",
+			Fix:   "Correct the values; the message names the field of the object that they set.",
 			Since: "v0.1.0",
 		},
 		Reads: ValuesSchema.Reads,
@@ -44,16 +45,16 @@ var RenderedInvalid = &validators.Rule{
 	Check: checkRenderedInvalid,
 }
 
-// flaw is one problem of a rendered object.
-type flaw struct {
+// violation is one problem of a templated object.
+type violation struct {
 	of   validators.TemplatedObject
 	path validators.Path
-	// text says what is wrong, the field first.
+	// text begins with the field.
 	text string
 }
 
-// key tells flaws apart, whatever a release or a list entry before theirs is called.
-func (f flaw) key() string {
+// key identifies a violation independently of names and list indexes.
+func (f violation) key() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s %s ", f.of.Template, f.of.Object.GetKind())
 	for _, s := range f.path {
@@ -65,44 +66,44 @@ func (f flaw) key() string {
 }
 
 func checkRenderedInvalid(ctx context.Context, p *validators.Pass) error {
-	r, ok := renderingOf(ctx, p)
+	r, ok := templatedOf(ctx, p)
 	if !ok || r.Failure != nil {
 		return nil
 	}
-	found, later := flaws(ctx, p.Lookup, r.Objects)
+	found, pending := violations(ctx, p.Lookup, r.Objects)
 	patched := 0
-	found = slices.DeleteFunc(found, func(f flaw) bool {
+	found = slices.DeleteFunc(found, func(f violation) bool {
 		if postRendered(p.Object, f.of.Object) {
 			patched++
 			return true
 		}
 		return false
 	})
-	if later > 0 {
-		p.Unknown("some values in what chart %s %s renders are filled in later, and were not judged", r.chart.Name(), r.chart.Version())
+	if pending > 0 {
+		p.Unknown("chart %s %s templates unresolved values, which were not validated", r.chart.Name(), r.chart.Version())
 	}
 	if patched > 0 {
-		p.Unknown("spec.postRenderers may repair what is wrong with some objects that chart %s %s renders", r.chart.Name(), r.chart.Version())
+		p.Unknown("spec.postRenderers may repair invalid objects of chart %s %s", r.chart.Name(), r.chart.Version())
 	}
 	if len(found) == 0 {
 		return nil
 	}
-	t := trials{look: p.Lookup, rendering: r}
-	own, rendered := t.with(ctx, validators.Values{Namespace: r.release.Values.Namespace})
+	t := attempts{look: p.Lookup, templated: r}
+	own, ok := t.with(ctx, validators.Values{Namespace: r.release.Values.Namespace})
 	seen := 0
 	for _, f := range found {
-		if own.flaws[f.key()] > 0 {
-			own.flaws[f.key()]--
-			continue // the chart's author's
+		if own.violations[f.key()] > 0 {
+			own.violations[f.key()]--
+			continue // invalid with the chart's own values too
 		}
-		path, ok := t.blame(ctx, f)
-		if !ok && !rendered {
-			continue // whose it is cannot be told
+		path, attributed := t.attribute(ctx, f)
+		if !attributed && !ok {
+			continue // it may be invalid with the chart's own values too
 		}
 		if seen++; seen > maxViolations {
 			break
 		}
-		if !ok {
+		if !attributed {
 			path = chartPath(p.Object)
 			if len(r.release.Values.Inline) > 0 {
 				path = validators.NewPath("spec", "values")
@@ -113,20 +114,20 @@ func checkRenderedInvalid(ctx context.Context, p *validators.Pass) error {
 		if o.GetNamespace() != "" {
 			name = o.GetKind() + " " + o.GetNamespace() + "/" + o.GetName()
 		}
-		report := p.Report(path, nil, "chart %s %s renders a %s that the API server refuses: %s (%s)", r.chart.Name(), r.chart.Version(), name, f.text, f.of.Template)
+		report := p.Report(path, nil, "chart %s %s templates an invalid %s: %s (%s)", r.chart.Name(), r.chart.Version(), name, f.text, f.of.Template)
 		report.Key = f.key()
 	}
 	return nil
 }
 
-// flaws returns what is wrong with rendered objects whose kind is known, and how many flaws depend on values that are filled in later.
-func flaws(ctx context.Context, look validators.Lookup, objects []validators.TemplatedObject) (out []flaw, later int) {
+// violations returns the violations of templated objects whose kind is known, and counts those that depend on unresolved values.
+func violations(ctx context.Context, look validators.Lookup, objects []validators.TemplatedObject) (out []violation, pending int) {
 	for _, r := range objects {
 		o := r.Object
 		gvk := o.GroupVersionKind()
 		kind, _, _ := look.Kind(ctx, gvk.GroupKind())
 		if kind == nil || kind.Schemas == nil || !slices.Contains(kind.Served, gvk.Version) {
-			continue // rules on kinds and versions speak of objects in Git
+			continue // other rules report unknown kinds and versions
 		}
 		s, err := kind.Schemas.Schema(gvk.Version)
 		if err != nil {
@@ -134,14 +135,14 @@ func flaws(ctx context.Context, look validators.Lookup, objects []validators.Tem
 		}
 		by := ""
 		if !kind.Installed {
-			by = ", as " + kind.Origin + " has it"
+			by = ", according to " + kind.Origin
 		}
 		add := func(path validators.Path, text string) {
 			if unresolved.Value(path.Lookup(o.Object)) {
-				later++
+				pending++
 				return
 			}
-			out = append(out, flaw{r, path, text + by})
+			out = append(out, violation{r, path, text + by})
 		}
 		for _, f := range s.UnknownFields(o) {
 			text := fmt.Sprintf("%s is not a field of %s (%s)", f.Path, gvk.Kind, gvk.GroupVersion())
@@ -153,16 +154,15 @@ func flaws(ctx context.Context, look validators.Lookup, objects []validators.Tem
 		for _, v := range s.InvalidValues(ctx, o) {
 			add(v.Path, cmp.Or(v.Path.String(), "the object")+" "+v.Message)
 		}
-		for _, path := range samePortNames(o) {
-			add(path, path.String()+" is the name of another port of the list")
+		for _, path := range duplicatePortNames(o) {
+			add(path, path.String()+" duplicates the name of another port in the list")
 		}
 	}
-	return out, later
+	return out, pending
 }
 
-// samePortNames returns the port names that the API server refuses because an earlier port of the same container or Service has them. Ports
-// with the same number are found by their schema.
-func samePortNames(o *unstructured.Unstructured) []validators.Path {
+// duplicatePortNames returns the paths of port names that an earlier port of the same container or Service has. The schema finds duplicate numbers.
+func duplicatePortNames(o *unstructured.Unstructured) []validators.Path {
 	var out []validators.Path
 	list := func(at validators.Path) {
 		ports, _ := at.Lookup(o.Object).([]any)
@@ -201,7 +201,7 @@ func samePortNames(o *unstructured.Unstructured) []validators.Path {
 	return out
 }
 
-// postRendered tells whether a release's post-renderers may change an object in more than its images.
+// postRendered reports whether a release's post-renderers may change more of an object than its images.
 func postRendered(release, o *unstructured.Unstructured) bool {
 	renderers, _, _ := unstructured.NestedSlice(release.Object, "spec", "postRenderers")
 	for _, item := range renderers {
@@ -211,7 +211,7 @@ func postRendered(release, o *unstructured.Unstructured) bool {
 			patch, _ := item.(map[string]any)
 			target, _ := patch["target"].(map[string]any)
 			kind, name := text(target, "kind"), text(target, "name")
-			// A name may be a regular expression; a patch without a target names its object itself.
+			// A name may be a regular expression; a patch without a target names the object in its body.
 			if (kind == "" || kind == o.GetKind()) && (name == "" || name == o.GetName() || strings.ContainsAny(name, ".*[(|^$\\")) &&
 				(target != nil || strings.Contains(text(patch, "patch"), o.GetKind())) {
 				return true
@@ -221,51 +221,51 @@ func postRendered(release, o *unstructured.Unstructured) bool {
 	return false
 }
 
-// trials renders a release with parts of its values left out.
-type trials struct {
+// attempts templates a release without parts of its values.
+type attempts struct {
 	look validators.Lookup
-	rendering
+	templated
 	count int
 }
 
-// trial is what a rendering has.
-type trial struct {
-	// flaws are how many there are of a key.
-	flaws   map[string]int
-	objects map[string]bool
+// attempt is the result of one attempt.
+type attempt struct {
+	// violations are counted by key.
+	violations map[string]int
+	objects    map[string]bool
 }
 
-// objectKey tells objects of a rendering apart.
+// objectKey identifies an object of a chart.
 func objectKey(r validators.TemplatedObject) string {
 	return strings.Join([]string{r.Template, r.Object.GetKind(), r.Object.GetNamespace(), r.Object.GetName()}, " ")
 }
 
-// with renders the chart with other values; false when it does not render with them.
-func (t *trials) with(ctx context.Context, values validators.Values) (trial, bool) {
-	if t.count++; t.count > maxTrials {
-		return trial{}, false
+// with templates the chart with other values; false if that fails.
+func (t *attempts) with(ctx context.Context, values validators.Values) (attempt, bool) {
+	if t.count++; t.count > maxAttempts {
+		return attempt{}, false
 	}
 	release := t.release
 	release.Values = values
 	out, presence, _ := t.chart.Template(ctx, release)
 	if presence != validators.Present || out.Failure != nil {
-		return trial{}, false
+		return attempt{}, false
 	}
-	made := trial{flaws: map[string]int{}, objects: map[string]bool{}}
-	found, _ := flaws(ctx, t.look, out.Objects)
+	result := attempt{violations: map[string]int{}, objects: map[string]bool{}}
+	found, _ := violations(ctx, t.look, out.Objects)
 	for _, f := range found {
-		made.flaws[f.key()]++
+		result.violations[f.key()]++
 	}
 	for _, o := range out.Objects {
-		made.objects[objectKey(o)] = true
+		result.objects[objectKey(o)] = true
 	}
-	return made, true
+	return result, true
 }
 
-// blame finds the one place in a release's values without which a flaw is gone, the deepest there is; false when there is none. A place without
-// which the whole object is gone is only the second best.
-func (t *trials) blame(ctx context.Context, f flaw) (validators.Path, bool) {
-	all, _ := flaws(ctx, t.look, t.Objects)
+// attribute returns the deepest path in a release's values without which a violation disappears; false if there is none. A value whose removal drops the
+// whole object is used only if no better candidate exists.
+func (t *attempts) attribute(ctx context.Context, f violation) (validators.Path, bool) {
+	all, _ := violations(ctx, t.look, t.Objects)
 	before := 0
 	for _, other := range all {
 		if other.key() == f.key() {
@@ -273,9 +273,9 @@ func (t *trials) blame(ctx context.Context, f flaw) (validators.Path, bool) {
 		}
 	}
 	values := t.release.Values
-	gone := func(less validators.Values) (flawless, stays bool) {
-		made, ok := t.with(ctx, less)
-		return ok && made.flaws[f.key()] < before, made.objects[objectKey(f.of)]
+	without := func(less validators.Values) (resolved, remains bool) {
+		result, ok := t.with(ctx, less)
+		return ok && result.violations[f.key()] < before, result.objects[objectKey(f.of)]
 	}
 	var at validators.Path
 	for {
@@ -283,12 +283,12 @@ func (t *trials) blame(ctx context.Context, f flaw) (validators.Path, bool) {
 		var next validators.Path
 		for _, k := range slices.Sorted(maps.Keys(table)) {
 			less := values
-			less.Inline = without(values.Inline, at.Child(k))
-			flawless, stays := gone(less)
-			if flawless && (stays || next == nil) {
+			less.Inline = withoutKey(values.Inline, at.Child(k))
+			resolved, remains := without(less)
+			if resolved && (remains || next == nil) {
 				next = at.Child(k)
 			}
-			if flawless && stays {
+			if resolved && remains {
 				break
 			}
 		}
@@ -303,21 +303,21 @@ func (t *trials) blame(ctx context.Context, f flaw) (validators.Path, bool) {
 	for i := range values.From {
 		less := values
 		less.From = slices.Delete(slices.Clone(values.From), i, i+1)
-		if flawless, _ := gone(less); flawless {
+		if resolved, _ := without(less); resolved {
 			return validators.NewPath("spec", "valuesFrom").Index(i), true
 		}
 	}
 	return nil, false
 }
 
-// without returns a map without the key at a path, which leads through maps.
-func without(m map[string]any, at validators.Path) map[string]any {
+// withoutKey returns a copy of a map without the key at a path through maps.
+func withoutKey(m map[string]any, at validators.Path) map[string]any {
 	out := maps.Clone(m)
 	if len(at) == 1 {
 		delete(out, at[0].Key)
 		return out
 	}
 	next, _ := m[at[0].Key].(map[string]any)
-	out[at[0].Key] = without(next, at[1:])
+	out[at[0].Key] = withoutKey(next, at[1:])
 	return out
 }

@@ -14,7 +14,7 @@ import (
 	"github.com/flux-admission/flux-admission/validators/flux"
 )
 
-// ChartRef returns the chart that a release refers to; false when it refers to none, which the CRD refuses.
+// ChartRef returns the chart reference of a release; false if there is none, which the CRD rejects.
 func ChartRef(o *unstructured.Unstructured) (validators.ChartRef, bool) {
 	ref := validators.ChartRef{ReleaseNamespace: o.GetNamespace(), ReleaseName: o.GetName()}
 	from := func(fields ...string) bool {
@@ -41,22 +41,22 @@ func ChartRef(o *unstructured.Unstructured) (validators.ChartRef, bool) {
 	return ref, true
 }
 
-// chartOf returns the chart that a reference selects. Where there is none to be had, it has said so.
+// chartOf returns the referenced chart. If the chart is unavailable, it records an Unknown and returns false.
 func chartOf(ctx context.Context, p *validators.Pass, ref validators.ChartRef) (validators.Chart, bool) {
 	chart, presence, err := p.Lookup.Chart(ctx, ref)
 	switch presence {
 	case validators.Present:
 		return chart, true
 	case validators.Absent:
-		p.Unknown("the chart does not exist: %s", described(ref))
+		p.Unknown("%s does not exist", describe(ref))
 	case validators.Unknown:
-		p.Unknown("the chart is not known: %v", err)
+		p.Unknown("the chart is unavailable: %v", err)
 	}
 	return nil, false
 }
 
-// asInstalled returns what Flux hands Helm of a release for an installation.
-func asInstalled(o *unstructured.Unstructured, values validators.Values) validators.Release {
+// installOf returns the release as Flux installs it with Helm.
+func installOf(o *unstructured.Unstructured, values validators.Values) validators.Release {
 	id := identityOf(o)
 	r := validators.Release{Name: shortName(id.name), Namespace: id.namespace, Values: values}
 	crds, _, _ := unstructured.NestedString(o.Object, "spec", "install", "crds")
@@ -65,10 +65,10 @@ func asInstalled(o *unstructured.Unstructured, values validators.Values) validat
 	return r
 }
 
-// maxReleaseName is the longest name of a release that Helm takes, in bytes.
+// maxReleaseName is the length of the longest release name that Helm allows, in bytes.
 const maxReleaseName = 53
 
-// shortName makes a long name of a release one that Helm takes, as helm-controller does.
+// shortName shortens a release name as helm-controller does.
 func shortName(name string) string {
 	if len(name) <= maxReleaseName {
 		return name
@@ -77,41 +77,41 @@ func shortName(name string) string {
 	return fmt.Sprintf("%s-%x", name[:maxReleaseName-digits-1], sha256.Sum256([]byte(name)))[:maxReleaseName]
 }
 
-// rendering is what a release's chart renders to.
-type rendering struct {
+// templated is a release with the objects of its chart's templates.
+type templated struct {
 	chart   validators.Chart
 	release validators.Release
 	*validators.Templated
 }
 
-// renderingOf renders a release. Where it cannot be said what it renders to, it has said so; where the chart's schema refuses the values, Helm does not
-// render, and the rule on that reports it.
-func renderingOf(ctx context.Context, p *validators.Pass) (rendering, bool) {
+// templatedOf templates the chart of a release. It returns false if that is impossible, recorded as Unknown, or if the values violate the chart's schema:
+// Helm does not template the chart then, and the rule on the schema reports it.
+func templatedOf(ctx context.Context, p *validators.Pass) (templated, bool) {
 	ref, ok := ChartRef(p.Object)
 	if !ok {
-		return rendering{}, false // the CRD refuses that
+		return templated{}, false // the CRD rejects that
 	}
 	chart, ok := chartOf(ctx, p, ref)
 	if !ok {
-		return rendering{}, false
+		return templated{}, false
 	}
 	values := releaseValues(ctx, p.Object, p.Lookup)
 	if !nextAction(p.Request).disabled {
-		if verdict, err := chart.Validate(ctx, values); err == nil && len(verdict.Violations) > 0 {
-			return rendering{}, false
+		if result, err := chart.Validate(ctx, values); err == nil && len(result.Violations) > 0 {
+			return templated{}, false
 		}
 	}
-	r := rendering{chart: chart, release: asInstalled(p.Object, values)}
+	r := templated{chart: chart, release: installOf(p.Object, values)}
 	out, presence, err := chart.Template(ctx, r.release)
 	if presence != validators.Present {
-		p.Unknown("what chart %s %s renders is not known: %v", chart.Name(), chart.Version(), err)
-		return rendering{}, false
+		p.Unknown("cannot template chart %s %s: %v", chart.Name(), chart.Version(), err)
+		return templated{}, false
 	}
 	r.Templated = out
 	return r, true
 }
 
-// chartPath is where a release names its chart.
+// chartPath returns the path of the field with which a release references its chart.
 func chartPath(o *unstructured.Unstructured) validators.Path {
 	if _, ok, _ := unstructured.NestedMap(o.Object, "spec", "chartRef"); ok {
 		return validators.NewPath("spec", "chartRef")
@@ -119,7 +119,7 @@ func chartPath(o *unstructured.Unstructured) validators.Path {
 	return validators.NewPath("spec", "chart", "spec", "chart")
 }
 
-// releaseValues returns the parts of a release's values, with the objects of valuesFrom as far as they can be read.
+// releaseValues returns the parts of a release's values, with those objects of valuesFrom that can be read.
 func releaseValues(ctx context.Context, o *unstructured.Unstructured, look validators.Lookup) validators.Values {
 	v := validators.Values{Namespace: o.GetNamespace()}
 	spec, _ := o.Object["spec"].(map[string]any)
@@ -130,7 +130,7 @@ func releaseValues(ctx context.Context, o *unstructured.Unstructured, look valid
 		s := validators.ValuesSource{Kind: text(m, "kind"), Name: text(m, "name"), Key: text(m, "valuesKey"), TargetPath: text(m, "targetPath")}
 		s.Literal, _ = m["literal"].(bool)
 		s.Optional, _ = m["optional"].(bool)
-		// What kind else the API server let through, Flux refuses; nothing is known of it here.
+		// Flux rejects other kinds.
 		if s.Kind == "ConfigMap" || s.Kind == "Secret" {
 			key := types.NamespacedName{Namespace: o.GetNamespace(), Name: s.Name}
 			s.Object, s.Presence, _ = look.Get(ctx, schema.GroupKind{Kind: s.Kind}, key)
@@ -145,8 +145,8 @@ func text(m map[string]any, key string) string {
 	return s
 }
 
-// Rendered returns what a release's chart renders to; nil when the chart cannot be had, its values are not all known, or Helm refuses to render it.
-func Rendered(ctx context.Context, look validators.Lookup, o *unstructured.Unstructured) *validators.Templated {
+// Templated returns what a release's chart templates; nil if the chart is unavailable, a value is unknown, or templating fails.
+func Templated(ctx context.Context, look validators.Lookup, o *unstructured.Unstructured) *validators.Templated {
 	ref, ok := ChartRef(o)
 	if !ok {
 		return nil
@@ -155,7 +155,7 @@ func Rendered(ctx context.Context, look validators.Lookup, o *unstructured.Unstr
 	if presence != validators.Present {
 		return nil
 	}
-	out, presence, _ := chart.Template(ctx, asInstalled(o, releaseValues(ctx, o, look)))
+	out, presence, _ := chart.Template(ctx, installOf(o, releaseValues(ctx, o, look)))
 	if presence != validators.Present || out.Failure != nil {
 		return nil
 	}

@@ -17,7 +17,7 @@ func reportProblems(ctx context.Context, p *validators.Pass, accept func(validat
 	build, presence, err := p.Lookup.Build(ctx, types.NamespacedName{Namespace: p.Object.GetNamespace(), Name: p.Object.GetName()})
 	if presence != validators.Present {
 		if presence == validators.Unknown {
-			p.Unknown("what the Kustomization builds is not known: %v", err)
+			p.Unknown("cannot determine what the Kustomization builds: %v", err)
 		}
 		return
 	}
@@ -38,7 +38,7 @@ func reportProblems(ctx context.Context, p *validators.Pass, accept func(validat
 	}
 }
 
-// maxDetail bounds what a message quotes of a tool, in bytes: kustomize repeats a path for every level it goes up.
+// maxDetail limits how much of another tool's message is quoted, in bytes: kustomize repeats a path for every level.
 const maxDetail = 300
 
 func firstLine(text string) string {

@@ -4,6 +4,7 @@ package kustomization
 import (
 	"context"
 	"slices"
+	"strconv"
 	"strings"
 
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -26,9 +27,9 @@ type NamespaceParams struct {
 
 // Namespace is the rule kustomization-namespace.
 //
-// A Kustomization's namespace decides which sources, dependencies, secrets and service account its short names mean. One that a
-// parent's `namespace:` transformer has moved looks right in Git and fails an hour later, when its GitRepository or its dependsOn
-// is not found next to it. Only the namespace in which the API server stores the object counts, and that is the one seen here.
+// A parent's `namespace:` transformer may move a Kustomization that looks right in Git; it then fails when its
+// GitRepository or its dependsOn is not in the new namespace. The rule checks the namespace in which the API server
+// stores the object.
 var Namespace = &validators.Rule{
 	Meta: validators.Meta{
 		ID:       "KS001",
@@ -41,11 +42,13 @@ var Namespace = &validators.Rule{
 			Reason: "Most repositories keep Kustomizations in namespaces of their own on purpose, so check only warns.",
 		},
 		Doc: validators.Doc{
-			Title: "Flux Kustomization in a namespace that is not allowed",
-			Why: "Names in sourceRef, dependsOn, decryption and serviceAccountName are looked up in the Kustomization's own namespace. " +
-				"In the wrong one they mean other objects or none: the Kustomization never becomes Ready, and all that depends on it waits.",
-			Fix: "Set metadata.namespace to an allowed namespace, and look for a `namespace:` in the kustomization.yaml of a parent directory " +
-				"or a targetNamespace on the parent Kustomization, which move it.",
+			Title: "Namespace of the Kustomization is not allowed",
+			Why: "Names in sourceRef, dependsOn, decryption and serviceAccountName refer to objects in the " +
+				"Kustomization's own namespace. In the wrong namespace they name other objects or none: the " +
+				"Kustomization never becomes ready, and everything that depends on it waits.",
+			Fix: "Set metadata.namespace to an allowed namespace. Look for a `namespace:` in the " +
+				"kustomization.yaml of a parent directory, or a targetNamespace of the parent Kustomization: they " +
+				"change it.",
 			Since: "v0.1.0",
 		},
 		Group:  "kustomization-namespace",
@@ -60,11 +63,15 @@ func checkNamespace(_ context.Context, p *validators.Pass) error {
 	if slices.Contains(allowed, ns) {
 		return nil
 	}
-	where := "namespace " + ns
-	if ns == "" {
-		where = "no namespace"
+	quoted := make([]string, len(allowed))
+	for i, name := range allowed {
+		quoted[i] = strconv.Quote(name)
 	}
-	f := p.Report(validators.NewPath("metadata", "namespace"), ns, "Kustomization is in %s, allowed is %s", where, strings.Join(allowed, ", "))
+	want := "must be " + strings.Join(quoted, " or ")
+	f := p.Report(validators.NewPath("metadata", "namespace"), ns, "namespace %q is not allowed; %s", ns, want)
+	if ns == "" {
+		f.Message = "the Kustomization has no namespace; " + want
+	}
 	if len(allowed) == 1 {
 		op := validators.EditReplace
 		if ns == "" {

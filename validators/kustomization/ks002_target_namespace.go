@@ -15,7 +15,7 @@ import (
 
 // TargetNamespaceParams are the parameters of kustomization-target-namespace.
 type TargetNamespaceParams struct {
-	// RequiredFor selects the Kustomizations that must set spec.targetNamespace. With none, the rule asks for nothing.
+	// RequiredFor selects the Kustomizations that must set spec.targetNamespace. Without an entry the rule requires nothing.
 	// +kubebuilder:validation:MaxItems=64
 	// +listType=atomic
 	// +optional
@@ -34,8 +34,8 @@ func (t *TargetNamespaceParams) Compile() error {
 
 // TargetNamespace is the rule kustomization-target-namespace.
 //
-// Without targetNamespace, each object goes where its own file says, and one without a namespace goes to `default`. Where a
-// platform maps a directory to a namespace, the field is what keeps a team's objects in it.
+// Without targetNamespace, each object goes to the namespace in its own file, and an object without a namespace goes
+// to `default`. Where a platform maps a directory to a namespace, the field keeps a team's objects in it.
 var TargetNamespace = &validators.Rule{
 	Meta: validators.Meta{
 		ID:       "KS002",
@@ -48,10 +48,11 @@ var TargetNamespace = &validators.Rule{
 			Reason: "Requires nothing until requiredFor selects Kustomizations.",
 		},
 		Doc: validators.Doc{
-			Title: "Flux Kustomization without the targetNamespace that the policy requires",
-			Why: "Without spec.targetNamespace every object is applied to the namespace that its own file names, or to `default` when it names none. " +
-				"The policy asks for the field where a Kustomization has to stay within one namespace.",
-			Fix:   "Set spec.targetNamespace to the namespace that the Kustomization's objects belong in.",
+			Title: "targetNamespace is required but not set",
+			Why: "Without spec.targetNamespace every object is applied to the namespace in its own file, or to " +
+				"`default` if there is none. The policy requires the field where a Kustomization must stay within " +
+				"one namespace.",
+			Fix:   "Set spec.targetNamespace to the namespace of the Kustomization's objects.",
 			Since: "v0.1.0",
 		},
 		Params: func() any { return &TargetNamespaceParams{} },
@@ -66,7 +67,7 @@ func checkTargetNamespace(_ context.Context, p *validators.Pass) error {
 	params := p.Params.(*TargetNamespaceParams)
 	for i := range params.RequiredFor {
 		if _, ok := params.RequiredFor[i].Object(p.Object); ok {
-			p.Report(validators.NewPath("spec", "targetNamespace"), nil, "spec.targetNamespace is required here and is not set")
+			p.Report(validators.NewPath("spec", "targetNamespace"), nil, "spec.targetNamespace is required but not set")
 			return nil
 		}
 	}

@@ -12,8 +12,9 @@ import (
 
 // DependencyMissing is the rule kustomization-dependency-missing.
 //
-// kustomize-controller looks for a dependency in the namespace that dependsOn gives, or in the Kustomization's own, and retries for ever when it is not
-// there. The name is right and the namespace wrong more often than not, so the message says where one of that name is.
+// kustomize-controller looks for a dependency in the namespace that the dependsOn entry names, or in the
+// Kustomization's own, and retries forever while it does not exist. Often only the namespace is wrong, so the message
+// names the namespaces that have a Kustomization of that name.
 var DependencyMissing = &validators.Rule{
 	Meta: validators.Meta{
 		ID:       "KS003",
@@ -26,10 +27,10 @@ var DependencyMissing = &validators.Rule{
 			Reason: "One apply may bring both objects, and its dry-run comes before either exists. In a Git tree all objects are there at once.",
 		},
 		Doc: validators.Doc{
-			Title: "Flux Kustomization that depends on one that does not exist",
-			Why: "The Kustomization waits for its dependency without an end, and everything behind it waits too. Without a namespace, dependsOn means the " +
-				"Kustomization's own namespace.",
-			Fix:   "Correct the name or the namespace of the dependency, or remove it.",
+			Title: "Dependency of the Kustomization does not exist",
+			Why: "The Kustomization waits for its dependency forever, and everything that depends on it waits too. " +
+				"Without a namespace, a dependsOn entry names a Kustomization in the same namespace.",
+			Fix:   "Correct the name or the namespace of the dependency, or remove the entry.",
 			Since: "v0.1.0",
 		},
 		Reads: []schema.GroupKind{flux.Kustomization},

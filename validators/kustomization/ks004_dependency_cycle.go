@@ -12,7 +12,8 @@ import (
 
 // DependencyCycle is the rule kustomization-dependency-cycle.
 //
-// kustomize-controller does not look for cycles: each member says that its dependency is not ready, and none says why. So each is reported, with the whole cycle.
+// kustomize-controller does not detect cycles: each member only reports that its dependency is not ready. So every
+// member is reported with the whole cycle.
 var DependencyCycle = &validators.Rule{
 	Meta: validators.Meta{
 		ID:       "KS004",
@@ -25,9 +26,10 @@ var DependencyCycle = &validators.Rule{
 			Reason: "Flux dry-runs a commit object by object: one that reverses a dependency looks like a cycle until all of it is stored.",
 		},
 		Doc: validators.Doc{
-			Title: "Flux Kustomizations that depend on each other in a circle",
-			Why:   "Each waits for the next one to be ready, so none is ever applied again, nor anything behind them.",
-			Fix:   "Remove one of the dependencies of the circle.",
+			Title: "Kustomizations depend on each other in a cycle",
+			Why: "Each waits for the next one to be ready, so none of them is applied again, nor anything that " +
+				"depends on them.",
+			Fix:   "Remove one of the dependencies of the cycle.",
 			Since: "v0.1.0",
 		},
 		Reads: []schema.GroupKind{flux.Kustomization},

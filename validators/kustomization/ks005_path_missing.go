@@ -12,8 +12,8 @@ import (
 
 // PathMissing is the rule kustomization-path-missing.
 //
-// kustomize-controller takes spec.path from the root of the source's artifact, which holds regular files only: what is behind a symbolic link is not in
-// it, nor what .sourceignore leaves out.
+// kustomize-controller resolves spec.path in the artifact of the source, which contains regular files only: no
+// targets of symbolic links, and nothing that .sourceignore excludes.
 var PathMissing = &validators.Rule{
 	Meta: validators.Meta{
 		ID:       "KS005",
@@ -23,9 +23,11 @@ var PathMissing = &validators.Rule{
 		Severity: validators.SeverityError,
 		Defaults: validators.Defaults{Offline: v1alpha1.ActionDeny},
 		Doc: validators.Doc{
-			Title: "Flux Kustomization with a path that is not in its source",
-			Why:   "kustomize-controller finds no directory to build, and reports \"kustomization path not found\" at every interval.",
-			Fix:   "Correct spec.path. It starts at the root of the source, whatever directory the Kustomization itself is in.",
+			Title: "spec.path does not exist in the source",
+			Why: "kustomize-controller finds no directory to build, and reports \"kustomization path not found\" " +
+				"at every interval.",
+			Fix: "Correct spec.path. It is relative to the root of the source, not to the directory of the " +
+				"Kustomization.",
 			Since: "v0.1.0",
 		},
 	},
@@ -44,7 +46,7 @@ func checkPath(ctx context.Context, p *validators.Pass) error {
 			return
 		}
 		near := "./" + problem.Suggestion
-		f.Fix = "Write path: " + near + ", if that is what was meant."
+		f.Fix = "Set spec.path to " + near + " if you meant that directory."
 		f.Edits = []validators.Edit{{Op: validators.EditReplace, Path: specPath, Value: near}}
 	})
 	return nil

@@ -12,7 +12,8 @@ import (
 
 // BuildFailed is the rule kustomization-build-failed.
 //
-// One bad entry keeps everything that the Kustomization applies from being applied, and with it every Kustomization below.
+// One bad entry prevents everything that the Kustomization applies from being applied, and with it every
+// Kustomization that it applies.
 var BuildFailed = &validators.Rule{
 	Meta: validators.Meta{
 		ID:       "KS006",
@@ -22,10 +23,10 @@ var BuildFailed = &validators.Rule{
 		Severity: validators.SeverityError,
 		Defaults: validators.Defaults{Offline: v1alpha1.ActionDeny},
 		Doc: validators.Doc{
-			Title: "Flux Kustomization that kustomize refuses to build",
-			Why: "kustomize-controller applies nothing of a Kustomization whose build fails, and what is applied already stays as it is. When the Kustomization " +
-				"applies others, none of them follows Git any more.",
-			Fix:   "Correct the file that is named: add what it lists, or remove the entry.",
+			Title: "kustomize cannot build the Kustomization",
+			Why: "kustomize-controller applies nothing of a Kustomization whose build fails, and leaves what it " +
+				"applied before as it is. Kustomizations that it applies no longer follow Git either.",
+			Fix:   "Correct the file at the position: add the file that it lists, or remove the entry.",
 			Since: "v0.1.0",
 		},
 	},
@@ -35,7 +36,7 @@ var BuildFailed = &validators.Rule{
 		}
 		reportProblems(ctx, p, accept, func(f *validators.Finding, problem validators.Problem) {
 			if problem.Suggestion != "" {
-				f.Fix = "Write " + problem.Suggestion + ", if that is what was meant, or add what is listed."
+				f.Fix = "Change the entry to " + problem.Suggestion + ", or add the file that it lists."
 			}
 		})
 		return nil

@@ -13,7 +13,7 @@ import (
 
 // VariableUnset is the rule kustomization-variable-unset.
 //
-// Flux 2.9 refuses a variable without a value; before, it took the empty string, which is worse.
+// Flux 2.9 refuses a variable without a value; earlier releases substitute the empty string, which is worse.
 var VariableUnset = &validators.Rule{
 	Meta: validators.Meta{
 		ID:       "KS007",
@@ -23,11 +23,11 @@ var VariableUnset = &validators.Rule{
 		Severity: validators.SeverityError,
 		Defaults: validators.Defaults{Offline: v1alpha1.ActionDeny},
 		Doc: validators.Doc{
-			Title: "Variable of a post-build substitution that has no value",
-			Why: "kustomize-controller refuses to apply the Kustomization (StrictPostBuildSubstitutions, the default since Flux 2.9), or puts the empty " +
-				"string in the variable's place.",
-			Fix: "Give the variable a value in postBuild.substitute or in an object of substituteFrom, or a default: ${NAME:=default}. Text that is not meant as a variable is " +
-				"written $${NAME}.",
+			Title: "Substitution variable has no value",
+			Why: "kustomize-controller refuses to apply the Kustomization (StrictPostBuildSubstitutions, the " +
+				"default since Flux 2.9), or replaces the variable with the empty string.",
+			Fix: "Set the variable in postBuild.substitute or in an object of substituteFrom, or give it a " +
+				"default: ${NAME:=default}. Escape text that is no variable as $${NAME}.",
 			Since: "v0.1.0",
 		},
 	},
@@ -35,7 +35,7 @@ var VariableUnset = &validators.Rule{
 		accept := func(problem validators.Problem) bool { return problem.Kind == validators.ProblemVariableUnset }
 		reportProblems(ctx, p, accept, func(f *validators.Finding, problem validators.Problem) {
 			if problem.Suggestion != "" {
-				f.Fix = fmt.Sprintf("There is a variable %s, if that is what was meant. %s", problem.Suggestion, f.Fix)
+				f.Fix = fmt.Sprintf("Use the variable %s if you meant that one. %s", problem.Suggestion, f.Fix)
 			}
 		})
 		return nil

@@ -2,6 +2,7 @@ package kustomization
 
 import (
 	"context"
+	"fmt"
 
 	"github.com/flux-admission/flux-admission/api/v1alpha1"
 	"github.com/flux-admission/flux-admission/validators"
@@ -9,8 +10,9 @@ import (
 
 // NamespaceOverridden is the rule kustomization-namespace-overridden.
 //
-// `namespace:` of a kustomization and targetNamespace of a Flux Kustomization win over the namespace that a file gives its objects, without a word. For
-// what others refer to by namespace, such as a Flux Kustomization, a source or a Secret, the file then misleads everybody who reads it.
+// The `namespace:` of a kustomization.yaml and the targetNamespace of a Flux Kustomization silently override the
+// namespace in an object's file. For objects that others reference by namespace, such as a Flux Kustomization, a
+// source or a Secret, the file is then misleading.
 var NamespaceOverridden = &validators.Rule{
 	Meta: validators.Meta{
 		ID:       "KS008",
@@ -20,10 +22,12 @@ var NamespaceOverridden = &validators.Rule{
 		Severity: validators.SeverityWarning,
 		Defaults: validators.Defaults{Offline: v1alpha1.ActionWarn},
 		Doc: validators.Doc{
-			Title: "Object that ends up in another namespace than its file says",
-			Why: "A kustomization's `namespace:`, or a Flux Kustomization's targetNamespace, moves the object. What refers to it in the namespace that its file names " +
-				"does not find it, and references without a namespace in it mean another one than they seem to.",
-			Fix:   "List the object where nothing moves it, or write the namespace that it ends up in.",
+			Title: "Namespace in the file is overridden",
+			Why: "The `namespace:` of a kustomization.yaml, or the targetNamespace of a Flux Kustomization, " +
+				"changes the object's namespace. References to the object in the namespace of its file find " +
+				"nothing, and its own references without a namespace name other objects than they seem to.",
+			Fix: "List the object in a kustomization.yaml that does not change its namespace, or write the " +
+				"namespace that it is applied to.",
 			Since: "v0.1.0",
 		},
 	},
@@ -36,11 +40,10 @@ func checkOverridden(_ context.Context, p *validators.Pass) error {
 	}
 	at := validators.NewPath("metadata", "namespace")
 	if declared, got := p.Provenance.DeclaredNamespace, p.Object.GetNamespace(); declared != got {
-		where := "in namespace " + got
+		f := p.Report(at, declared, "namespace %q in the file is overridden with %q", declared, got)
 		if got == "" {
-			where = "without a namespace"
+			f.Message = fmt.Sprintf("namespace %q in the file is removed", declared)
 		}
-		f := p.Report(at, declared, "the file says namespace %s, and the object ends up %s", declared, where)
 		f.Key = declared
 	}
 	return nil

@@ -10,8 +10,8 @@ import (
 
 // Unapplied is the rule kustomization-orphaned.
 //
-// Only Flux's own objects are looked at: a tree holds many other files that are not meant to be applied, but a HelmRelease or a Kustomization in a directory
-// that Flux reads is.
+// It is limited to Flux's own objects: a tree contains many files that are not meant to be applied, but a HelmRelease
+// or a Kustomization in a directory that Flux builds is.
 var Unapplied = &validators.Rule{
 	Meta: validators.Meta{
 		ID:       "KS009",
@@ -21,17 +21,18 @@ var Unapplied = &validators.Rule{
 		Severity: validators.SeverityWarning,
 		Defaults: validators.Defaults{Offline: v1alpha1.ActionWarn},
 		Doc: validators.Doc{
-			Title: "Flux object that no Kustomization applies",
-			Why:   "The file is in a directory that Flux renders, and no kustomization.yaml lists it: it looks deployed and is not.",
+			Title: "No Kustomization applies the Flux object",
+			Why: "The file is in a directory that Flux builds, but no kustomization.yaml lists it: it looks " +
+				"deployed and is not.",
 			Fix:   "List the file in a kustomization.yaml, or remove it.",
 			Since: "v0.1.0",
 		},
 	},
 	Check: func(_ context.Context, p *validators.Pass) error {
 		f := p.Report(validators.Path{}, nil, "no Kustomization applies this %s", p.Object.GetKind())
-		if lister := p.Provenance.ReferencedBy; lister != "" {
-			f.Message += fmt.Sprintf("; %s does not list it", lister)
-			f.Fix = fmt.Sprintf("List the file under resources in %s, or remove it.", lister)
+		if file := p.Provenance.ReferencedBy; file != "" {
+			f.Message += fmt.Sprintf("; %s does not list it", file)
+			f.Fix = fmt.Sprintf("List the file under resources in %s, or remove it.", file)
 		}
 		return nil
 	},

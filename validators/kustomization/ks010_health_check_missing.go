@@ -16,8 +16,9 @@ import (
 
 // HealthCheckMissing is the rule kustomization-health-check-missing.
 //
-// A health check may well name what an operator or a HelmRelease makes of the Kustomization's objects, so it is only reported when nothing in the Kustomization
-// could make it. One that names an object that another Kustomization applies works, and is left alone.
+// A health check may name an object that an operator or a HelmRelease creates from the Kustomization's objects, so it
+// is reported only if nothing in the Kustomization could create it. A health check of an object that another
+// Kustomization applies works, and is not reported.
 var HealthCheckMissing = &validators.Rule{
 	Meta: validators.Meta{
 		ID:       "KS010",
@@ -27,9 +28,10 @@ var HealthCheckMissing = &validators.Rule{
 		Severity: validators.SeverityError,
 		Defaults: validators.Defaults{Offline: v1alpha1.ActionDeny},
 		Doc: validators.Doc{
-			Title: "Health check of an object that the Kustomization does not apply",
-			Why: "kustomize-controller waits for the object until spec.timeout, reports \"NotFound\", and begins anew: the Kustomization never becomes Ready, and " +
-				"what depends on it never starts. Health checks have no default namespace.",
+			Title: "Health check names an object not applied",
+			Why: "kustomize-controller waits for the object until spec.timeout, reports \"NotFound\" and starts " +
+				"again: the Kustomization never becomes ready, and what depends on it never starts. Health checks " +
+				"have no default namespace.",
 			Fix:   "Correct the kind, the name or the namespace of the health check, or remove it.",
 			Since: "v0.1.0",
 		},
@@ -46,7 +48,7 @@ func checkHealthChecks(ctx context.Context, p *validators.Pass) error {
 	}
 	build, presence, err := p.Lookup.Build(ctx, types.NamespacedName{Namespace: p.Object.GetNamespace(), Name: p.Object.GetName()})
 	if presence != validators.Present || !build.Complete {
-		p.Unknown("what the Kustomization applies is not known in full: %v", orIncomplete(err))
+		p.Unknown("cannot determine everything that the Kustomization applies: %v", orIncomplete(err))
 		return nil
 	}
 	for i, item := range list {
@@ -57,7 +59,7 @@ func checkHealthChecks(ctx context.Context, p *validators.Pass) error {
 			group = ""
 		}
 		want := validators.ObjectRef{Group: group, Kind: text("kind"), Namespace: text("namespace"), Name: text("name")}
-		if want.Kind == "" || want.Name == "" || slices.Contains(build.Applies, want) || mayMake(build, want) {
+		if want.Kind == "" || want.Name == "" || slices.Contains(build.Applies, want) || mayCreate(build, want) {
 			continue
 		}
 		gk := schema.GroupKind{Group: want.Group, Kind: want.Kind}
@@ -65,14 +67,14 @@ func checkHealthChecks(ctx context.Context, p *validators.Pass) error {
 		case validators.Present:
 			continue
 		case validators.Unknown:
-			p.Unknown("whether %s %s exists is not known: %v", want.Kind, slashed(want), err)
+			p.Unknown("cannot determine whether %s %s exists: %v", want.Kind, keyOf(want), err)
 			continue
 		case validators.Absent:
 		}
-		f := p.Report(at.Index(i).Child("name"), want.Name, "the Kustomization does not apply %s %s", want.Kind, slashed(want))
-		f.Key = want.Kind + " " + slashed(want)
-		if meant, field := nearTo(build, want); field != "" {
-			f.Message += "; it applies " + meant.Kind + " " + slashed(meant)
+		f := p.Report(at.Index(i).Child("name"), want.Name, "the Kustomization does not apply %s %s", want.Kind, keyOf(want))
+		f.Key = want.Kind + " " + keyOf(want)
+		if meant, field := suggestionFor(build, want); field != "" {
+			f.Message += "; it applies " + meant.Kind + " " + keyOf(meant)
 			to := map[string]string{"namespace": meant.Namespace, "name": meant.Name}[field]
 			where := at.Index(i).Child(field)
 			op := validators.EditReplace
@@ -85,16 +87,16 @@ func checkHealthChecks(ctx context.Context, p *validators.Pass) error {
 	return nil
 }
 
-func slashed(r validators.ObjectRef) string {
+func keyOf(r validators.ObjectRef) string {
 	if r.Namespace == "" {
 		return r.Name
 	}
 	return r.Namespace + "/" + r.Name
 }
 
-// mayMake tells whether something that the Kustomization applies may create the object: a Helm release anything but Flux's own objects, a custom resource
-// whatever its operator likes.
-func mayMake(build *validators.Build, want validators.ObjectRef) bool {
+// mayCreate reports whether an object that the Kustomization applies may create the wanted one: a HelmRelease anything but Flux's own objects, a custom
+// resource anything.
+func mayCreate(build *validators.Build, want validators.ObjectRef) bool {
 	if strings.HasSuffix(want.Group, ".toolkit.fluxcd.io") {
 		return false
 	}
@@ -106,8 +108,8 @@ func mayMake(build *validators.Build, want validators.ObjectRef) bool {
 	})
 }
 
-// nearTo returns the only object of the kind that differs in one field from what is wanted, and that field.
-func nearTo(build *validators.Build, want validators.ObjectRef) (meant validators.ObjectRef, field string) {
+// suggestionFor returns the only object of the kind that differs in one field from what is wanted, and that field.
+func suggestionFor(build *validators.Build, want validators.ObjectRef) (meant validators.ObjectRef, field string) {
 	for _, r := range build.Applies {
 		if r.Group != want.Group || r.Kind != want.Kind {
 			continue
@@ -122,14 +124,14 @@ func nearTo(build *validators.Build, want validators.ObjectRef) (meant validator
 			continue
 		}
 		if field != "" {
-			return validators.ObjectRef{}, "" // a person has to choose
+			return validators.ObjectRef{}, "" // more than one candidate
 		}
 		meant, field = r, differs
 	}
 	return meant, field
 }
 
-var errIncomplete = errors.New("its build takes in what is not in the tree, or fails")
+var errIncomplete = errors.New("its build fails, or includes resources outside the tree")
 
 func orIncomplete(err error) error {
 	if err != nil {

@@ -15,8 +15,10 @@ import (
 
 // PruneMove is the rule kustomization-prune-move.
 //
-// kustomize-controller knows its objects by kind, namespace and name: when a setting changes these for all of them, it creates them anew and prunes what
-// it has in its inventory (https://fluxcd.io/flux/components/kustomize/kustomizations/#prune). Without prune they stay, owned by nobody.
+// kustomize-controller identifies its objects by kind, namespace and name: when a setting changes these for all of
+// them, it creates them again and prunes those in its inventory
+// (https://fluxcd.io/flux/components/kustomize/kustomizations/#prune). Without prune they stay, and nothing manages
+// them.
 var PruneMove = &validators.Rule{
 	Meta: validators.Meta{
 		ID:       "KS011",
@@ -26,11 +28,11 @@ var PruneMove = &validators.Rule{
 		Severity: validators.SeverityWarning,
 		Defaults: validators.Defaults{Admission: v1alpha1.ActionWarn, Offline: v1alpha1.ActionWarn},
 		Doc: validators.Doc{
-			Title: "Change that moves what a Flux Kustomization prunes",
-			Why: "With another targetNamespace, namePrefix or nameSuffix every object gets another name: Flux creates them all anew and deletes those that " +
-				"it had applied, volumes and their data among them.",
-			Fix: "To keep the old objects, set prune: false first, or move the data before. An object that carries the annotation " +
-				"kustomize.toolkit.fluxcd.io/prune: disabled is not deleted.",
+			Title: "Change makes Flux delete applied objects",
+			Why: "Another targetNamespace, namePrefix or nameSuffix gives every object another identity: Flux " +
+				"creates all of them again and deletes the old ones, including volumes and their data.",
+			Fix: "To keep the old objects, set prune: false first, or move the data before. Objects with the " +
+				"annotation kustomize.toolkit.fluxcd.io/prune: disabled are not deleted.",
 			Since: "v0.1.0",
 		},
 	},
@@ -45,11 +47,11 @@ func checkPruneMove(_ context.Context, p *validators.Pass) error {
 		return nil
 	}
 	if prune, _, _ := unstructured.NestedBool(p.Object.Object, "spec", "prune"); !prune {
-		return nil // turned off with the move: what was applied stays
+		return nil // pruning is disabled with the move: the old objects stay
 	}
 	entries, _, _ := unstructured.NestedSlice(p.Old.Object, "status", "inventory", "entries")
 	if len(entries) == 0 {
-		return nil // nothing is applied yet
+		return nil // nothing has been applied yet
 	}
 	for _, field := range []string{"targetNamespace", "namePrefix", "nameSuffix"} {
 		was, _, _ := unstructured.NestedString(p.Old.Object, "spec", field)
@@ -61,13 +63,13 @@ func checkPruneMove(_ context.Context, p *validators.Pass) error {
 		if len(moved) == 0 {
 			continue
 		}
-		f := p.Report(validators.NewPath("spec", field), is, "%s changes from %s to %s: Flux will delete %s", field, quoted(was), quoted(is), listed(moved))
+		f := p.Report(validators.NewPath("spec", field), is, "%s changes from %q to %q: Flux will delete %s", field, was, is, summary(moved))
 		f.Key = field + " " + was + " " + is
 	}
 	return nil
 }
 
-// inventory returns the applied objects, "Kind namespace/name"; those in a namespace only when a namespace moves them.
+// inventory returns the applied objects as "Kind namespace/name". If namespaced is set, it returns only those in the namespace; in any if that is empty.
 func inventory(entries []any, namespaced bool, namespace string) []string {
 	var out []string
 	for _, e := range entries {
@@ -87,19 +89,13 @@ func inventory(entries []any, namespaced bool, namespace string) []string {
 	return out
 }
 
-// maxListed is the number of objects that a message names.
+// maxListed is how many objects a message names.
 const maxListed = 3
 
-func listed(objects []string) string {
+// summary names the first objects and counts the others.
+func summary(objects []string) string {
 	if len(objects) <= maxListed {
 		return strings.Join(objects, ", ")
 	}
 	return fmt.Sprintf("%s and %d more", strings.Join(objects[:maxListed], ", "), len(objects)-maxListed)
-}
-
-func quoted(value string) string {
-	if value == "" {
-		return "nothing"
-	}
-	return value
 }

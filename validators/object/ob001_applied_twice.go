@@ -18,8 +18,9 @@ var externalSecret = schema.GroupKind{Group: "external-secrets.io", Kind: "Exter
 
 // AppliedTwice is the rule object-applied-twice.
 //
-// Of several Kustomizations that apply an object, the first by name is taken for its owner and the others are reported. A Secret that an ExternalSecret owns
-// (creationPolicy Owner, the default: https://external-secrets.io/latest/guides/ownership-deletion-policy/) has two owners as well.
+// The first by name of several Kustomizations that apply an object counts as its owner, and the others are reported.
+// A Secret that an ExternalSecret owns (creationPolicy Owner, the default:
+// https://external-secrets.io/latest/guides/ownership-deletion-policy/) has two owners too.
 var AppliedTwice = &validators.Rule{
 	Meta: validators.Meta{
 		ID:       "OB001",
@@ -29,9 +30,9 @@ var AppliedTwice = &validators.Rule{
 		Severity: validators.SeverityWarning,
 		Defaults: validators.Defaults{Offline: v1alpha1.ActionWarn},
 		Doc: validators.Doc{
-			Title: "Object with two owners",
-			Why: "Each owner writes its own version over the other's at every interval, and when one of them is pruned it deletes the object, although the other " +
-				"still has it.",
+			Title: "Object has more than one owner",
+			Why: "Each owner overwrites the object with its own version at every interval. When one of them is " +
+				"pruned, it deletes the object although the other still manages it.",
 			Fix:   "Let one of them apply the object, and remove it from the other.",
 			Since: "v0.1.0",
 		},
@@ -48,7 +49,7 @@ func checkAppliedTwice(ctx context.Context, p *validators.Pass) error {
 	me := p.Provenance.Kustomization
 	by, presence, _ := p.Lookup.Owners(ctx, gk, types.NamespacedName{Namespace: p.Object.GetNamespace(), Name: p.Object.GetName()})
 	if presence == validators.Present && len(by) > 1 && slices.Index(by, me) > 0 {
-		f := p.Report(validators.NewPath("metadata", "name"), p.Object.GetName(), "the Kustomization %s applies this object as well", others(by, me))
+		f := p.Report(validators.NewPath("metadata", "name"), p.Object.GetName(), "Kustomization %s applies this object too", joinOthers(by, me))
 		f.Key = "applied"
 	}
 	switch gk {
@@ -60,7 +61,8 @@ func checkAppliedTwice(ctx context.Context, p *validators.Pass) error {
 	return nil
 }
 
-func others(by []types.NamespacedName, me types.NamespacedName) string {
+// joinOthers returns the names of the Kustomizations but one.
+func joinOthers(by []types.NamespacedName, me types.NamespacedName) string {
 	var out []string
 	for _, k := range by {
 		if k != me {
@@ -74,7 +76,7 @@ func checkSecret(ctx context.Context, p *validators.Pass) error {
 	list, _, _ := p.Lookup.List(ctx, externalSecret, p.Object.GetNamespace())
 	for _, o := range list {
 		if target, owns := ownedSecret(o); owns && target == p.Object.GetName() {
-			f := p.Report(validators.NewPath("metadata", "name"), target, "ExternalSecret %s/%s makes a Secret of this name as well", o.GetNamespace(), o.GetName())
+			f := p.Report(validators.NewPath("metadata", "name"), target, "ExternalSecret %s/%s creates a Secret of this name too", o.GetNamespace(), o.GetName())
 			f.Key = "ExternalSecret " + o.GetName()
 		}
 	}
@@ -100,13 +102,13 @@ func checkExternalSecret(ctx context.Context, p *validators.Pass) error {
 		if at.Lookup(p.Object.Object) == nil {
 			at = validators.NewPath("metadata", "name")
 		}
-		f := p.Report(at, target, "ExternalSecret %s/%s makes the Secret %s as well", p.Object.GetNamespace(), names[0], target)
+		f := p.Report(at, target, "ExternalSecret %s/%s creates Secret %s too", p.Object.GetNamespace(), names[0], target)
 		f.Key = target
 	}
 	return nil
 }
 
-// ownedSecret returns the Secret that an ExternalSecret makes, and whether it owns it.
+// ownedSecret returns the name of the Secret that an ExternalSecret creates, and whether the ExternalSecret owns it.
 func ownedSecret(o *unstructured.Unstructured) (name string, owns bool) {
 	name, _, _ = unstructured.NestedString(o.Object, "spec", "target", "name")
 	if name == "" {

@@ -15,7 +15,7 @@ import (
 	"github.com/flux-admission/flux-admission/validators/flux"
 )
 
-// reference is a field that holds the name of another object.
+// reference is a field with the name of another object.
 type reference struct {
 	at  validators.Path
 	to  schema.GroupKind
@@ -30,7 +30,7 @@ func (r reference) String() string {
 	return r.to.Kind + " " + r.key.String()
 }
 
-// collector gathers the references of an object, each target once.
+// collector collects the references of an object, each target once.
 type collector struct {
 	pass *validators.Pass
 	root map[string]any
@@ -38,7 +38,7 @@ type collector struct {
 	seen map[string]bool
 }
 
-// references returns what an object names, in the order of its fields.
+// references returns the references of an object, in the order of its fields.
 func references(ctx context.Context, p *validators.Pass) []reference {
 	c := &collector{pass: p, root: p.Object.Object, seen: map[string]bool{}}
 	spec := validators.NewPath("spec")
@@ -93,7 +93,7 @@ func references(ctx context.Context, p *validators.Pass) []reference {
 	return c.out
 }
 
-// bootstraps tells whether the object is the source that it is applied from: its credentials cannot come out of it.
+// bootstraps reports whether the object is the source that it is applied from, which cannot contain its own credentials.
 func (c *collector) bootstraps(ctx context.Context) bool {
 	if c.pass.Provenance == nil {
 		return false
@@ -111,7 +111,7 @@ func (c *collector) bootstraps(ctx context.Context) bool {
 	return ref["kind"] == o.GetKind() && ref["name"] == o.GetName() && namespace == o.GetNamespace()
 }
 
-// add adds the reference whose name stands at the path. Names that are not known here are left out: variables, templates, what is encrypted.
+// add adds the reference with the name at the path. Unresolved names are skipped: variables, templates, encrypted values.
 func (c *collector) add(at validators.Path, to schema.GroupKind, namespace string) {
 	name, _ := at.Lookup(c.root).(string)
 	if name == "" || unresolved.HasVariable(name) || unresolved.HasTemplate(name) ||
@@ -120,7 +120,7 @@ func (c *collector) add(at validators.Path, to schema.GroupKind, namespace strin
 	}
 	switch {
 	case to == serviceAccount && name == "default", to == configMap && name == "kube-root-ca.crt":
-		return // every namespace has these
+		return // every namespace has one
 	case to == storageClass && slices.Contains(providedClasses(), name):
 		return
 	}
@@ -131,7 +131,7 @@ func (c *collector) add(at validators.Path, to schema.GroupKind, namespace strin
 	}
 }
 
-// each calls do for each item of the list at the path.
+// each calls do with the path of each item of the list at a path.
 func (c *collector) each(at validators.Path, do func(validators.Path)) {
 	list, _ := at.Lookup(c.root).([]any)
 	for i := range list {
@@ -144,8 +144,8 @@ func (c *collector) optional(at validators.Path) bool {
 	return optional
 }
 
-// unless adds the reference in a field of the map at the path, unless the map says that it is optional.
-func (c *collector) unless(at validators.Path, field string, to schema.GroupKind, namespace string) {
+// required adds the reference in a field of the map at the path, unless it is optional.
+func (c *collector) required(at validators.Path, field string, to schema.GroupKind, namespace string) {
 	if !c.optional(at) {
 		c.add(at.Child(field), to, namespace)
 	}
@@ -153,36 +153,36 @@ func (c *collector) unless(at validators.Path, field string, to schema.GroupKind
 
 func (c *collector) class(at validators.Path) { c.add(at, storageClass, "") }
 
-// pod adds what the PodSpec at the path names.
+// pod adds the references of the PodSpec at the path.
 func (c *collector) pod(at validators.Path) {
 	namespace := c.pass.Object.GetNamespace()
 	for _, containers := range []string{"initContainers", "containers", "ephemeralContainers"} {
 		c.each(at.Child(containers), func(container validators.Path) {
 			c.each(container.Child("envFrom"), func(from validators.Path) {
-				c.unless(from.Child("secretRef"), "name", secret, namespace)
-				c.unless(from.Child("configMapRef"), "name", configMap, namespace)
+				c.required(from.Child("secretRef"), "name", secret, namespace)
+				c.required(from.Child("configMapRef"), "name", configMap, namespace)
 			})
 			c.each(container.Child("env"), func(env validators.Path) {
-				c.unless(env.Child("valueFrom", "secretKeyRef"), "name", secret, namespace)
-				c.unless(env.Child("valueFrom", "configMapKeyRef"), "name", configMap, namespace)
+				c.required(env.Child("valueFrom", "secretKeyRef"), "name", secret, namespace)
+				c.required(env.Child("valueFrom", "configMapKeyRef"), "name", configMap, namespace)
 			})
 		})
 	}
 	c.each(at.Child("volumes"), func(volume validators.Path) {
-		c.unless(volume.Child("secret"), "secretName", secret, namespace)
-		c.unless(volume.Child("configMap"), "name", configMap, namespace)
+		c.required(volume.Child("secret"), "secretName", secret, namespace)
+		c.required(volume.Child("configMap"), "name", configMap, namespace)
 		c.add(volume.Child("persistentVolumeClaim", "claimName"), volumeClaim, namespace)
 		c.class(volume.Child("ephemeral", "volumeClaimTemplate", "spec", "storageClassName"))
 		c.each(volume.Child("projected", "sources"), func(source validators.Path) {
-			c.unless(source.Child("secret"), "name", secret, namespace)
-			c.unless(source.Child("configMap"), "name", configMap, namespace)
+			c.required(source.Child("secret"), "name", secret, namespace)
+			c.required(source.Child("configMap"), "name", configMap, namespace)
 		})
 	})
 	c.each(at.Child("imagePullSecrets"), func(pull validators.Path) { c.add(pull.Child("name"), secret, namespace) })
 	c.add(at.Child("serviceAccountName"), serviceAccount, namespace)
 }
 
-// store adds the SecretStore or ClusterSecretStore that the map at the path names.
+// store adds the reference of the map at the path to a SecretStore or ClusterSecretStore.
 func (c *collector) store(at validators.Path) {
 	if at.Child("kind").Lookup(c.root) == clusterSecretStore.Kind {
 		c.add(at.Child("name"), clusterSecretStore, "")
@@ -191,7 +191,7 @@ func (c *collector) store(at validators.Path) {
 	c.add(at.Child("name"), secretStore, c.pass.Object.GetNamespace())
 }
 
-// issuer adds cert-manager's own issuers; those of other groups are somebody else's.
+// issuer adds a reference to one of cert-manager's own issuers; issuers of other groups are skipped.
 func (c *collector) issuer(at validators.Path) {
 	if group, _ := at.Child("group").Lookup(c.root).(string); group != "" && group != issuer.Group {
 		return
@@ -203,7 +203,7 @@ func (c *collector) issuer(at validators.Path) {
 	c.add(at.Child("name"), issuer, c.pass.Object.GetNamespace())
 }
 
-// ingress adds the issuer that makes an Ingress's certificates, or the certificates where nothing makes them.
+// ingress adds the issuer of an Ingress's certificates, or the Secrets with its certificates if there is no issuer.
 func (c *collector) ingress() {
 	annotations := validators.NewPath("metadata", "annotations")
 	namespace := c.pass.Object.GetNamespace()
@@ -219,7 +219,7 @@ func (c *collector) ingress() {
 	c.each(validators.NewPath("spec", "tls"), func(at validators.Path) { c.add(at.Child("secretName"), secret, namespace) })
 }
 
-// values adds what Helm values name in the shapes that Kubernetes gives to references; a chart copies them into its Pods as they are.
+// values adds the references in Helm values that have the same form as in Kubernetes: charts copy them into Pods.
 func (c *collector) values(at validators.Path, namespace string) {
 	switch v := at.Lookup(c.root).(type) {
 	case []any:
@@ -235,7 +235,7 @@ func (c *collector) values(at validators.Path, namespace string) {
 			case "configMapRef", "configMapKeyRef":
 				c.named(child, configMap, namespace)
 			case "storageClass", "storageClassName":
-				if v[key] != "-" { // charts' word for none
+				if v[key] != "-" { // no class, in many charts
 					c.class(child)
 				}
 			}
@@ -244,17 +244,17 @@ func (c *collector) values(at validators.Path, namespace string) {
 	}
 }
 
-// named adds the reference that a map in the values is, in the namespace that it gives itself.
+// named adds the reference in a map of the values, which may have a namespace of its own.
 func (c *collector) named(at validators.Path, to schema.GroupKind, namespace string) {
 	if own, _ := at.Child("namespace").Lookup(c.root).(string); own != "" {
 		namespace = own
 	}
 	if !unresolved.HasVariable(namespace) {
-		c.unless(at, "name", to, namespace)
+		c.required(at, "name", to, namespace)
 	}
 }
 
-// effectiveNamespace returns the namespace that a HelmRelease installs into.
+// effectiveNamespace returns the namespace that a HelmRelease is installed in.
 func effectiveNamespace(o *unstructured.Unstructured) string {
 	if namespace, _, _ := unstructured.NestedString(o.Object, "spec", "targetNamespace"); namespace != "" {
 		return namespace

@@ -1,9 +1,9 @@
-// Package reference holds the rules on references from any object to objects of Kubernetes and of common operators.
+// Package reference has the rules on references from any object to objects of Kubernetes and of common operators.
 package reference
 
 import "k8s.io/apimachinery/pkg/runtime/schema"
 
-// What references name.
+// The kinds of referenced objects.
 var (
 	secret             = schema.GroupKind{Kind: "Secret"}
 	configMap          = schema.GroupKind{Kind: "ConfigMap"}
@@ -16,7 +16,7 @@ var (
 	clusterIssuer      = schema.GroupKind{Group: "cert-manager.io", Kind: "ClusterIssuer"}
 )
 
-// What makes them.
+// The kinds of objects that create them.
 var (
 	statefulSet           = schema.GroupKind{Group: "apps", Kind: "StatefulSet"}
 	persistentVolume      = schema.GroupKind{Kind: "PersistentVolume"}

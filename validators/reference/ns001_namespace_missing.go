@@ -18,7 +18,7 @@ import (
 
 // NamespaceMissing is the rule namespace-missing.
 //
-// It warns: a namespace may be older than the tree, and it may be made by a chart.
+// It warns: a namespace may be older than the tree, and a chart may create it.
 var NamespaceMissing = &validators.Rule{
 	Meta: validators.Meta{
 		ID:       "NS001",
@@ -28,10 +28,11 @@ var NamespaceMissing = &validators.Rule{
 		Severity: validators.SeverityWarning,
 		Defaults: validators.Defaults{Offline: v1alpha1.ActionWarn},
 		Doc: validators.Doc{
-			Title: "Namespace that nothing in the tree creates",
-			Why: "Flux creates no namespaces by itself. Where the namespace does not exist, the apply of the whole Kustomization fails, and a Helm release is " +
-				"not installed.",
-			Fix:   "Correct the name, add the Namespace to the tree, or set spec.install.createNamespace: true for a HelmRelease's targetNamespace.",
+			Title: "Namespace does not exist in the tree",
+			Why: "Flux does not create namespaces by itself. If the namespace does not exist, the apply of the " +
+				"whole Kustomization fails, and a Helm release is not installed.",
+			Fix: "Correct the name, add the Namespace to the tree, or set spec.install.createNamespace: true for " +
+				"the targetNamespace of a HelmRelease.",
 			Since: "v0.1.0",
 		},
 		Reads: []schema.GroupKind{namespaceKind, flux.HelmRelease},
@@ -45,17 +46,17 @@ func checkNamespace(ctx context.Context, p *validators.Pass) error {
 	at := []validators.Path{validators.NewPath("metadata", "namespace")}
 	switch p.Object.GroupVersionKind().GroupKind() {
 	case flux.HelmRelease:
-		if create, _, _ := unstructured.NestedBool(p.Object.Object, "spec", "install", "createNamespace"); !create && !elsewhere(p.Object) {
+		if create, _, _ := unstructured.NestedBool(p.Object.Object, "spec", "install", "createNamespace"); !create && !remote(p.Object) {
 			at = append(at, validators.NewPath("spec", "targetNamespace"))
 		}
 	case flux.Kustomization:
-		if !elsewhere(p.Object) {
+		if !remote(p.Object) {
 			at = append(at, validators.NewPath("spec", "targetNamespace"))
 		}
 	}
 	for _, path := range at {
 		name, _ := path.Lookup(p.Object.Object).(string)
-		if name == "" || unresolved.HasVariable(name) || standing(name) || slices.ContainsFunc(p.Unresolved, func(o validators.Path) bool { return path.HasPrefix(o) }) {
+		if name == "" || unresolved.HasVariable(name) || builtIn(name) || slices.ContainsFunc(p.Unresolved, func(o validators.Path) bool { return path.HasPrefix(o) }) {
 			continue
 		}
 		_, presence, err := p.Lookup.Namespace(ctx, name)
@@ -63,10 +64,10 @@ func checkNamespace(ctx context.Context, p *validators.Pass) error {
 			continue
 		}
 		if presence == validators.Unknown {
-			p.Unknown("whether namespace %s exists is not known: %v", name, err)
+			p.Unknown("cannot determine whether namespace %q exists: %v", name, err)
 			continue
 		}
-		f := p.Report(path, name, "nothing in the tree creates namespace %s", name)
+		f := p.Report(path, name, "namespace %q does not exist in the tree", name)
 		if near := nearNamespace(ctx, p.Lookup, name); near != "" {
 			f.Message += "; did you mean " + near + "?"
 		}
@@ -76,18 +77,18 @@ func checkNamespace(ctx context.Context, p *validators.Pass) error {
 	return nil
 }
 
-// standing tells whether a namespace is there before anything of a tree is applied: Kubernetes' own, and the one that Flux is installed in.
-func standing(name string) bool {
+// builtIn reports whether a namespace exists before a tree is applied: Kubernetes' own, and that of Flux.
+func builtIn(name string) bool {
 	return name == "default" || strings.HasPrefix(name, "kube-") || name == "flux-system"
 }
 
-// elsewhere tells whether what the object installs goes to another cluster.
-func elsewhere(o *unstructured.Unstructured) bool {
+// remote reports whether the object applies to another cluster.
+func remote(o *unstructured.Unstructured) bool {
 	_, found, _ := unstructured.NestedFieldNoCopy(o.Object, "spec", "kubeConfig")
 	return found
 }
 
-// createdByRelease tells whether a HelmRelease that is to create the namespace installs into it.
+// createdByRelease reports whether a HelmRelease with createNamespace installs into the namespace.
 func createdByRelease(ctx context.Context, look validators.Lookup, name string) bool {
 	releases, _, _ := look.List(ctx, flux.HelmRelease, "")
 	return slices.ContainsFunc(releases, func(o *unstructured.Unstructured) bool {

@@ -15,8 +15,8 @@ import (
 
 // Missing is the rule reference-missing.
 //
-// It warns, and says no more than that nothing in the tree provides what is named: an operator or a chart may make it, and a person may have. What operators
-// are known to make is taken into account.
+// It warns and claims no more than that the tree does not contain the object: an operator, a chart or a person may
+// create it. Objects that operators are known to create are taken into account.
 var Missing = &validators.Rule{
 	Meta: validators.Meta{
 		ID:       "RF001",
@@ -26,17 +26,19 @@ var Missing = &validators.Rule{
 		Severity: validators.SeverityWarning,
 		Defaults: validators.Defaults{Offline: v1alpha1.ActionWarn},
 		Doc: validators.Doc{
-			Title: "Reference to an object that nothing in the tree provides",
-			Why: "A Pod without its Secret, ConfigMap, ServiceAccount or volume does not start, an ExternalSecret without its store stays empty, a volume without " +
-				"its StorageClass is never provisioned. What was made by hand once is missing when the cluster is built anew.",
-			Fix: "Correct the name, or add to the tree the object or what makes it, such as an ExternalSecret, and list it in a kustomization. A reference that " +
-				"may go unfilled is marked optional: true.",
+			Title: "Referenced object does not exist in the tree",
+			Why: "A Pod without its Secret, ConfigMap, ServiceAccount or volume does not start, an ExternalSecret " +
+				"without its store stays empty, a volume without its StorageClass is never provisioned. An object " +
+				"that was once created by hand is missing when the cluster is rebuilt.",
+			Fix: "Correct the name, or add the object or what creates it, such as an ExternalSecret, to the tree " +
+				"and list it in a kustomization.yaml. Mark a reference as optional: true if the object may be " +
+				"missing.",
 			Since: "v0.1.0",
 		},
 		Reads: append([]schema.GroupKind{
 			secret, configMap, serviceAccount, volumeClaim, storageClass, secretStore, clusterSecretStore, issuer, clusterIssuer,
 			statefulSet, persistentVolume, flux.HelmRelease, flux.Kustomization,
-		}, makers()...),
+		}, generatorKinds()...),
 	},
 	Check: checkReferences,
 }
@@ -54,10 +56,10 @@ func checkReferences(ctx context.Context, p *validators.Pass) error {
 		}
 		switch {
 		case presence == validators.Absent:
-			report(ctx, p, r, near, "nothing in the tree provides")
+			report(ctx, p, r, near, "does not exist in the tree")
 		case presence == validators.Unknown && r.to == storageClass && near != "":
-			// What was not evaluated may well define the class. Another one of almost that name makes a slip the better guess.
-			report(ctx, p, r, near, "nothing that could be evaluated provides")
+			// The rest of the tree may define the class, but another class of nearly that name makes a typo more likely.
+			report(ctx, p, r, near, "does not exist in the evaluated part of the tree")
 		case presence == validators.Unknown && unknown == nil:
 			unknown, first = err, r
 		case presence == validators.Unknown:
@@ -66,31 +68,31 @@ func checkReferences(ctx context.Context, p *validators.Pass) error {
 	}
 	switch {
 	case unknown != nil && more > 0:
-		p.Unknown("whether %s and %d more objects that are referred to exist is not known: %v", first, more, unknown)
+		p.Unknown("cannot determine whether %s and %d other referenced objects exist: %v", first, more, unknown)
 	case unknown != nil:
-		p.Unknown("whether %s exists is not known: %v", first, unknown)
+		p.Unknown("cannot determine whether %s exists: %v", first, unknown)
 	}
 	return nil
 }
 
-func report(ctx context.Context, p *validators.Pass, r reference, near, what string) {
-	f := p.Report(r.at, r.key.Name, "%s %s", what, r)
+func report(ctx context.Context, p *validators.Pass, r reference, near, problem string) {
+	f := p.Report(r.at, r.key.Name, "%s %s", r, problem)
 	f.Key = r.String()
-	if elsewhere := namespacesOf(ctx, p.Lookup, r); len(elsewhere) > 0 {
-		f.Message += "; one of that name is in namespace " + strings.Join(elsewhere, ", ")
+	if namespaces := namespacesOf(ctx, p.Lookup, r); len(namespaces) > 0 {
+		f.Message += "; one exists in namespace " + strings.Join(namespaces, ", ")
 	} else if near != "" {
 		f.Message += "; did you mean " + near + "?"
 	}
 }
 
-// present tells whether something in the tree is, or makes, what is named.
+// present reports whether the tree contains the referenced object, or one that creates it.
 func present(ctx context.Context, p *validators.Pass, r reference) (validators.Presence, error) {
 	_, presence, err := p.Lookup.Get(ctx, r.to, r.key)
 	if presence == validators.Present {
 		return presence, nil
 	}
 	if presence == validators.Unknown || r.key.Namespace == "" {
-		// What cannot be read, because it is encrypted, is there. A namespace that a kustomization gives to an object without one is ignored by the API server.
+		// An encrypted object cannot be read, but exists. The API server ignores the namespace that a kustomization sets on a cluster-scoped object.
 		list, _, _ := p.Lookup.List(ctx, r.to, r.key.Namespace)
 		for _, o := range list {
 			if o.GetName() == r.key.Name {
@@ -98,18 +100,18 @@ func present(ctx context.Context, p *validators.Pass, r reference) (validators.P
 			}
 		}
 	}
-	if made(ctx, p, r) {
+	if generated(ctx, p, r) {
 		return validators.Present, nil
 	}
 	if presence == validators.Absent {
-		if reason := chartMayMake(ctx, p, r); reason != nil {
+		if reason := chartMayCreate(ctx, p, r); reason != nil {
 			return validators.Unknown, reason
 		}
 	}
 	return presence, err
 }
 
-// nearest returns the name of an object of the kind, in the same namespace, that may have been meant.
+// nearest returns the most similar name of an object of the kind in the same namespace; empty if none is similar.
 func nearest(ctx context.Context, p *validators.Pass, r reference) string {
 	list, _, _ := p.Lookup.List(ctx, r.to, r.key.Namespace)
 	var names []string
@@ -119,24 +121,24 @@ func nearest(ctx context.Context, p *validators.Pass, r reference) string {
 	if r.to == storageClass {
 		names = append(names, classesOfCharts(ctx, p)...)
 	}
-	for _, m := range maker(r.to) {
-		for _, o := range m.list(ctx, p.Lookup, r.key.Namespace) {
-			names = append(names, m.names(o)...)
+	for _, g := range generatorsOf(r.to) {
+		for _, o := range g.list(ctx, p.Lookup, r.key.Namespace) {
+			names = append(names, g.names(o)...)
 		}
 	}
 	slices.Sort(names)
 	return suggest.Nearest(r.key.Name, slices.Compact(names))
 }
 
-// namespacesOf returns the namespaces that have, or get, an object of the kind and name, sorted.
+// namespacesOf returns the namespaces in which an object of the kind and name exists or is created, sorted.
 func namespacesOf(ctx context.Context, look validators.Lookup, r reference) []string {
 	if r.key.Namespace == "" {
 		return nil
 	}
 	out := flux.NamespacesOf(ctx, look, r.to, r.key.Name)
-	for _, m := range maker(r.to) {
-		for _, o := range m.list(ctx, look, "") {
-			if o.GetNamespace() != "" && slices.Contains(m.names(o), r.key.Name) {
+	for _, g := range generatorsOf(r.to) {
+		for _, o := range g.list(ctx, look, "") {
+			if o.GetNamespace() != "" && slices.Contains(g.names(o), r.key.Name) {
 				out = append(out, o.GetNamespace())
 			}
 		}

@@ -14,19 +14,19 @@ import (
 // rookChart is the chart of Rook's operator.
 const rookChart = "rook-ceph"
 
-// rookDrivers are the names that Rook's operator answers to, after its namespace or the prefix that the chart's value gives in its stead. The spellings at the end
-// of meant are taken for it as well.
+// rookDrivers are the provisioners of Rook's operator: its namespace, or the prefix in the chart's value, followed by name. A provisioner that ends in suffix
+// is treated as an intended Rook driver.
 var rookDrivers = []struct {
-	name, meant string
-	prefix      []string
+	name, suffix string
+	prefix       []string
 }{
 	{".ceph.rook.io/bucket", ".rook.io/bucket", []string{"spec", "values", "obcProvisionerNamePrefix"}},
 	{".rbd.csi.ceph.com", ".rbd.csi.ceph.com", []string{"spec", "values", "csi", "csiDriverNamePrefix"}},
 	{".cephfs.csi.ceph.com", ".cephfs.csi.ceph.com", []string{"spec", "values", "csi", "csiDriverNamePrefix"}},
 }
 
-// checkRookProvisioner reports a StorageClass or VolumeSnapshotClass for a Rook operator in a namespace that has none: claims of the class wait without an end,
-// and nobody says why. Operators that are not installed by a HelmRelease of the tree are not known here, so without one nothing is reported.
+// checkRookProvisioner reports a StorageClass or VolumeSnapshotClass whose provisioner no Rook operator handles: its claims wait forever without an error.
+// Only operators that a HelmRelease of the tree installs are known, so nothing is reported without one.
 func checkRookProvisioner(ctx context.Context, p *validators.Pass) {
 	at := validators.NewPath("provisioner")
 	switch p.Object.GroupVersionKind().GroupKind() {
@@ -36,9 +36,9 @@ func checkRookProvisioner(ctx context.Context, p *validators.Pass) {
 	default:
 		return
 	}
-	have, _ := at.Lookup(p.Object.Object).(string)
+	provisioner, _ := at.Lookup(p.Object.Object).(string)
 	for _, driver := range rookDrivers {
-		if !strings.HasSuffix(have, driver.meant) {
+		if !strings.HasSuffix(provisioner, driver.suffix) {
 			continue
 		}
 		var names, of []string
@@ -52,13 +52,13 @@ func checkRookProvisioner(ctx context.Context, p *validators.Pass) {
 				of = append(of, "HelmRelease "+o.GetNamespace()+"/"+o.GetName())
 			}
 		}
-		if len(names) == 0 || slices.Contains(names, have) {
+		if len(names) == 0 || slices.Contains(names, provisioner) {
 			return
 		}
-		f := p.Report(at, have, "no Rook operator of the tree answers to %s; that of %s answers to %s", have, strings.Join(of, ", "), strings.Join(names, ", "))
-		f.Key = have
-		f.Fix = "Name the namespace that Rook's operator is installed in before the first dot. The field cannot be changed on a stored object: it has to be made anew."
-		// No edit: Flux could not apply it to the object that is stored.
+		f := p.Report(at, provisioner, "no Rook operator in the tree handles %s; that of %s handles %s", provisioner, strings.Join(of, ", "), strings.Join(names, ", "))
+		f.Key = provisioner
+		f.Fix = "Begin the name with the namespace of Rook's operator. The field is immutable: delete and recreate the object."
+		// No edit: Flux could not apply it to the stored object.
 		return
 	}
 }

@@ -10,7 +10,8 @@ import (
 	"github.com/flux-admission/flux-admission/validators"
 )
 
-// providedClasses are the StorageClasses that the providers of clusters bring along: no tree defines them.
+// providedClasses returns the StorageClasses that cluster providers install (EKS, GKE, AKS, DigitalOcean, Hetzner, Linode, Vultr, Scaleway, OCI), as of
+// November 2026.
 func providedClasses() []string {
 	return []string{
 		"gp2", "gp3",
@@ -21,7 +22,7 @@ func providedClasses() []string {
 	}
 }
 
-// definedOtherwise tells whether a StorageClass is one that a chart's values define, or one by which PersistentVolumes without a class object are bound.
+// definedOtherwise reports whether a chart's values define a StorageClass, or PersistentVolumes use it without a class object.
 func definedOtherwise(ctx context.Context, p *validators.Pass, name string) bool {
 	volumes, _, _ := p.Lookup.List(ctx, persistentVolume, "")
 	for _, o := range volumes {
@@ -30,26 +31,26 @@ func definedOtherwise(ctx context.Context, p *validators.Pass, name string) bool
 		}
 	}
 	for _, o := range releases(ctx, p) {
-		if values, _, _ := unstructured.NestedFieldNoCopy(o.Object, "spec", "values"); says(values, name) {
+		if values, _, _ := unstructured.NestedFieldNoCopy(o.Object, "spec", "values"); defines(values, name) {
 			return true
 		}
 	}
 	return false
 }
 
-// says tells whether a string stands anywhere in values, but for where it refers to a class: storageClass: name, cacheStorageClassName: name.
-func says(v any, name string) bool {
+// defines reports whether a name occurs in values other than as a reference to a class (storageClass: name, cacheStorageClassName: name).
+func defines(v any, name string) bool {
 	switch v := v.(type) {
 	case string:
 		return v == name
 	case []any:
-		return slices.ContainsFunc(v, func(item any) bool { return says(item, name) })
+		return slices.ContainsFunc(v, func(item any) bool { return defines(item, name) })
 	case map[string]any:
 		for key, item := range v {
 			if _, ok := item.(string); ok && refersToClass(key) {
 				continue
 			}
-			if key == name || says(item, name) {
+			if key == name || defines(item, name) {
 				return true
 			}
 		}
@@ -62,7 +63,7 @@ func refersToClass(key string) bool {
 	return strings.HasSuffix(key, "storageclass") || strings.HasSuffix(key, "storageclassname")
 }
 
-// classesOfCharts returns the names that values give to StorageClasses in the usual shape: storageClass: {name: ...}.
+// classesOfCharts returns the names of StorageClasses in values of the usual form: storageClass: {name: ...}.
 func classesOfCharts(ctx context.Context, p *validators.Pass) []string {
 	var out []string
 	var walk func(key string, v any)

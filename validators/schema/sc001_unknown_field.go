@@ -10,8 +10,8 @@ import (
 
 // UnknownField is the rule unknown-field.
 //
-// A strict write and server-side apply refuse a field that the schema does not have; every other write drops it silently. Either way the
-// object does not do what its file says.
+// A strict write and server-side apply reject a field that the schema does not have; every other write drops it
+// silently. Either way the object does not do what its file says.
 var UnknownField = &validators.Rule{
 	Meta: validators.Meta{
 		ID:       "SC001",
@@ -21,10 +21,11 @@ var UnknownField = &validators.Rule{
 		Severity: validators.SeverityError,
 		Defaults: validators.Defaults{Offline: v1alpha1.ActionDeny},
 		Doc: validators.Doc{
-			Title: "Field that the kind does not have",
-			Why: "The schema of the kind has no such field. Flux's server-side apply fails on it, and everything behind the Kustomization waits; " +
-				"a write that does not validate strictly drops the field, and nothing of what it says happens.",
-			Fix:   "Correct the field's name or place, or remove it.",
+			Title: "Field does not exist in the schema",
+			Why: "Flux's server-side apply fails on a field that the schema of the kind does not have, and " +
+				"everything that depends on the Kustomization waits; a write without strict validation drops the " +
+				"field silently.",
+			Fix:   "Correct the name or the place of the field, or remove it.",
 			Since: since,
 		},
 	},
@@ -48,8 +49,8 @@ func checkUnknownField(ctx context.Context, p *validators.Pass) error {
 			continue
 		}
 		finding := p.Report(f.Path, nil, "%s; did you mean %s?", text, f.Suggestion)
-		finding.Fix = fmt.Sprintf("Write %s instead.", f.Suggestion)
-		// Two fields that mean the same one cannot both become it.
+		finding.Fix = fmt.Sprintf("Rename the field to %s.", f.Suggestion)
+		// Two fields cannot both be renamed to the same one.
 		if f.Renamable && wanted[f.Suggestion.String()] == 1 {
 			finding.Edits = []validators.Edit{{Op: validators.EditMove, From: f.Path, Path: f.Suggestion}}
 		}

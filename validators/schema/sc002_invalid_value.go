@@ -10,8 +10,9 @@ import (
 
 // InvalidValue is the rule invalid-value.
 //
-// It says what the API server's own validation says of a custom resource (types, required fields, enums, patterns, list keys, CEL rules),
-// and of Kubernetes' own kinds what their types cannot take and which list entries collide. Values are not quoted: one may come from a Secret.
+// It reports what the API server's validation of a custom resource reports (types, required fields, enums, patterns,
+// list keys, CEL rules), and for Kubernetes' own kinds type errors and duplicate list entries. Values are not quoted:
+// one may come from a Secret.
 var InvalidValue = &validators.Rule{
 	Meta: validators.Meta{
 		ID:       "SC002",
@@ -21,9 +22,10 @@ var InvalidValue = &validators.Rule{
 		Severity: validators.SeverityError,
 		Defaults: validators.Defaults{Offline: v1alpha1.ActionDeny},
 		Doc: validators.Doc{
-			Title: "Value that the schema of the kind refuses",
-			Why:   "The API server refuses the object on every write, and everything behind the Kustomization waits.",
-			Fix:   "Write a value that the schema of the kind takes.",
+			Title: "Value violates the schema of the kind",
+			Why: "The API server rejects the object on every write, and everything that depends on the " +
+				"Kustomization waits.",
+			Fix:   "Set a value that the schema of the kind allows.",
 			Since: since,
 		},
 	},
@@ -35,11 +37,11 @@ func checkInvalidValue(ctx context.Context, p *validators.Pass) error {
 	if !ok {
 		return nil
 	}
-	left := 0
+	unresolved := 0
 	for _, v := range s.InvalidValues(ctx, p.Object) {
-		// A rule between fields has the place of what holds them.
+		// A violation of a rule between fields has the path of their parent.
 		if slices.ContainsFunc(p.Unresolved, func(u validators.Path) bool { return v.Path.HasPrefix(u) || u.HasPrefix(v.Path) }) {
-			left++
+			unresolved++
 			continue
 		}
 		name := v.Path.String()
@@ -48,8 +50,8 @@ func checkInvalidValue(ctx context.Context, p *validators.Pass) error {
 		}
 		p.Report(v.Path, nil, "%s %s%s", name, v.Message, s.by)
 	}
-	if left > 0 {
-		p.Unknown("some values are encrypted, or come from variables that are not in Git, and were not judged")
+	if unresolved > 0 {
+		p.Unknown("some values are encrypted or come from variables outside Git, and were not validated")
 	}
 	return nil
 }

@@ -12,7 +12,7 @@ import (
 
 // APIVersionNotServed is the rule api-version-not-served.
 //
-// It judges only by definitions that are installed: another release of an operator may serve other versions.
+// It uses installed definitions only: another release of an operator may serve other versions.
 var APIVersionNotServed = &validators.Rule{
 	Meta: validators.Meta{
 		ID:       "SC003",
@@ -22,10 +22,10 @@ var APIVersionNotServed = &validators.Rule{
 		Severity: validators.SeverityError,
 		Defaults: validators.Defaults{Offline: v1alpha1.ActionDeny},
 		Doc: validators.Doc{
-			Title: "Version of a kind that the API server does not serve",
-			Why: "The API server knows the kind, but not in this version: it answers \"no matches for kind\", and everything behind the " +
-				"Kustomization waits.",
-			Fix:   "Write the object in a version that is served.",
+			Title: "API version is not served",
+			Why: "The API server serves the kind, but not in this version: it answers \"no matches for kind\", and " +
+				"everything that depends on the Kustomization waits.",
+			Fix:   "Use a version that is served.",
 			Since: since,
 		},
 	},
@@ -35,18 +35,18 @@ var APIVersionNotServed = &validators.Rule{
 func checkAPIVersion(ctx context.Context, p *validators.Pass) error {
 	gvk := p.Object.GroupVersionKind()
 	kind, presence, err := p.Lookup.Kind(ctx, gvk.GroupKind())
-	if presence == validators.Absent { // crd-missing reports it
+	if presence == validators.Absent { // another rule reports it
 		return nil
 	}
 	if kind == nil {
-		p.Unknown("the versions of %s (%s) are not known: %v", gvk.Kind, gvk.Group, orNothing(err))
+		p.Unknown("cannot determine the served versions of %s (%s): %v", gvk.Kind, gvk.Group, orNotFound(err))
 		return nil
 	}
 	if slices.Contains(kind.Served, gvk.Version) {
 		return nil
 	}
 	if !kind.Installed {
-		p.Unknown("the versions of %s (%s) are not known: %s does not serve %s, another release may", gvk.Kind, gvk.Group, kind.Origin, gvk.Version)
+		p.Unknown("cannot determine the served versions of %s (%s): %s does not serve %s, but another release may", gvk.Kind, gvk.Group, kind.Origin, gvk.Version)
 		return nil
 	}
 	text := fmt.Sprintf("%s is not served", kindName(gvk))
@@ -67,7 +67,7 @@ func checkAPIVersion(ctx context.Context, p *validators.Pass) error {
 		to.Version = v
 		served = append(served, to.GroupVersion().String())
 	}
-	f.Fix = fmt.Sprintf("Write apiVersion: %s.", strings.Join(served, " or "))
+	f.Fix = fmt.Sprintf("Set apiVersion to %s.", strings.Join(served, " or "))
 	if fits(ctx, kind, p.Object, to) {
 		f.Edits = []validators.Edit{{Op: validators.EditReplace, Path: validators.NewPath("apiVersion"), Value: to.GroupVersion().String()}}
 	}

@@ -12,7 +12,8 @@ import (
 
 // CRDMissing is the rule crd-missing.
 //
-// A misspelt kind and a kind in the wrong API group look the same to the API server as one whose CustomResourceDefinition is not there.
+// For the API server a misspelt kind and a kind in the wrong API group are the same as a kind whose
+// CustomResourceDefinition is missing.
 var CRDMissing = &validators.Rule{
 	Meta: validators.Meta{
 		ID:       "SC004",
@@ -22,10 +23,10 @@ var CRDMissing = &validators.Rule{
 		Severity: validators.SeverityError,
 		Defaults: validators.Defaults{Offline: v1alpha1.ActionDeny},
 		Doc: validators.Doc{
-			Title: "Kind that nothing installs",
-			Why: "The API server answers \"no matches for kind\" for as long as no CustomResourceDefinition declares the kind, and everything behind " +
-				"the Kustomization waits.",
-			Fix:   "Correct apiVersion and kind, or add what installs the CustomResourceDefinition.",
+			Title: "CRD is not installed",
+			Why: "The API server answers \"no matches for kind\" until a CustomResourceDefinition declares the " +
+				"kind, and everything that depends on the Kustomization waits.",
+			Fix:   "Correct apiVersion and kind, or install the CustomResourceDefinition.",
 			Since: since,
 		},
 	},
@@ -39,11 +40,11 @@ func checkCRDMissing(ctx context.Context, p *validators.Pass) error {
 	case validators.Present:
 		return nil
 	case validators.Unknown:
-		p.Unknown("whether anything installs %s (%s) is not known: %v", gvk.Kind, gvk.Group, orNothing(err))
+		p.Unknown("cannot determine whether %s (%s) is installed: %v", gvk.Kind, gvk.Group, orNotFound(err))
 		return nil
 	case validators.Absent:
 	}
-	text := fmt.Sprintf("nothing installs the kind %s", kindName(gvk))
+	text := kindName(gvk) + " is not installed"
 	if kind == nil || len(kind.Near) == 0 {
 		p.Report(validators.NewPath("kind"), gvk.Kind, "%s", text)
 		return nil
@@ -58,8 +59,8 @@ func checkCRDMissing(ctx context.Context, p *validators.Pass) error {
 		path, value = validators.NewPath("apiVersion"), meant.GroupVersion().String()
 	}
 	f := p.Report(path, path.Lookup(p.Object.Object), "%s; did you mean %s?", text, kindName(meant))
-	f.Fix = fmt.Sprintf("Write apiVersion: %s and kind: %s.", meant.GroupVersion(), meant.Kind)
-	// One field to change, and the object is valid as what was meant.
+	f.Fix = fmt.Sprintf("Set apiVersion to %s and kind to %s.", meant.GroupVersion(), meant.Kind)
+	// The edit of one field must make the object valid.
 	if len(kind.Near) == 1 && oneFieldApart(gvk, meant) && fits(ctx, nearKind, p.Object, meant) {
 		f.Edits = []validators.Edit{{Op: validators.EditReplace, Path: path, Value: value}}
 	}

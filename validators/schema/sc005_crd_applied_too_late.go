@@ -20,9 +20,11 @@ var crdKind = k8sschema.GroupKind{Group: "apiextensions.k8s.io", Kind: "CustomRe
 
 // CRDAppliedTooLate is the rule crd-applied-too-late.
 //
-// kustomize-controller puts all objects of a Kustomization through a dry-run before it applies the first, CustomResourceDefinitions and Namespaces excepted:
-// one object of a kind that is not there yet stops them all. In a running cluster nobody notices, a fresh one never starts. The rule only speaks when
-// something in the tree is known to install the kind, and all that does, or may because its build is not known, comes after the object's own Kustomization.
+// kustomize-controller dry-runs all objects of a Kustomization before it applies the first one, except for
+// CustomResourceDefinitions and Namespaces: one object of a kind that does not exist yet blocks them all. A running
+// cluster does not show it, a new one never starts. The rule reports only if something in the tree is known to
+// install the kind, and everything that installs it, or may because its build is not known, comes after the object's
+// own Kustomization.
 var CRDAppliedTooLate = &validators.Rule{
 	Meta: validators.Meta{
 		ID:       "SC005",
@@ -32,10 +34,12 @@ var CRDAppliedTooLate = &validators.Rule{
 		Severity: validators.SeverityWarning,
 		Defaults: validators.Defaults{Offline: v1alpha1.ActionWarn},
 		Doc: validators.Doc{
-			Title: "Custom resource that is applied before its kind can exist",
-			Why: "The Kustomization fails with \"no matches for kind\" until the CustomResourceDefinition is installed, and whatever installs it is only applied when that " +
-				"Kustomization has succeeded: a fresh cluster cannot start.",
-			Fix:   "Move the object to a Kustomization of its own that dependsOn the one that installs the kind.",
+			Title: "Custom resource is applied before its CRD",
+			Why: "The Kustomization fails with \"no matches for kind\" until the CustomResourceDefinition is " +
+				"installed, but what installs it is only applied once that Kustomization has succeeded: a new " +
+				"cluster cannot start.",
+			Fix: "Move the object to a Kustomization of its own that dependsOn the one that installs the " +
+				"CustomResourceDefinition.",
 			Since: since,
 		},
 		Reads: []k8sschema.GroupKind{crdKind, flux.HelmRelease, flux.Kustomization},
@@ -53,30 +57,30 @@ func checkTooLate(ctx context.Context, p *validators.Pass) error {
 	}
 	kind, presence, _ := p.Lookup.Kind(ctx, gk)
 	if kind != nil && (kind.BuiltIn || kind.External) || presence == validators.Absent {
-		return nil // crd-missing speaks of what nothing installs
+		return nil // another rule reports a kind that is not installed
 	}
 	me := p.Provenance.Kustomization
 	build, presence, _ := p.Lookup.Build(ctx, me)
 	if presence != validators.Present || !build.Complete {
-		return nil // it may hold the definition itself
+		return nil // it may contain the definition itself
 	}
 	installers, known := installers(ctx, p.Lookup, gk, me, build.Dependents)
 	if !known || len(installers) == 0 {
 		return nil
 	}
-	p.Report(validators.NewPath("kind"), gk.Kind, "%s, which installs the kind %s (%s), is not applied before Kustomization %s has succeeded, and that one applies this object",
+	p.Report(validators.NewPath("kind"), gk.Kind, "%s, which installs %s (%s), is applied after Kustomization %s, which applies this object",
 		strings.Join(installers, ", "), gk.Kind, gk.Group, me)
 	return nil
 }
 
-// bootstrapped tells whether the group's kinds are there before Flux applies anything: Flux's own, and those of the network that Flux itself needs.
+// bootstrapped reports whether the group's kinds exist before Flux applies anything: Flux's own, and those of the network that Flux needs.
 func bootstrapped(group string) bool {
 	return strings.HasSuffix(group, ".toolkit.fluxcd.io") || strings.HasSuffix(group, ".controlplane.io") || group == "cilium.io" ||
 		strings.HasSuffix(group, "projectcalico.org")
 }
 
-// chartsOf returns the charts that install the kinds of an API group, of the projects that home labs and platforms build on: for trees whose charts are not at
-// hand.
+// chartsOf returns the names of the charts that install the kinds of an API group, for trees whose charts are unavailable. They are those of widely used
+// projects, as of November 2026.
 func chartsOf(group string) []string {
 	switch group {
 	case "external-secrets.io", "generators.external-secrets.io":
@@ -93,8 +97,8 @@ func chartsOf(group string) []string {
 	return nil
 }
 
-// known returns the releases that are known to install kinds of the group: by what is in their chart, where that can be had, and by its name.
-func known(ctx context.Context, look validators.Lookup, releases []*unstructured.Unstructured, group string) []*unstructured.Unstructured {
+// releasesOf returns the releases that are known to install kinds of the group: by the definitions in their chart if it is available, or by its name.
+func releasesOf(ctx context.Context, look validators.Lookup, releases []*unstructured.Unstructured, group string) []*unstructured.Unstructured {
 	var out []*unstructured.Unstructured
 	names := chartsOf(group)
 	for _, o := range releases {
@@ -117,7 +121,7 @@ func known(ctx context.Context, look validators.Lookup, releases []*unstructured
 	return out
 }
 
-// installers returns what may install the kind, as long as all of it comes after; false when something may be there before, or is not known.
+// installers returns the objects that install the kind if all of them come after the Kustomization; false if one may come before, or is not known.
 func installers(ctx context.Context, look validators.Lookup, gk k8sschema.GroupKind, me types.NamespacedName, after map[types.NamespacedName]bool) ([]string, bool) {
 	var out []string
 	comesAfter := func(kind k8sschema.GroupKind, o *unstructured.Unstructured) bool {
@@ -137,7 +141,7 @@ func installers(ctx context.Context, look validators.Lookup, gk k8sschema.GroupK
 	if presence != validators.Present {
 		return nil, false
 	}
-	for _, o := range known(ctx, look, releases, gk.Group) {
+	for _, o := range releasesOf(ctx, look, releases, gk.Group) {
 		if !comesAfter(flux.HelmRelease, o) {
 			return nil, false
 		}
@@ -152,7 +156,7 @@ func installers(ctx context.Context, look validators.Lookup, gk k8sschema.GroupK
 			continue
 		}
 		if !after[key] {
-			return nil, false // what it builds is not known, and may be the definition
+			return nil, false // it may apply the definition
 		}
 	}
 	definitions, _, _ := look.List(ctx, crdKind, "")
@@ -162,7 +166,7 @@ func installers(ctx context.Context, look validators.Lookup, gk k8sschema.GroupK
 		if group != gk.Group || name != gk.Kind {
 			continue
 		}
-		// In the object's own Kustomization the definition is applied first.
+		// Within a Kustomization definitions are applied first.
 		if by, _, _ := look.Owners(ctx, crdKind, types.NamespacedName{Name: o.GetName()}); slices.Contains(by, me) || !comesAfter(crdKind, o) {
 			return nil, false
 		}

@@ -1,4 +1,4 @@
-// Package schema holds the rules on what the schema of an object's kind says: they look at objects of every kind.
+// Package schema has the rules on schemas and definitions of kinds, for objects of any kind.
 package schema
 
 import (
@@ -16,59 +16,59 @@ import (
 // since is the first release with these rules.
 const since = "v0.1.0"
 
-// kindName names the object's kind and version for a person: Deployment (apps/v1).
+// kindName returns the kind and version for messages: Deployment (apps/v1).
 func kindName(gvk k8sschema.GroupVersionKind) string {
 	return fmt.Sprintf("%s (%s)", gvk.Kind, gvk.GroupVersion())
 }
 
-// judged is a schema with the words for where it comes from.
-type judged struct {
+// attributed is a schema with its origin for messages.
+type attributed struct {
 	validators.Schema
-	// by is empty where it is the schema that is installed, else ", as CloudNativePG 1.27.0 has it".
+	// by is empty for an installed schema, else ", according to CloudNativePG 1.27.0".
 	by string
 }
 
-// schemaOf returns the schema of the object's version. Where there is none to judge by, it has said so, unless another rule says it.
-func schemaOf(ctx context.Context, p *validators.Pass) (judged, bool) {
+// schemaOf returns the schema of the object's version. It returns false if there is none: recorded as skipped or Unknown unless another rule reports it.
+func schemaOf(ctx context.Context, p *validators.Pass) (attributed, bool) {
 	if unresolved.IsEncryptedObject(p.Object.Object) {
 		p.Skip("the object is encrypted with SOPS")
-		return judged{}, false
+		return attributed{}, false
 	}
 	gvk := p.Object.GroupVersionKind()
 	kind, presence, err := p.Lookup.Kind(ctx, gvk.GroupKind())
 	switch {
 	case kind == nil || kind.Schemas == nil:
-		if presence != validators.Absent { // crd-missing reports it
-			p.Unknown("the schema of %s is not known: %v", kindName(gvk), orNothing(err))
+		if presence != validators.Absent { // another rule reports it
+			p.Unknown("cannot determine the schema of %s: %v", kindName(gvk), orNotFound(err))
 		}
-		return judged{}, false
+		return attributed{}, false
 	case !slices.Contains(kind.Served, gvk.Version):
-		if !kind.Installed { // otherwise api-version-not-served reports it
-			p.Unknown("the schema of %s is not known: %s has no such version", kindName(gvk), kind.Origin)
+		if !kind.Installed { // else another rule reports it
+			p.Unknown("cannot determine the schema of %s: %s has no such version", kindName(gvk), kind.Origin)
 		}
-		return judged{}, false
+		return attributed{}, false
 	}
 	s, err := kind.Schemas.Schema(gvk.Version)
 	if err != nil {
-		p.Unknown("the schema of %s is not known: %v", kindName(gvk), err)
-		return judged{}, false
+		p.Unknown("cannot determine the schema of %s: %v", kindName(gvk), err)
+		return attributed{}, false
 	}
-	j := judged{Schema: s}
+	j := attributed{Schema: s}
 	if !kind.Installed {
-		j.by = ", as " + kind.Origin + " has it"
+		j.by = ", according to " + kind.Origin
 	}
 	return j, true
 }
 
-// orNothing is a reason where a lookup gave none.
-func orNothing(err error) any {
+// orNotFound returns the error of a lookup, or the reason for a lookup without one.
+func orNotFound(err error) any {
 	if err == nil {
-		return "there is no CustomResourceDefinition of it to be seen"
+		return "found no CustomResourceDefinition"
 	}
 	return err
 }
 
-// fits tells whether the object would be valid with another apiVersion and kind, by the schema of that kind.
+// fits reports whether the object is valid with another apiVersion and kind.
 func fits(ctx context.Context, kind *validators.Kind, o *unstructured.Unstructured, to k8sschema.GroupVersionKind) bool {
 	if kind == nil || kind.Schemas == nil {
 		return false

@@ -13,11 +13,11 @@ import (
 
 // Missing is the rule source-missing.
 //
-// A reference without a namespace means the object's own namespace. A parent's `namespace:` transformer that moves the object moves what it refers to as
-// well, and the source stays where it was.
+// A reference without a namespace names an object in the referring object's own namespace. A parent's `namespace:`
+// transformer that moves the object changes the target of its references, while the source stays where it is.
 //
-// At admission a HelmRelease's source is evaluated together with its chart and version, by the rule on charts. In a Git tree a release's source is a
-// reference like any other, and this rule's finding replaces the other rule's.
+// At admission a HelmRelease's source is evaluated together with its chart and version, by the rule on charts. In a
+// Git tree a release's source is a reference like any other, and this rule's finding replaces that of the other rule.
 var Missing = &validators.Rule{
 	Meta: validators.Meta{
 		ID:   "SO001",
@@ -33,10 +33,11 @@ var Missing = &validators.Rule{
 			Reason: "One apply may bring both objects, and its dry-run comes before either exists. In a Git tree all objects are there at once.",
 		},
 		Doc: validators.Doc{
-			Title: "Reference to a Flux source that does not exist",
-			Why: "What refers to a source waits for it without an end: a Kustomization is never built, a HelmRelease never installed, a Receiver or an Alert " +
-				"never does anything. Without a namespace, a reference means the object's own namespace.",
-			Fix:   "Correct the name, or set the reference's namespace to the one that the source is in.",
+			Title: "Referenced Flux source does not exist",
+			Why: "An object waits forever for a source that does not exist: a Kustomization is never built, a " +
+				"HelmRelease never installed, a Receiver or an Alert never acts. Without a namespace, a reference " +
+				"names an object in the same namespace.",
+			Fix:   "Correct the name, or set the namespace of the reference to that of the source.",
 			Since: "v0.1.0",
 		},
 		Reads:      referenced(),
@@ -45,7 +46,7 @@ var Missing = &validators.Rule{
 	Check: check,
 }
 
-// byKind are the kinds that references name by kind alone, which is how Flux reads them.
+// byKind returns the kinds by their name: Flux resolves references by it, without the group.
 func byKind() map[string]schema.GroupKind {
 	out := map[string]schema.GroupKind{}
 	for _, gk := range referenced() {
@@ -54,7 +55,7 @@ func byKind() map[string]schema.GroupKind {
 	return out
 }
 
-// referenced are the kinds that references name. Provider is not among those that a reference may choose.
+// referenced returns the kinds of the objects that references name.
 func referenced() []schema.GroupKind {
 	return []schema.GroupKind{
 		flux.GitRepository, flux.OCIRepository, flux.Bucket, flux.ExternalArtifact, flux.HelmRepository, flux.HelmChart, flux.Kustomization, flux.HelmRelease,
@@ -69,7 +70,7 @@ func check(ctx context.Context, p *validators.Pass) error {
 	return nil
 }
 
-// references returns what the object refers to, as its CRD says where.
+// references returns the references in the fields of the object's kind.
 func references(p *validators.Pass) []flux.Reference {
 	c := &collector{pass: p}
 	spec := validators.NewPath("spec")
@@ -109,7 +110,7 @@ func (c *collector) each(at validators.Path, do func(validators.Path)) {
 	}
 }
 
-// add adds the reference at the path, if there is one. The kind given is the one it means when it names none; a kind that Flux does not have is not looked for.
+// add adds the reference at the path, if there is one. Kind is the default for a reference without a kind; kinds that are not Flux's are skipped.
 func (c *collector) add(at validators.Path, kind schema.GroupKind, local bool) {
 	ref, _ := at.Lookup(c.pass.Object.Object).(map[string]any)
 	text := func(field string) string { s, _ := ref[field].(string); return s }
@@ -124,7 +125,7 @@ func (c *collector) add(at validators.Path, kind schema.GroupKind, local bool) {
 	if namespace := text("namespace"); namespace != "" && !local {
 		r.Key.Namespace = namespace
 	}
-	// The CRDs refuse a reference without a name. A star, and labels beside it, choose whatever is there: nothing as well.
+	// The CRDs reject a reference without a name. A star or labels select any number of objects, none included.
 	if kind.Kind == "" || r.Key.Name == "" || r.Key.Name == "*" || ref["matchLabels"] != nil {
 		return
 	}

@@ -12,39 +12,39 @@ import (
 	"github.com/flux-admission/flux-admission/validators"
 )
 
-// making is a kind of objects that an operator makes other objects of.
-type making struct {
+// generator is a kind of objects from which an operator creates other objects.
+type generator struct {
 	gk schema.GroupKind
-	// names returns the names of what is made of one.
+	// names returns the names of the created objects.
 	names func(*unstructured.Unstructured) []string
-	// everywhere says that what is made may be in any namespace, not only in the maker's.
-	everywhere bool
+	// anyNamespace says that the created objects may be in any namespace, not only in the generator's.
+	anyNamespace bool
 }
 
-func (m making) list(ctx context.Context, look validators.Lookup, namespace string) []*unstructured.Unstructured {
-	if m.everywhere {
+func (g generator) list(ctx context.Context, look validators.Lookup, namespace string) []*unstructured.Unstructured {
+	if g.anyNamespace {
 		namespace = ""
 	}
-	list, _, _ := look.List(ctx, m.gk, namespace)
+	list, _, _ := look.List(ctx, g.gk, namespace)
 	return list
 }
 
-// makers are the kinds that something is made of.
-func makers() []schema.GroupKind {
+// generatorKinds returns the kinds of all generators.
+func generatorKinds() []schema.GroupKind {
 	var out []schema.GroupKind
-	for _, m := range maker(secret) {
-		out = append(out, m.gk)
+	for _, g := range generatorsOf(secret) {
+		out = append(out, g.gk)
 	}
 	return append(out, trustBundle)
 }
 
-// maker returns what makes objects of a kind.
-func maker(to schema.GroupKind) []making {
+// generatorsOf returns the generators of objects of a kind.
+func generatorsOf(to schema.GroupKind) []generator {
 	switch to {
 	case secret:
-		return []making{
+		return []generator{
 			{gk: externalSecret, names: func(o *unstructured.Unstructured) []string { return externalTarget(o, "spec") }},
-			{gk: clusterExternalSecret, names: func(o *unstructured.Unstructured) []string { return externalTarget(o, "spec", "externalSecretSpec") }, everywhere: true},
+			{gk: clusterExternalSecret, names: func(o *unstructured.Unstructured) []string { return externalTarget(o, "spec", "externalSecretSpec") }, anyNamespace: true},
 			{gk: sealedSecret, names: func(o *unstructured.Unstructured) []string {
 				return []string{field(o, o.GetName(), "spec", "template", "metadata", "name")}
 			}},
@@ -63,41 +63,41 @@ func maker(to schema.GroupKind) []making {
 			{gk: vaultStaticSecret, names: destination},
 			{gk: vaultDynamicSecret, names: destination},
 			{gk: vaultPKISecret, names: destination},
-			{gk: infisicalSecret, names: infisicalTargets, everywhere: true},
+			{gk: infisicalSecret, names: infisicalTargets, anyNamespace: true},
 			{gk: onePasswordItem, names: ownName},
-			{gk: trustBundle, names: ownName, everywhere: true},
-			{gk: secret, names: mirrored, everywhere: true},
+			{gk: trustBundle, names: ownName, anyNamespace: true},
+			{gk: secret, names: mirrored, anyNamespace: true},
 		}
 	case configMap:
-		return []making{
+		return []generator{
 			{gk: bucketClaim, names: ownName},
-			{gk: trustBundle, names: ownName, everywhere: true},
-			{gk: configMap, names: mirrored, everywhere: true},
+			{gk: trustBundle, names: ownName, anyNamespace: true},
+			{gk: configMap, names: mirrored, anyNamespace: true},
 		}
 	}
 	return nil
 }
 
-// made tells whether something in the tree makes what is named.
-func made(ctx context.Context, p *validators.Pass, r reference) bool {
+// generated reports whether an object of the tree creates the referenced one.
+func generated(ctx context.Context, p *validators.Pass, r reference) bool {
 	look := p.Lookup
 	switch r.to {
 	case volumeClaim:
-		return madeByStatefulSet(ctx, look, r.key)
+		return claimOfStatefulSet(ctx, look, r.key)
 	case storageClass:
 		return definedOtherwise(ctx, p, r.key.Name)
 	}
-	for _, m := range maker(r.to) {
-		// What is made mostly has its maker's name, and one object is found faster than all.
-		if !m.everywhere {
-			if o, presence, _ := look.Get(ctx, m.gk, r.key); presence == validators.Present && slices.Contains(m.names(o), r.key.Name) {
+	for _, g := range generatorsOf(r.to) {
+		// Most generated objects have their generator's name, and one object is found faster than all.
+		if !g.anyNamespace {
+			if o, presence, _ := look.Get(ctx, g.gk, r.key); presence == validators.Present && slices.Contains(g.names(o), r.key.Name) {
 				return true
 			}
 		}
 	}
-	for _, m := range maker(r.to) {
-		for _, o := range m.list(ctx, look, r.key.Namespace) {
-			if slices.Contains(m.names(o), r.key.Name) {
+	for _, g := range generatorsOf(r.to) {
+		for _, o := range g.list(ctx, look, r.key.Namespace) {
+			if slices.Contains(g.names(o), r.key.Name) {
 				return true
 			}
 		}
@@ -105,7 +105,7 @@ func made(ctx context.Context, p *validators.Pass, r reference) bool {
 	return false
 }
 
-// field returns the string at a path of fields, or what it defaults to.
+// field returns the string at a path of fields, or its default.
 func field(o *unstructured.Unstructured, otherwise string, path ...string) string {
 	if s, _, _ := unstructured.NestedString(o.Object, path...); s != "" {
 		return s
@@ -119,7 +119,7 @@ func destination(o *unstructured.Unstructured) []string {
 	return []string{field(o, "", "spec", "destination", "name")}
 }
 
-// externalTarget returns the Secret of an ExternalSecret whose spec is at the path. With the policies Merge and None it makes none.
+// externalTarget returns the Secret of an ExternalSecret whose spec is at the path. With the policies Merge and None it creates none.
 func externalTarget(o *unstructured.Unstructured, spec ...string) []string {
 	at := func(fields ...string) []string { return append(append([]string{}, spec...), fields...) }
 	if policy := field(o, "", at("target", "creationPolicy")...); policy == "Merge" || policy == "None" {
@@ -143,7 +143,7 @@ func infisicalTargets(o *unstructured.Unstructured) []string {
 	return out
 }
 
-// mirrored returns the object's name when one of the usual controllers copies it into other namespaces.
+// mirrored returns the object's name if a common controller copies it to other namespaces.
 func mirrored(o *unstructured.Unstructured) []string {
 	for name := range o.GetAnnotations() {
 		if strings.HasPrefix(name, "reflector.v1.k8s.emberstack.com/reflection-auto-enabled") || strings.HasPrefix(name, "replicator.v1.mittwald.de/replicate-to") {
@@ -153,8 +153,8 @@ func mirrored(o *unstructured.Unstructured) []string {
 	return nil
 }
 
-// madeByStatefulSet tells whether a claim is of the name that a StatefulSet gives to those it makes: template-set-0.
-func madeByStatefulSet(ctx context.Context, look validators.Lookup, key types.NamespacedName) bool {
+// claimOfStatefulSet reports whether a claim has a name that a StatefulSet gives: template-set-0.
+func claimOfStatefulSet(ctx context.Context, look validators.Lookup, key types.NamespacedName) bool {
 	list, _, _ := look.List(ctx, statefulSet, key.Namespace)
 	for _, o := range list {
 		templates, _, _ := unstructured.NestedSlice(o.Object, "spec", "volumeClaimTemplates")
