@@ -17,8 +17,8 @@ import (
 
 const module = "github.com/flux-admission/flux-admission/"
 
-// kustomizationSide and chartSide list packages under internal, the lowest layer first. A package may import those of lower layers only, and
-// none of the other side but the shared ones.
+// kustomizationSide and chartSide list packages under internal, the lowest layer first. A package may import those of
+// lower layers only, and none of the other side but the shared ones.
 var (
 	shared = [][]string{
 		{"suggest", "unresolved"},

@@ -14,8 +14,9 @@ import (
 	"github.com/flux-admission/flux-admission/internal/kustomization/build"
 )
 
-// generateRepository writes a repository of n Kustomizations under one entry point. Each applies a HelmRelease and nine more objects through
-// a kustomization with a namespace, a patch and a ConfigMap generator; half of them substitute variables.
+// generateRepository writes a repository of n Kustomizations under one entry point. Each applies a HelmRelease and
+// nine more objects through a kustomization with a namespace, a patch and a ConfigMap generator; half of them
+// substitute variables.
 func generateRepository(tb testing.TB, n int) string {
 	tb.Helper()
 	root := tb.TempDir()
@@ -133,8 +134,9 @@ func BenchmarkBuild_Repository(b *testing.B) {
 	}
 }
 
-// BenchmarkBuild_Replay compares the cost of a real tree with that of Flux's own library for its Kustomizations, one after the other: "build" is
-// the same work, "tree" is all of it, with listing the tree, parsing every file, origins and unapplied objects.
+// BenchmarkBuild_Replay compares the cost of a real tree with that of Flux's own library for its Kustomizations, one
+// after the other: "build" is the same work, "tree" is all of it, with listing the tree, parsing every file, origins
+// and unapplied objects.
 func BenchmarkBuild_Replay(b *testing.B) {
 	repo, _ := replay(b)
 	git(b, repo, "checkout", "-q", "t-28185b2")

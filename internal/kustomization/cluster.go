@@ -15,20 +15,21 @@ import (
 	"github.com/flux-admission/flux-admission/validators/flux"
 )
 
-// maxBuilds is how often one Kustomization is built at most. It is built again when what it depends on is found later: the ConfigMap of
-// another Kustomization, or its own definition with a patch.
+// maxBuilds is how often one Kustomization is built at most. It is built again when what it depends on is found
+// later: the ConfigMap of another Kustomization, or its own definition with a patch.
 const maxBuilds = 4
 
 // clusterBuilder builds the Kustomizations of one cluster, and schedules those that are found on the way.
 type clusterBuilder struct {
 	*treeBuilder
 	entry *entrypoint.EntryPoint
-	// source is the source that is this tree; its name is empty when it is not known yet.
+	// source is the source that is this tree; its name is empty until it is found.
 	source  validators.ObjectRef
 	known   map[types.NamespacedName]*Kustomization
 	order   []*Kustomization
 	pending []*Kustomization
-	// objects are the ConfigMaps, Secrets and sources that have been built: variables and sources are looked up in them.
+	// objects are the ConfigMaps, Secrets and sources that have been built: variables and sources are looked up in
+	// them.
 	objects map[validators.ObjectRef]*Object
 	// created are the objects that the entry point creates, the root Kustomization first.
 	created []*Object
@@ -78,7 +79,8 @@ func (c *clusterBuilder) plan(k *Kustomization) {
 	}
 }
 
-// run builds what is planned, in waves: first the Kustomizations whose variables are all built, and when there are none of these, the others.
+// run builds what is planned, in waves: first the Kustomizations whose variables are all built, and when there are
+// none of these, the others.
 func (c *clusterBuilder) run(ctx context.Context) error {
 	for len(c.pending) > 0 {
 		var now, later []*Kustomization
@@ -176,7 +178,8 @@ func (c *clusterBuilder) addChild(parent *Kustomization, o *Object) {
 	}
 }
 
-// planOutdated plans to build the Kustomizations again whose source or variables have been found since. It reports whether there are any.
+// planOutdated plans to build the Kustomizations again whose source or variables have been found since. It reports
+// whether there are any.
 func (c *clusterBuilder) planOutdated() bool {
 	for _, k := range c.order {
 		if k.builds == 0 || k.builds >= maxBuilds {
@@ -193,7 +196,8 @@ func (c *clusterBuilder) planOutdated() bool {
 	return len(c.pending) > 0
 }
 
-// finish returns the cluster: the Kustomizations that can still be reached, with their parents, and what the entry point creates.
+// finish returns the cluster: the Kustomizations that can still be reached, with their parents, and what the entry
+// point creates.
 func (c *clusterBuilder) finish() *Cluster {
 	out := &Cluster{Name: c.entry.Path, Entry: c.entry, Complete: true}
 	reachable := map[*Kustomization]bool{}

@@ -30,8 +30,8 @@ import (
 	"github.com/flux-admission/flux-admission/validators"
 )
 
-// fluxBuild builds a Kustomization with Flux's own library, as kustomize-controller does, without writing to the tree. Variables come from
-// the client; nil leaves out the substitution.
+// fluxBuild builds a Kustomization with Flux's own library, as kustomize-controller does, without writing to the
+// tree. Variables come from the client; nil leaves out the substitution.
 func fluxBuild(ctx context.Context, root string, k *Kustomization, vars client.Client) ([]*unstructured.Unstructured, error) {
 	dir := filepath.Join(root, k.Path)
 	manifest, file, _, err := generator.NewGenerator(root, *k.Object.Unstructured).GenerateManifest(dir)
@@ -163,7 +163,8 @@ func variablesClient(t *testing.T, c *Cluster) client.Client {
 	return b.Build()
 }
 
-// sameAsFlux compares every Kustomization of a built tree with what Flux's library builds. Already has the digests of those that were compared before.
+// sameAsFlux compares every Kustomization of a built tree with what Flux's library builds. Already has the digests of
+// those that were compared before.
 func sameAsFlux(t *testing.T, root string, res *Result, already map[[32]byte]bool) (compared, failed, remote int) {
 	t.Helper()
 	for _, c := range res.Clusters {
@@ -194,7 +195,7 @@ func sameAsFlux(t *testing.T, root string, res *Result, already map[[32]byte]boo
 			}
 			flux, err := fluxBuild(t.Context(), root, k, with)
 			if (err != nil) != k.Failed() {
-				t.Errorf("%s: Flux says %v, our problems are %v", k.Key, err, k.Problems)
+				t.Errorf("%s: Flux returns %v, this package reports %v", k.Key, err, k.Problems)
 				continue
 			}
 			if err != nil {
@@ -273,7 +274,8 @@ func TestReplay_SameAsFlux(t *testing.T) {
 	}
 }
 
-// TestReplay_Mistakes: mistakes that the author of the replay trees repaired are reported before the repair, and not after it.
+// TestReplay_Mistakes: mistakes that the author of the replay trees repaired are reported before the repair, and not
+// after it.
 func TestReplay_Mistakes(t *testing.T) {
 	repo, _ := replay(t)
 	for name, tc := range map[string]struct{ before, after, want string }{
@@ -318,7 +320,8 @@ func mistakes(t *testing.T, repo, tag string) []string {
 	return out
 }
 
-// TestReplay_Positions: every field of every object of a real tree is located on a line with its key, in its file or in the patch that wrote it.
+// TestReplay_Positions: every field of every object of a real tree is located on a line with its key, in its file or
+// in the patch that wrote it.
 func TestReplay_Positions(t *testing.T) {
 	repo, _ := replay(t)
 	git(t, repo, "checkout", "-q", "t-28185b2")

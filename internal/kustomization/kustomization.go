@@ -33,7 +33,8 @@ type State int
 const (
 	// Unknown: the source is elsewhere, the path is missing, or the build fails beyond repair.
 	Unknown State = iota
-	// Repaired: Flux refuses to build; the objects are those of a build without what is at fault (a missing file, a duplicate key).
+	// Repaired: Flux refuses to build; the objects are those of a build without what is at fault (a missing file, a
+	// duplicate key).
 	Repaired
 	// Partial: Flux builds; resources from remote bases are missing here.
 	Partial
@@ -143,10 +144,12 @@ func (k *Kustomization) report(p *validators.Problem) {
 	k.Problems = append(k.Problems, p)
 }
 
-// build builds one Kustomization and substitutes the variables of its objects. It changes nothing but the Kustomization.
+// build builds one Kustomization and substitutes the variables of its objects. It changes nothing but the
+// Kustomization.
 func (c *clusterBuilder) build(k *Kustomization) {
 	defer func() {
-		// The libraries below are known to panic on unexpected input; the other Kustomizations must not be lost with this one.
+		// The libraries below are known to panic on unexpected input; the other Kustomizations must not be lost with
+		// this one.
 		if r := recover(); r != nil {
 			k.State, k.Objects = Unknown, nil
 			p := problem(validators.ProblemBuildFailed, validators.Position{}, "the build fails: %s: %v", build.Recovered, r)
@@ -236,8 +239,8 @@ func variablesRef(k *Kustomization, kind, name string) validators.ObjectRef {
 	return validators.ObjectRef{Kind: kind, Namespace: k.Key.Namespace, Name: name}
 }
 
-// setVariables sets the variables of a Kustomization: those of the objects in substituteFrom, in their order, and over them those of
-// substitute, as fluxcd/pkg/kustomize does.
+// setVariables sets the variables of a Kustomization: those of the objects in substituteFrom, in their order, and
+// over them those of substitute, as fluxcd/pkg/kustomize does.
 func (c *clusterBuilder) setVariables(k *Kustomization) {
 	pb := k.Spec.PostBuild
 	k.substitutes = false
@@ -266,7 +269,8 @@ func (c *clusterBuilder) setVariables(k *Kustomization) {
 	}
 }
 
-// substitute substitutes the variables of an object. Reported are the unset variables that were reported, with their positions.
+// substitute substitutes the variables of an object. Reported are the unset variables that were reported, with their
+// positions.
 func (k *Kustomization) substitute(o *Object, reported map[string]bool) {
 	if !k.substitutes || o.GetLabels()[substituteKey] == "disabled" || o.GetAnnotations()[substituteKey] == "disabled" {
 		return

@@ -16,10 +16,10 @@ import (
 
 var errEncrypted = errors.New("encrypted with SOPS")
 
-// Lookup returns the rules' view of the cluster. An object that is not in the tree is Absent when the cluster is complete, else Unknown. When
-// remote resources were left out, only Flux's own kinds are Absent, and objects in a namespace that none of the remote resources is in: any
-// other object may be one of them. An encrypted object is Unknown. Objects that a Kustomization applies to another cluster
-// (spec.kubeConfig) are left out. Charts may be nil.
+// Lookup returns the rules' view of the cluster. An object that is not in the tree is Absent when the cluster is
+// complete, else Unknown. When remote resources were left out, only Flux's own kinds are Absent, and objects in a
+// namespace that none of the remote resources is in: any other object may be one of them. An encrypted object is
+// Unknown. Objects that a Kustomization applies to another cluster (spec.kubeConfig) are left out. Charts may be nil.
 func (c *Cluster) Lookup(charts lookup.Charts) validators.Lookup {
 	l := &partialLookup{Memory: &lookup.Memory{Complete: c.Complete, Charts: charts, Builds: newBuilds(c)}}
 	for _, o := range c.Objects {
@@ -48,8 +48,8 @@ type partialLookup struct {
 	remote []string
 }
 
-// missing returns the reason why an object of the kind may exist although it is not in the tree; nil when it cannot. The namespace is empty for
-// cluster-scoped objects, and for all namespaces.
+// missing returns the reason why an object of the kind may exist although it is not in the tree; nil when it cannot.
+// The namespace is empty for cluster-scoped objects, and for all namespaces.
 func (l *partialLookup) missing(gk schema.GroupKind, namespace string) error {
 	if strings.HasSuffix(gk.Group, fluxGroups) {
 		return nil

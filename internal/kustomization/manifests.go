@@ -15,8 +15,9 @@ import (
 	"github.com/flux-admission/flux-admission/validators"
 )
 
-// ReadManifests reads plain manifests, without Flux: the YAML files of a directory, with positions relative to it, or one file, with its name
-// as given. The result has one cluster, without Kustomizations; it is not complete, since any other object may exist.
+// ReadManifests reads plain manifests, without Flux: the YAML files of a directory, with positions relative to it, or
+// one file, with its name as given. The result has one cluster, without Kustomizations; it is not complete, since any
+// other object may exist.
 func ReadManifests(ctx context.Context, name string, limits sourcetree.Limits) (_ *Result, err error) {
 	info, err := os.Stat(name)
 	if err != nil {
@@ -55,7 +56,8 @@ func readManifestFile(name string, limits sourcetree.Limits) (_ *Result, err err
 	return ParseManifests(data, filepath.ToSlash(name), limits), nil
 }
 
-// ParseManifests parses plain manifests from a YAML stream, as ReadManifests does. Name is the name of the file in positions, such as "stdin".
+// ParseManifests parses plain manifests from a YAML stream, as ReadManifests does. Name is the name of the file in
+// positions, such as "stdin".
 func ParseManifests(data []byte, name string, limits sourcetree.Limits) *Result {
 	res := &Result{Clusters: []*Cluster{{}}}
 	res.addManifests(sourcetree.NewArtifact(name, data, limits), name)

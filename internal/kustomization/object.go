@@ -17,8 +17,8 @@ import (
 
 // Origin is where an object comes from.
 type Origin struct {
-	// File is the file that defines the object, as in positions; for a generated object the kustomization file with the generator. It is empty
-	// when unknown, as for an object of a remote base.
+	// File is the file that defines the object, as in positions; for a generated object the kustomization file with
+	// the generator. It is empty when unknown, as for an object of a remote base.
 	File string
 	// Document is the index of its document in the file, from 0 and without empty documents; -1 when unknown.
 	Document int
@@ -36,7 +36,8 @@ type Object struct {
 	Origin        Origin
 	// Encrypted means that it is encrypted with SOPS: its values have no meaning.
 	Encrypted bool
-	// Unresolved are the fields whose value is not known: they are encrypted, or hold a variable that is not in Git (as ${NAME}).
+	// Unresolved are the fields whose value is not in Git: they are encrypted, or hold a variable without a value (as
+	// ${NAME}).
 	Unresolved []validators.Path
 
 	artifact *sourcetree.Artifact
@@ -75,7 +76,7 @@ func newEntryObject(a *sourcetree.Artifact, e entrypoint.Object) *Object {
 // ItemPath returns the path of the object in its document: empty for the document itself, else an item of a List.
 func (o *Object) ItemPath() validators.Path { return o.item }
 
-// DeclaredNamespace returns the namespace in the object's own file; empty when it has none or is not known.
+// DeclaredNamespace returns the namespace in the object's own file; empty when it has none or is unknown.
 func (o *Object) DeclaredNamespace() string {
 	doc := o.document()
 	if doc == nil {

@@ -77,8 +77,8 @@ func (b *builds) describe(k *Kustomization) *validators.Build {
 	return out
 }
 
-// dependents returns the Kustomizations that cannot be applied before k, k itself included: those that depend on one of them, and those that
-// only they apply.
+// dependents returns the Kustomizations that cannot be applied before k, k itself included: those that depend on one
+// of them, and those that only they apply.
 func (b *builds) dependents(k *Kustomization) map[types.NamespacedName]bool {
 	after := map[types.NamespacedName]bool{k.Key: true}
 	for grown := true; grown; {

@@ -26,8 +26,9 @@ type Location struct {
 	Role build.Role
 }
 
-// FieldLocation is where the value of a field comes from: the embedded location is where it is written last. Related are the further
-// locations that a reader needs: the object's own file when the value is written elsewhere, the definition of a variable in it.
+// FieldLocation is where the value of a field comes from: the embedded location is where it is written last. Related
+// are the further locations that a reader needs: the object's own file when the value is written elsewhere, the
+// definition of a variable in it.
 type FieldLocation struct {
 	Location
 	Related []Location
@@ -46,8 +47,9 @@ func (l FieldLocation) InOwnFile() validators.Position {
 	return l.Position
 }
 
-// Locate returns where the value of a field is written in Git: in the object's file, or in the patch, namespace, image or other setting of a
-// kustomization or of a Flux Kustomization that is applied last. The empty path is the object itself.
+// Locate returns where the value of a field is written in Git: in the object's file, or in the patch, namespace,
+// image or other setting of a kustomization or of a Flux Kustomization that is applied last. The empty path is the
+// object itself.
 func (o *Object) Locate(p validators.Path) FieldLocation {
 	if o.Origin.Synthesized {
 		return FieldLocation{Location: Location{o.entry, RoleEntryPoint}}
@@ -108,7 +110,8 @@ func (o *Object) target() *build.Target {
 	return t
 }
 
-// settings returns the settings and patches outside of the object's file that write the field, the one that is applied last first.
+// settings returns the settings and patches outside of the object's file that write the field, the one that is
+// applied last first.
 func (o *Object) settings(p validators.Path) []Location {
 	if o.output == nil || o.Kustomization == nil {
 		return nil
@@ -134,7 +137,8 @@ func (o *Object) settings(p validators.Path) []Location {
 	return out
 }
 
-// positionInText returns the position of a position in the text of a field, such as a patch in the spec of a Flux Kustomization.
+// positionInText returns the position of a position in the text of a field, such as a patch in the spec of a Flux
+// Kustomization.
 func (o *Object) positionInText(field validators.Path, at validators.Position) validators.Position {
 	if doc := o.document(); doc != nil {
 		if _, node, found := yamlposition.Match(doc, o.Object, field); found {
@@ -169,7 +173,8 @@ func (o *Object) definitions(text string) []Location {
 	return out
 }
 
-// searchText returns the position of a text in the object's document, else in what its build is configured with, else that of the object.
+// searchText returns the position of a text in the object's document, else in what its build is configured with, else
+// that of the object.
 func (o *Object) searchText(text string) validators.Position {
 	if at, ok := o.output.SearchText(o.target(), text); ok {
 		return at

@@ -11,7 +11,8 @@ import (
 
 // Result is a built tree. Nothing in it may be changed: objects are shared.
 type Result struct {
-	// Clusters has one entry for each entry point, in the order of their names; plain manifests are one cluster without an entry point.
+	// Clusters has one entry for each entry point, in the order of their names; plain manifests are one cluster
+	// without an entry point.
 	Clusters []*Cluster
 	// Problems are those of files and entry points. Those of a Kustomization are with it.
 	Problems []*validators.Problem
@@ -31,7 +32,8 @@ type Cluster struct {
 	Kustomizations []*Kustomization
 	// Objects are all that Kustomizations apply, in their order, then those that the entry point itself creates.
 	Objects []*Object
-	// Complete means that every Kustomization's objects are known. Resources from remote bases may still be missing: see Kustomization.State.
+	// Complete means that every Kustomization's objects are known. Resources from remote bases may still be missing:
+	// see Kustomization.State.
 	Complete bool
 }
 

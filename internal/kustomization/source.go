@@ -54,7 +54,8 @@ func (c *clusterBuilder) reportUnknownSource(cluster *Cluster, k *Kustomization)
 	k.report(p)
 }
 
-// sameRepository reports whether two URLs are those of the same repository: scheme, user, letter case and the suffix .git do not count.
+// sameRepository reports whether two URLs are those of the same repository: scheme, user, letter case and the suffix
+// .git do not count.
 func sameRepository(a, b string) bool {
 	normalize := func(s string) string {
 		s = strings.ToLower(strings.TrimSuffix(strings.TrimSuffix(s, "/"), ".git"))

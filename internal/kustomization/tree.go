@@ -26,15 +26,17 @@ type Options struct {
 	Root string
 	// EntryPoints are directories relative to Root, each the entry point of a cluster. Empty means to find them.
 	EntryPoints []string
-	// Variables are values of variables that are not in Git. They are used where substituteFrom of a Kustomization refers to an object that
-	// nothing in the tree provides.
+	// Variables are values of variables that are not in Git. They are used where substituteFrom of a Kustomization
+	// refers to an object that nothing in the tree provides.
 	Variables map[string]string
-	// Sources maps other sources to directories. A key is NAME, NAMESPACE/NAME or KIND/NAMESPACE/NAME; the most specific one counts.
+	// Sources maps other sources to directories. A key is NAME, NAMESPACE/NAME or KIND/NAMESPACE/NAME; the most
+	// specific one counts.
 	Sources map[string]string
-	// AllowRemoteBases lets kustomize fetch remote resources, over HTTP and with git. Otherwise they are left out and reported.
+	// AllowRemoteBases lets kustomize fetch remote resources, over HTTP and with git. Otherwise they are left out and
+	// reported.
 	AllowRemoteBases bool
-	// Mutate returns one of Flux's objects as the cluster's mutating webhooks change it, or nil when they do not. It gets the name of the
-	// cluster, and must not change the object. Nil mutates nothing.
+	// Mutate returns one of Flux's objects as the cluster's mutating webhooks change it, or nil when they do not. It
+	// gets the name of the cluster, and must not change the object. Nil mutates nothing.
 	Mutate func(cluster string, o *unstructured.Unstructured) *unstructured.Unstructured
 	// Limits bound what is read.
 	Limits sourcetree.Limits
@@ -42,9 +44,9 @@ type Options struct {
 	Workers int
 }
 
-// Build builds a Git tree: every Flux Kustomization that its entry points lead to, and the objects that each of them applies. It returns
-// ErrNoEntryPoint when there is no entry point, and an error when the tree cannot be listed, a given directory does not exist, or the context
-// ends. Everything else that is wrong is in the result.
+// Build builds a Git tree: every Flux Kustomization that its entry points lead to, and the objects that each of them
+// applies. It returns ErrNoEntryPoint when there is no entry point, and an error when the tree cannot be listed, a
+// given directory does not exist, or the context ends. Everything else that is wrong is in the result.
 func Build(ctx context.Context, opts Options) (_ *Result, err error) {
 	if opts.Workers <= 0 {
 		opts.Workers = runtime.GOMAXPROCS(0)

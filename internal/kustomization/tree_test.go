@@ -107,7 +107,8 @@ func describe(res *Result) string {
 	return b.String()
 }
 
-// TestBuild_Trees builds the trees under testdata: the result is that of their want sections, and that of Flux's own library.
+// TestBuild_Trees builds the trees under testdata: the result is that of their want sections, and that of Flux's own
+// library.
 func TestBuild_Trees(t *testing.T) {
 	archives, err := filepath.Glob("testdata/trees/*.txtar")
 	if err != nil || len(archives) == 0 {

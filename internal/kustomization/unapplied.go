@@ -16,14 +16,17 @@ import (
 type UnappliedObject struct {
 	Position                              validators.Position
 	Group, Version, Kind, Namespace, Name string
-	// ReferencedBy is the kustomization file that has to list the object's file; empty when there is none in its directory or above.
+	// ReferencedBy is the kustomization file that has to list the object's file; empty when there is none in its
+	// directory or above.
 	ReferencedBy string
-	// Parent is the unapplied Kustomization that builds this object: once it is applied, this object is, too. Nil when there is none.
+	// Parent is the unapplied Kustomization that builds this object: once it is applied, this object is, too. Nil
+	// when there is none.
 	Parent *UnappliedObject
 }
 
-// unapplied returns the Flux objects in the directories that Kustomizations of any cluster build, which no Kustomization applies. A directory
-// whose build is not known is left out: it may apply the object. So is a file that a build has read, as a patch for instance.
+// unapplied returns the Flux objects in the directories that Kustomizations of any cluster build, which no
+// Kustomization applies. A directory whose build is unknown is left out: it may apply the object. So is a file that a
+// build has read, as a patch for instance.
 func (b *treeBuilder) unapplied(clusters []*Cluster) []*UnappliedObject {
 	built, unknown := map[string]bool{}, map[string]bool{}
 	entries := map[string]bool{}
@@ -72,7 +75,8 @@ func inDirs(p string, dirs map[string]bool) bool {
 	}
 }
 
-// nearestKustomization returns the nearest kustomization file, in the file's directory or above; empty when there is none.
+// nearestKustomization returns the nearest kustomization file, in the file's directory or above; empty when there is
+// none.
 func nearestKustomization(a *sourcetree.Artifact, p string) string {
 	for d := path.Dir(p); ; d = path.Dir(d) {
 		if file := build.File(a, d); file != "" {

@@ -14,7 +14,8 @@ import (
 	"github.com/flux-admission/flux-admission/validators"
 )
 
-// Artifact is what a source provides to Flux's controllers: files by their path in the artifact, and the directories that hold any.
+// Artifact is what a source provides to Flux's controllers: files by their path in the artifact, and the directories
+// that hold any.
 type Artifact struct {
 	tree  *Tree
 	files map[string]*File
@@ -100,12 +101,14 @@ func (a *Artifact) Name(p string) string {
 // PathOf returns the path of the file with a name in positions.
 func (a *Artifact) PathOf(name string) string { return strings.TrimPrefix(name, a.tree.prefix) }
 
-// Position returns a position in the file at a path, whether it exists or not; line and column count from 1, and 0 is unknown.
+// Position returns a position in the file at a path, whether it exists or not; line and column count from 1, and 0 is
+// unknown.
 func (a *Artifact) Position(p string, line, column int) validators.Position {
 	return validators.Position{File: a.Name(p), Line: line, Column: column}
 }
 
-// PositionInText returns the position in a file of a position in the text of one of its scalars, such as an inline patch.
+// PositionInText returns the position in a file of a position in the text of one of its scalars, such as an inline
+// patch.
 func (a *Artifact) PositionInText(p string, scalar *yaml.Node, at validators.Position) validators.Position {
 	out := a.Position(p, scalar.Line, scalar.Column)
 	if scalar.Style&yaml.LiteralStyle == 0 {
@@ -144,11 +147,12 @@ func (a *Artifact) Search(p, text string, from int) (validators.Position, bool) 
 	return validators.Position{}, false
 }
 
-// ParseText parses YAML that is embedded in the file at a path, such as an inline patch, within the limits of the tree. Positions are
-// relative to the text.
+// ParseText parses YAML that is embedded in the file at a path, such as an inline patch, within the limits of the
+// tree. Positions are relative to the text.
 func (a *Artifact) ParseText(p, text string) *Parsed { return parse([]byte(text), p, a.tree.limits) }
 
-// InChartTemplates reports whether the file is a template of a Helm chart in the tree, which is YAML only once it is templated.
+// InChartTemplates reports whether the file is a template of a Helm chart in the tree, which is YAML only once it is
+// templated.
 func (a *Artifact) InChartTemplates(p string) bool {
 	for dir := path.Dir(p); dir != "."; dir = path.Dir(dir) {
 		if path.Base(dir) == "templates" {
@@ -174,8 +178,8 @@ func (a *Artifact) ExplainMissing(p string) string {
 	return p + " is not in the tree"
 }
 
-// NearestDir returns the directory that a missing one is likely to mean: one with a similar path, or the same name elsewhere. It is empty
-// when there is none.
+// NearestDir returns the directory that a missing one is likely to mean: one with a similar path, or the same name
+// elsewhere. It is empty when there is none.
 func (a *Artifact) NearestDir(missing string) string {
 	var dirs, same []string
 	for d := range a.dirs {

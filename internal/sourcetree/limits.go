@@ -8,8 +8,8 @@ type Limits struct {
 	Files int
 	// Depth is how deeply the values of a YAML document may be nested; default 200.
 	Depth int
-	// Objects is how many objects one Kustomization may build; default 5,000. Kustomize compares each with all others, and a base can be
-	// included many times.
+	// Objects is how many objects one Kustomization may build; default 5,000. Kustomize compares each with all
+	// others, and a base can be included many times.
 	Objects int
 	// Nodes is how many values a YAML file may have once its aliases are expanded; default 2,000,000.
 	Nodes int

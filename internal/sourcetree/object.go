@@ -13,8 +13,8 @@ import (
 	"github.com/flux-admission/flux-admission/internal/yamlposition"
 )
 
-// Decode decodes an object as if Flux had written it as YAML and read it as JSON: maps with string keys, int64 where a number has no
-// fraction, times as text. It saves the three serialisations in between.
+// Decode decodes an object as if Flux had written it as YAML and read it as JSON: maps with string keys, int64 where
+// a number has no fraction, times as text. It saves the three serialisations in between.
 func Decode(n *yaml.Node) (map[string]any, error) {
 	m := map[string]any{}
 	if err := n.Decode(&m); err != nil {

@@ -132,7 +132,8 @@ func (d *Parsed) fail(name string, data []byte, line int, message string) {
 	d.Problems = append(d.Problems, &validators.Problem{Kind: validators.ProblemNotYAML, Diagnostic: validators.Diagnostic{Position: at, Message: message}})
 }
 
-// firstColumn returns the column of the first character of a line that is not a space: the parser's errors name only the line.
+// firstColumn returns the column of the first character of a line that is not a space: the parser's errors name only
+// the line.
 func firstColumn(data []byte, line int) int {
 	for range line - 1 {
 		i := bytes.IndexByte(data, '\n')
@@ -146,7 +147,8 @@ func firstColumn(data []byte, line int) int {
 
 var yamlErrorLine = regexp.MustCompile(`line (\d+): `)
 
-// yamlParserError matches errors of the parser, not of the scanner: go.yaml.in/yaml counts the parser's lines from 0, and leaves out line 0.
+// yamlParserError matches errors of the parser, not of the scanner: go.yaml.in/yaml counts the parser's lines from 0,
+// and leaves out line 0.
 var yamlParserError = regexp.MustCompile(`did not find expected (node content|key|',' or|'-' indicator|<document start>)`)
 
 // SplitYAMLError splits an error of the YAML parser into its line (0 when it names none) and its text.

@@ -107,9 +107,9 @@ func (t *Tree) exists(p string) bool {
 	return false
 }
 
-// Artifact returns the artifact of a source: the tree without what .sourceignore files and ignore, the source's spec.ignore, leave out. The
-// rules are source-controller's: any pattern replaces the default exclusions, except those of version control. The same text gives the same
-// artifact.
+// Artifact returns the artifact of a source: the tree without what .sourceignore files and ignore, the source's
+// spec.ignore, leave out. The rules are source-controller's: any pattern replaces the default exclusions, except
+// those of version control. The same text gives the same artifact.
 func (t *Tree) Artifact(ignore string) *Artifact {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -137,7 +137,8 @@ func (t *Tree) Artifact(ignore string) *Artifact {
 	return a
 }
 
-// Rel returns a path relative to the root of an artifact, cleaned and with slashes; "." for the root. A path cannot leave the root.
+// Rel returns a path relative to the root of an artifact, cleaned and with slashes; "." for the root. A path cannot
+// leave the root.
 func Rel(p string) string {
 	p = strings.TrimPrefix(path.Clean("/"+filepath.ToSlash(p)), "/")
 	if p == "" {

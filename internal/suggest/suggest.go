@@ -1,4 +1,5 @@
-// Package suggest finds the existing name that a misspelt one is likely to mean. It holds the project's only edit distance.
+// Package suggest finds the existing name that a misspelt one is likely to mean. It holds the project's only edit
+// distance.
 package suggest
 
 import (
@@ -6,14 +7,16 @@ import (
 	"unicode/utf8"
 )
 
-// maxName and maxPath bound, in bytes, what is compared: the cost is quadratic, and longer ones are hardly misspelt names.
+// maxName and maxPath bound, in bytes, what is compared: the cost is quadratic, and longer ones are hardly misspelt
+// names.
 const (
 	maxName = 128
 	maxPath = 512
 )
 
-// Nearest returns the known name with the smallest edit distance to name, ignoring case; two letters swapped are one edit. It returns ""
-// when none is near enough, or when two are equally near. A name that equals name exactly is not suggested.
+// Nearest returns the known name with the smallest edit distance to name, ignoring case; two letters swapped are one
+// edit. It returns "" when none is near enough, or when two are equally near. A name that equals name exactly is not
+// suggested.
 func Nearest(name string, known []string) string {
 	if name == "" || len(name) > maxName {
 		return ""
@@ -38,8 +41,9 @@ func Nearest(name string, known []string) string {
 	return best
 }
 
-// NearestPath returns the existing path with the smallest edit distance to a missing one; "" when none is near enough. Paths are long and
-// share much of their text, so a quarter of it may differ. Of equally near paths it returns the first in alphabetical order.
+// NearestPath returns the existing path with the smallest edit distance to a missing one; "" when none is near
+// enough. Paths are long and share much of their text, so a quarter of it may differ. Of equally near paths it
+// returns the first in alphabetical order.
 func NearestPath(missing string, existing []string) string {
 	if len(missing) > maxPath {
 		return ""
@@ -58,8 +62,8 @@ func NearestPath(missing string, existing []string) string {
 	return best
 }
 
-// maxEdits is how many edits still look like a typo: none in a very short name, which a few edits turn into any other, and a third of a
-// long one.
+// maxEdits is how many edits still look like a typo: none in a very short name, which a few edits turn into any
+// other, and a third of a long one.
 func maxEdits(name string) int {
 	n := utf8.RuneCountInString(name)
 	switch {
@@ -72,8 +76,8 @@ func maxEdits(name string) int {
 	}
 }
 
-// distance is the optimal string alignment distance: the least number of letters that are inserted, left out, replaced, or swapped with
-// the next one.
+// distance is the optimal string alignment distance: the least number of letters that are inserted, left out,
+// replaced, or swapped with the next one.
 func distance(a, b []rune) int {
 	before, last, row := make([]int, len(b)+1), make([]int, len(b)+1), make([]int, len(b)+1)
 	for j := range last {

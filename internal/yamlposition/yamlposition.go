@@ -10,16 +10,16 @@ import (
 	"github.com/flux-admission/flux-admission/validators"
 )
 
-// Find returns the position of the field at path in a document: of its key in a mapping, of the item in a sequence. When the field is not
-// there, it is the position of the nearest parent that is. The position names no file.
+// Find returns the position of the field at path in a document: of its key in a mapping, of the item in a sequence.
+// When the field is not there, it is the position of the nearest parent that is. The position names no file.
 func Find(doc *yaml.Node, path validators.Path) validators.Position {
 	at, _, _ := Match(doc, nil, path)
 	return at
 }
 
-// Match is Find for a path into an object that was built from the document: an item of one of its lists is looked for by what tells
-// items apart, since a patch may have added or moved some. With a nil object the path is one into the document. It returns the position,
-// the node there, and whether that is the field itself and not a parent of it.
+// Match is Find for a path into an object that was built from the document: an item of one of its lists is looked for
+// by what tells items apart, since a patch may have added or moved some. With a nil object the path is one into the
+// document. It returns the position, the node there, and whether that is the field itself and not a parent of it.
 func Match(doc *yaml.Node, object any, path validators.Path) (validators.Position, *yaml.Node, bool) {
 	node := Resolve(doc)
 	if node == nil {
@@ -62,7 +62,7 @@ func Root(n *yaml.Node) *yaml.Node {
 	return n.Content[0]
 }
 
-// Resolve returns the value that a node stands for: the root of a document, the node that an alias refers to. Nil has none.
+// Resolve returns the value of a node: the root of a document, the node that an alias refers to. Nil has none.
 func Resolve(n *yaml.Node) *yaml.Node {
 	for n != nil && n.Kind == yaml.AliasNode {
 		n = n.Alias
@@ -73,8 +73,8 @@ func Resolve(n *yaml.Node) *yaml.Node {
 	return n
 }
 
-// KeyIndex returns the index of a key in the content of a mapping, the last one of duplicate keys; -1 when there is none. Merges with << are
-// not followed.
+// KeyIndex returns the index of a key in the content of a mapping, the last one of duplicate keys; -1 when there is
+// none. Merges with << are not followed.
 func KeyIndex(mapping *yaml.Node, key string) int {
 	for i := len(mapping.Content) - 2; i >= 0; i -= 2 {
 		if mapping.Content[i].Value == key {
@@ -84,7 +84,8 @@ func KeyIndex(mapping *yaml.Node, key string) int {
 	return -1
 }
 
-// Entry returns the key and the value of an entry of a mapping, also of one merged in with <<. Of duplicate keys the last one counts.
+// Entry returns the key and the value of an entry of a mapping, also of one merged in with <<. Of duplicate keys the
+// last one counts.
 func Entry(n *yaml.Node, key string) (k, v *yaml.Node) {
 	if n.Kind != yaml.MappingNode {
 		return nil, nil
@@ -164,8 +165,8 @@ func item(n *yaml.Node, list []any, index int) *yaml.Node {
 	return nil
 }
 
-// SameItem reports whether the item of an object's list may have been built from the node, by the fields that identify items. A nil item
-// may be built from any node.
+// SameItem reports whether the item of an object's list may have been built from the node, by the fields that
+// identify items. A nil item may be built from any node.
 func SameItem(n *yaml.Node, value any) bool {
 	n = Resolve(n)
 	m, isMap := value.(map[string]any)

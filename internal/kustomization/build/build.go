@@ -1,7 +1,9 @@
-// Package build builds a directory of an artifact as Flux's kustomize-controller does: it generates or amends the kustomization.yaml, runs
-// kustomize, and finds the file and the settings that each object comes from. Nothing is written to disk.
+// Package build builds a directory of an artifact as Flux's kustomize-controller does: it generates or amends the
+// kustomization.yaml, runs kustomize, and finds the file and the settings that each object comes from. Nothing is
+// written to disk.
 //
-// A build that fails is repaired as far as possible, so that one missing file does not hide everything else that is wrong.
+// A build that fails is repaired as far as possible, so that one missing file does not hide everything else that is
+// wrong.
 package build
 
 import (
@@ -25,8 +27,8 @@ import (
 // Recovered starts the message of a panic that was recovered from.
 const Recovered = "recovered from panic"
 
-// schemas guards kustomize's OpenAPI schemas, which are global to the process: builds share them, a build that replaces them runs alone. That
-// is why it is a variable of the package.
+// schemas guards kustomize's OpenAPI schemas, which are global to the process: builds share them, a build that
+// replaces them runs alone. That is why it is a variable of the package.
 var schemas sync.RWMutex
 
 // loadSchemas parses the schemas before builds run concurrently: kustomize parses them lazily and without a lock.
@@ -36,8 +38,8 @@ var loadSchemas = sync.OnceFunc(func() {
 	openapi.Schema()
 })
 
-// Builder builds directories of artifacts. The same directory with the same settings is built once, however many clusters share it. It is
-// safe for concurrent use.
+// Builder builds directories of artifacts. The same directory with the same settings is built once, however many
+// clusters share it. It is safe for concurrent use.
 type Builder struct {
 	allowRemote bool
 
@@ -53,8 +55,8 @@ type outputKey struct {
 	dir, spec string
 }
 
-// NewBuilder returns a builder. With allowRemoteBases kustomize fetches remote resources, over HTTP and with git; otherwise they are left
-// out and reported.
+// NewBuilder returns a builder. With allowRemoteBases kustomize fetches remote resources, over HTTP and with git;
+// otherwise they are left out and reported.
 func NewBuilder(allowRemoteBases bool) *Builder {
 	loadSchemas()
 	return &Builder{allowRemote: allowRemoteBases, outputs: map[outputKey]func() *Output{}}
@@ -83,7 +85,8 @@ func (c *perFile[T]) get(f *sourcetree.File, read func(*sourcetree.File) T) T {
 // Object is one object that kustomize built, before variable substitution.
 type Object struct {
 	Content map[string]any
-	// File is the path in the artifact of the file that it comes from: for a generated object the kustomization file with the generator.
+	// File is the path in the artifact of the file that it comes from: for a generated object the kustomization file
+	// with the generator.
 	File string
 	// Document is the index of its document in the file; -1 when unknown.
 	Document int
@@ -99,7 +102,7 @@ type Object struct {
 type Output struct {
 	Objects  []Object
 	Problems []*validators.Problem
-	// Unknown means that the objects are not known.
+	// Unknown means that the objects cannot be determined.
 	Unknown bool
 	// Read are the paths of the files that the build has read.
 	Read map[string]bool
@@ -107,8 +110,8 @@ type Output struct {
 	graph *graph
 }
 
-// Build builds a directory of an artifact with the spec of a Flux Kustomization. What is wrong with the build is in the output; an error means
-// that the spec cannot be read.
+// Build builds a directory of an artifact with the spec of a Flux Kustomization. What is wrong with the build is in
+// the output; an error means that the spec cannot be read.
 func (b *Builder) Build(a *sourcetree.Artifact, dir string, spec *kustomizev1.KustomizationSpec) (*Output, error) {
 	text, err := json.Marshal([]any{
 		spec.TargetNamespace, spec.NamePrefix, spec.NameSuffix, spec.Patches, spec.Components, spec.IgnoreMissingComponents, spec.Images, spec.BuildMetadata,
@@ -167,7 +170,8 @@ func (b *Builder) build(a *sourcetree.Artifact, dir string, spec *kustomizev1.Ku
 	return out
 }
 
-// run runs kustomize with the settings of Flux's controller: files outside of the directory may be loaded, plugins are disabled.
+// run runs kustomize with the settings of Flux's controller: files outside of the directory may be loaded, plugins
+// are disabled.
 func (out *Output) run(dir string, written map[string][]byte) (m resmap.ResMap, err error) {
 	fs := &overlay{artifact: out.graph.artifact, written: written, read: out.Read}
 	if out.graph.allowRemote {

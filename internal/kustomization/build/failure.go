@@ -86,7 +86,8 @@ func (g *graph) explainDuplicate(p *validators.Problem, id string) {
 	}
 }
 
-// quotations are the parts of messages in which kustomize and the YAML parsers quote their input, which may be a Secret's value.
+// quotations are the parts of messages in which kustomize and the YAML parsers quote their input, which may be a
+// Secret's value.
 var quotations = []struct {
 	pattern     *regexp.Regexp
 	replacement string
@@ -123,8 +124,8 @@ func withoutContext(text string) string {
 	return strings.TrimRight(strings.TrimSpace(text), ".")
 }
 
-// fault returns the position of the file that an error of kustomize is about: the last file of the build in its text, else the root's
-// kustomization file.
+// fault returns the position of the file that an error of kustomize is about: the last file of the build in its text,
+// else the root's kustomization file.
 func (g *graph) fault(text string) validators.Position {
 	found := g.root.file
 	for _, m := range treePath.FindAllString(text, -1) {
@@ -218,8 +219,8 @@ func (g *graph) resourceFiles() []string {
 	return out
 }
 
-// repeated returns the positions that include the same node as others do: those of kustomizations without a namespace come last, since these
-// are the most likely fault. There is none when every including kustomization has a namespace.
+// repeated returns the positions that include the same node as others do: those of kustomizations without a namespace
+// come last, since these are the most likely fault. There is none when every including kustomization has a namespace.
 func (g *graph) repeated() []validators.Position {
 	var out, without []validators.Position
 	for _, s := range g.nodes {

@@ -35,8 +35,9 @@ type generated struct {
 	inTree bool
 }
 
-// generate does what the generator of fluxcd/pkg/kustomize 1.41.0 does to the directory of a Kustomization, in memory instead of on
-// disk: it takes the directory's kustomization file, or generates one from the files below it, and merges the spec into it.
+// generate does what the generator of fluxcd/pkg/kustomize 1.41.0 does to the directory of a Kustomization, in memory
+// instead of on disk: it takes the directory's kustomization file, or generates one from the files below it, and
+// merges the spec into it.
 func (b *Builder) generate(a *sourcetree.Artifact, dir string, spec *kustomizev1.KustomizationSpec) (*generated, *validators.Problem) {
 	g := &generated{file: File(a, dir), k: &kustypes.Kustomization{
 		TypeMeta: kustypes.TypeMeta{APIVersion: kustypes.KustomizationVersion, Kind: kustypes.KustomizationKind},
@@ -45,7 +46,8 @@ func (b *Builder) generate(a *sourcetree.Artifact, dir string, spec *kustomizev1
 		g.inTree = true
 		data, err := a.File(g.file).Content()
 		if err == nil {
-			// Not strict: Flux drops unknown fields of this one file. Those that it includes are read strictly, by kustomize.
+			// Not strict: Flux drops unknown fields of this one file. Those that it includes are read strictly, by
+			// kustomize.
 			err = yaml.Unmarshal(data, g.k)
 		}
 		if err != nil {
@@ -137,8 +139,8 @@ func selector(s *fluxkustomize.Selector) *kustypes.Selector {
 	return out
 }
 
-// walk lists the resources of the kustomization.yaml that Flux generates: every YAML file below the directory, and a directory that has
-// a kustomization file as one entry.
+// walk lists the resources of the kustomization.yaml that Flux generates: every YAML file below the directory, and a
+// directory that has a kustomization file as one entry.
 func (b *Builder) walk(a *sourcetree.Artifact, dir string) ([]string, *validators.Problem) {
 	var out []string
 	names, _ := a.ReadDir(dir)
@@ -169,7 +171,8 @@ func (b *Builder) walk(a *sourcetree.Artifact, dir string) ([]string, *validator
 	return out, nil
 }
 
-// readResources returns the error of reading the file as resources: Flux reads every file that it lists in a generated kustomization.yaml.
+// readResources returns the error of reading the file as resources: Flux reads every file that it lists in a
+// generated kustomization.yaml.
 func readResources(f *sourcetree.File) (err error) {
 	data, err := f.Content()
 	if err != nil {
@@ -184,7 +187,8 @@ func readResources(f *sourcetree.File) (err error) {
 	return err
 }
 
-// parseFailure returns the problem of a build that fails because a file cannot be read as resources or as a kustomization.
+// parseFailure returns the problem of a build that fails because a file cannot be read as resources or as a
+// kustomization.
 func parseFailure(a *sourcetree.Artifact, p string, err error) *validators.Problem {
 	out := buildFailed(a.Position(p, 0, 0), "")
 	out.Detail = Redact(err.Error())

@@ -14,9 +14,10 @@ import (
 	"github.com/flux-admission/flux-admission/internal/yamlposition"
 )
 
-// The origin of objects is found in one of two ways. Kustomize keeps the order in which it reads resources, so the documents of a build,
-// listed in that order, correspond to the objects that it builds. Where they do not (a plugin, a remote base, a sorted output), kustomize builds
-// again with its own origin annotations, which name the file but cost a second build.
+// The origin of objects is found in one of two ways. Kustomize keeps the order in which it reads resources, so the
+// documents of a build, listed in that order, correspond to the objects that it builds. Where they do not (a plugin,
+// a remote base, a sorted output), kustomize builds again with its own origin annotations, which name the file but
+// cost a second build.
 
 // candidate is a document that a build reads, or a generator of one object: what an object can come from.
 type candidate struct {
@@ -50,8 +51,8 @@ func (g *graph) count(s *node, limit int, known map[*node]int) int {
 	return n
 }
 
-// candidates appends what a node adds, in kustomize's order: resources, generators, components. It is called after kustomize has built, so
-// there is no cycle, and after count has limited the number.
+// candidates appends what a node adds, in kustomize's order: resources, generators, components. It is called after
+// kustomize has built, so there is no cycle, and after count has limited the number.
 func (g *graph) candidates(s *node, out []candidate) []candidate {
 	if s.k == nil {
 		return out
@@ -100,8 +101,8 @@ func (g *graph) documents(file string, out []candidate) []candidate {
 	return out
 }
 
-// align sets the origin of each object, going through objects and candidates in order; documents that a patch has deleted are skipped. It
-// reports whether it found the origin of every object.
+// align sets the origin of each object, going through objects and candidates in order; documents that a patch has
+// deleted are skipped. It reports whether it found the origin of every object.
 func (out *Output) align() bool {
 	g := out.graph
 	if g.plugins || g.allowRemote || g.top.SortOptions != nil {
@@ -130,7 +131,8 @@ func (out *Output) align() bool {
 	return true
 }
 
-// sameKinds reports whether every object has the kind of its candidate: then nothing was added or deleted, even if names have changed.
+// sameKinds reports whether every object has the kind of its candidate: then nothing was added or deleted, even if
+// names have changed.
 func (out *Output) sameKinds(list []candidate) bool {
 	for i := range list {
 		if list[i].kind != kindOf(out.Objects[i].Content) {
@@ -144,8 +146,8 @@ func (o *Object) setOrigin(c candidate) {
 	o.File, o.Document, o.Item, o.Generated = c.file, c.doc, c.item, c.generated
 }
 
-// annotate builds again with origin annotations and sets the origins from them. When that build fails or builds other objects, the origins
-// remain unknown.
+// annotate builds again with origin annotations and sets the origins from them. When that build fails or builds other
+// objects, the origins remain unknown.
 func (out *Output) annotate(dir string, from *generated) {
 	for i := range out.Objects {
 		out.Objects[i].setOrigin(candidate{doc: -1, item: -1})
@@ -183,8 +185,8 @@ func (out *Output) origins(m resmap.ResMap, dir string) {
 	}
 }
 
-// matchDocuments finds the document of its file that each object comes from: by kind and name, else by order. Names may have a new prefix or
-// suffix.
+// matchDocuments finds the document of its file that each object comes from: by kind and name, else by order. Names
+// may have a new prefix or suffix.
 func (out *Output) matchDocuments() {
 	byFile := map[string][]int{}
 	for i, o := range out.Objects {

@@ -14,8 +14,9 @@ import (
 	"github.com/flux-admission/flux-admission/internal/sourcetree"
 )
 
-// overlay is the file system that kustomize reads: an artifact, and over it the files that Flux would write into its working copy. The root
-// of the artifact is "/", so that no message contains a path of this machine. It is for one build in one goroutine.
+// overlay is the file system that kustomize reads: an artifact, and over it the files that Flux would write into its
+// working copy. The root of the artifact is "/", so that no message contains a path of this machine. It is for one
+// build in one goroutine.
 type overlay struct {
 	artifact *sourcetree.Artifact
 	written  map[string][]byte

@@ -123,8 +123,8 @@ func (g *graph) block(n *node, what string) {
 
 var scpUser = regexp.MustCompile(`^[a-zA-Z][a-zA-Z0-9-]*@`)
 
-// isRemote reports whether kustomize would fetch the address, over HTTP or with git. It follows IsRemoteFile and NewRepoSpecFromURL of
-// kustomize 0.21.1, and returns true when in doubt.
+// isRemote reports whether kustomize would fetch the address, over HTTP or with git. It follows IsRemoteFile and
+// NewRepoSpecFromURL of kustomize 0.21.1, and returns true when in doubt.
 func isRemote(s string) bool {
 	lower := strings.ToLower(s)
 	lower = strings.TrimPrefix(lower, "git::")

@@ -10,7 +10,8 @@ import (
 	"github.com/flux-admission/flux-admission/validators"
 )
 
-// repair replaces a file of resources with duplicate keys by one that kustomize can read, and reports whether kustomize can read the file.
+// repair replaces a file of resources with duplicate keys by one that kustomize can read, and reports whether
+// kustomize can read the file.
 func (g *graph) repair(p string, f *sourcetree.File) bool {
 	parsed := f.Parse()
 	if failure := parsed.Failure(); failure != nil {

@@ -36,8 +36,8 @@ const (
 	RoleData            Role = "data"            // the file or literal that a generator takes a value from
 )
 
-// Setting is where a field of an object is written outside of the object's own file: in a file of the artifact, or in the spec of the Flux
-// Kustomization.
+// Setting is where a field of an object is written outside of the object's own file: in a file of the artifact, or in
+// the spec of the Flux Kustomization.
 type Setting struct {
 	Role Role
 	// Position is the position in a file; zero for a setting in the spec.
@@ -61,7 +61,8 @@ type Target struct {
 
 func (t *Target) value(p validators.Path) any { return p.Lookup(t.Object.Object) }
 
-// Settings returns the settings and patches outside of the object's file that write a field, the one that is applied last first.
+// Settings returns the settings and patches outside of the object's file that write a field, the one that is applied
+// last first.
 func (out *Output) Settings(t *Target, p validators.Path) []Setting {
 	if out.graph.root == nil {
 		return nil
@@ -261,7 +262,7 @@ func (t *Target) writtenBy(docs []*yaml.Node, selector *kustypes.Selector, p val
 			}
 		}
 		if identifies(p) {
-			continue // says which object it is for
+			continue // it selects the object, and changes nothing
 		}
 		if at, _, ok := yamlposition.Match(doc, t.Object.Object, p); ok {
 			return at, true
@@ -270,7 +271,8 @@ func (t *Target) writtenBy(docs []*yaml.Node, selector *kustypes.Selector, p val
 	return validators.Position{}, false
 }
 
-// identifies reports whether the field identifies the object: in a strategic merge patch it selects the object, and changes nothing.
+// identifies reports whether the field identifies the object: in a strategic merge patch it selects the object, and
+// changes nothing.
 func identifies(p validators.Path) bool {
 	switch p.String() {
 	case "apiVersion", "kind", "metadata", "metadata.name", "metadata.namespace":
@@ -304,7 +306,8 @@ func (t *Target) selectedBy(selector *kustypes.Selector) bool {
 	return true
 }
 
-// jsonPatchWrites returns the position of the last operation of a JSON patch (RFC 6902) that writes the field or a parent of it.
+// jsonPatchWrites returns the position of the last operation of a JSON patch (RFC 6902) that writes the field or a
+// parent of it.
 func jsonPatchWrites(ops *yaml.Node, p validators.Path, object map[string]any) (validators.Position, bool) {
 	pointer := p.Pointer()
 	for _, op := range slices.Backward(ops.Content) {
@@ -315,7 +318,8 @@ func jsonPatchWrites(ops *yaml.Node, p validators.Path, object map[string]any) (
 		}
 		at := target.Value
 		if list, ok := strings.CutSuffix(at, "/-"); ok {
-			// An appended item has an index in the built object: the operation writes the field when the item at that index is this one.
+			// An appended item has an index in the built object: the operation writes the field when the item at that
+			// index is this one.
 			rest, below := strings.CutPrefix(pointer, list+"/")
 			if !below {
 				continue
@@ -347,8 +351,8 @@ func jsonPatchWrites(ops *yaml.Node, p validators.Path, object map[string]any) (
 	return validators.Position{}, false
 }
 
-// Generator returns the generator of a generated object, and the file or literal that a field takes its value from, if that is known. It
-// returns false when the generator is not found.
+// Generator returns the generator of a generated object, and the file or literal that a field takes its value from,
+// if that is known. It returns false when the generator is not found.
 func (out *Output) Generator(t *Target, p validators.Path) (generator Setting, data *Setting, ok bool) {
 	var n *node
 	for _, candidate := range out.graph.nodes {
@@ -426,8 +430,8 @@ func (out *Output) dataPosition(n *node, item *yaml.Node, g *kustypes.GeneratorA
 	return validators.Position{}, false
 }
 
-// SearchText returns the position of a text in the object's document, else in the kustomization files of its build and the files that these
-// read.
+// SearchText returns the position of a text in the object's document, else in the kustomization files of its build
+// and the files that these read.
 func (out *Output) SearchText(t *Target, text string) (validators.Position, bool) {
 	a := out.graph.artifact
 	if t.Document != nil {

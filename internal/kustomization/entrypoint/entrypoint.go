@@ -1,5 +1,5 @@
-// Package entrypoint finds where Flux starts to reconcile a Git repository: a FluxInstance, the values of its chart, or the gotk-sync.yaml
-// of `flux bootstrap`.
+// Package entrypoint finds where Flux starts to reconcile a Git repository: a FluxInstance, the values of its chart,
+// or the gotk-sync.yaml of `flux bootstrap`.
 package entrypoint
 
 import (
@@ -47,7 +47,7 @@ type EntryPoint struct {
 	Path string
 	// Key is the Kustomization that it creates.
 	Key types.NamespacedName
-	// Source is the source that is this tree; its name is empty when it is not known.
+	// Source is the source that is this tree; its name is empty for a directory that was given.
 	Source validators.ObjectRef
 	// URL is the source's address; may be empty.
 	URL string
@@ -62,12 +62,14 @@ type Object struct {
 	*unstructured.Unstructured
 	// Position is where the object is defined, or the entry point that it is synthesized from.
 	Position validators.Position
-	// Document is the index of its document in the file; -1 when it is in no file, but is synthesized from the entry point.
+	// Document is the index of its document in the file; -1 when it is in no file, but is synthesized from the entry
+	// point.
 	Document int
 }
 
-// Find returns the entry points of an artifact, sorted by directory, or those that the given directories are. An entry point whose path is not
-// in the artifact is a problem. An error means that a given directory is not in the artifact.
+// Find returns the entry points of an artifact, sorted by directory, or those that the given directories are. An
+// entry point whose path is not in the artifact is a problem. An error means that a given directory is not in the
+// artifact.
 func Find(a *sourcetree.Artifact, given []string) ([]*EntryPoint, []*validators.Problem, error) {
 	if len(given) > 0 {
 		var out []*EntryPoint
@@ -84,7 +86,8 @@ func Find(a *sourcetree.Artifact, given []string) ([]*EntryPoint, []*validators.
 	for _, p := range a.Manifests() {
 		out = append(out, inFile(a, p)...)
 	}
-	// The values of the chart that creates a FluxInstance count only where nothing more explicit defines the same entry point.
+	// The values of the chart that creates a FluxInstance count only where nothing more explicit defines the same
+	// entry point.
 	slices.SortStableFunc(out, func(a, b *EntryPoint) int {
 		return cmp.Or(cmp.Compare(a.Path, b.Path), cmp.Compare(slices.Index(kinds, a.Kind), slices.Index(kinds, b.Kind)))
 	})
@@ -104,7 +107,8 @@ func Find(a *sourcetree.Artifact, given []string) ([]*EntryPoint, []*validators.
 	return out, problems, nil
 }
 
-// at returns the entry point of a directory that was given. A file of the tree that syncs this very directory defines the rest of it.
+// at returns the entry point of a directory that was given. A file of the tree that syncs this very directory defines
+// the rest of it.
 func at(a *sourcetree.Artifact, dir string) (*EntryPoint, error) {
 	if !a.IsDir(dir) {
 		problem := fmt.Sprintf("entry point %s: %s", dir, a.ExplainMissing(dir))
@@ -153,8 +157,8 @@ func inFile(a *sourcetree.Artifact, p string) []*EntryPoint {
 	return out
 }
 
-// ofInstance returns the entry point of a FluxInstance's spec.sync; none when it has no path. The operator names what it creates after
-// spec.sync.name, by default after its namespace.
+// ofInstance returns the entry point of a FluxInstance's spec.sync; none when it has no path. The operator names what
+// it creates after spec.sync.name, by default after its namespace.
 func ofInstance(kind Kind, position validators.Position, namespace string, sync *yaml.Node) []*EntryPoint {
 	dir := yamlposition.Scalar(sync, "path")
 	if dir == "" {

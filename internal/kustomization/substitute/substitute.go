@@ -1,5 +1,6 @@
-// Package substitute does the post-build variable substitution of a Flux Kustomization, as fluxcd/pkg/kustomize does it in strict mode:
-// spec.postBuild.substituteFrom and spec.postBuild.substitute. A value that is not in Git stays unresolved.
+// Package substitute does the post-build variable substitution of a Flux Kustomization, as fluxcd/pkg/kustomize does
+// it in strict mode: spec.postBuild.substituteFrom and spec.postBuild.substitute. A value that is not in Git stays
+// unresolved.
 package substitute
 
 import (
@@ -21,7 +22,8 @@ import (
 	"github.com/flux-admission/flux-admission/validators"
 )
 
-// Limits of one object's text in a substitution: the parser of envsubst is recursive, and a stack overflow cannot be recovered from.
+// Limits of one object's text in a substitution: the parser of envsubst is recursive, and a stack overflow cannot be
+// recovered from.
 const (
 	maxBytes   = 4 << 20
 	maxDollars = 20_000
@@ -42,7 +44,7 @@ const Inline = -1
 // Variable is one value for the substitution and where it is defined.
 type Variable struct {
 	Value string
-	// Unresolved means that the value is not known: it is encrypted, for instance.
+	// Unresolved means that the value is not in Git: it is encrypted, for instance.
 	Unresolved bool
 	// Source is the index of its Source, in the order in which they were added, or Inline.
 	Source int
@@ -55,7 +57,7 @@ type Source struct {
 	Object *unstructured.Unstructured
 	// Encrypted means that it is encrypted with SOPS.
 	Encrypted bool
-	// Unresolved are the fields whose value is not known.
+	// Unresolved are the fields whose value is not in Git.
 	Unresolved []validators.Path
 }
 
@@ -71,8 +73,8 @@ type Variables struct {
 	missing bool
 }
 
-// Missing records a reference of substituteFrom that nothing in the cluster provides, so that any variable may be defined there. An optional
-// reference may exist all the same.
+// Missing records a reference of substituteFrom that nothing in the cluster provides, so that any variable may be
+// defined there. An optional reference may exist all the same.
 func (v *Variables) Missing() { v.missing = true }
 
 // Add adds the variables of a source, over those that were added before.
@@ -93,7 +95,8 @@ func (v *Variables) addField(s Source, field string, decode bool) {
 			raw, err := base64.StdEncoding.DecodeString(text)
 			text, x.Unresolved = string(raw), err != nil
 		}
-		if unresolved.IsEncrypted(text) || strings.Contains(text, markOpen) || slices.ContainsFunc(s.Unresolved, func(u validators.Path) bool { return u.String() == x.Path.String() }) {
+		isField := func(p validators.Path) bool { return p.String() == x.Path.String() }
+		if unresolved.IsEncrypted(text) || strings.Contains(text, markOpen) || slices.ContainsFunc(s.Unresolved, isField) {
 			x.Unresolved = true
 		}
 		v.set(name, text, x)
@@ -142,12 +145,13 @@ type Result struct {
 	Object map[string]any
 	// Unset are the variables without a value and without a default, in their order of appearance.
 	Unset []string
-	// Unresolved are the fields with a value that is not known. The text there is as in Git: ${NAME}.
+	// Unresolved are the fields with a value that is not in Git. They keep the text ${NAME}.
 	Unresolved []validators.Path
 }
 
-// Substitute replaces the variables in an object, in its text as YAML, as fluxcd/pkg/kustomize does. It does not change the object, and returns
-// the very same one when it holds no variable. An error means that Flux fails on the object.
+// Substitute replaces the variables in an object, in its text as YAML, as fluxcd/pkg/kustomize does. It does not
+// change the object, and returns the very same one when it holds no variable. An error means that Flux fails on the
+// object.
 func (v *Variables) Substitute(object map[string]any) (Result, error) {
 	if !anyString(object, substitutable) {
 		return Result{Object: object}, nil
@@ -297,5 +301,6 @@ func anyString(v any, cond func(string) bool) bool {
 	return false
 }
 
-// substitutable reports whether envsubst would change the text: it opens a variable with ${, and $$ is an escaped dollar sign.
+// substitutable reports whether envsubst would change the text: it opens a variable with ${, and $$ is an escaped
+// dollar sign.
 func substitutable(s string) bool { return strings.Contains(s, "${") || strings.Contains(s, "$$") }
