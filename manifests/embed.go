@@ -1,10 +1,9 @@
-// Package manifests holds what is applied to a cluster. The two files that the program itself needs are embedded from here, so that there is
-// one copy of them.
+// Package manifests holds the manifests for a cluster, and embeds the two that the program itself needs.
 package manifests
 
 import _ "embed"
 
-// DefaultPolicy is the AdmissionPolicy that ships, as YAML.
+// DefaultPolicy is the default policy, as YAML.
 //
 //go:embed policy/default.yaml
 var DefaultPolicy []byte

@@ -171,12 +171,12 @@ func (r *recorder) WriteHeader(int)     {}
 func BenchmarkLargeRelease(b *testing.B) {
 	for _, c := range largeCharts(b) {
 		b.Run(c.name, func(b *testing.B) {
-			b.Setenv(benchCharts, c.dir)
+			b.Setenv(benchmarkCharts, c.dir)
 			g, err := denyAll()
 			if err != nil {
 				b.Fatal(err)
 			}
-			objects, err := benchObjects()
+			objects, err := benchmarkObjects()
 			if err != nil {
 				b.Fatal(err)
 			}
@@ -212,9 +212,9 @@ func BenchmarkPaced(b *testing.B) {
 	const perSecond, reviews = 50, 600
 	for _, c := range largeCharts(b) {
 		b.Run(c.name, func(b *testing.B) {
-			b.Setenv(benchCharts, c.dir)
+			b.Setenv(benchmarkCharts, c.dir)
 			body := c.review(b)
-			servers := map[string]*benchClient{"webhook": startServer(b, "webhook"), "floor": startServer(b, "floor")}
+			servers := map[string]*benchmarkClient{"webhook": startServer(b, "webhook"), "floor": startServer(b, "floor")}
 			took := map[string][]time.Duration{}
 			for range 20 {
 				for _, s := range servers {

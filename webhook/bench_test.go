@@ -36,14 +36,14 @@ import (
 )
 
 // asServer makes the test binary a webhook server in its own process, to separate its CPU time from the client's.
-const asServer = "FLUX_ADMISSION_BENCH_SERVER"
+const asServer = "FLUX_ADMISSION_BENCHMARK_SERVER"
 
-// benchCharts names an additional directory of charts.
-const benchCharts = "FLUX_ADMISSION_BENCH_CHARTS"
+// benchmarkCharts names an additional directory of charts.
+const benchmarkCharts = "FLUX_ADMISSION_BENCHMARK_CHARTS"
 
 func TestMain(m *testing.M) {
 	if kind := os.Getenv(asServer); kind != "" {
-		if err := benchServer(kind); err != nil {
+		if err := benchmarkServer(kind); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
@@ -52,9 +52,9 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// benchServer serves until its standard input is closed: the webhooks with all rules, or controller-runtime's webhook with a handler
+// benchmarkServer serves until its standard input is closed: the webhooks with all rules, or controller-runtime's webhook with a handler
 // that always allows, which is the floor.
-func benchServer(kind string) error {
+func benchmarkServer(kind string) error {
 	mux := http.NewServeMux()
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: time.Minute}
 	certificate, err := throwaway()
@@ -67,7 +67,7 @@ func benchServer(kind string) error {
 		if err != nil {
 			return err
 		}
-		objects, err := benchObjects()
+		objects, err := benchmarkObjects()
 		if err != nil {
 			return err
 		}
@@ -105,10 +105,10 @@ func benchServer(kind string) error {
 	return nil
 }
 
-// benchObjects returns a lookup with the chart of the release.
-func benchObjects() (*lookup.Memory, error) {
+// benchmarkObjects returns a lookup with the chart of the release.
+func benchmarkObjects() (*lookup.Memory, error) {
 	dirs := []string{filepath.Join("testdata", "charts")}
-	if more := os.Getenv(benchCharts); more != "" {
+	if more := os.Getenv(benchmarkCharts); more != "" {
 		dirs = append(dirs, more)
 	}
 	resolver, err := chartsource.New(chartsource.Options{Dirs: dirs})
@@ -142,13 +142,13 @@ func throwaway() (tls.Certificate, error) {
 	return tls.Certificate{Certificate: [][]byte{raw}, PrivateKey: key}, err
 }
 
-// benchClient connects to a server as the API server does: HTTP/1.1 over persistent TLS connections.
-type benchClient struct {
+// benchmarkClient connects to a server as the API server does: HTTP/1.1 over persistent TLS connections.
+type benchmarkClient struct {
 	url    string
 	client *http.Client
 }
 
-func startServer(b *testing.B, kind string) *benchClient {
+func startServer(b *testing.B, kind string) *benchmarkClient {
 	b.Helper()
 	cmd := exec.CommandContext(b.Context(), os.Args[0])
 	cmd.Env = append(os.Environ(), asServer+"="+kind)
@@ -173,7 +173,7 @@ func startServer(b *testing.B, kind string) *benchClient {
 	if err != nil {
 		b.Fatal(err)
 	}
-	return &benchClient{
+	return &benchmarkClient{
 		url: "https://" + strings.TrimSpace(string(line[:n])),
 		client: &http.Client{Transport: &http.Transport{
 			TLSClientConfig:     &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"http/1.1"}}, //nolint:gosec // a throwaway certificate
@@ -182,7 +182,7 @@ func startServer(b *testing.B, kind string) *benchClient {
 	}
 }
 
-func (c *benchClient) post(ctx context.Context, body []byte) error {
+func (c *benchmarkClient) post(ctx context.Context, body []byte) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.url+webhookconfig.ValidatePath+"?timeout=5s", bytes.NewReader(body))
 	if err != nil {
 		return err
@@ -200,7 +200,7 @@ func (c *benchClient) post(ctx context.Context, body []byte) error {
 	return err
 }
 
-func (c *benchClient) cpu(b *testing.B) time.Duration {
+func (c *benchmarkClient) cpu(b *testing.B) time.Duration {
 	b.Helper()
 	resp, err := c.client.Get(c.url + "/cpu")
 	if err != nil {
@@ -218,8 +218,8 @@ func (c *benchClient) cpu(b *testing.B) time.Duration {
 	return time.Duration(n)
 }
 
-// benchReviews returns one review of each kind as Flux sends it: an update with managed fields and a status, which no rule reports.
-func benchReviews(tb testing.TB) map[string][]byte {
+// benchmarkReviews returns one review of each kind as Flux sends it: an update with managed fields and a status, which no rule reports.
+func benchmarkReviews(tb testing.TB) map[string][]byte {
 	tb.Helper()
 	managed := make([]any, 0, 3)
 	for i := range 3 {
@@ -288,12 +288,12 @@ func benchReviews(tb testing.TB) map[string][]byte {
 // seconds of each for 1,000 reviews, and their ratio.
 func BenchmarkReviewAgainstFloor(b *testing.B) {
 	server, floor := startServer(b, "webhook"), startServer(b, "floor")
-	reviews := benchReviews(b)
+	reviews := benchmarkReviews(b)
 	for _, kind := range []string{"Kustomization", "HelmRelease", "Cluster"} {
 		b.Run(kind, func(b *testing.B) {
 			body := reviews[kind]
 			for range 200 { // fill connections, caches and heaps of both
-				for _, c := range []*benchClient{server, floor} {
+				for _, c := range []*benchmarkClient{server, floor} {
 					if err := c.post(b.Context(), body); err != nil {
 						b.Fatal(err)
 					}
@@ -306,7 +306,7 @@ func BenchmarkReviewAgainstFloor(b *testing.B) {
 			b.ResetTimer()
 			b.RunParallel(func(pb *testing.PB) {
 				for pb.Next() {
-					for _, c := range []*benchClient{server, floor} {
+					for _, c := range []*benchmarkClient{server, floor} {
 						if err := c.post(b.Context(), body); err != nil {
 							failed.Store(&err)
 							return
@@ -333,12 +333,12 @@ func BenchmarkHandler(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	objects, err := benchObjects()
+	objects, err := benchmarkObjects()
 	if err != nil {
 		b.Fatal(err)
 	}
 	handler := newTestServerWith(g, objects, logr.Discard()).handler
-	for kind, body := range benchReviews(b) {
+	for kind, body := range benchmarkReviews(b) {
 		b.Run(kind, func(b *testing.B) {
 			b.ReportAllocs()
 			b.SetBytes(int64(len(body)))

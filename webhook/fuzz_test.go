@@ -48,7 +48,7 @@ func (w *watchedPolicy) Mutate(ctx context.Context, r validators.Request, l vali
 func FuzzAdmissionReview(f *testing.F) {
 	f.Add([]byte(write{operation: admissionv1.Create, object: kustomization}.body(f)))
 	f.Add([]byte(write{operation: admissionv1.Update, object: kustomization, old: strings.Replace(kustomization, "./x", "./y", 1)}.body(f)))
-	for _, body := range benchReviews(f) {
+	for _, body := range benchmarkReviews(f) {
 		f.Add(body)
 	}
 	g, err := denyAll()

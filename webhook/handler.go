@@ -49,7 +49,7 @@ type result struct {
 
 // An evaluator evaluates admission requests.
 type evaluator interface {
-	// evaluate returns the result of one request. Its error says why the request could not be evaluated, without quoting it.
+	// evaluate returns the result of one request. Its error is why the request could not be evaluated, without quoting it.
 	evaluate(ctx context.Context, req *request) (result, error)
 	// refusal returns the response to a request that could not be evaluated; nil if it is allowed.
 	refusal(req *request, err error) *admissionv1.AdmissionResponse
@@ -114,9 +114,9 @@ func (h *Handler) readRequest(ctx context.Context, w http.ResponseWriter, r *htt
 		if err := s.Acquire(ctx, weight); err != nil {
 			return errors.New("too many concurrent requests")
 		}
-		h.metrics.InFlight(weight)
+		h.metrics.AddMemory(weight)
 		acquired = append(acquired, func() {
-			h.metrics.InFlight(-weight)
+			h.metrics.AddMemory(-weight)
 			s.Release(weight)
 		})
 		return nil

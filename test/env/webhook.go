@@ -31,8 +31,13 @@ import (
 // Namespace is where the manifests install the webhook server.
 const Namespace = "flux-admission-system"
 
-// serviceAccount is the user that the manifests give permissions to.
-const serviceAccount = "system:serviceaccount:" + Namespace + ":flux-admission"
+// ServiceAccount is the user to whom the manifests grant permissions.
+const ServiceAccount = "system:serviceaccount:" + Namespace + ":flux-admission"
+
+// ServiceAccountGroups returns the groups of ServiceAccount.
+func ServiceAccountGroups() []string {
+	return []string{"system:serviceaccounts", "system:serviceaccounts:" + Namespace, "system:authenticated"}
+}
 
 // Deadlines for a machine that is busy with other tests.
 const (
@@ -118,7 +123,7 @@ func (w *Webhook) Restart(ctx context.Context, args ...string) error {
 }
 
 func writeKubeconfig(cp *controlplane.ControlPlane, dir string) (string, error) {
-	config, err := cp.User(serviceAccount, "system:serviceaccounts", "system:serviceaccounts:"+Namespace, "system:authenticated")
+	config, err := cp.User(ServiceAccount, ServiceAccountGroups()...)
 	if err != nil {
 		return "", err
 	}

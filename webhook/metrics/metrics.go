@@ -1,5 +1,5 @@
-// Package metrics holds the Prometheus metrics of the webhook server. Every label has a bounded set of values: a value from a
-// request that is not known is "other".
+// Package metrics holds the Prometheus metrics of the webhook server. Every label has a bounded set of values: an unknown
+// value from a request is "other".
 package metrics
 
 import (
@@ -38,7 +38,7 @@ const (
 	Policy   Webhook = "policy"
 )
 
-// other is the label value of everything that is not known.
+// other is the label value of everything unknown.
 const other = "other"
 
 // Metrics are the metrics of reviews. They count dry-run requests, too: all of Flux's denials are dry-run.
@@ -50,7 +50,7 @@ type Metrics struct {
 	ruleErrors     *prometheus.CounterVec
 	unknown        *prometheus.CounterVec
 	panics         prometheus.Counter
-	inFlight       prometheus.Gauge
+	memory         prometheus.Gauge
 	duration       *prometheus.HistogramVec
 	reloads        *prometheus.CounterVec
 	caBundleWrites *prometheus.CounterVec
@@ -83,8 +83,8 @@ func New(registry prometheus.Registerer, kinds ...schema.GroupKind) *Metrics {
 			Name: "flux_admission_panics_total",
 			Help: "Number of recovered panics outside of rules.",
 		}),
-		inFlight: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "flux_admission_reviews_in_flight_bytes",
+		memory: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "flux_admission_reviews_memory_bytes",
 			Help: "Estimated memory of the requests that are being evaluated, in bytes.",
 		}),
 		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
@@ -108,7 +108,7 @@ func New(registry prometheus.Registerer, kinds ...schema.GroupKind) *Metrics {
 	for _, gk := range kinds {
 		m.kinds[gk] = gk.Kind
 	}
-	registry.MustRegister(m.reviews, m.findings, m.ruleErrors, m.unknown, m.panics, m.inFlight, m.duration, m.reloads,
+	registry.MustRegister(m.reviews, m.findings, m.ruleErrors, m.unknown, m.panics, m.memory, m.duration, m.reloads,
 		m.caBundleWrites, m.deferred)
 	return m
 }
@@ -147,8 +147,8 @@ func (m *Metrics) Unknown(rule string) { m.unknown.WithLabelValues(rule).Inc() }
 // Panic counts a panic outside of rules.
 func (m *Metrics) Panic() { m.panics.Inc() }
 
-// InFlight adds to the estimated memory of the requests that are being evaluated, in bytes.
-func (m *Metrics) InFlight(bytes int64) { m.inFlight.Add(float64(bytes)) }
+// AddMemory adds to the estimated memory of the requests that are being evaluated, in bytes.
+func (m *Metrics) AddMemory(bytes int64) { m.memory.Add(float64(bytes)) }
 
 // PolicyReload counts a policy that was loaded, and whether it was accepted.
 func (m *Metrics) PolicyReload(accepted bool) {

@@ -46,7 +46,7 @@ import (
 	"github.com/flux-admission/flux-admission/webhook/webhookconfig"
 )
 
-// shutdownTimeout is how long the servers wait for the requests in flight, longer than any of them may take.
+// shutdownTimeout is how long the servers wait for open requests, longer than any of them may take.
 const shutdownTimeout = 35 * time.Second
 
 // Options are the flags of the serve command; errors name a flag by its name there.
@@ -330,7 +330,7 @@ func (s *Server) newWebhooks(context.Context) error {
 	webhookServer := s.webhooks.HTTP(s.certificate.GetCertificate)
 	webhookServer.ErrorLog = httpErrorLog(s.log)
 
-	// The manager starts HTTP servers first and stops them last, so that requests in flight have all that they need.
+	// The manager starts HTTP servers first and stops them last, so that open requests have all that they need.
 	runnables := []manager.Runnable{
 		s.certificate, s.policies, s.watches, reevaluator,
 		newHTTPServer("health", s.healthHandler(), s.healthListener),

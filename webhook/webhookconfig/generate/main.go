@@ -25,7 +25,7 @@ func run(args []string) error {
 		return err
 	}
 	for name, data := range files {
-		if err := os.WriteFile(filepath.Join(args[0], name), data, 0o644); err != nil { //nolint:gosec // manifests are world-readable
+		if err := os.WriteFile(filepath.Join(args[0], name), data, 0o644); err != nil { //nolint:gosec // anyone may read manifests
 			return fmt.Errorf("writing %s: %w", name, err)
 		}
 	}

@@ -1,0 +1,92 @@
+package manifests_test
+
+import (
+	"path/filepath"
+	"testing"
+
+	authorizationv1 "k8s.io/api/authorization/v1"
+	"k8s.io/client-go/kubernetes/scheme"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/flux-admission/flux-admission/test/env"
+)
+
+// TestRBAC_LeastPrivilege checks with the API server's authorizer that the service account has the permissions that the
+// webhook server uses, and none of those that it does not.
+func TestRBAC_LeastPrivilege(t *testing.T) {
+	root, err := env.Root()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := plane.InstallManifests(t.Context(), filepath.Join(root, env.Overlay), nil); err != nil {
+		t.Fatal(err)
+	}
+	c, err := client.New(plane.Config(), client.Options{Scheme: scheme.Scheme})
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := []string{"get", "list", "watch", "create", "update", "patch", "delete", "deletecollection"}
+	for name, tc := range map[string]struct {
+		resource authorizationv1.ResourceAttributes
+		want     map[string]bool
+	}{
+		"ConfigMaps are only read one by one": {
+			authorizationv1.ResourceAttributes{Version: "v1", Resource: "configmaps", Namespace: "apps", Name: "values"},
+			map[string]bool{"get": true},
+		},
+		"Secrets are only read one by one": {
+			authorizationv1.ResourceAttributes{Version: "v1", Resource: "secrets", Namespace: "apps", Name: "values"},
+			map[string]bool{"get": true},
+		},
+		// get comes with the permission to read Secrets.
+		"the Secret of the CA is watched and written": {
+			authorizationv1.ResourceAttributes{Version: "v1", Resource: "secrets", Namespace: env.Namespace, Name: "flux-admission-ca"},
+			map[string]bool{"get": true, "list": true, "watch": true, "create": true, "update": true},
+		},
+		"HelmReleases are read from an informer": {
+			authorizationv1.ResourceAttributes{Group: "helm.toolkit.fluxcd.io", Version: "v2", Resource: "helmreleases", Namespace: "apps"},
+			map[string]bool{"get": true, "list": true, "watch": true},
+		},
+		"the AdmissionPolicy is only read": {
+			authorizationv1.ResourceAttributes{Group: "flux-admission.dev", Version: "v1alpha1", Resource: "admissionpolicies", Name: "default"},
+			map[string]bool{"get": true, "list": true, "watch": true},
+		},
+		"the status of the AdmissionPolicy is only updated": {
+			authorizationv1.ResourceAttributes{
+				Group: "flux-admission.dev", Version: "v1alpha1", Resource: "admissionpolicies", Subresource: "status", Name: "default",
+			},
+			map[string]bool{"update": true},
+		},
+		"the caBundle of its own webhook configuration is patched": {
+			authorizationv1.ResourceAttributes{
+				Group: "admissionregistration.k8s.io", Version: "v1", Resource: "mutatingwebhookconfigurations", Name: "flux-admission",
+			},
+			map[string]bool{"list": true, "watch": true, "patch": true},
+		},
+		"other webhook configurations are inaccessible": {
+			authorizationv1.ResourceAttributes{
+				Group: "admissionregistration.k8s.io", Version: "v1", Resource: "validatingwebhookconfigurations", Name: "other",
+			},
+			nil,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for _, verb := range all {
+				attributes := tc.resource
+				attributes.Verb = verb
+				if verb == "create" {
+					attributes.Name = "" // RBAC does not know the name of an object that is created
+				}
+				review := &authorizationv1.SubjectAccessReview{Spec: authorizationv1.SubjectAccessReviewSpec{
+					User: env.ServiceAccount, Groups: env.ServiceAccountGroups(), ResourceAttributes: &attributes,
+				}}
+				if err := c.Create(t.Context(), review); err != nil {
+					t.Fatal(err)
+				}
+				if got := review.Status.Allowed; got != tc.want[verb] {
+					t.Errorf("%s is allowed: %v; want %v (%s)", verb, got, tc.want[verb], review.Status.Reason)
+				}
+			}
+		})
+	}
+}
