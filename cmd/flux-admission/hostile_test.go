@@ -59,7 +59,7 @@ func TestCheck_HostileTree(t *testing.T) {
 	}
 	for _, want := range []string{
 		"spec.monitoring.enabled is not a field of a CloudNativePG Cluster",
-		"the file was not read: written out, its values are more than 2000000; YAML aliases multiply them",
+		"the file was not read: its values are more than 2000000 once its aliases are expanded",
 		"the file was not read: it is larger than 8388608 bytes",
 		"exceeded max depth",
 		"the file is binary, not YAML",
