@@ -8,14 +8,14 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// Presence is what a Lookup knows of an object. The zero value is Unknown: whoever forgets to answer has said nothing.
+// Presence is the result of a lookup. The zero value is Unknown.
 type Presence int
 
-// The three answers of a Lookup. A rule may report on Absent; on Unknown it can only say that it does not know.
+// The three results of a lookup. A rule reports on Absent only; on Unknown it calls Pass.Unknown.
 const (
-	Unknown Presence = iota // could not be seen: no permission, not in this tree, a time-out
-	Absent                  // certainly not there
-	Present                 // there, and returned
+	Unknown Presence = iota // could not be read: no permission, not in this tree, a timeout
+	Absent                  // certainly does not exist
+	Present                 // exists, and is returned
 )
 
 // String returns the presence in lower case.
@@ -31,30 +31,30 @@ func (p Presence) String() string {
 	return "unknown"
 }
 
-// Lookup is a rule's only view of other objects: a cluster's, a Git tree's or a test's.
+// Lookup returns other objects, of a cluster, a Git tree or a test, to rules.
 //
-// The error only explains an Unknown: it says why nothing is known, it is nil with Absent and Present, and its text carries no
-// value of a Secret. Returned objects are shared; a caller must not change them.
+// The error is the reason for an Unknown and nil otherwise; its text contains no value of a Secret. Returned objects are shared: callers must not change
+// them.
 type Lookup interface {
 	// Get returns one object. Namespace is empty for cluster-scoped kinds.
 	Get(ctx context.Context, gk schema.GroupKind, key types.NamespacedName) (*unstructured.Unstructured, Presence, error)
-	// List returns all objects of a kind in a namespace (all namespaces when empty). Present with no objects means that there
-	// are none; Unknown may still return those that could be seen. List is never Absent.
+	// List returns the objects of a kind in a namespace, or in all namespaces if it is empty. The result is Present with all objects, of which there may
+	// be none, or Unknown with those that could be read.
 	List(ctx context.Context, gk schema.GroupKind, namespace string) ([]*unstructured.Unstructured, Presence, error)
 	// Namespace returns a Namespace object by name.
 	Namespace(ctx context.Context, name string) (*unstructured.Unstructured, Presence, error)
 	// Chart returns the chart that a HelmRelease refers to.
 	Chart(ctx context.Context, ref ChartRef) (Chart, Presence, error)
-	// Kind returns what is known of a kind. Present says that the API server serves it, Absent that nothing makes it serve it. The Kind
-	// may be there all the same, from what is known of it elsewhere: then its schema can be judged by, and its versions only guessed by.
+	// Kind returns what is known about a kind: Present if the API server serves it, Absent if it certainly does not. With Absent and Unknown the Kind may
+	// still be set, from the CRD catalog: its versions may differ from the cluster's then.
 	Kind(ctx context.Context, gk schema.GroupKind) (*Kind, Presence, error)
-	// Build returns what a Flux Kustomization builds. Absent says that there is no such Kustomization; in a cluster it is Unknown.
+	// Build returns what a Flux Kustomization builds; Absent if there is no such Kustomization. In a cluster it is Unknown.
 	Build(ctx context.Context, key types.NamespacedName) (*Build, Presence, error)
-	// Owners returns the Flux Kustomizations that apply an object, sorted; Present with none means that none does. It is never Absent.
+	// Owners returns the Flux Kustomizations that apply an object, sorted. The result is Present or Unknown.
 	Owners(ctx context.Context, gk schema.GroupKind, key types.NamespacedName) ([]types.NamespacedName, Presence, error)
 }
 
-// ObjectRef names another object. Namespace is filled in by whoever builds the reference, never left to a default.
+// ObjectRef names an object. Namespace has its default applied.
 type ObjectRef struct {
 	Group, Kind, Namespace, Name string
 }

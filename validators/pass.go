@@ -6,10 +6,10 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 )
 
-// Operation is what is being done to an object.
+// Operation is the write of an object.
 type Operation string
 
-// The operations that rules are asked about. Deletions never reach a rule.
+// The operations. Deletions are not evaluated.
 const (
 	Create Operation = "CREATE"
 	Update Operation = "UPDATE"
@@ -22,24 +22,24 @@ type Request struct {
 	Object *unstructured.Unstructured
 	// File is a file of a Git tree, for rules of that scope; nil for an object.
 	File *File
-	// Old is the stored object on an update, nil otherwise. A check of a Git tree has none.
+	// Old is the stored object on an update, else nil. In a Git tree there is none.
 	Old *unstructured.Unstructured
-	// User is the name of the user who makes the request; empty outside a cluster.
+	// User is the name of the user of the request; empty outside a cluster.
 	User string
 	// Stage selects the rules that are evaluated; zero selects those of every stage. A rule's Check does not see it.
 	Stage Stage
-	// Unresolved are the fields of Object whose value cannot be known here: it is encrypted, or comes from a variable that is not in Git.
+	// Unresolved are the fields of Object with an unknown value: it is encrypted, or comes from a variable outside Git.
 	Unresolved []Path
-	// Provenance says how the object came to be in a Git tree; nil outside one.
+	// Provenance is how a Git tree contains the object; nil outside a Git tree.
 	Provenance *Provenance
 }
 
-// Pass is a rule's only window on the world, for one object.
+// Pass is the input of a rule's Check for one object, and collects what it reports.
 type Pass struct {
 	Request
-	// Lookup gives other objects.
+	// Lookup returns other objects.
 	Lookup Lookup
-	// Params are the rule's typed parameters, as Meta.Params makes them, with the policy's values.
+	// Params are the rule's typed parameters, as returned by Meta.Params, with the policy's values.
 	Params any
 
 	rule     *Meta
@@ -47,10 +47,10 @@ type Pass struct {
 	skipped  []Skipped
 }
 
-// EditOp is the operation of an Edit, in the words of JSON Patch (RFC 6902).
+// EditOp is the operation of an Edit: those of JSON Patch (RFC 6902).
 type EditOp string
 
-// The edits that rules and mutators use.
+// The operations of rules and mutators.
 const (
 	EditAdd     EditOp = "add"
 	EditReplace EditOp = "replace"
@@ -58,13 +58,13 @@ const (
 	EditMove    EditOp = "move"
 )
 
-// Edit is one operation of a JSON Patch that would repair a finding.
+// Edit is one operation of a JSON Patch (RFC 6902).
 type Edit struct {
 	Op   EditOp
 	Path Path
 	// From is the source of a move; unused otherwise.
 	From Path
-	// Value is what add and replace write.
+	// Value is the new value of add and replace.
 	Value any
 }
 
@@ -72,46 +72,46 @@ type Edit struct {
 type Finding struct {
 	Diagnostic
 	Rule *Meta
-	// Path is the offending field; for a missing field, the field that should be there.
+	// Path is the offending field, also if it is missing.
 	Path Path
 	// Value is the value at Path; nil when there is none or it must not be printed.
 	Value any
-	// Key tells two findings of the same rule at the same path apart, across changes that leave the problem as it was. Message when the rule set none.
+	// Key identifies a finding among those of the same rule and path. It must not change while the problem remains; default: Message.
 	Key string
-	// Preexisting is set by the Suite on an update: the stored object has the same problem already.
+	// Preexisting is set by the Suite on an update if the stored object has the same problem.
 	Preexisting bool
 }
 
-// Skipped is a rule that was not, or not wholly, evaluated, and why.
+// Skipped is a rule that was not evaluated, or not completely, with the reason.
 type Skipped struct {
 	Rule   *Meta
 	Reason string
-	// Unknown tells that data was missing: the policy's onUnknown applies. Otherwise the object itself asks not to be judged.
+	// Unknown says that data was missing: the policy's onUnknown applies. Otherwise a setting of the object disables what the rule evaluates.
 	Unknown bool
-	// Cause is the error that Reason quotes; nil when it quotes none.
+	// Cause is the error in Reason; nil if there is none.
 	Cause error
 }
 
-// RuleError is a rule that could not run: it returned an error or panicked.
+// RuleError is the error of a rule that could not run: Check returned it or panicked.
 type RuleError struct {
 	Rule *Meta
 	Err  error
 }
 
-// Report adds a finding at path. A nil value is never printed (it may be a secret). The message is a sentence without a period.
-// The returned finding may be given a Fix, Edits or a Key before Check returns.
+// Report adds a finding at a path and returns it, so that Check can set its Fix, Edits, Position or Key. The value is printed unless it is nil: pass nil if
+// it may be a secret. The message is one sentence without a period.
 func (p *Pass) Report(path Path, value any, format string, args ...any) *Finding {
 	f := &Finding{Diagnostic: Diagnostic{Message: fmt.Sprintf(format, args...), Fix: p.rule.Doc.Fix}, Rule: p.rule, Path: path, Value: value}
 	p.findings = append(p.findings, f)
 	return f
 }
 
-// Skip says aloud that the rule does not judge the object, because the object asks for that.
+// Skip records that the rule does not evaluate the object because a setting of the object disables what it evaluates.
 func (p *Pass) Skip(format string, args ...any) {
 	p.skipped = append(p.skipped, Skipped{Rule: p.rule, Reason: fmt.Sprintf(format, args...)})
 }
 
-// Unknown says aloud that the rule cannot judge the object, or not all of it, because something could not be seen. An error among the arguments is the cause.
+// Unknown records that the rule cannot evaluate the object, or not completely, because something could not be read. An error among the arguments is the cause.
 func (p *Pass) Unknown(format string, args ...any) {
 	s := Skipped{Rule: p.rule, Reason: fmt.Sprintf(format, args...), Unknown: true}
 	for _, a := range args {

@@ -6,9 +6,8 @@ import (
 	"strings"
 )
 
-// Path is the place of a field inside one object, from its root. It is a list of steps rather than a string so that every front
-// end can use it: the webhook prints it, fix turns it into a JSON Pointer, check walks a YAML tree with it.
-// The zero value is the object itself. Paths are immutable: Child and Index return a new one.
+// Path is the path of a field in an object, from its root. It is a list of steps instead of a string, because drivers print it, convert it to a JSON Pointer
+// and find it in a YAML document. The zero value is the object itself. Paths are immutable: Child and Index return a new one.
 type Path []Step
 
 // Step is one map key or one list index of a Path.
@@ -41,7 +40,7 @@ func (p Path) Index(i int) Path {
 	return append(out, Step{Index: i})
 }
 
-// IsIndex tells whether the step is a list index.
+// IsIndex reports whether the step is a list index.
 func (s Step) IsIndex() bool { return s.Index >= 0 }
 
 // String returns the path in the notation of the Kubernetes API's own field errors: spec.containers[0].env,
@@ -68,7 +67,7 @@ func (p Path) String() string {
 	return b.String()
 }
 
-// escapePointer escapes one reference token, as RFC 6901 section 3 says.
+// escapePointer escapes one reference token (RFC 6901, section 3).
 var escapePointer = strings.NewReplacer("~", "~0", "/", "~1")
 
 // Pointer returns the path as a JSON Pointer (RFC 6901): /spec/values/data. The empty path is "".
@@ -85,12 +84,12 @@ func (p Path) Pointer() string {
 	return b.String()
 }
 
-// HasPrefix tells whether the path is the other one or below it.
+// HasPrefix reports whether the path is equal to the other one or below it.
 func (p Path) HasPrefix(other Path) bool {
 	return len(p) >= len(other) && slices.Equal(p[:len(other)], other)
 }
 
-// Lookup returns what stands at the path in a decoded object (maps, slices and scalars as JSON decodes them); nil when nothing does.
+// Lookup returns the value at the path in a decoded object (maps, slices and scalars as JSON decodes them); nil if there is none.
 func (p Path) Lookup(root any) any {
 	for _, s := range p {
 		switch {

@@ -1,7 +1,7 @@
-// Package validators holds the contract between rules and the front ends that run them: a Rule looks at one object and reports
-// findings; the Suite runs rules; what happens with a finding is the policy's to decide.
+// Package validators is the contract between rules and the drivers that run them (the webhook, check, the audit). A Rule evaluates one object and reports
+// findings, a Suite runs rules, and a policy decides what is done about the findings.
 //
-// Rules are pure. They see the world through a Pass only, and other objects through its three-valued Lookup.
+// Rules are pure: their only input is a Pass, with a three-valued Lookup of other objects. A rule does not know which driver runs it.
 package validators
 
 import (
@@ -16,23 +16,23 @@ import (
 	"github.com/flux-admission/flux-admission/api/v1alpha1"
 )
 
-// Severity is the author's opinion of how bad a finding is. What is done about it is the operator's Action, in the policy.
+// Severity is the rule author's opinion of a finding. What is done about it is the operator's decision: the action in the policy.
 type Severity string
 
 // The severities, worst first.
 const (
-	SeverityError   Severity = "error"   // the object will not reconcile, or does something else than it says
+	SeverityError   Severity = "error"   // the object does not reconcile, or does something else than intended
 	SeverityWarning Severity = "warning" // likely a mistake, or a risk
 	SeverityInfo    Severity = "info"    // worth knowing
 )
 
-// Doc is what a person reads about a rule: in the help, on the docs page, in SARIF.
+// Doc is the documentation of a rule: in the help, on its docs page, in SARIF.
 type Doc struct {
-	// Title names the mistake in a few words, without a period.
+	// Title is the diagnosis in at most eight words, without a period.
 	Title string
-	// Why says what happens when the mistake is applied. Whole sentences.
+	// Why is what happens if the mistake is applied, in whole sentences.
 	Why string
-	// Fix says what to write instead. Whole sentences.
+	// Fix is what to do instead, in whole sentences that begin with an imperative.
 	Fix string
 	// Since is the first release with the rule, "v0.1.0".
 	Since string
@@ -114,7 +114,8 @@ type Defaults struct {
 	Reason string
 }
 
-// Meta declares a rule, once, next to its code; every surface shows it.
+// Meta declares a rule, once, next to its code. The README's table, the default policy, the docs page, the AdmissionPolicy's schema, RBAC and the webhook
+// configurations are generated from it.
 type Meta struct {
 	// ID is stable and never reused: two letters of the family, three digits.
 	ID string
@@ -132,12 +133,12 @@ type Meta struct {
 	Defaults Defaults
 	// Doc is the text for people.
 	Doc Doc
-	// Reads lists the other kinds that Check may look up. RBAC and informers are made from it.
+	// Reads are the other kinds that Check may look up. RBAC and informers are generated from them.
 	Reads []schema.GroupKind
-	// Params returns a pointer to the zero value of the rule's typed parameters; nil when it has none. The struct's JSON tags,
-	// comments and kubebuilder markers become the rule's part of the AdmissionPolicy schema.
+	// Params returns a pointer to the default value of the rule's typed parameters; nil for a rule without any. The struct's JSON tags, comments and
+	// kubebuilder markers become the rule's part of the AdmissionPolicy's schema.
 	Params func() any
-	// Group names a group of findings that reports show as one, because they have one cause; empty for none.
+	// Group is the name of a group of findings with one cause, which reports show as one; empty for none.
 	Group string
 	// Supersedes are the names of rules whose findings at the same position the rule's own findings replace.
 	Supersedes []string
@@ -177,7 +178,7 @@ func (m *Meta) DefaultAt(stage Stage) v1alpha1.Action {
 // Rule reports problems of exactly one object.
 type Rule struct {
 	Meta
-	// Check looks at p.Object and reports. An error means that the rule could not run; it is never a denial by itself.
+	// Check evaluates p.Object and reports findings. An error means that the rule could not run; it never denies by itself.
 	Check func(ctx context.Context, p *Pass) error
 }
 
@@ -186,7 +187,7 @@ var (
 	namePattern = regexp.MustCompile(`^[a-z0-9]+(-[a-z0-9]+)*$`)
 )
 
-// Validate reports what is missing or malformed in the declaration of a rule, so that a suite cannot be built from a broken one.
+// Validate returns an error that lists everything missing or malformed in the declaration.
 func (m *Meta) Validate() error {
 	var problems []string
 	bad := func(cond bool, text string) {
@@ -215,6 +216,7 @@ func (m *Meta) Validate() error {
 		!m.Stages.Has(StageAudit) && m.Defaults.Audit != "", "Defaults must have no action for a stage without the rule")
 	bad(m.Defaults.Reason != "" && !strings.HasSuffix(m.Defaults.Reason, "."), "Defaults.Reason must end with a period")
 	bad(m.Severity != SeverityError && m.Severity != SeverityWarning && m.Severity != SeverityInfo, "Severity must be error, warning or info")
+	bad(len(strings.Fields(m.Doc.Title)) > 8, "Doc.Title must have at most eight words")
 	bad(m.Doc.Title == "" || strings.HasSuffix(m.Doc.Title, "."), "Doc.Title must be set and not end with a period")
 	bad(!strings.HasSuffix(m.Doc.Why, "."), "Doc.Why must end with a period")
 	bad(!strings.HasSuffix(m.Doc.Fix, "."), "Doc.Fix must end with a period")
@@ -225,8 +227,8 @@ func (m *Meta) Validate() error {
 	return nil
 }
 
-// Compiler is implemented by parameters and settings that are checked and prepared once, when a policy is read. After Compile
-// they are shared between requests and do not change. The error names the field, relative to the parameters: "requiredFor[0].path: ...".
+// Compiler is implemented by parameters and settings that are validated and prepared once, when a policy is read. After Compile they are shared between
+// requests and do not change. The error begins with the field, relative to the parameters: "requiredFor[0].path: ...".
 type Compiler interface {
 	Compile() error
 }
@@ -234,7 +236,8 @@ type Compiler interface {
 // actions are all actions, mildest first.
 var actions = []v1alpha1.Action{v1alpha1.ActionOff, v1alpha1.ActionAudit, v1alpha1.ActionWarn, v1alpha1.ActionDeny}
 
-// DefaultAction is what a policy that names the rule does, when it says nothing else: errors are refused, warnings are shown, the rest is recorded.
+// DefaultAction returns the action of a policy that lists the rule without an action. It follows the severity. The default policy has its own actions,
+// Defaults.
 func (m *Meta) DefaultAction() v1alpha1.Action {
 	switch m.Severity {
 	case SeverityError:

@@ -30,7 +30,7 @@ type index struct {
 	files, unapplied []*Rule
 }
 
-// Result is what a suite found out about one object. The order is stable: rules in the suite's order, findings by path.
+// Result is the result of evaluating one object. The order is stable: rules in the suite's order, their findings by path.
 type Result struct {
 	// Object is the object that was evaluated, or File the file; the other is nil.
 	Object   *unstructured.Unstructured
@@ -40,8 +40,7 @@ type Result struct {
 	Errors   []RuleError
 }
 
-// NewSuite returns a suite of the rules, each with the zero value of its parameters. It fails on a malformed declaration and on
-// an ID or name used twice.
+// NewSuite returns a suite of the rules, each with its default parameters. It fails on a malformed declaration and on a duplicate ID or name.
 func NewSuite(rules ...*Rule) (*Suite, error) {
 	var errs []error
 	ids, names := map[string]bool{}, map[string]bool{}
@@ -126,8 +125,7 @@ func (s *Suite) rulesFor(r Request) []*Rule {
 	return x.anyKind
 }
 
-// Bind returns a suite of those rules that keep accepts, with the given typed parameters by rule name. Rules without an entry
-// keep the parameters they have.
+// Bind returns a suite of the rules that keep accepts, with the given typed parameters by rule name. Rules without an entry keep their parameters.
 func (s *Suite) Bind(params map[string]any, keep func(*Meta) bool) *Suite {
 	out := &Suite{params: map[string]any{}}
 	for _, r := range s.rules {
@@ -200,7 +198,7 @@ func (s *Suite) withoutSuperseded(findings []*Finding) []*Finding {
 }
 
 func (s *Suite) markPreexisting(ctx context.Context, rule *Rule, r Request, l Lookup, findings []*Finding) {
-	// The stored object is evaluated as an update that changes nothing, so that a rule about transitions stays silent on it.
+	// The stored object is evaluated as an update without a change, so that rules on transitions report nothing.
 	before, _, err := s.run(ctx, rule, Request{Operation: Update, Object: r.Old, Old: r.Old, User: r.User}, l)
 	if err != nil {
 		return
@@ -217,7 +215,7 @@ func (s *Suite) run(ctx context.Context, rule *Rule, r Request, l Lookup) (findi
 	p := &Pass{Request: r, Lookup: l, Params: s.params[rule.Name], rule: &rule.Meta}
 	defer func() {
 		if v := recover(); v != nil {
-			// What was reported before the panic is not to be trusted.
+			// Findings from before the panic may be wrong.
 			findings, skipped = nil, nil
 			err = Panicked(v)
 		}
@@ -233,7 +231,7 @@ func (s *Suite) run(ctx context.Context, rule *Rule, r Request, l Lookup) (findi
 	return p.findings, p.skipped, nil
 }
 
-// Panicked makes an error of a recovered panic, with the stack. The value is printed only where the Go runtime made it: any other may quote a secret.
+// Panicked returns a recovered panic as an error with the stack. It contains the value only if that is a Go runtime error: others may quote a secret.
 func Panicked(v any) error {
 	text := fmt.Sprintf("a value of type %T", v)
 	if e, ok := v.(runtime.Error); ok {

@@ -2,28 +2,28 @@ package validators
 
 import "k8s.io/apimachinery/pkg/types"
 
-// Provenance says how an object came to be in a Git tree.
+// Provenance is how a Git tree contains an object.
 type Provenance struct {
-	// DeclaredNamespace is the namespace that the object's own file gives it; empty when it gives none or is not known.
+	// DeclaredNamespace is the namespace in the object's own file; empty if there is none or it is not known.
 	DeclaredNamespace string
-	// Kustomization is the Flux Kustomization that applies the object; the zero value when that is none, or not known.
+	// Kustomization is the Flux Kustomization that applies the object; the zero value if there is none or it is not known.
 	Kustomization types.NamespacedName
-	// Unapplied says that no Kustomization applies the object, although it stands in a directory that one of them renders. Only rules with
-	// Meta.Unapplied are asked then.
+	// Unapplied says that no Kustomization applies the object although it is in a directory that one of them builds. Only rules with Scope.Unapplied
+	// evaluate it.
 	Unapplied bool
-	// ReferencedBy is the kustomization file that would have to list the file of an orphaned object; empty when there is none near it.
+	// ReferencedBy is the kustomization.yaml that should list the file of an unapplied object; empty if there is none near it.
 	ReferencedBy string
 }
 
-// Build is what is known of what a Flux Kustomization builds from its source.
+// Build is what a Flux Kustomization builds from its source, as far as that is known.
 type Build struct {
-	// Applies are the objects that it applies, each with the namespace that it ends up in.
+	// Applies are the objects that it applies, each with its final namespace.
 	Applies []ObjectRef
-	// Complete says that Applies are all. They are not when the build fails, or takes in something that is not in the tree.
+	// Complete says that Applies has all objects. It does not if the build fails or includes resources outside the tree.
 	Complete bool
-	// Dependents are the Kustomizations that cannot be applied before this one has been, itself included: those that depend on it, those that only
-	// it applies, and so on.
+	// Dependents are the Kustomizations that can only be applied after this one, and itself: those that depend on it, those that it alone applies, and
+	// theirs.
 	Dependents map[types.NamespacedName]bool
-	// Problems are what is wrong with the build, by place.
+	// Problems of the build, by position.
 	Problems []Problem
 }

@@ -149,7 +149,7 @@ func (s *Set) Kind(_ context.Context, gk schema.GroupKind) (*validators.Kind, va
 	if presence == validators.Unknown {
 		return nil, presence, missingDefinition(gk, fmt.Sprintf("found no CustomResourceDefinition of %s", describe(gk)))
 	}
-	return &validators.Kind{Near: s.suggestions(gk)}, presence, nil
+	return &validators.Kind{Suggestions: s.suggestions(gk)}, presence, nil
 }
 
 // suggestions returns the kind of the same group with the most similar name, and the kinds of the same name in other groups.

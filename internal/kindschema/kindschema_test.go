@@ -147,7 +147,7 @@ func TestSet_Kind(t *testing.T) {
 			kind, presence, err := s.Kind(t.Context(), tc.kind)
 			got := result{Presence: presence}
 			if kind != nil {
-				got.Served, got.Suggestions = kind.Served, kind.Near
+				got.Served, got.Suggestions = kind.Served, kind.Suggestions
 			}
 			if err != nil {
 				got.Err = err.Error()

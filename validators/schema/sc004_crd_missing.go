@@ -45,11 +45,11 @@ func checkCRDMissing(ctx context.Context, p *validators.Pass) error {
 	case validators.Absent:
 	}
 	text := kindName(gvk) + " is not installed"
-	if kind == nil || len(kind.Near) == 0 {
+	if kind == nil || len(kind.Suggestions) == 0 {
 		p.Report(validators.NewPath("kind"), gvk.Kind, "%s", text)
 		return nil
 	}
-	near := kind.Near[0]
+	near := kind.Suggestions[0]
 	meant, nearKind := near.WithVersion(gvk.Version), (*validators.Kind)(nil)
 	if k, presence, _ := p.Lookup.Kind(ctx, near); presence == validators.Present && len(k.Served) > 0 {
 		meant.Version, nearKind = k.Served[0], k
@@ -61,7 +61,7 @@ func checkCRDMissing(ctx context.Context, p *validators.Pass) error {
 	f := p.Report(path, path.Lookup(p.Object.Object), "%s; did you mean %s?", text, kindName(meant))
 	f.Fix = fmt.Sprintf("Set apiVersion to %s and kind to %s.", meant.GroupVersion(), meant.Kind)
 	// The edit of one field must make the object valid.
-	if len(kind.Near) == 1 && oneFieldApart(gvk, meant) && fits(ctx, nearKind, p.Object, meant) {
+	if len(kind.Suggestions) == 1 && oneFieldApart(gvk, meant) && fits(ctx, nearKind, p.Object, meant) {
 		f.Edits = []validators.Edit{{Op: validators.EditReplace, Path: path, Value: value}}
 	}
 	return nil
