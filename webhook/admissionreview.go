@@ -16,8 +16,8 @@ import (
 	"github.com/flux-admission/flux-admission/webhook/webhookconfig"
 )
 
-// review is an AdmissionReview. Its objects are decoded into maps in the same pass: admissionv1.AdmissionReview would have
-// them copied first and decoded a second time, a third of the time of a review.
+// review is an AdmissionReview. Its objects are decoded into maps in the same pass: admissionv1.AdmissionReview would
+// have them copied first and decoded a second time, a third of the time of a review.
 type review struct {
 	metav1.TypeMeta `json:",inline"`
 	Request         *request `json:"request"`
@@ -61,8 +61,8 @@ func (r *request) groupKind() schema.GroupKind {
 // key returns the object's namespace and name as namespace/name, for logs.
 func (r *request) key() string { return klog.KRef(r.Namespace, r.Name).String() }
 
-// evaluated returns what rules and mutators evaluate of the request; nil for a write that is always allowed: a deletion, a
-// subresource, an object that is being deleted, an update that changes nothing that rules read.
+// evaluated returns what rules and mutators evaluate of the request; nil for a write that is always allowed: a
+// deletion, a subresource, an object that is being deleted, an update that changes nothing that rules read.
 func (r *request) evaluated() (*validators.Request, error) {
 	if r.SubResource != "" {
 		return nil, nil

@@ -166,8 +166,8 @@ type recorder struct {
 func (r *recorder) Header() http.Header { return r.header }
 func (r *recorder) WriteHeader(int)     {}
 
-// BenchmarkLargeRelease evaluates a release with all rules whose chart is in the cache, and compares it with Helm's validation of the
-// same values.
+// BenchmarkLargeRelease evaluates a release with all rules whose chart is in the cache, and compares it with Helm's
+// validation of the same values.
 func BenchmarkLargeRelease(b *testing.B) {
 	for _, c := range largeCharts(b) {
 		b.Run(c.name, func(b *testing.B) {
@@ -206,8 +206,8 @@ func BenchmarkLargeRelease(b *testing.B) {
 	}
 }
 
-// BenchmarkPaced sends 50 reviews per second of a release with a large chart to the webhook, and as many to the floor. It reports the
-// median and the 99th percentile of the response times. One round takes twelve seconds.
+// BenchmarkPaced sends 50 reviews per second of a release with a large chart to the webhook, and as many to the floor.
+// It reports the median and the 99th percentile of the response times. One round takes twelve seconds.
 func BenchmarkPaced(b *testing.B) {
 	const perSecond, reviews = 50, 600
 	for _, c := range largeCharts(b) {

@@ -87,8 +87,8 @@ func auditOnly(t *testing.T, rule *validators.Rule, params []byte) *policy.Polic
 	return p
 }
 
-// TestAuditOnly_AllowsAndRecordsEverything evaluates every case of every rule in mode AuditOnly: as it is, with a panic in the rule,
-// and with a lookup in which everything is Unknown.
+// TestAuditOnly_AllowsAndRecordsEverything evaluates every case of every rule in mode AuditOnly: as it is, with a panic
+// in the rule, and with a lookup in which everything is Unknown.
 func TestAuditOnly_AllowsAndRecordsEverything(t *testing.T) {
 	for _, rule := range allvalidators.Rules() {
 		if !rule.Stages.Has(validators.StageAdmission) {

@@ -52,8 +52,8 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// benchmarkServer serves until its standard input is closed: the webhooks with all rules, or controller-runtime's webhook with a handler
-// that always allows, which is the floor.
+// benchmarkServer serves until its standard input is closed: the webhooks with all rules, or controller-runtime's
+// webhook with a handler that always allows, which is the floor.
 func benchmarkServer(kind string) error {
 	mux := http.NewServeMux()
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: time.Minute}
@@ -218,7 +218,8 @@ func (c *benchmarkClient) cpu(b *testing.B) time.Duration {
 	return time.Duration(n)
 }
 
-// benchmarkReviews returns one review of each kind as Flux sends it: an update with managed fields and a status, which no rule reports.
+// benchmarkReviews returns one review of each kind as Flux sends it: an update with managed fields and a status, which
+// no rule reports.
 func benchmarkReviews(tb testing.TB) map[string][]byte {
 	tb.Helper()
 	managed := make([]any, 0, 3)
@@ -284,8 +285,8 @@ func benchmarkReviews(tb testing.TB) map[string][]byte {
 	return out
 }
 
-// BenchmarkReviewAgainstFloor sends each review to the webhook and to the floor in turn, each in its own process. It reports the CPU
-// seconds of each for 1,000 reviews, and their ratio.
+// BenchmarkReviewAgainstFloor sends each review to the webhook and to the floor in turn, each in its own process. It
+// reports the CPU seconds of each for 1,000 reviews, and their ratio.
 func BenchmarkReviewAgainstFloor(b *testing.B) {
 	server, floor := startServer(b, "webhook"), startServer(b, "floor")
 	reviews := benchmarkReviews(b)

@@ -43,8 +43,8 @@ func (w *watchedPolicy) Mutate(ctx context.Context, r validators.Request, l vali
 	return res
 }
 
-// FuzzAdmissionReview sends arbitrary bytes to each webhook. The response is always a valid AdmissionReview, nothing panics, what is
-// not a review is allowed, and Flux deletes no object because of a denial.
+// FuzzAdmissionReview sends arbitrary bytes to each webhook. The response is always a valid AdmissionReview, nothing
+// panics, what is not a review is allowed, and Flux deletes no object because of a denial.
 func FuzzAdmissionReview(f *testing.F) {
 	f.Add([]byte(write{operation: admissionv1.Create, object: kustomization}.body(f)))
 	f.Add([]byte(write{operation: admissionv1.Update, object: kustomization, old: strings.Replace(kustomization, "./x", "./y", 1)}.body(f)))

@@ -24,8 +24,8 @@ import (
 )
 
 const (
-	// maxBody limits a request body, in bytes. etcd stores no object above 1.5 MiB, and a review holds at most an object and
-	// its old version, so that valid requests stay well below.
+	// maxBody limits a request body, in bytes. etcd stores no object above 1.5 MiB, and a review holds at most an
+	// object and its old version, so that valid requests stay well below.
 	maxBody = 7 << 20
 	// maxBodies limits the sum of all request bodies in memory, in bytes.
 	maxBodies = maxBody + 1<<20
@@ -55,8 +55,8 @@ type evaluator interface {
 	refusal(req *request, err error) *admissionv1.AdmissionResponse
 }
 
-// Handler is the HTTP handler of one webhook. controller-runtime's handler denies what it cannot decode and what panics,
-// whatever the failure policy; this one denies only what the policy denies.
+// Handler is the HTTP handler of one webhook. controller-runtime's handler denies what it cannot decode and what
+// panics, whatever the failure policy; this one denies only what the policy denies.
 type Handler struct {
 	webhook   metrics.Webhook
 	evaluator evaluator
@@ -106,8 +106,8 @@ func newLimits() *limits {
 	return &limits{bodies: semaphore.NewWeighted(maxBodies), decoded: semaphore.NewWeighted(maxDecoded)}
 }
 
-// readRequest reads and decodes a request within the limits. It returns a result if that fails, and in any case a function
-// that gives the memory back to the limits.
+// readRequest reads and decodes a request within the limits. It returns a result if that fails, and in any case a
+// function that gives the memory back to the limits.
 func (h *Handler) readRequest(ctx context.Context, w http.ResponseWriter, r *http.Request, req *request) (*result, func()) {
 	var acquired []func()
 	acquire := func(s *semaphore.Weighted, weight int64) error {
@@ -157,8 +157,8 @@ func (h *Handler) readRequest(ctx context.Context, w http.ResponseWriter, r *htt
 	return nil, release
 }
 
-// evaluatedSize estimates the memory of a JSON text that is decoded into maps and copied once by rules, in bytes. The factors
-// are measured: a small map takes some 340 bytes, whatever the length of its text.
+// evaluatedSize estimates the memory of a JSON text that is decoded into maps and copied once by rules, in bytes. The
+// factors are measured: a small map takes some 340 bytes, whatever the length of its text.
 func evaluatedSize(body []byte) int64 {
 	count := func(c byte) int64 { return int64(bytes.Count(body, []byte{c})) }
 	return 2 * (int64(len(body)) + 340*count('{') + 40*count('[') + 24*count(','))
@@ -199,8 +199,8 @@ func (h *Handler) evaluate(ctx context.Context, req *request) (res result) {
 	return res
 }
 
-// panicError describes a recovered panic. A runtime error names types and indexes; any other value may quote a secret and is
-// not shown.
+// panicError describes a recovered panic. A runtime error names types and indexes; any other value may quote a secret
+// and is not shown.
 func panicError(v any) error {
 	var runtimeError runtime.Error
 	if err, ok := v.(error); ok && errors.As(err, &runtimeError) {
@@ -265,8 +265,8 @@ func timeout(r *http.Request) time.Duration {
 	return d - d/10
 }
 
-// uidFromPrefix reads the UID from the first bytes of an AdmissionReview that is not decoded. The API server takes a response
-// without the UID for a failed call.
+// uidFromPrefix reads the UID from the first bytes of an AdmissionReview that is not decoded. The API server takes a
+// response without the UID for a failed call.
 func uidFromPrefix(r io.Reader) types.UID {
 	d := json.NewDecoder(io.LimitReader(r, 4<<10))
 	depth, key := 0, ""

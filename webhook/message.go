@@ -12,8 +12,8 @@ import (
 	"github.com/flux-admission/flux-admission/validators"
 )
 
-// Limits of a response, in bytes except for maxCauses. The API server truncates each warning to 256 characters if all of them
-// have more than 4,096; Flux puts the message of a denial into a condition, which holds 32,768.
+// Limits of a response, in bytes except for maxCauses. The API server truncates each warning to 256 characters if all
+// of them have more than 4,096; Flux puts the message of a denial into a condition, which holds 32,768.
 const (
 	maxMessage    = 16 << 10
 	maxCauses     = 200
@@ -22,9 +22,9 @@ const (
 	maxAnnotation = 4 << 10
 )
 
-// immutable matches what makes Flux take an error for a change of an immutable field. With spec.force, or the force annotation,
-// Flux then deletes the stored object and creates it again: no message may match, even where a tenant chose the name of a key.
-// See IsImmutableError in github.com/fluxcd/pkg/ssa/errors.
+// immutable matches what makes Flux take an error for a change of an immutable field. With spec.force, or the force
+// annotation, Flux then deletes the stored object and creates it again: no message may match, even where a tenant chose
+// the name of a key. See IsImmutableError in github.com/fluxcd/pkg/ssa/errors.
 var immutable = regexp.MustCompile(`(is\s)immutable|immutable(\sfield)`)
 
 // escapeImmutable quotes the word that Flux matches.
@@ -35,8 +35,8 @@ func escapeImmutable(s string) string {
 	return immutable.ReplaceAllString(s, "${1}'immutable'${2}")
 }
 
-// plain returns the text on one line without control characters: names in it come from a tenant and are printed on a terminal.
-// The API server drops a warning with control characters.
+// plain returns the text on one line without control characters: names in it come from a tenant and are printed on a
+// terminal. The API server drops a warning with control characters.
 func plain(s string) string {
 	clean := true
 	for _, r := range s {
@@ -84,8 +84,8 @@ func located(f *validators.Finding) string {
 	return plain(path + ": " + f.Message)
 }
 
-// denial returns the message of a denial: each finding with its path, its fix and its rule, then the failures. kubectl prints it
-// as it is, Flux puts it into the Ready condition.
+// denial returns the message of a denial: each finding with its path, its fix and its rule, then the failures. kubectl
+// prints it as it is, Flux puts it into the Ready condition.
 //
 //	metadata.namespace: namespace "airflow" is not allowed; must be "flux-system". Move … (KS001 kustomization-namespace)
 func denial(findings []*validators.Finding, failures []string) string {
@@ -147,8 +147,8 @@ func warning(f *validators.Finding) string {
 	return escapeImmutable(cut(f.Rule.ID+" "+located(f), maxWarning-4))
 }
 
-// limitWarnings returns the warnings that fit into a response, followed by the number of the others. escapeImmutable adds two
-// bytes to a line, so that each stays below the API server's limit.
+// limitWarnings returns the warnings that fit into a response, followed by the number of the others. escapeImmutable
+// adds two bytes to a line, so that each stays below the API server's limit.
 func limitWarnings(lines []string) []string {
 	total := 0
 	for i, l := range lines {

@@ -11,7 +11,8 @@ import (
 	"github.com/flux-admission/flux-admission/webhook/metrics"
 )
 
-// PolicyValidator evaluates the requests of the webhook for AdmissionPolicy objects: it denies one that does not compile.
+// PolicyValidator evaluates the requests of the webhook for AdmissionPolicy objects: it denies one that does not
+// compile.
 type PolicyValidator struct {
 	// Check validates an AdmissionPolicy in JSON. Its error names the field and the fix.
 	Check func(data []byte) error

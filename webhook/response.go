@@ -59,9 +59,9 @@ func denyFindings(
 	return denied(req, denial(findings, failures), causes(findings, object))
 }
 
-// denied returns a denial with code 422 and the reason Forbidden. With the reason Invalid, or with 422 and a reason that clients
-// do not know, Flux with spec.force and kubectl apply --force take the response for a change of an immutable field: they delete
-// the stored object and create it again.
+// denied returns a denial with code 422 and the reason Forbidden. With the reason Invalid, or with 422 and a reason
+// that clients do not know, Flux with spec.force and kubectl apply --force take the response for a change of an
+// immutable field: they delete the stored object and create it again.
 func denied(req *request, message string, causes []metav1.StatusCause) *admissionv1.AdmissionResponse {
 	return &admissionv1.AdmissionResponse{Result: &metav1.Status{
 		Status: metav1.StatusFailure, Code: http.StatusUnprocessableEntity, Reason: metav1.StatusReasonForbidden,
@@ -162,8 +162,8 @@ func (v *Validator) count(req *request, d policy.Decision) {
 	}
 }
 
-// log writes one line about a decision that is not merely to allow, and one for each rule that failed. Messages never quote a
-// secret.
+// log writes one line about a decision that is not merely to allow, and one for each rule that failed. Messages never
+// quote a secret.
 func (v *Validator) log(req *request, d policy.Decision, outcome metrics.Outcome) {
 	fields := []any{
 		"outcome", string(outcome), "kind", req.Kind.Kind, "group", req.Kind.Group, "object", req.key(),

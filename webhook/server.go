@@ -65,8 +65,8 @@ func (s *Server) HTTP(certificate func(*tls.ClientHelloInfo) (*tls.Certificate, 
 		ReadHeaderTimeout: 10 * time.Second,
 		ReadTimeout:       maxTimeout + 10*time.Second,
 		WriteTimeout:      maxTimeout + 20*time.Second,
-		// Longer than the 90 s after which the API server closes an idle connection: if both ends closed it at the same time, a
-		// request could be lost.
+		// Longer than the 90 s after which the API server closes an idle connection: if both ends closed it at the
+		// same time, a request could be lost.
 		IdleTimeout:    3 * time.Minute,
 		MaxHeaderBytes: 64 << 10,
 	}

@@ -23,8 +23,8 @@ import (
 	"github.com/flux-admission/flux-admission/webhook/webhookconfig"
 )
 
-// TestServer_ShutdownDropsNoRequest sends reviews over persistent connections to one server, which drains and shuts down meanwhile.
-// The clients use a second server as soon as the first is not ready, as clients of a Service do.
+// TestServer_ShutdownDropsNoRequest sends reviews over persistent connections to one server, which drains and shuts
+// down meanwhile. The clients use a second server as soon as the first is not ready, as clients of a Service do.
 func TestServer_ShutdownDropsNoRequest(t *testing.T) {
 	certificate, err := throwaway()
 	if err != nil {

@@ -68,7 +68,8 @@ func prepare(inForce func() Policy, req *request) (Policy, *validators.Request, 
 	return p, r, err
 }
 
-// refusal denies a request that could not be evaluated if the policy's onError is Deny and rules evaluate such requests.
+// refusal denies a request that could not be evaluated if the policy's onError is Deny and rules evaluate such
+// requests.
 func (v *Validator) refusal(req *request, err error) *admissionv1.AdmissionResponse {
 	p := v.Policy()
 	if p == nil || p.OnError() != v1alpha1.ActionDeny || req.SubResource != "" || !p.Handles(req.groupKind()) ||

@@ -65,8 +65,8 @@ func newServe() *cobra.Command {
 	return c
 }
 
-// runServe runs the webhook server until ctx ends. An error before it runs is a mistake of the call or its environment; one
-// after that is a runError.
+// runServe runs the webhook server until ctx ends. An error before it runs is a mistake of the call or its environment;
+// one after that is a runError.
 func runServe(ctx context.Context, o serve.Options, logLevel, logFormat string) error {
 	log, err := newLogger(logLevel, logFormat)
 	if err != nil {

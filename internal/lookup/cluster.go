@@ -21,8 +21,8 @@ const readTimeout = time.Second
 
 var namespaceGK = schema.GroupKind{Kind: "Namespace"}
 
-// Cluster is a Lookup of a live cluster. Namespaces and watched kinds are read from informers, other objects from the API server
-// when a rule looks them up: there is no cluster-wide watch of Secrets.
+// Cluster is a Lookup of a live cluster. Namespaces and watched kinds are read from informers, other objects from the
+// API server when a rule looks them up: there is no cluster-wide watch of Secrets.
 type Cluster struct {
 	// Watched reports whether the informer of a kind has synced; nil for no informers but that of Namespaces.
 	Watched func(gk schema.GroupKind) bool
@@ -33,14 +33,14 @@ type Cluster struct {
 	charts Charts
 }
 
-// NewCluster returns a Lookup that reads Namespaces and watched kinds from the cache, and all others from the API server. The
-// cache must have an informer of Namespaces. Charts may be nil: every chart is then Unknown.
+// NewCluster returns a Lookup that reads Namespaces and watched kinds from the cache, and all others from the API
+// server. The cache must have an informer of Namespaces. Charts may be nil: every chart is then Unknown.
 func NewCluster(cached, live client.Reader, mapper meta.RESTMapper, charts Charts) *Cluster {
 	return &Cluster{cached: cached, live: live, mapper: mapper, charts: charts}
 }
 
-// Get implements validators.Lookup. An object of a kind that the API server does not serve is Absent. An object that is not in the
-// cache is read from the API server: it may have been created a moment ago, by the same apply.
+// Get implements validators.Lookup. An object of a kind that the API server does not serve is Absent. An object that is
+// not in the cache is read from the API server: it may have been created a moment ago, by the same apply.
 func (c *Cluster) Get(ctx context.Context, gk schema.GroupKind, key types.NamespacedName) (*unstructured.Unstructured, validators.Presence, error) {
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
@@ -103,7 +103,8 @@ func (c *Cluster) Chart(ctx context.Context, ref validators.ChartRef) (validator
 	return c.charts.Resolve(ctx, c, ref)
 }
 
-// Kind implements validators.Lookup: no kind is known, because the API server validates objects against their schemas itself.
+// Kind implements validators.Lookup: no kind is known, because the API server validates objects against their schemas
+// itself.
 func (c *Cluster) Kind(context.Context, schema.GroupKind) (*validators.Kind, validators.Presence, error) {
 	return nil, validators.Unknown, errNoKinds
 }

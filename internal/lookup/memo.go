@@ -14,9 +14,9 @@ import (
 	"github.com/flux-admission/flux-admission/validators"
 )
 
-// Memo is a Lookup that reads each object and each chart from another Lookup only once. It is for one review: several rules read
-// the same chart and the same Secrets, and for an update each rule is evaluated twice. It is safe for concurrent use; concurrent
-// reads of one object may both reach the other Lookup.
+// Memo is a Lookup that reads each object and each chart from another Lookup only once. It is for one review: several
+// rules read the same chart and the same Secrets, and for an update each rule is evaluated twice. It is safe for
+// concurrent use; concurrent reads of one object may both reach the other Lookup.
 type Memo struct {
 	validators.Lookup
 
@@ -101,8 +101,8 @@ type valuesResult struct {
 // maxResults limits the cached results: those of the object, of the stored one, and some attempts at a fix.
 const maxResults = 4
 
-// Validate implements validators.Chart. Values are equal if their map is the same one: rules take it from the object that they
-// evaluate.
+// Validate implements validators.Chart. Values are equal if their map is the same one: rules take it from the object
+// that they evaluate.
 func (c *memoChart) Validate(ctx context.Context, v validators.Values) (validators.ValuesResult, error) {
 	c.mu.Lock()
 	for _, known := range c.results {

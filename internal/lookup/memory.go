@@ -1,4 +1,5 @@
-// Package lookup gives rules their three-valued view of other objects: from memory (a Git tree, a test) and from a cluster.
+// Package lookup gives rules their three-valued view of other objects: from memory (a Git tree, a test) and from a
+// cluster.
 package lookup
 
 import (
@@ -26,7 +27,8 @@ type Kinds interface {
 	Kind(ctx context.Context, gk schema.GroupKind) (*validators.Kind, validators.Presence, error)
 }
 
-// Builds knows what Flux Kustomizations build; internal/kustomization implements it. The contract is that of validators.Lookup.
+// Builds knows what Flux Kustomizations build; internal/kustomization implements it. The contract is that of
+// validators.Lookup.
 type Builds interface {
 	Build(ctx context.Context, key types.NamespacedName) (*validators.Build, validators.Presence, error)
 	Owners(ctx context.Context, gk schema.GroupKind, key types.NamespacedName) ([]types.NamespacedName, validators.Presence, error)

@@ -21,12 +21,12 @@ const watchRetry = 10 * time.Second
 // syncTimeout is how long readiness waits for an informer.
 const syncTimeout = 15 * time.Second
 
-// Changed handles an event of an informer. Old is nil for an object that existed before the start or was created. It must return
-// soon and must not change the objects.
+// Changed handles an event of an informer. Old is nil for an object that existed before the start or was created. It
+// must return soon and must not change the objects.
 type Changed func(gk schema.GroupKind, old, current *unstructured.Unstructured)
 
-// Watches runs informers, also for kinds whose CustomResourceDefinition is installed later. Secrets and ConfigMaps are never
-// among them. It is a manager.Runnable.
+// Watches runs informers, also for kinds whose CustomResourceDefinition is installed later. Secrets and ConfigMaps are
+// never among them. It is a manager.Runnable.
 type Watches struct {
 	cache   cache.Informers
 	mapper  meta.RESTMapper
@@ -41,7 +41,8 @@ type Watches struct {
 	started   bool                      // every kind has been tried once
 }
 
-// NewWatches returns Watches of kinds. Start starts the informers, and changed, which may be nil, receives their events.
+// NewWatches returns Watches of kinds. Start starts the informers, and changed, which may be nil, receives their
+// events.
 func NewWatches(c cache.Informers, mapper meta.RESTMapper, kinds []schema.GroupKind, changed Changed, log logr.Logger) *Watches {
 	return &Watches{
 		cache: c, mapper: mapper, kinds: kinds, changed: changed, log: log,
@@ -49,8 +50,8 @@ func NewWatches(c cache.Informers, mapper meta.RESTMapper, kinds []schema.GroupK
 	}
 }
 
-// Start implements manager.Runnable: it watches until ctx ends. A kind that is not served, or that RBAC does not allow to watch,
-// does not prevent readiness: its objects are read from the API server instead.
+// Start implements manager.Runnable: it watches until ctx ends. A kind that is not served, or that RBAC does not allow
+// to watch, does not prevent readiness: its objects are read from the API server instead.
 func (w *Watches) Start(ctx context.Context) error {
 	tick := time.NewTicker(watchRetry)
 	defer tick.Stop()
@@ -128,8 +129,8 @@ func (w *Watches) Synced(gk schema.GroupKind) bool {
 	return synced != nil && synced()
 }
 
-// Ready returns an error until every informer has synced or was abandoned. An informer is abandoned after syncTimeout, usually
-// because RBAC does not allow it to watch; objects of its kind are read from the API server.
+// Ready returns an error until every informer has synced or was abandoned. An informer is abandoned after syncTimeout,
+// usually because RBAC does not allow it to watch; objects of its kind are read from the API server.
 func (w *Watches) Ready() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -1,5 +1,6 @@
-// Package deferred_test tests on a real API server what the webhook server does outside of reviews: it watches kinds whose
-// CRDs are installed after its start, prefetches charts, and evaluates releases again whose chart was not available in time.
+// Package deferred_test tests on a real API server what the webhook server does outside of reviews: it watches kinds
+// whose CRDs are installed after its start, prefetches charts, and evaluates releases again whose chart was not
+// available in time.
 package deferred_test
 
 import (
@@ -21,8 +22,8 @@ import (
 	"github.com/flux-admission/flux-admission/test/writepath"
 )
 
-// chartWait is how long a review waits for a chart, far below what the slow source takes and what the API server waits for
-// the webhook.
+// chartWait is how long a review waits for a chart, far below what the slow source takes and what the API server waits
+// for the webhook.
 const chartWait = 500 * time.Millisecond
 
 var shared *env.Env

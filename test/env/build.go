@@ -58,8 +58,9 @@ func Build(ctx context.Context, dir string) (string, error) {
 	return path, nil
 }
 
-// install applies the project's manifests with strict validation. There is no network of pods here, so each webhook gets
-// the URL of address (host:port) in place of its Service. A failure policy that is not empty replaces that of every webhook.
+// install applies the project's manifests with strict validation. There is no network of pods here, so each webhook
+// gets the URL of address (host:port) in place of its Service. A failure policy that is not empty replaces that of
+// every webhook.
 func install(
 	ctx context.Context, cp *controlplane.ControlPlane, address string, failurePolicy admissionregv1.FailurePolicyType,
 ) error {

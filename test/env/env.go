@@ -39,7 +39,8 @@ type Options struct {
 	ControlPlane controlplane.Options
 	// Flux runs source-controller and kustomize-controller.
 	Flux bool
-	// Replicas is the number of webhook servers; the default is 1. Several are behind a load balancer, as behind a Service.
+	// Replicas is the number of webhook servers; the default is 1. Several are behind a load balancer, as behind a
+	// Service.
 	Replicas int
 	// Args are added to the arguments of serve.
 	Args []string
@@ -213,7 +214,8 @@ func (e *Env) startWebhooks(ctx context.Context, o Options) error {
 	return e.WaitBalanced(ctx)
 }
 
-// WaitBalanced waits until the load balancer sends requests to every webhook server; with one replica it returns at once.
+// WaitBalanced waits until the load balancer sends requests to every webhook server; with one replica it returns at
+// once.
 func (e *Env) WaitBalanced(ctx context.Context) error {
 	if e.balancer == nil {
 		return nil
@@ -269,8 +271,8 @@ func (e *Env) Metric(ctx context.Context, name string, labels ...string) (float6
 	return sum, nil
 }
 
-// AuditAnnotations returns the audit annotations of the last write of an object, by name without the webhook's name before
-// it. It needs controlplane.Options.Audit.
+// AuditAnnotations returns the audit annotations of the last write of an object, by name without the webhook's name
+// before it. It needs controlplane.Options.Audit.
 func (e *Env) AuditAnnotations(resource, namespace, name string) (map[string]string, error) {
 	events, err := e.ControlPlane.AuditEvents()
 	if err != nil {

@@ -16,8 +16,8 @@ import (
 // probeEvery is how often the load balancer probes the webhook servers.
 const probeEvery = 100 * time.Millisecond
 
-// loadBalancer forwards connections to the webhook servers that are ready, in turn, as a Service does: the webhook server
-// ends TLS, and an open connection stays open.
+// loadBalancer forwards connections to the webhook servers that are ready, in turn, as a Service does: the webhook
+// server ends TLS, and an open connection stays open.
 type loadBalancer struct {
 	listener net.Listener
 	backends []*Webhook

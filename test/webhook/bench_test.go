@@ -11,8 +11,9 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// BenchmarkReapply applies a Kustomization again, as Flux does at every interval, with and without the webhooks in turns. It
-// reports both medians and their ratio, for an unchanged object, which is not sent to the webhooks, and for a changed one.
+// BenchmarkReapply applies a Kustomization again, as Flux does at every interval, with and without the webhooks in
+// turns. It reports both medians and their ratio, for an unchanged object, which is not sent to the webhooks, and for a
+// changed one.
 func BenchmarkReapply(b *testing.B) {
 	ctx := b.Context()
 	o := kustomization("flux-system", "reapplied")

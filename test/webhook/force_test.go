@@ -9,8 +9,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// TestWebhook_DenialUnderForce applies an invalid change to a stored object as kustomize-controller does for a Kustomization
-// with spec.force, which deletes the object if a denial looks like a change of an immutable field.
+// TestWebhook_DenialUnderForce applies an invalid change to a stored object as kustomize-controller does for a
+// Kustomization with spec.force, which deletes the object if a denial looks like a change of an immutable field.
 func TestWebhook_DenialUnderForce(t *testing.T) {
 	stored := kustomization("flux-system", "forced")
 	if err := shared.Client.Create(t.Context(), stored); err != nil {

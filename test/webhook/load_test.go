@@ -31,9 +31,9 @@ type load struct {
 	stop     func()
 }
 
-// startLoad sends 200 reviews per second to the load balancer, trusting the CAs of the webhook configuration, and writes
-// through the API server as fast as it responds to one client: a good object, which must be allowed, and a bad one, which must
-// be denied by KS001.
+// startLoad sends 200 reviews per second to the load balancer, trusting the CAs of the webhook configuration, and
+// writes through the API server as fast as it responds to one client: a good object, which must be allowed, and a bad
+// one, which must be denied by KS001.
 func startLoad(t *testing.T, refuses func() bool) *load {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -85,8 +85,8 @@ func roots(ctx context.Context) (*x509.CertPool, error) {
 	return pool, nil
 }
 
-// reviews sends 200 reviews per second over persistent connections. Every half second it opens new ones, with the CAs that
-// are published by then.
+// reviews sends 200 reviews per second over persistent connections. Every half second it opens new ones, with the CAs
+// that are published by then.
 func (l *load) reviews(ctx context.Context) {
 	raw, err := kustomization("flux-system", "direct").MarshalJSON()
 	if err != nil {

@@ -1,5 +1,5 @@
-// Package webhook_test tests on a real API server which writes the webhooks receive, and that no admission fails while a
-// certificate, a policy or a webhook server is replaced.
+// Package webhook_test tests on a real API server which writes the webhooks receive, and that no admission fails while
+// a certificate, a policy or a webhook server is replaced.
 package webhook_test
 
 import (
@@ -15,8 +15,8 @@ import (
 	"github.com/flux-admission/flux-admission/test/env"
 )
 
-// shared is the environment of all tests of the package: two webhook servers behind a load balancer, as two Pods behind a
-// Service.
+// shared is the environment of all tests of the package: two webhook servers behind a load balancer, as two Pods behind
+// a Service.
 var shared *env.Env
 
 // serveArgs make certificates expire soon, so that they are renewed and the CA is rotated while the tests run.

@@ -29,8 +29,8 @@ func pause(t *testing.T, d time.Duration) {
 	}
 }
 
-// TestWebhook_CertificateRenewal checks that no admission fails while the certificates of both webhook servers are renewed
-// several times and the CA is rotated, by age and by force.
+// TestWebhook_CertificateRenewal checks that no admission fails while the certificates of both webhook servers are
+// renewed several times and the CA is rotated, by age and by force.
 func TestWebhook_CertificateRenewal(t *testing.T) {
 	expiry := func() float64 {
 		n, err := shared.Webhook().Metric(t.Context(), "flux_admission_certificate_expiry_timestamp_seconds")
@@ -119,8 +119,8 @@ func setMode(t *testing.T, mode string) {
 	}
 }
 
-// until creates a bad object until ten responses in a row, thus of both webhook servers, are as wanted. It returns how long
-// that took.
+// until creates a bad object until ten responses in a row, thus of both webhook servers, are as wanted. It returns how
+// long that took.
 func until(t *testing.T, want func(error) bool) time.Duration {
 	t.Helper()
 	start := time.Now()

@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// maxCAs limits a caBundle. Each rotation adds a CA, which is removed when it expires; the limit is for a Secret that is deleted
-// again and again.
+// maxCAs limits a caBundle. Each rotation adds a CA, which is removed when it expires; the limit is for a Secret that
+// is deleted again and again.
 const maxCAs = 8
 
 // parseCABundle returns the certificates in a PEM bundle and ignores everything else in it.
@@ -29,8 +29,8 @@ func parseCABundle(bundle []byte) []*x509.Certificate {
 	}
 }
 
-// mergeCABundle returns the bundle with ca and without expired CAs. Other CAs stay: another replica may still serve one of their
-// certificates. Replicas that merge the same CAs write the same bytes.
+// mergeCABundle returns the bundle with ca and without expired CAs. Other CAs stay: another replica may still serve one
+// of their certificates. Replicas that merge the same CAs write the same bytes.
 func mergeCABundle(bundle []byte, ca *x509.Certificate, now time.Time) []byte {
 	var all []*x509.Certificate
 	for _, c := range parseCABundle(bundle) {

@@ -32,8 +32,8 @@ const (
 	injectInterval = time.Minute
 )
 
-// caInjector writes the CA into the caBundle of both webhook configurations. Every replica does; a replica that finds the CA
-// there writes nothing.
+// caInjector writes the CA into the caBundle of both webhook configurations. Every replica does; a replica that finds
+// the CA there writes nothing.
 type caInjector struct {
 	client            kubernetes.Interface
 	namespace, secret string
@@ -221,8 +221,8 @@ func (i *caInjector) patch(hooks []hook, ca *x509.Certificate) []any {
 	return out
 }
 
-// write sends the patch on condition that the configuration has not changed: of two replicas that write at the same time, one gets
-// a conflict and tries again.
+// write sends the patch on condition that the configuration has not changed: of two replicas that write at the same
+// time, one gets a conflict and tries again.
 func (i *caInjector) write(resourceVersion string, webhooks []any, send func([]byte) error) error {
 	data, err := json.Marshal(map[string]any{"metadata": map[string]any{"resourceVersion": resourceVersion}, "webhooks": webhooks})
 	if err != nil {

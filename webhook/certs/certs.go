@@ -1,5 +1,5 @@
-// Package certs provides the certificate of the webhook server: a self-managed one, whose CA is written into the caBundle of the
-// webhook configurations, or one from files.
+// Package certs provides the certificate of the webhook server: a self-managed one, whose CA is written into the
+// caBundle of the webhook configurations, or one from files.
 package certs
 
 import (

@@ -10,15 +10,16 @@ import (
 )
 
 const (
-	// propagationDelay is how long a CA must be in the caBundle before a certificate that it signed is served, so that every API
-	// server has read it.
+	// propagationDelay is how long a CA must be in the caBundle before a certificate that it signed is served, so
+	// that every API server has read it.
 	propagationDelay = 10 * time.Second
 	// minPropagationDelay applies if the serving certificate expires within propagationDelay.
 	minPropagationDelay = time.Second
 )
 
-// rotation selects the certificate to serve while certificates are renewed. The signer issues a certificate as soon as there is
-// a new CA, but an API server that does not trust that CA yet would reject it: until then the old certificate is served.
+// rotation selects the certificate to serve while certificates are renewed. The signer issues a certificate as soon as
+// there is a new CA, but an API server that does not trust that CA yet would reject it: until then the old certificate
+// is served.
 type rotation struct {
 	newest func(*tls.ClientHelloInfo) (*tls.Certificate, error)
 	// trustedSince returns since when the caBundle has held the CA that signed the certificate.

@@ -27,14 +27,16 @@ type Options struct {
 	WebhookConfig string
 	// Names are the DNS names and IP addresses in the certificate.
 	Names []string
-	// CADuration and LeafDuration are the validity of the CA and of the certificate; each is renewed after two thirds of it.
+	// CADuration and LeafDuration are the validity of the CA and of the certificate; each is renewed after two thirds
+	// of it.
 	CADuration, LeafDuration time.Duration
 	// Observe receives the result of each attempt to write a caBundle.
 	Observe func(error)
 	Log     logr.Logger
 }
 
-// SelfManaged provides a certificate signed by a CA in a Secret, renews both, and writes the CA into the webhook configurations.
+// SelfManaged provides a certificate signed by a CA in a Secret, renews both, and writes the CA into the webhook
+// configurations.
 type SelfManaged struct {
 	rotation *rotation
 	source   *cmtls.DynamicSource

@@ -25,8 +25,8 @@ const (
 	prefetchBurst = 20
 )
 
-// A Prefetcher reads and compiles the charts of releases before a review needs them: of every release after the start, and
-// again if a release or its source changes. It is a manager.Runnable.
+// A Prefetcher reads and compiles the charts of releases before a review needs them: of every release after the start,
+// and again if a release or its source changes. It is a manager.Runnable.
 type Prefetcher struct {
 	// Lookup returns releases and their charts.
 	Lookup validators.Lookup

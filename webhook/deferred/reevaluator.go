@@ -1,5 +1,5 @@
-// Package deferred does the work that no review waits for: it evaluates releases again whose chart was not read in time for
-// their review, and prefetches charts.
+// Package deferred does the work that no review waits for: it evaluates releases again whose chart was not read in time
+// for their review, and prefetches charts.
 package deferred
 
 import (
@@ -44,8 +44,8 @@ const (
 	Unknown Outcome = "unknown" // inconclusive again, or failed
 )
 
-// A Reevaluator evaluates requests again whose review could not wait for a chart. The result is only logged and counted: the
-// API server has its response already. It is a manager.Runnable.
+// A Reevaluator evaluates requests again whose review could not wait for a chart. The result is only logged and
+// counted: the API server has its response already. It is a manager.Runnable.
 type Reevaluator struct {
 	// Policy returns the policy in force; nil before the first one is loaded.
 	Policy func() Policy
@@ -80,8 +80,8 @@ func (e *Reevaluator) init() {
 	})
 }
 
-// Enqueue enqueues a request whose decision is inconclusive because a chart is still being read; it ignores any other. It
-// returns at once, and drops the request if the queue is full.
+// Enqueue enqueues a request whose decision is inconclusive because a chart is still being read; it ignores any other.
+// It returns at once, and drops the request if the queue is full.
 func (e *Reevaluator) Enqueue(r validators.Request, d policy.Decision) {
 	rules := map[string]bool{}
 	for _, u := range d.Unknown {
@@ -123,7 +123,8 @@ func (e *Reevaluator) Start(ctx context.Context) error {
 	return nil
 }
 
-// NeedLeaderElection implements manager.LeaderElectionRunnable: every replica evaluates the requests that it has reviewed.
+// NeedLeaderElection implements manager.LeaderElectionRunnable: every replica evaluates the requests that it has
+// reviewed.
 func (e *Reevaluator) NeedLeaderElection() bool { return false }
 
 func (e *Reevaluator) evaluate(ctx context.Context, p pending) {

@@ -1,5 +1,5 @@
-// Package metrics holds the Prometheus metrics of the webhook server. Every label has a bounded set of values: an unknown
-// value from a request is "other".
+// Package metrics holds the Prometheus metrics of the webhook server. Every label has a bounded set of values: an
+// unknown value from a request is "other".
 package metrics
 
 import (

@@ -14,8 +14,8 @@ import (
 // connectTimeout limits the first request to the API server.
 const connectTimeout = 10 * time.Second
 
-// restConfig returns the client configuration of the cluster. It reads the version of the API server, so that a wrong address
-// is reported before anything starts.
+// restConfig returns the client configuration of the cluster. It reads the version of the API server, so that a wrong
+// address is reported before anything starts.
 func restConfig(ctx context.Context, kubeconfig string) (*rest.Config, error) {
 	rules := clientcmd.NewDefaultClientConfigLoadingRules()
 	rules.ExplicitPath = kubeconfig

@@ -15,8 +15,8 @@ import (
 	"github.com/flux-admission/flux-admission/internal/lookup"
 )
 
-// readiness serves /readyz: 200 if every check passes, else 503 with a line for each that fails. It logs changes, not every
-// probe.
+// readiness serves /readyz: 200 if every check passes, else 503 with a line for each that fails. It logs changes, not
+// every probe.
 type readiness struct {
 	checks map[string]func() error
 	log    logr.Logger

@@ -1,5 +1,5 @@
-// Package serve wires the webhook server: the policy, the charts, the manager with its informers, the webhooks, and the HTTP
-// servers.
+// Package serve wires the webhook server: the policy, the charts, the manager with its informers, the webhooks, and the
+// HTTP servers.
 package serve
 
 import (
@@ -117,7 +117,8 @@ type Server struct {
 	webhooks *webhook.Server
 }
 
-// New prepares a server. An error is a mistake in the options or an environment that cannot be used. The caller calls Close.
+// New prepares a server. An error is a mistake in the options or an environment that cannot be used. The caller calls
+// Close.
 func New(ctx context.Context, o Options, log logr.Logger) (*Server, error) {
 	s := &Server{options: o, log: log, registry: prometheus.NewRegistry()}
 	for _, prepare := range []func(context.Context) error{
@@ -203,7 +204,8 @@ func listen(ctx context.Context, flags, address string) (net.Listener, error) {
 	return l, nil
 }
 
-// newCharts creates the resolver of charts. A review must not wait for a chart longer than the API server waits for the review.
+// newCharts creates the resolver of charts. A review must not wait for a chart longer than the API server waits for the
+// review.
 func (s *Server) newCharts(context.Context) error {
 	o := s.options
 	if longest := (webhookconfig.TimeoutSeconds - 1) * time.Second; o.ChartWait < 0 || o.ChartWait > longest {
@@ -382,8 +384,8 @@ func newHTTPServer(name string, h http.Handler, l net.Listener) *manager.Server 
 	}
 }
 
-// drainFirst returns a context that ends after ctx and the delay. In between, the webhooks are not ready but serve, so that
-// no new request arrives when they stop. The function ends the context at once.
+// drainFirst returns a context that ends after ctx and the delay. In between, the webhooks are not ready but serve, so
+// that no new request arrives when they stop. The function ends the context at once.
 func drainFirst(ctx context.Context, webhooks *webhook.Server, delay time.Duration, log logr.Logger) (context.Context, func()) {
 	out, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	go func() {
@@ -415,8 +417,9 @@ func evaluatedKinds() []schema.GroupKind {
 	return out
 }
 
-// watchedKinds returns the kinds that are read from informers: those that rules, mutators and the resolver of charts look up,
-// except for the core group. Secrets and ConfigMaps are not kept in memory, and Namespaces have an informer of their own.
+// watchedKinds returns the kinds that are read from informers: those that rules, mutators and the resolver of charts
+// look up, except for the core group. Secrets and ConfigMaps are not kept in memory, and Namespaces have an informer of
+// their own.
 func watchedKinds() []schema.GroupKind {
 	reads := []schema.GroupKind{
 		flux.HelmRelease, flux.Kustomization, flux.HelmRepository, flux.HelmChart, flux.OCIRepository, flux.GitRepository, flux.Bucket,

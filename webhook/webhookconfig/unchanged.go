@@ -6,8 +6,8 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 )
 
-// Unchanged reports whether an update changes nothing that rules read: spec, labels and kubectl's last-applied manifest. It is the
-// negation of the match condition "changed". Status, finalizers and owners may differ.
+// Unchanged reports whether an update changes nothing that rules read: spec, labels and kubectl's last-applied
+// manifest. It is the negation of the match condition "changed". Status, finalizers and owners may differ.
 func Unchanged(object, old *unstructured.Unstructured) bool {
 	if object == nil || old == nil {
 		return false

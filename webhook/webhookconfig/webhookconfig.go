@@ -1,5 +1,5 @@
-// Package webhookconfig defines which writes the API server sends to the webhooks: as webhook configurations, and as the same
-// predicates in Go for writes that it sends nevertheless.
+// Package webhookconfig defines which writes the API server sends to the webhooks: as webhook configurations, and as
+// the same predicates in Go for writes that it sends nevertheless.
 package webhookconfig
 
 import (
@@ -41,10 +41,10 @@ const (
 // LastApplied is the annotation with the manifest that kubectl applied. It is the only one that rules read.
 const LastApplied = "kubectl.kubernetes.io/last-applied-configuration"
 
-// The CEL expressions of the match conditions. None may fail for any object that the API server can hold: with failurePolicy Ignore,
-// the API server then silently skips the webhook. So has() guards every field but metadata, which always exists. Their CEL cost stays
-// below the limit: comparing maps costs as much as their top level has keys, comparing strings a tenth of their length, and an object
-// is limited in size.
+// The CEL expressions of the match conditions. None may fail for any object that the API server can hold: with
+// failurePolicy Ignore, the API server then silently skips the webhook. So has() guards every field but metadata, which
+// always exists. Their CEL cost stays below the limit: comparing maps costs as much as their top level has keys,
+// comparing strings a tenth of their length, and an object is limited in size.
 const (
 	notBeingDeleted = `!has(object.metadata.deletionTimestamp)`
 
@@ -64,7 +64,8 @@ const (
 : !(has(object.spec) && has(object.spec.targetNamespace) && object.spec.targetNamespace != '')`
 )
 
-// ValidateConditions returns the match conditions of the validating webhook: a write is sent to it if all of them are true.
+// ValidateConditions returns the match conditions of the validating webhook: a write is sent to it if all of them are
+// true.
 func ValidateConditions() []admissionv1.MatchCondition {
 	return []admissionv1.MatchCondition{
 		{Name: "not-being-deleted", Expression: notBeingDeleted},
@@ -72,8 +73,8 @@ func ValidateConditions() []admissionv1.MatchCondition {
 	}
 }
 
-// MutateConditions returns the match conditions of the mutating webhook: a create without targetNamespace, or an update that removes
-// or changes the stored one.
+// MutateConditions returns the match conditions of the mutating webhook: a create without targetNamespace, or an update
+// that removes or changes the stored one.
 func MutateConditions() []admissionv1.MatchCondition {
 	return []admissionv1.MatchCondition{
 		{Name: "not-being-deleted", Expression: notBeingDeleted},
@@ -81,8 +82,8 @@ func MutateConditions() []admissionv1.MatchCondition {
 	}
 }
 
-// Validating returns the validating webhook configuration for the kinds that the rules evaluate. It has no caBundle: the webhook
-// server or cert-manager writes it.
+// Validating returns the validating webhook configuration for the kinds that the rules evaluate. It has no caBundle:
+// the webhook server or cert-manager writes it.
 func Validating(rules []*validators.Rule) *admissionv1.ValidatingWebhookConfiguration {
 	var kinds []schema.GroupKind
 	for _, r := range rules {
@@ -141,7 +142,8 @@ func namespaces() *metav1.LabelSelector {
 	}}}
 }
 
-// webhookRules matches creates and updates of the kinds in every version. It matches no subresource such as status or scale.
+// webhookRules matches creates and updates of the kinds in every version. It matches no subresource such as status or
+// scale.
 func webhookRules(kinds []schema.GroupKind) []admissionv1.RuleWithOperations {
 	resources := map[string][]string{}
 	for _, gk := range kinds {

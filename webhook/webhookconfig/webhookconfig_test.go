@@ -67,8 +67,8 @@ func TestValidating_HasEveryKind(t *testing.T) {
 	}
 }
 
-// pluralOf returns the resource of a kind by its CustomResourceDefinition in the CRD catalog, else as it is derived from the kind. The
-// guess of the webhook configurations must be the same.
+// pluralOf returns the resource of a kind by its CustomResourceDefinition in the CRD catalog, else as it is derived
+// from the kind. The guess of the webhook configurations must be the same.
 func pluralOf(t *testing.T, gk schema.GroupKind) string {
 	t.Helper()
 	guess, _ := meta.UnsafeGuessKindToResource(gk.WithVersion("v1"))
@@ -185,8 +185,8 @@ func TestValidateConditions_MatchUnchanged(t *testing.T) {
 	}
 }
 
-// TestValidateConditions_MissNoFinding checks that an update which does not match has the findings of the stored object, for the
-// objects of every rule's cases.
+// TestValidateConditions_MissNoFinding checks that an update which does not match has the findings of the stored
+// object, for the objects of every rule's cases.
 func TestValidateConditions_MissNoFinding(t *testing.T) {
 	m := matcher(t, webhookconfig.ValidateConditions())
 	edits := map[string]func(map[string]any){
@@ -255,7 +255,8 @@ func metadata(o map[string]any) map[string]any {
 	return m
 }
 
-// TestValidateConditions_CELCost checks that no object exceeds the CEL cost limit: such an object would silently not match.
+// TestValidateConditions_CELCost checks that no object exceeds the CEL cost limit: such an object would silently not
+// match.
 func TestValidateConditions_CELCost(t *testing.T) {
 	large := func(end string) *unstructured.Unstructured {
 		values := map[string]any{}
