@@ -108,7 +108,9 @@ func newLimits() *limits {
 
 // readRequest reads and decodes a request within the limits. It returns a result if that fails, and in any case a
 // function that gives the memory back to the limits.
-func (h *Handler) readRequest(ctx context.Context, w http.ResponseWriter, r *http.Request, req *request) (*result, func()) {
+func (h *Handler) readRequest(
+	ctx context.Context, w http.ResponseWriter, r *http.Request, req *request,
+) (*result, func()) {
 	var acquired []func()
 	acquire := func(s *semaphore.Weighted, weight int64) error {
 		if err := s.Acquire(ctx, weight); err != nil {
@@ -169,7 +171,8 @@ func (h *Handler) write(w http.ResponseWriter, start time.Time, req *request, re
 	res.response.UID = req.UID
 	h.metrics.Review(h.webhook, req.groupKind(), string(req.Operation), req.DryRun, res.outcome, time.Since(start))
 	body, err := json.Marshal(admissionv1.AdmissionReview{
-		TypeMeta: metav1.TypeMeta{APIVersion: admissionv1.SchemeGroupVersion.String(), Kind: "AdmissionReview"}, Response: res.response,
+		TypeMeta: metav1.TypeMeta{APIVersion: admissionv1.SchemeGroupVersion.String(), Kind: "AdmissionReview"},
+		Response: res.response,
 	})
 	if err != nil {
 		h.log.Error(err, "Failed to encode response")
@@ -211,8 +214,8 @@ func panicError(v any) error {
 
 // unevaluated returns the response to a request that could not be evaluated.
 func (h *Handler) unevaluated(req *request, err error) (response *admissionv1.AdmissionResponse) {
-	h.log.Error(err, "Failed to evaluate request", "webhook", string(h.webhook), "kind", req.Kind.Kind, "object", req.key(),
-		"uid", string(req.UID))
+	h.log.Error(err, "Failed to evaluate request", "webhook", string(h.webhook), "kind", req.Kind.Kind,
+		"object", req.key(), "uid", string(req.UID))
 	defer func() {
 		if v := recover(); v != nil {
 			h.metrics.Panic()

@@ -87,7 +87,7 @@ func located(f *validators.Finding) string {
 // denial returns the message of a denial: each finding with its path, its fix and its rule, then the failures. kubectl
 // prints it as it is, Flux puts it into the Ready condition.
 //
-//	metadata.namespace: namespace "airflow" is not allowed; must be "flux-system". Move … (KS001 kustomization-namespace)
+//	metadata.namespace: namespace "airflow" is not allowed; must be "flux-system". … (KS001 kustomization-namespace)
 func denial(findings []*validators.Finding, failures []string) string {
 	var b strings.Builder
 	several := len(findings)+len(failures) > 1
@@ -136,7 +136,8 @@ func causes(findings []*validators.Finding, object map[string]any) []metav1.Stat
 			kind = metav1.CauseTypeFieldValueRequired
 		}
 		out = append(out, metav1.StatusCause{
-			Type: kind, Field: cut(plain(f.Path.String()), maxWarning), Message: escapeImmutable(cut(plain(f.Message+" ("+label(f.Rule)+")"), maxMessage/16)),
+			Type: kind, Field: cut(plain(f.Path.String()), maxWarning),
+			Message: escapeImmutable(cut(plain(f.Message+" ("+label(f.Rule)+")"), maxMessage/16)),
 		})
 	}
 	return out

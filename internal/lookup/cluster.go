@@ -41,7 +41,9 @@ func NewCluster(cached, live client.Reader, mapper meta.RESTMapper, charts Chart
 
 // Get implements validators.Lookup. An object of a kind that the API server does not serve is Absent. An object that is
 // not in the cache is read from the API server: it may have been created a moment ago, by the same apply.
-func (c *Cluster) Get(ctx context.Context, gk schema.GroupKind, key types.NamespacedName) (*unstructured.Unstructured, validators.Presence, error) {
+func (c *Cluster) Get(
+	ctx context.Context, gk schema.GroupKind, key types.NamespacedName,
+) (*unstructured.Unstructured, validators.Presence, error) {
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
 	o := &unstructured.Unstructured{}
@@ -59,7 +61,9 @@ func (c *Cluster) Get(ctx context.Context, gk schema.GroupKind, key types.Namesp
 func (c *Cluster) watched(gk schema.GroupKind) bool { return c.Watched != nil && c.Watched(gk) }
 
 // List implements validators.Lookup.
-func (c *Cluster) List(ctx context.Context, gk schema.GroupKind, namespace string) ([]*unstructured.Unstructured, validators.Presence, error) {
+func (c *Cluster) List(
+	ctx context.Context, gk schema.GroupKind, namespace string,
+) ([]*unstructured.Unstructured, validators.Presence, error) {
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
 	gvk, err := c.version(gk)
@@ -115,7 +119,9 @@ func (c *Cluster) Build(context.Context, types.NamespacedName) (*validators.Buil
 }
 
 // Owners implements validators.Lookup.
-func (c *Cluster) Owners(context.Context, schema.GroupKind, types.NamespacedName) ([]types.NamespacedName, validators.Presence, error) {
+func (c *Cluster) Owners(
+	context.Context, schema.GroupKind, types.NamespacedName,
+) ([]types.NamespacedName, validators.Presence, error) {
 	return nil, validators.Unknown, errNoBuilds
 }
 

@@ -46,7 +46,9 @@ type chartResult struct {
 func NewMemo(l validators.Lookup) *Memo { return &Memo{Lookup: l} }
 
 // Get implements validators.Lookup.
-func (m *Memo) Get(ctx context.Context, gk schema.GroupKind, key types.NamespacedName) (*unstructured.Unstructured, validators.Presence, error) {
+func (m *Memo) Get(
+	ctx context.Context, gk schema.GroupKind, key types.NamespacedName,
+) (*unstructured.Unstructured, validators.Presence, error) {
 	k := objectKey{gk, key}
 	m.mu.Lock()
 	a, ok := m.objects[k]
@@ -122,5 +124,6 @@ func (c *memoChart) Validate(ctx context.Context, v validators.Values) (validato
 }
 
 func sameValues(a, b validators.Values) bool {
-	return a.Namespace == b.Namespace && reflect.ValueOf(a.Inline).Pointer() == reflect.ValueOf(b.Inline).Pointer() && slices.Equal(a.From, b.From)
+	return a.Namespace == b.Namespace && slices.Equal(a.From, b.From) &&
+		reflect.ValueOf(a.Inline).Pointer() == reflect.ValueOf(b.Inline).Pointer()
 }

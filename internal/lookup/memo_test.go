@@ -19,7 +19,9 @@ func (c *counted) Validate(context.Context, validators.Values) (validators.Value
 	return validators.ValuesResult{HasSchema: true}, nil
 }
 
-func (c *counted) Resolve(context.Context, validators.Lookup, validators.ChartRef) (validators.Chart, validators.Presence, error) {
+func (c *counted) Resolve(
+	context.Context, validators.Lookup, validators.ChartRef,
+) (validators.Chart, validators.Presence, error) {
 	return c, validators.Present, nil
 }
 

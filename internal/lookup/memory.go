@@ -19,7 +19,9 @@ import (
 
 // Charts resolves references to charts; internal/chartsource implements it. Objects has the chart's source.
 type Charts interface {
-	Resolve(ctx context.Context, objects validators.Lookup, ref validators.ChartRef) (validators.Chart, validators.Presence, error)
+	Resolve(
+		ctx context.Context, objects validators.Lookup, ref validators.ChartRef,
+	) (validators.Chart, validators.Presence, error)
 }
 
 // Kinds knows the schemas of kinds; internal/kindschema implements it. The contract is that of validators.Lookup.
@@ -31,7 +33,9 @@ type Kinds interface {
 // validators.Lookup.
 type Builds interface {
 	Build(ctx context.Context, key types.NamespacedName) (*validators.Build, validators.Presence, error)
-	Owners(ctx context.Context, gk schema.GroupKind, key types.NamespacedName) ([]types.NamespacedName, validators.Presence, error)
+	Owners(
+		ctx context.Context, gk schema.GroupKind, key types.NamespacedName,
+	) ([]types.NamespacedName, validators.Presence, error)
 }
 
 // errNoBuilds explains an Unknown where no Builds are given.
@@ -103,7 +107,9 @@ func (m *Memory) Hide(gk schema.GroupKind, key types.NamespacedName, reason erro
 }
 
 // Get implements validators.Lookup.
-func (m *Memory) Get(_ context.Context, gk schema.GroupKind, key types.NamespacedName) (*unstructured.Unstructured, validators.Presence, error) {
+func (m *Memory) Get(
+	_ context.Context, gk schema.GroupKind, key types.NamespacedName,
+) (*unstructured.Unstructured, validators.Presence, error) {
 	if reason, ok := m.hidden[gk][key]; ok {
 		return nil, validators.Unknown, fmt.Errorf("%s %s: %w", gk.Kind, key, reason)
 	}
@@ -117,7 +123,9 @@ func (m *Memory) Get(_ context.Context, gk schema.GroupKind, key types.Namespace
 }
 
 // List implements validators.Lookup. The objects are sorted by namespace and name.
-func (m *Memory) List(_ context.Context, gk schema.GroupKind, namespace string) ([]*unstructured.Unstructured, validators.Presence, error) {
+func (m *Memory) List(
+	_ context.Context, gk schema.GroupKind, namespace string,
+) ([]*unstructured.Unstructured, validators.Presence, error) {
 	out := m.sorted(listKey{gk, namespace})
 	if !m.Complete {
 		return out, validators.Unknown, fmt.Errorf("list of %s: %w", gk.Kind, ErrNotSeen)
@@ -182,7 +190,9 @@ func (m *Memory) Build(ctx context.Context, key types.NamespacedName) (*validato
 }
 
 // Owners implements validators.Lookup.
-func (m *Memory) Owners(ctx context.Context, gk schema.GroupKind, key types.NamespacedName) ([]types.NamespacedName, validators.Presence, error) {
+func (m *Memory) Owners(
+	ctx context.Context, gk schema.GroupKind, key types.NamespacedName,
+) ([]types.NamespacedName, validators.Presence, error) {
 	if m.Builds == nil {
 		return nil, validators.Unknown, errNoBuilds
 	}

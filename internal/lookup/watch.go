@@ -43,10 +43,13 @@ type Watches struct {
 
 // NewWatches returns Watches of kinds. Start starts the informers, and changed, which may be nil, receives their
 // events.
-func NewWatches(c cache.Informers, mapper meta.RESTMapper, kinds []schema.GroupKind, changed Changed, log logr.Logger) *Watches {
+func NewWatches(
+	c cache.Informers, mapper meta.RESTMapper, kinds []schema.GroupKind, changed Changed, log logr.Logger,
+) *Watches {
 	return &Watches{
 		cache: c, mapper: mapper, kinds: kinds, changed: changed, log: log,
-		synced: map[schema.GroupKind]func() bool{}, since: map[schema.GroupKind]time.Time{}, abandoned: map[schema.GroupKind]bool{},
+		synced: map[schema.GroupKind]func() bool{}, since: map[schema.GroupKind]time.Time{},
+		abandoned: map[schema.GroupKind]bool{},
 	}
 }
 
@@ -144,7 +147,8 @@ func (w *Watches) Ready() error {
 			return fmt.Errorf("the informer of %s has not synced yet", gk)
 		default:
 			w.abandoned[gk] = true
-			w.log.Info("Informer did not sync; reading from the API server instead. Check the permission to list and watch", "kind", gk.String())
+			w.log.Info("Informer did not sync; reading from the API server instead. Check the permission to list and watch",
+				"kind", gk.String())
 		}
 	}
 	return nil

@@ -246,7 +246,8 @@ func (e *Env) createNamespace(ctx context.Context, name string) error {
 
 // Apply applies a manifest with `kubectl apply --server-side`.
 func (e *Env) Apply(ctx context.Context, manifest string) error {
-	_, _, err := e.ControlPlane.Kubectl(ctx, strings.NewReader(manifest), "apply", "--server-side", "--force-conflicts", "-f", "-")
+	_, _, err := e.ControlPlane.Kubectl(
+		ctx, strings.NewReader(manifest), "apply", "--server-side", "--force-conflicts", "-f", "-")
 	return err
 }
 

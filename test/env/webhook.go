@@ -136,8 +136,10 @@ func writeKubeconfig(cp *controlplane.ControlPlane, dir string) (string, error) 
 
 func kubeconfigOf(c *rest.Config) clientcmdapi.Config {
 	return clientcmdapi.Config{
-		Clusters:       map[string]*clientcmdapi.Cluster{"test": {Server: c.Host, CertificateAuthorityData: c.CAData}},
-		AuthInfos:      map[string]*clientcmdapi.AuthInfo{"flux-admission": {ClientCertificateData: c.CertData, ClientKeyData: c.KeyData}},
+		Clusters: map[string]*clientcmdapi.Cluster{"test": {Server: c.Host, CertificateAuthorityData: c.CAData}},
+		AuthInfos: map[string]*clientcmdapi.AuthInfo{
+			"flux-admission": {ClientCertificateData: c.CertData, ClientKeyData: c.KeyData},
+		},
 		Contexts:       map[string]*clientcmdapi.Context{"test": {Cluster: "test", AuthInfo: "flux-admission"}},
 		CurrentContext: "test",
 	}
@@ -157,7 +159,8 @@ func (w *Webhook) WaitReady(ctx context.Context) error {
 		return code == http.StatusOK, nil
 	})
 	if err != nil {
-		return fmt.Errorf("waiting for the webhook server to be ready: %w (last response of /readyz: %s)\n%s", err, last, w.LogTail())
+		return fmt.Errorf("waiting for the webhook server to be ready: %w (last response of /readyz: %s)\n%s",
+			err, last, w.LogTail())
 	}
 	return nil
 }

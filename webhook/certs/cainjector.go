@@ -79,7 +79,8 @@ func (i *caInjector) run(ctx context.Context) error {
 			o.FieldSelector = fields.OneTermEqualSelector(metav1.ObjectNameField, name).String()
 		})
 	}
-	secrets := informers.NewSharedInformerFactoryWithOptions(i.client, 0, informers.WithNamespace(i.namespace), byName(i.secret))
+	secrets := informers.NewSharedInformerFactoryWithOptions(
+		i.client, 0, informers.WithNamespace(i.namespace), byName(i.secret))
 	configs := informers.NewSharedInformerFactoryWithOptions(i.client, 0, byName(i.config))
 	secret := secrets.Core().V1().Secrets()
 	validating := configs.Admissionregistration().V1().ValidatingWebhookConfigurations()
@@ -95,7 +96,8 @@ func (i *caInjector) run(ctx context.Context) error {
 		f.Start(ctx.Done())
 		defer f.Shutdown()
 	}
-	if !cache.WaitForCacheSync(ctx.Done(), secret.Informer().HasSynced, validating.Informer().HasSynced, mutating.Informer().HasSynced) {
+	if !cache.WaitForCacheSync(ctx.Done(),
+		secret.Informer().HasSynced, validating.Informer().HasSynced, mutating.Informer().HasSynced) {
 		return nil // the context has ended
 	}
 	for {
@@ -224,7 +226,9 @@ func (i *caInjector) patch(hooks []hook, ca *x509.Certificate) []any {
 // write sends the patch on condition that the configuration has not changed: of two replicas that write at the same
 // time, one gets a conflict and tries again.
 func (i *caInjector) write(resourceVersion string, webhooks []any, send func([]byte) error) error {
-	data, err := json.Marshal(map[string]any{"metadata": map[string]any{"resourceVersion": resourceVersion}, "webhooks": webhooks})
+	data, err := json.Marshal(map[string]any{
+		"metadata": map[string]any{"resourceVersion": resourceVersion}, "webhooks": webhooks,
+	})
 	if err != nil {
 		return fmt.Errorf("encoding the patch of the caBundle: %w", err)
 	}

@@ -46,7 +46,8 @@ type SelfManaged struct {
 // NewSelfManaged returns a source without a certificate; Start issues the first one.
 func NewSelfManaged(o Options) (*SelfManaged, error) {
 	if o.LeafDuration <= 0 || o.CADuration < 2*o.LeafDuration {
-		return nil, fmt.Errorf("a CA valid for %s cannot sign certificates valid for %s: it must be valid at least twice as long",
+		return nil, fmt.Errorf(
+			"a CA valid for %s cannot sign certificates valid for %s: it must be valid at least twice as long",
 			o.CADuration, o.LeafDuration)
 	}
 	if len(o.Names) == 0 {
@@ -60,8 +61,10 @@ func NewSelfManaged(o Options) (*SelfManaged, error) {
 		DNSNames: o.Names,
 		Authority: ipSigner{&authority.DynamicAuthority{
 			SecretNamespace: o.Namespace, SecretName: o.Secret, RESTConfig: o.Config, CommonName: "flux-admission-ca",
-			SecretLabels: map[string]string{"app.kubernetes.io/name": "flux-admission", "app.kubernetes.io/part-of": "flux-admission"},
-			CADuration:   o.CADuration, LeafDuration: o.LeafDuration,
+			SecretLabels: map[string]string{
+				"app.kubernetes.io/name": "flux-admission", "app.kubernetes.io/part-of": "flux-admission",
+			},
+			CADuration: o.CADuration, LeafDuration: o.LeafDuration,
 		}},
 	}}
 	trustedSince := func(*x509.Certificate) (time.Time, bool) { return time.Time{}, true }

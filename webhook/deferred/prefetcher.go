@@ -63,9 +63,9 @@ func (p *Prefetcher) Changed(gk schema.GroupKind, old, o *unstructured.Unstructu
 	if presence != validators.Present {
 		return
 	}
+	source := validators.ObjectRef{Group: gk.Group, Kind: gk.Kind, Namespace: o.GetNamespace(), Name: o.GetName()}
 	for _, r := range releases {
-		ref, ok := helmrelease.ChartRef(r)
-		if ok && ref.Source == (validators.ObjectRef{Group: gk.Group, Kind: gk.Kind, Namespace: o.GetNamespace(), Name: o.GetName()}) {
+		if ref, ok := helmrelease.ChartRef(r); ok && ref.Source == source {
 			p.queue.Add(client.ObjectKeyFromObject(r))
 		}
 	}

@@ -22,7 +22,7 @@ const (
 	Warned     Outcome = "warned"     // allowed, with a warning to the user
 	Denied     Outcome = "denied"     // denied
 	Mutated    Outcome = "mutated"    // allowed, with a patch
-	Skipped    Outcome = "skipped"    // allowed without evaluation: a deletion, no change that rules read, no rule for the kind
+	Skipped    Outcome = "skipped"    // allowed without evaluation: a deletion, no relevant change, no rule for the kind
 	Failed     Outcome = "failed"     // not evaluated: an error, a panic, an invalid request
 	Timeout    Outcome = "timeout"    // not evaluated in time
 	Overloaded Outcome = "overloaded" // not evaluated: too many concurrent requests, or an object that is too complex
@@ -102,7 +102,7 @@ func New(registry prometheus.Registerer, kinds ...schema.GroupKind) *Metrics {
 		}, []string{"result"}),
 		deferred: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "flux_admission_deferred_evaluations_total",
-			Help: "Number of deferred evaluations of releases whose chart was not read in time for the review, by rule and outcome.",
+			Help: "Number of deferred evaluations of releases whose chart was not read in time, by rule and outcome.",
 		}, []string{"rule", "outcome"}),
 	}
 	for _, gk := range kinds {

@@ -23,7 +23,8 @@ func restConfig(ctx context.Context, kubeconfig string) (*rest.Config, error) {
 	config, err := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, nil).ClientConfig()
 	switch {
 	case clientcmd.IsEmptyConfig(err) && kubeconfig == "":
-		return nil, errors.New("no cluster to serve: run it in a Pod, or name a kubeconfig file with --kubeconfig or $KUBECONFIG")
+		return nil, errors.New(
+			"no cluster to serve: run it in a Pod, or name a kubeconfig file with --kubeconfig or $KUBECONFIG")
 	case err != nil:
 		return nil, fmt.Errorf("--kubeconfig: %w", err)
 	}

@@ -146,7 +146,8 @@ func (s *Server) Close() {
 
 // Run serves until ctx ends, and for the shutdown delay after that.
 func (s *Server) Run(ctx context.Context) error {
-	s.log.Info("Starting", "version", s.options.Version, "webhooks", s.webhookListener.Addr().String(), "health", s.healthListener.Addr().String())
+	s.log.Info("Starting", "version", s.options.Version,
+		"webhooks", s.webhookListener.Addr().String(), "health", s.healthListener.Addr().String())
 	ctx, stop := drainFirst(ctx, s.webhooks, s.options.ShutdownDelay, s.log)
 	defer stop()
 	if err := s.manager.Start(ctx); err != nil {
@@ -250,7 +251,8 @@ func (s *Server) connect(ctx context.Context) error {
 func (s *Server) newCertificate() (certs.Source, error) {
 	o := s.options
 	if (o.TLSCertFile == "") != (o.TLSKeyFile == "") {
-		return nil, errors.New("--tls-cert-file and --tls-key-file must be set together, or neither for a self-managed certificate")
+		return nil, errors.New(
+			"--tls-cert-file and --tls-key-file must be set together, or neither for a self-managed certificate")
 	}
 	if o.TLSCertFile != "" {
 		c, err := certs.NewFiles(o.TLSCertFile, o.TLSKeyFile)
@@ -326,7 +328,9 @@ func (s *Server) newWebhooks(context.Context) error {
 	s.webhooks = webhook.NewServer(
 		&webhook.Validator{Policy: inForce, Lookup: s.objects, Metrics: s.metrics, Log: s.log, Deferred: reevaluator.Enqueue},
 		&webhook.Mutator{Policy: inForce, Lookup: s.objects, Log: s.log},
-		&webhook.PolicyValidator{Check: func(data []byte) error { return policy.Check(data, s.rules, s.mutations) }, Log: s.log},
+		&webhook.PolicyValidator{
+			Check: func(data []byte) error { return policy.Check(data, s.rules, s.mutations) }, Log: s.log,
+		},
 		s.metrics, s.log,
 	)
 	webhookServer := s.webhooks.HTTP(s.certificate.GetCertificate)
@@ -386,7 +390,9 @@ func newHTTPServer(name string, h http.Handler, l net.Listener) *manager.Server 
 
 // drainFirst returns a context that ends after ctx and the delay. In between, the webhooks are not ready but serve, so
 // that no new request arrives when they stop. The function ends the context at once.
-func drainFirst(ctx context.Context, webhooks *webhook.Server, delay time.Duration, log logr.Logger) (context.Context, func()) {
+func drainFirst(
+	ctx context.Context, webhooks *webhook.Server, delay time.Duration, log logr.Logger,
+) (context.Context, func()) {
 	out, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	go func() {
 		defer cancel()
@@ -422,7 +428,8 @@ func evaluatedKinds() []schema.GroupKind {
 // their own.
 func watchedKinds() []schema.GroupKind {
 	reads := []schema.GroupKind{
-		flux.HelmRelease, flux.Kustomization, flux.HelmRepository, flux.HelmChart, flux.OCIRepository, flux.GitRepository, flux.Bucket,
+		flux.HelmRelease, flux.Kustomization, flux.HelmRepository, flux.HelmChart, flux.OCIRepository, flux.GitRepository,
+		flux.Bucket,
 	}
 	for _, r := range allvalidators.Rules() {
 		if r.Stages.Has(validators.StageAdmission) {

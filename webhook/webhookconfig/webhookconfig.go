@@ -89,7 +89,8 @@ func Validating(rules []*validators.Rule) *admissionv1.ValidatingWebhookConfigur
 	for _, r := range rules {
 		kinds = append(kinds, r.KindsAt(validators.StageAdmission)...)
 	}
-	fail, equivalent, none, timeout := admissionv1.Ignore, admissionv1.Equivalent, admissionv1.SideEffectClassNone, int32(TimeoutSeconds)
+	fail, equivalent, none := admissionv1.Ignore, admissionv1.Equivalent, admissionv1.SideEffectClassNone
+	timeout := int32(TimeoutSeconds)
 	return &admissionv1.ValidatingWebhookConfiguration{
 		TypeMeta:   metav1.TypeMeta{APIVersion: "admissionregistration.k8s.io/v1", Kind: "ValidatingWebhookConfiguration"},
 		ObjectMeta: metav1.ObjectMeta{Name: Name, Labels: labels()},
@@ -102,7 +103,8 @@ func Validating(rules []*validators.Rule) *admissionv1.ValidatingWebhookConfigur
 			{
 				Name: PolicyWebhook, ClientConfig: clientConfig(PolicyPath),
 				Rules:         webhookRules([]schema.GroupKind{{Group: PolicyGroup, Kind: "AdmissionPolicy"}}),
-				FailurePolicy: &fail, MatchPolicy: &equivalent, SideEffects: &none, TimeoutSeconds: &timeout, AdmissionReviewVersions: []string{"v1"},
+				FailurePolicy: &fail, MatchPolicy: &equivalent, SideEffects: &none, TimeoutSeconds: &timeout,
+				AdmissionReviewVersions: []string{"v1"},
 			},
 		},
 	}
@@ -114,7 +116,8 @@ func Mutating(ms []*mutators.Mutator) *admissionv1.MutatingWebhookConfiguration 
 	for _, m := range ms {
 		kinds = append(kinds, m.Kinds...)
 	}
-	fail, equivalent, none, timeout := admissionv1.Ignore, admissionv1.Equivalent, admissionv1.SideEffectClassNone, int32(TimeoutSeconds)
+	fail, equivalent, none := admissionv1.Ignore, admissionv1.Equivalent, admissionv1.SideEffectClassNone
+	timeout := int32(TimeoutSeconds)
 	return &admissionv1.MutatingWebhookConfiguration{
 		TypeMeta:   metav1.TypeMeta{APIVersion: "admissionregistration.k8s.io/v1", Kind: "MutatingWebhookConfiguration"},
 		ObjectMeta: metav1.ObjectMeta{Name: Name, Labels: labels()},
@@ -132,7 +135,9 @@ func labels() map[string]string {
 
 func clientConfig(path string) admissionv1.WebhookClientConfig {
 	port := int32(443)
-	return admissionv1.WebhookClientConfig{Service: &admissionv1.ServiceReference{Namespace: Namespace, Name: Name, Path: &path, Port: &port}}
+	return admissionv1.WebhookClientConfig{
+		Service: &admissionv1.ServiceReference{Namespace: Namespace, Name: Name, Path: &path, Port: &port},
+	}
 }
 
 // namespaces excludes the namespaces from which a cluster is repaired: kube-system and that of the webhook server.
@@ -161,6 +166,8 @@ func webhookRules(kinds []schema.GroupKind) []admissionv1.RuleWithOperations {
 			Rule:       admissionv1.Rule{APIGroups: []string{group}, APIVersions: []string{"*"}, Resources: names},
 		})
 	}
-	slices.SortFunc(out, func(a, b admissionv1.RuleWithOperations) int { return strings.Compare(a.APIGroups[0], b.APIGroups[0]) })
+	slices.SortFunc(out, func(a, b admissionv1.RuleWithOperations) int {
+		return strings.Compare(a.APIGroups[0], b.APIGroups[0])
+	})
 	return out
 }
