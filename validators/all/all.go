@@ -37,6 +37,7 @@ func Rules() []*validators.Rule {
 		helmrelease.DependencyCycle,
 		helmrelease.RenderFailed,
 		helmrelease.RenderedInvalid,
+		helmrelease.SchemaValidationHalfDisabled,
 		cnpg.MonitoringEnabled,
 		schema.UnknownField,
 		schema.InvalidValue,
