@@ -341,7 +341,7 @@ func TestValidator_ResponseIsLimited(t *testing.T) {
 		findings = append(findings, f)
 	}
 	b := newTestServer(&fakePolicy{decision: policy.Decision{Deny: findings, Audit: findings}}, logr.Discard())
-	response := b.post(t, webhookconfig.ValidatePath, write{operation: admissionv1.Create, object: kustomization}.body(t))
+	response := b.post(t, webhookconfig.ValidatePath+"?timeout=1h", write{operation: admissionv1.Create, object: kustomization}.body(t))
 	if n := len(response.Result.Message); n > 17<<10 {
 		t.Errorf("a message of %d bytes", n)
 	}

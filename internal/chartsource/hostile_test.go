@@ -21,6 +21,9 @@ const memoryLimit = 3 << 20
 // Malicious charts are rejected, or evaluated as far as possible, in a process with limited memory: an unbounded stack
 // or heap ends it. A good chart is evaluated after each. There is no limit of time: the work is bounded by counts.
 func TestResolver_HostileCharts(t *testing.T) {
+	if raceDetector {
+		t.Skip("the race detector alone needs more than the limited memory")
+	}
 	if os.Getenv("HOSTILE_CHARTS") == "" {
 		cmd := exec.CommandContext(t.Context(), "sh", "-c", fmt.Sprintf(`ulimit -v %d && exec "$0" -test.run='^TestResolver_HostileCharts$' -test.v`, memoryLimit), os.Args[0])
 		cmd.Env = append(os.Environ(), "HOSTILE_CHARTS=1")

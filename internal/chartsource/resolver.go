@@ -210,17 +210,15 @@ func (r *Resolver) start(src source) (<-chan singleflight.Result, error) {
 		r.running[key] = struct{}{}
 		r.tasks.Add(1)
 		r.mu.Unlock()
-		defer func() {
-			r.mu.Lock()
-			defer r.mu.Unlock()
-			delete(r.running, key)
-			r.tasks.Done()
-		}()
-		// Another fetch may have ended since the caller looked at the cache.
-		if res, fresh := r.cached(src); res != nil && fresh {
-			return *res, nil
-		}
-		return r.fetch(src), nil
+		defer r.tasks.Done()
+		res, report := r.fetchOnce(src)
+		// From here on a caller starts a fetch of its own. The observer may be such a caller.
+		r.mu.Lock()
+		delete(r.running, key)
+		r.calls.Forget(key)
+		r.mu.Unlock()
+		report()
+		return res, nil
 	}), nil
 }
 
@@ -235,8 +233,17 @@ func (r *Resolver) admit(key string) error {
 	return nil
 }
 
-// fetch fetches a source's chart and caches the result.
-func (r *Resolver) fetch(src source) result {
+// fetchOnce fetches a source's chart unless another fetch has ended since the caller looked at the cache. The function that
+// it returns reports the fetch to the observer.
+func (r *Resolver) fetchOnce(src source) (result, func()) {
+	if res, fresh := r.cached(src); res != nil && fresh {
+		return *res, func() {}
+	}
+	return r.fetch(src)
+}
+
+// fetch fetches a source's chart and caches the result. The function that it returns reports the fetch to the observer.
+func (r *Resolver) fetch(src source) (result, func()) {
 	ctx, cancel := context.WithTimeout(r.ctx, r.opts.FetchTimeout)
 	defer cancel()
 	start := time.Now()
@@ -259,17 +266,19 @@ func (r *Resolver) fetch(src source) result {
 	default:
 	}
 	r.results.put(src.key(), src.revision(), res, lifetime)
-	r.opts.Observer.Fetched(kindLabel(src.kind()), outcome, time.Since(start))
-	r.opts.Observer.Cached(r.loader.cache.size())
+	duration := time.Since(start)
 	switch {
 	case outcome == OutcomeAbsent:
 		r.opts.Log.Info("Chart does not exist", "source", src.String())
 	case res.err == nil:
-		r.opts.Log.V(1).Info("Fetched chart", "source", src.String(), "version", res.chart.Version(), "duration", time.Since(start).String())
+		r.opts.Log.V(1).Info("Fetched chart", "source", src.String(), "version", res.chart.Version(), "duration", duration.String())
 	case r.ctx.Err() == nil:
 		r.opts.Log.Error(res.err, "Failed to fetch chart", "source", src.String())
 	}
-	return res
+	return res, func() {
+		r.opts.Observer.Fetched(kindLabel(src.kind()), outcome, duration)
+		r.opts.Observer.Cached(r.loader.cache.size())
+	}
 }
 
 // load reads a chart from the cache directory or from its source. A panic of a library is an error like any other.
