@@ -48,7 +48,7 @@ func (v *Validator) respond(req *request, r validators.Request, d policy.Decisio
 		}
 	}
 	res.response.AuditAnnotations = auditAnnotations(d)
-	v.log(req, d, res.outcome)
+	v.log(req, d, res)
 	return res
 }
 
@@ -164,12 +164,12 @@ func (v *Validator) count(req *request, d policy.Decision) {
 
 // log writes one line about a decision that is not merely to allow, and one for each rule that failed. Messages never
 // quote a secret.
-func (v *Validator) log(req *request, d policy.Decision, outcome metrics.Outcome) {
+func (v *Validator) log(req *request, d policy.Decision, res result) {
 	fields := []any{
-		"outcome", string(outcome), "kind", req.Kind.Kind, "group", req.Kind.Group, "object", req.key(),
+		"outcome", string(res.outcome), "kind", req.Kind.Kind, "group", req.Kind.Group, "object", req.key(),
 		"operation", string(req.Operation), "dryRun", req.DryRun, "user", req.UserInfo.Username, "uid", string(req.UID),
 	}
-	for key, text := range auditAnnotations(d) {
+	for key, text := range res.response.AuditAnnotations {
 		fields = append(fields, key, text)
 	}
 	v.Log.Info("Reviewed object", fields...)

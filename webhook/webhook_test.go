@@ -10,12 +10,13 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
-	"time"
 	"unicode/utf8"
 
 	ssaerrors "github.com/fluxcd/pkg/ssa/errors"
 	"github.com/go-logr/logr"
+	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
 	admissionv1 "k8s.io/api/admission/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -88,9 +89,13 @@ func newTestServerWith(g webhook.Policy, objects validators.Lookup, log logr.Log
 	return b
 }
 
-// post sends a body and returns the response.
+// post sends a body and returns the response. The timeout is the longest one unless the path has another, so that no result
+// depends on the speed of the machine.
 func (b testServer) post(t *testing.T, path, body string) *admissionv1.AdmissionResponse {
 	t.Helper()
+	if !strings.Contains(path, "?") {
+		path += "?timeout=30s"
+	}
 	w := httptest.NewRecorder()
 	b.handler.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodPost, path, strings.NewReader(body)))
 	if w.Code != http.StatusOK {
@@ -235,7 +240,7 @@ func TestValidator_DenialHasAllFindings(t *testing.T) {
 - spec.path[1]: it is bad too. Write something else. (XX001 bad-thing)
 - spec.missing: it is odd. Write something else. (XX002 odd-thing)`
 	if response.Result.Message != want {
-		t.Errorf("message\n%s\nwant\n%s", response.Result.Message, want)
+		t.Errorf("message (-want +got):\n%s", cmp.Diff(want, response.Result.Message))
 	}
 	if response.Result.Code != http.StatusUnprocessableEntity || response.Result.Reason != metav1.StatusReasonForbidden {
 		t.Errorf("code %d, reason %s; want 422, Forbidden", response.Result.Code, response.Result.Reason)
@@ -245,8 +250,8 @@ func TestValidator_DenialHasAllFindings(t *testing.T) {
 		{Type: metav1.CauseTypeFieldValueRequired, Field: "spec.path[1]", Message: "it is bad too (XX001 bad-thing)"},
 		{Type: metav1.CauseTypeFieldValueRequired, Field: "spec.missing", Message: "it is odd (XX002 odd-thing)"},
 	}
-	if got := fmt.Sprint(response.Result.Details.Causes); got != fmt.Sprint(wantCauses) {
-		t.Errorf("causes %v, want %v", got, wantCauses)
+	if diff := cmp.Diff(wantCauses, response.Result.Details.Causes); diff != "" {
+		t.Errorf("causes (-want +got):\n%s", diff)
 	}
 	if got := response.AuditAnnotations["enforce-violations"]; !strings.Contains(got, "XX001 bad-thing spec.path: it is bad\n") {
 		t.Errorf("audit annotation %q does not name the finding", got)
@@ -371,7 +376,7 @@ func TestHandler_AllowsWhatItCannotEvaluate(t *testing.T) {
 	}{
 		"a panic":              {&fakePolicy{review: func(context.Context, validators.Request) { panic("secret-value") }}, create.body(t), "", "u-1", "failed", "internal error"},
 		"no policy yet":        {nil, create.body(t), "", "u-1", "failed", "no policy is loaded yet"},
-		"a timeout":            {&fakePolicy{decision: deny, review: func(ctx context.Context, _ validators.Request) { <-ctx.Done(); <-time.After(50 * time.Millisecond) }}, create.body(t), "?timeout=20ms", "u-1", "timeout", "the evaluation timed out"},
+		"a timeout":            {&fakePolicy{decision: deny}, create.body(t), "?timeout=500ms", "u-1", "timeout", "the evaluation timed out"},
 		"an empty body":        {&fakePolicy{decision: deny}, "", "", "", "failed", "the request is not an AdmissionReview"},
 		"garbage":              {&fakePolicy{decision: deny}, "\x00\xff{]", "", "", "failed", "the request is not an AdmissionReview"},
 		"another kind of JSON": {&fakePolicy{decision: deny}, `{"kind":"Pod"}`, "", "", "failed", "the request is not an AdmissionReview of admission.k8s.io/v1"},
@@ -394,8 +399,14 @@ func TestHandler_AllowsWhatItCannotEvaluate(t *testing.T) {
 		for _, endpoint := range []string{webhookconfig.ValidatePath, webhookconfig.MutatePath} {
 			t.Run(name+" at "+endpoint, func(t *testing.T) {
 				var log strings.Builder
+				logged := make(chan struct{})
+				var once sync.Once
 				g := tc.policy
-				b := newTestServer(g, logTo(&log))
+				if tc.outcome == "timeout" {
+					// The evaluation ends after the response to the timeout has begun, which the log shows.
+					g = &fakePolicy{decision: deny, review: func(context.Context, validators.Request) { <-logged }}
+				}
+				b := newTestServer(g, logTo(io.MultiWriter(&log, writerFunc(func() { once.Do(func() { close(logged) }) }))))
 				response := b.post(t, endpoint+tc.query, tc.body)
 				if !response.Allowed {
 					t.Fatalf("refused: %v", response.Result)
@@ -527,8 +538,11 @@ func TestMutator(t *testing.T) {
 			if !response.Allowed || string(response.Patch) != tc.patch || (response.PatchType != nil) != (tc.patch != "") {
 				t.Errorf("allowed %v, patch %s; want %s", response.Allowed, response.Patch, tc.patch)
 			}
-			if fmt.Sprint(response.Warnings) != fmt.Sprint(tc.warnings) || fmt.Sprint(response.AuditAnnotations) != fmt.Sprint(tc.annotations) {
-				t.Errorf("warnings %q, annotations %q; want %q, %q", response.Warnings, response.AuditAnnotations, tc.warnings, tc.annotations)
+			if diff := cmp.Diff(tc.warnings, response.Warnings); diff != "" {
+				t.Errorf("warnings (-want +got):\n%s", diff)
+			}
+			if diff := cmp.Diff(tc.annotations, response.AuditAnnotations); diff != "" {
+				t.Errorf("audit annotations (-want +got):\n%s", diff)
 			}
 			if got := b.outcome(t); got != tc.outcome {
 				t.Errorf("outcome %s; want %s", got, tc.outcome)

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -56,7 +57,7 @@ dry_run=true kind=Kustomization operation=other outcome=denied webhook=validate
 dry_run=true kind=other operation=CREATE outcome=denied webhook=validate
 dry_run=true kind=other operation=other outcome=denied webhook=validate`
 	if got != want {
-		t.Errorf("series\n%s\nwant\n%s", got, want)
+		t.Errorf("series (-want +got):\n%s", cmp.Diff(want, got))
 	}
 }
 
