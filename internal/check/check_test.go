@@ -1,10 +1,8 @@
 package check_test
 
 import (
-	"fmt"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -16,12 +14,8 @@ import (
 	"github.com/flux-admission/flux-admission/test/ruletest"
 )
 
-// TestTrees checks whole trees. Their comments have the expected findings: the rule, the object, the position in Git
-// and, if it matters, the message.
-//
-//	want: RULE KIND NAMESPACE/NAME FILE:LINE:COLUMN ["regexp"]
-//	also: FILE:LINE:COLUMN   (a related position of the finding above; any number)
-//	suppressed: RULE         (a finding that does not count)
+// TestTrees checks whole trees. The expected findings are directives of test/ruletest in the files, with the object and
+// the column, or in the comment of the archive if a file cannot have a comment, or is part of the repair too.
 func TestTrees(t *testing.T) {
 	for name, archive := range archives(t, "testdata") {
 		t.Run(name, func(t *testing.T) {
@@ -29,14 +23,14 @@ func TestTrees(t *testing.T) {
 			for _, e := range r.Errors {
 				t.Errorf("error: %+v", e)
 			}
-			compare(t, string(archive.Comment), r.Findings)
+			compare(t, string(archive.Comment), archive.Files, r.Findings)
 		})
 	}
 }
 
 // TestRegression checks mistakes from the history of real clusters, reduced to small trees. The files of base.txtar are
-// in every tree, those below before/ are the mistake and those below after/ its repair. The comments have the expected
-// findings of the first, as for TestTrees; the second must have none.
+// in every tree, those below before/ are the mistake and those below after/ its repair. The first must have findings,
+// expected as in TestTrees, and the second none.
 func TestRegression(t *testing.T) {
 	cases := archives(t, filepath.Join("testdata", "regression"))
 	base := cases["base"].Files
@@ -45,16 +39,21 @@ func TestRegression(t *testing.T) {
 		t.Errorf("%d cases, want at least 20", len(cases))
 	}
 	for name, archive := range cases {
-		for side, comment := range map[string]string{"before": string(archive.Comment), "after": ""} {
+		for _, side := range []string{"before", "after"} {
 			t.Run(name+"/"+side, func(t *testing.T) {
-				if side == "before" && !strings.Contains(comment, "\nwant: ") {
-					t.Error("no finding is expected of the mistake")
+				files := append(filesOf(archive, side), base...)
+				comment := ""
+				if side == "before" {
+					comment = string(archive.Comment)
 				}
-				r := evaluate(t, append(filesOf(archive, side), base...))
+				if expected := len(directives(t, comment, files)); (expected > 0) != (side == "before") {
+					t.Errorf("%d findings are expected, want some of the mistake and none of its repair", expected)
+				}
+				r := evaluate(t, files)
 				for _, e := range r.Errors {
 					t.Errorf("error: %+v", e)
 				}
-				compare(t, comment, r.Findings)
+				compare(t, comment, files, r.Findings)
 			})
 		}
 	}
@@ -92,51 +91,50 @@ func archives(t *testing.T, dir string) map[string]*txtar.Archive {
 	return out
 }
 
-var wantLine = regexp.MustCompile(`^want: (\S+) (\S+ \S+) (\S+)(?: "(.*)")?$`)
-
-// compare compares findings with those that a comment expects.
-func compare(t *testing.T, comment string, findings []report.Finding) {
+// compare compares findings with the directives in the files and in the comment of an archive.
+func compare(t *testing.T, comment string, files []txtar.File, findings []report.Finding) {
 	t.Helper()
 	left := slices.Clone(findings)
-	var last report.Finding
-	for line := range strings.Lines(comment) {
-		line = strings.TrimSpace(line)
-		word, rest, _ := strings.Cut(line, ": ")
-		m := wantLine.FindStringSubmatch(line)
-		switch {
-		case m != nil:
-			message := regexp.MustCompile(m[4])
-			i := slices.IndexFunc(left, func(f report.Finding) bool {
-				return f.Suppressed == nil && f.Rule == m[1] && f.Object.String() == m[2] && message.MatchString(f.Message) &&
-					fmt.Sprintf("%s:%d:%d", f.File, f.Line, f.Column) == m[3]
-			})
-			if i < 0 {
-				t.Errorf("missing: %s", line)
-				continue
-			}
-			last = left[i]
-			left = slices.Delete(left, i, i+1)
-		case word == "want":
-			t.Errorf("invalid: %s", line)
-		case word == "also":
-			if !slices.ContainsFunc(last.Related, func(p report.Position) bool { return p.String() == rest }) {
-				t.Errorf("%s: related positions %v do not have %s", last.Rule, last.Related, rest)
-			}
-		case word == "suppressed":
-			i := slices.IndexFunc(left, func(f report.Finding) bool { return f.Suppressed != nil && f.Rule == rest })
-			if i < 0 {
-				t.Errorf("missing: %s", line)
-				continue
-			}
-			left = slices.Delete(left, i, i+1)
+	for _, d := range directives(t, comment, files) {
+		i := slices.IndexFunc(left, func(f report.Finding) bool { return matches(&f, d) })
+		if i < 0 {
+			t.Errorf("missing: %s: %s", d.File, d)
+			continue
 		}
+		left = slices.Delete(left, i, i+1)
 	}
 	for _, f := range left {
-		t.Errorf(
-			"unexpected: %s %s %s:%d:%d %q (suppressed: %v)", f.Rule, f.Object, f.File, f.Line, f.Column, f.Message,
-			f.Suppressed,
-		)
+		t.Errorf("unexpected: %s %s %s:%d:%d %q (suppressed: %v, related: %v)", f.ID, f.Object, f.File, f.Line, f.Column, f.Message, f.Suppressed, f.Related)
 	}
+}
+
+func directives(t *testing.T, comment string, files []txtar.File) []ruletest.Directive {
+	t.Helper()
+	out, err := ruletest.HeaderDirectives(comment)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range files {
+		list, err := ruletest.Directives(f.Data)
+		if err != nil {
+			t.Fatalf("%s: %v", f.Name, err)
+		}
+		for _, d := range list {
+			d.File = f.Name
+			out = append(out, d)
+		}
+	}
+	return out
+}
+
+func matches(f *report.Finding, d ruletest.Directive) bool {
+	for _, related := range d.Related {
+		if !slices.ContainsFunc(f.Related, func(p report.Position) bool { return p.String() == related }) {
+			return false
+		}
+	}
+	return f.ID == d.Rule && f.File == d.File && f.Line == d.Line && (f.Suppressed != nil) == (d.Word == "suppressed") &&
+		(d.Message == nil || d.Message.MatchString(f.Message)) && (d.Object == "" || f.Object.String() == d.Object) && (d.Column == 0 || f.Column == d.Column)
 }
 
 // evaluate writes files to a directory and evaluates it as a tree, with the charts below charts/ if there are some.

@@ -25,7 +25,6 @@
 package ruletest
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -98,11 +97,6 @@ type Want struct {
 
 // ChartsFunc makes a resolver of charts from a directory of chart directories.
 type ChartsFunc func(t *testing.T, dir string) lookup.Charts
-
-var (
-	wantComment = regexp.MustCompile(`#\s*((?:want|was)\s+[A-Z]{2}[0-9]{3}\s.*)$`)
-	wantItem    = regexp.MustCompile(`^\s*(?:(want|was)\s+)?([A-Z]{2}[0-9]{3})\s+("(?:[^"\\]|\\.)*")`)
-)
 
 // Parse reads one archive.
 func Parse(name string, data []byte) (*Case, error) {
@@ -222,32 +216,16 @@ func object(data []byte) (*unstructured.Unstructured, error) {
 }
 
 func wants(src []byte) ([]Want, error) {
+	list, err := Directives(src)
+	if err != nil {
+		return nil, err
+	}
 	var out []Want
-	for i, line := range bytes.Split(src, []byte("\n")) {
-		m := wantComment.FindSubmatch(line)
-		if m == nil {
-			continue
+	for _, d := range list {
+		if d.Message == nil || d.Word == "suppressed" {
+			return nil, fmt.Errorf("line %d: a case of a rule needs want or was with a message", d.Line)
 		}
-		rest, word := string(m[1]), ""
-		for strings.TrimSpace(rest) != "" {
-			item := wantItem.FindStringSubmatch(rest)
-			if item == nil {
-				return nil, fmt.Errorf("line %d: cannot read %q", i+1, rest)
-			}
-			if item[1] != "" {
-				word = item[1]
-			}
-			text, err := strconv.Unquote(item[3])
-			if err != nil {
-				return nil, fmt.Errorf("line %d: %w", i+1, err)
-			}
-			re, err := regexp.Compile(text)
-			if err != nil {
-				return nil, fmt.Errorf("line %d: %w", i+1, err)
-			}
-			out = append(out, Want{Line: i + 1, Rule: item[2], Message: re, Preexisting: word == "was"})
-			rest = rest[len(item[0]):]
-		}
+		out = append(out, Want{Line: d.Line, Rule: d.Rule, Message: d.Message, Preexisting: d.Word == "was"})
 	}
 	return out, nil
 }
