@@ -30,11 +30,11 @@ type Mutator struct {
 	Mutate func(ctx context.Context, p *Pass) error
 }
 
-// Pass is a mutator's window on the world, for one object.
+// Pass is what a mutator sees: one object, and lookups of others.
 type Pass struct {
 	validators.Request
 	Lookup validators.Lookup
-	// Settings are what the policy says for this mutator, of the type that Mutator.Settings returns.
+	// Settings are those of the policy for this mutator, of the type that Mutator.Settings returns.
 	Settings any
 
 	res *Result
@@ -44,11 +44,11 @@ type Pass struct {
 type Result struct {
 	// Edits are in the order in which they are to be applied.
 	Edits []validators.Edit
-	// Reasons says why each edit is made, by the same index.
+	// Reasons has the reason of each edit, by the same index.
 	Reasons []string
 	// Warnings are sentences for the user who made the request.
 	Warnings []string
-	// Skipped says what was not done, and why.
+	// Skipped lists the edits that were not made, with the reasons.
 	Skipped []string
 	Errors  []error
 }
@@ -64,7 +64,7 @@ func (p *Pass) Warn(format string, args ...any) {
 	p.res.Warnings = append(p.res.Warnings, fmt.Sprintf(format, args...))
 }
 
-// Skip says why nothing was done although the policy's settings match the object.
+// Skip records why no edit was made although the policy's settings match the object.
 func (p *Pass) Skip(format string, args ...any) {
 	p.res.Skipped = append(p.res.Skipped, fmt.Sprintf(format, args...))
 }

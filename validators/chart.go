@@ -85,7 +85,7 @@ type TemplateFailure struct {
 	Line, Column int
 	// Values is the value that the failing expression reads, as a path in the release's values; empty when it reads none.
 	Values Path
-	// Message says what is wrong, in one line without a period and without any value that may come from a Secret.
+	// Message describes the problem, in one line without a period and without any value that may come from a Secret.
 	Message string
 }
 
@@ -153,7 +153,7 @@ type Violation struct {
 	Pointer string
 	// Keyword is the JSON Schema keyword that failed: additionalProperties, type, enum, ...
 	Keyword string
-	// Message says what is wrong, without the position. It quotes names and what the schema allows, never a value.
+	// Message describes the violation, without the position. It quotes names and what the schema allows, never a value.
 	Message string
 	// Suggestion is the most similar name that the schema allows in place of a wrong one; empty when there is none.
 	Suggestion string

@@ -55,7 +55,7 @@ type Problem struct {
 	Path Path `json:"-"`
 	// Detail is the message of the tool that failed; may be empty.
 	Detail string `json:"detail,omitempty"`
-	// Name is what Kind says it is.
+	// Name is the name of the object, file or field that Kind describes.
 	Name string `json:"name,omitempty"`
 	// Suggestion is the nearest existing thing to what was written; empty when nothing resembles it.
 	Suggestion string `json:"suggestion,omitempty"`

@@ -59,7 +59,8 @@ type ObjectRef struct {
 	Group, Kind, Namespace, Name string
 }
 
-// MissingInput explains an Unknown: whoever asks has to give it first, such as a chart or a definition. It is said once for all that are missing.
+// MissingInput explains an Unknown: the caller did not supply a required input, such as a chart or a definition. It is
+// reported once for all inputs of a kind.
 type MissingInput struct {
 	// What is missing: "chart", "CustomResourceDefinition".
 	What string
@@ -72,7 +73,7 @@ type MissingInput struct {
 // Error returns the whole explanation.
 func (e *MissingInput) Error() string { return e.Text }
 
-// Pending explains an Unknown that will be known soon: a chart that is being read. Who asks again later gets an answer.
+// Pending explains an Unknown that is temporary: a chart that is being fetched. A later lookup has a result.
 type Pending struct {
 	// Text is the whole explanation.
 	Text string

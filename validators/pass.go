@@ -86,7 +86,7 @@ type Finding struct {
 type Skipped struct {
 	Rule   *Meta
 	Reason string
-	// Unknown says that data was missing: the policy's onUnknown applies. Otherwise a setting of the object disables what the rule evaluates.
+	// Unknown means that data was missing: the policy's onUnknown applies. Otherwise a setting of the object disables what the rule evaluates.
 	Unknown bool
 	// Cause is the error in Reason; nil if there is none.
 	Cause error

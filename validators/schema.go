@@ -11,12 +11,12 @@ import (
 type Kind struct {
 	// Origin is the source of the definition, for messages: the file of a CustomResourceDefinition, "CloudNativePG 1.27.0".
 	Origin string
-	// Installed says that the API server has this definition. Otherwise it is from the CRD catalog: the cluster's may be of another release, with
+	// Installed means that the API server has this definition. Otherwise it is from the CRD catalog: the cluster's may be of another release, with
 	// other versions and fields.
 	Installed bool
-	// External says that something outside the tree installs the kind, so that it exists from the start.
+	// External means that something outside the tree installs the kind, so that it exists from the start.
 	External bool
-	// BuiltIn says that it is a built-in type of Kubernetes, without a CustomResourceDefinition.
+	// BuiltIn means that it is a built-in type of Kubernetes, without a CustomResourceDefinition.
 	BuiltIn bool
 	// Served are the versions that the API server serves, the preferred one first.
 	Served []string
@@ -47,7 +47,7 @@ type UnknownField struct {
 	Path Path
 	// Suggestion is the field with a similar name; nil if there is none, or more than one.
 	Suggestion Path
-	// Renamable says that Suggestion is not set and that the value is valid there.
+	// Renamable means that Suggestion is not set and that the value is valid there.
 	Renamable bool
 }
 

@@ -158,7 +158,7 @@ func TestBindKeepsOrderAndParameters(t *testing.T) {
 	bound := s.Bind(map[string]any{"b": &seven}, func(m *validators.Meta) bool { return m.Name == "b" })
 	res := bound.Evaluate(t.Context(), validators.Request{Operation: validators.Create, Object: object("")}, nil)
 	if len(res.Findings) != 1 || res.Findings[0].Message != "7" {
-		t.Errorf("findings %v, want one that says 7", res.Findings)
+		t.Errorf("findings %v, want one with 7", res.Findings)
 	}
 	if !s.Handles(widget) || s.Handles(schema.GroupKind{Kind: "Widget"}) {
 		t.Error("Handles does not tell kinds apart by group")

@@ -8,7 +8,7 @@ type Provenance struct {
 	DeclaredNamespace string
 	// Kustomization is the Flux Kustomization that applies the object; the zero value if there is none or it is not known.
 	Kustomization types.NamespacedName
-	// Unapplied says that no Kustomization applies the object although it is in a directory that one of them builds. Only rules with Scope.Unapplied
+	// Unapplied means that no Kustomization applies the object although it is in a directory that one of them builds. Only rules with Scope.Unapplied
 	// evaluate it.
 	Unapplied bool
 	// ReferencedBy is the kustomization.yaml that should list the file of an unapplied object; empty if there is none near it.
@@ -19,7 +19,7 @@ type Provenance struct {
 type Build struct {
 	// Applies are the objects that it applies, each with its final namespace.
 	Applies []ObjectRef
-	// Complete says that Applies has all objects. It does not if the build fails or includes resources outside the tree.
+	// Complete means that Applies has all objects. It does not if the build fails or includes resources outside the tree.
 	Complete bool
 	// Dependents are the Kustomizations that can only be applied after this one, and itself: those that depend on it, those that it alone applies, and
 	// theirs.

@@ -109,7 +109,7 @@ func TestMutate(t *testing.T) {
 			settings: targetnamespace.Settings{byPath}, object: kustomization("airflow", nil), old: kustomization("data", nil), lookup: all, want: "airflow",
 			warning: "with prune on, Flux will delete what this Kustomization applied to data",
 		},
-		"a release's change says what is uninstalled": {
+		"a release's change warns about what is uninstalled": {
 			settings: targetnamespace.Settings{constant}, object: release("airflow"), old: release("data"), lookup: all, want: "airflow",
 			warning: "helm-controller will uninstall the release from data and install it in airflow",
 		},

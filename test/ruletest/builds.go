@@ -13,7 +13,7 @@ import (
 	"github.com/flux-admission/flux-admission/validators"
 )
 
-// built implements lookup.Builds on what a case says.
+// built implements lookup.Builds with the builds of a case.
 type built map[types.NamespacedName]*validators.Build
 
 // Build implements lookup.Builds.

@@ -3,9 +3,9 @@
 //
 // A case is one archive:
 //
-//	A sentence that says what the case shows.
-//	unknown: "regexp"        (any number: what the rule cannot judge, and says)
-//	skipped: "regexp"        (any number: what it does not judge because the object asks for that)
+//	A sentence that describes the case.
+//	unknown: "regexp"        (any number: what the rule reports as unknown)
+//	skipped: "regexp"        (any number: what it skips because the object opts out)
 //	stage: admission         (the object comes from the API server; without the line the case is evaluated at every stage of the rule)
 //	-- object.yaml --        the object, with what is to be found on the line of the offending field:
 //	spec: {...}  # want KS001 "regexp"      a finding
@@ -75,7 +75,7 @@ type Case struct {
 	// Fixed is fixed.yaml; nil when there is none.
 	Fixed *unstructured.Unstructured
 	Want  []Want
-	// Unknown and Skipped are what is to be said of rules that were not evaluated.
+	// Unknown and Skipped match the reasons of evaluations without a result.
 	Unknown, Skipped []*regexp.Regexp
 }
 

@@ -50,7 +50,7 @@ var MonitoringEnabled = &validators.Rule{
 			Title: "CloudNativePG Cluster has no field monitoring.enabled",
 			Why: "The Cluster CRD has no field spec.monitoring.enabled. Flux's server-side apply fails on it, and " +
 				"everything that depends on the Kustomization waits; a write without strict validation drops the " +
-				"field, and the database is not monitored although its manifest says so.",
+				"field, and the database is not monitored although its manifest enables it.",
 			Fix: "Remove spec.monitoring.enabled. Create your own PodMonitor for the Cluster; " +
 				"spec.monitoring.enablePodMonitor: true creates one too, but is deprecated in newer " +
 				"CloudNativePG.",

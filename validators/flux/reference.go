@@ -20,7 +20,7 @@ type Reference struct {
 	Key types.NamespacedName
 	// What is its name in messages, such as "the dependency apps/db"; default: the kind and the key.
 	What string
-	// Local says that the reference has no namespace field: the named object must be in the object's own namespace.
+	// Local means that the reference has no namespace field: the named object must be in the object's own namespace.
 	Local bool
 }
 

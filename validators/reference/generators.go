@@ -17,7 +17,7 @@ type generator struct {
 	gk schema.GroupKind
 	// names returns the names of the created objects.
 	names func(*unstructured.Unstructured) []string
-	// anyNamespace says that the created objects may be in any namespace, not only in the generator's.
+	// anyNamespace means that the created objects may be in any namespace, not only in the generator's.
 	anyNamespace bool
 }
 

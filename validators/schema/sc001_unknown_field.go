@@ -11,7 +11,7 @@ import (
 // UnknownField is the rule unknown-field.
 //
 // A strict write and server-side apply reject a field that the schema does not have; every other write drops it
-// silently. Either way the object does not do what its file says.
+// silently. Either way the object does not have the effect that its author expects.
 var UnknownField = &validators.Rule{
 	Meta: validators.Meta{
 		ID:       "SC001",

@@ -10,7 +10,7 @@ import (
 	"github.com/flux-admission/flux-admission/validators"
 )
 
-// A value that is not known is not judged; the one beside it is.
+// An unknown value is not evaluated; the one next to it is.
 func TestValuesThatAreNotKnown(t *testing.T) {
 	kinds, err := kindschema.NewSet(kindschema.Options{})
 	if err != nil {

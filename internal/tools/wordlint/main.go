@@ -99,6 +99,8 @@ func tracked(ctx context.Context, root string) ([]string, error) {
 // scanned reports whether a file holds text of this project.
 func scanned(name string) bool {
 	switch path.Ext(name) {
+	case ".txtar": // the cases of this project
+		return true
 	case ".go", ".md", ".yaml", ".yml", ".tmpl", ".sh":
 		// What lies under testdata is mostly what others write: repositories, charts, schemas.
 		return !strings.Contains("/"+name, "/testdata/")
