@@ -27,14 +27,14 @@ type replayCase struct {
 	FixWasRight                                 any `json:"fix_was_right"`
 }
 
-// matches reports whether a finding is the labelled mistake: its object or the missing object that it names is the
-// labelled one, or it is in the labelled file.
+// matches reports whether a finding is the labeled mistake: its object or the missing object that it names is the
+// labeled one, or it is in the labeled file.
 func (c *replayCase) matches(f *report.Finding) bool {
 	if f.Rule != c.Rule {
 		return false
 	}
 	for object := range strings.SplitSeq(c.Object, ", ") {
-		if regexp.MustCompile(` ` + regexp.QuoteMeta(object) + `($|[^\w./-])`).MatchString(f.Message) {
+		if regexp.MustCompile(`(^| )` + regexp.QuoteMeta(object) + `($|[^\w./-])`).MatchString(f.Message) {
 			return true
 		}
 		kind, name, _ := strings.Cut(object, " ")
@@ -58,7 +58,7 @@ var refuted = map[string][]string{
 	},
 }
 
-// TestReplay checks the tree of each labelled mistake, where the mistake must be found, and that of its repair, where
+// TestReplay checks the tree of each labeled mistake, where the mistake must be found, and that of its repair, where
 // it must not.
 func TestReplay(t *testing.T) {
 	r := newReplay(t)
@@ -168,7 +168,7 @@ func (r *replay) findings(t *testing.T, dir string) []report.Finding {
 	return result.Findings
 }
 
-// TestReplay_Fix repairs the labelled mistakes that have an edit: a check no longer reports them, a second run changes
+// TestReplay_Fix repairs the labeled mistakes that have an edit: a check no longer reports them, a second run changes
 // nothing, and the diff is as small as the repairs.
 func TestReplay_Fix(t *testing.T) {
 	r := newReplay(t)
@@ -208,6 +208,6 @@ func TestReplay_Fix(t *testing.T) {
 		})
 	}
 	if repaired == 0 {
-		t.Error("no labelled mistake has an edit")
+		t.Error("no labeled mistake has an edit")
 	}
 }
