@@ -37,8 +37,8 @@ test: ## unit tests, rule cases, conformance of the drivers, and the rules on a 
 unit: ## the tests that need no API server
 	go test -timeout $(TIMEOUT) $$(go list ./... | grep -v /test/) ./test/conformance/...
 
-test-race: ## unit tests with the race detector, which needs a C compiler
-	CGO_ENABLED=1 go test -race -timeout $(TIMEOUT) $(INPROCESS)
+test-race: ## unit tests with the race detector, which needs a C compiler; long tests of sequential code are shortened
+	CGO_ENABLED=1 go test -race -short -timeout $(TIMEOUT) $(INPROCESS)
 
 cover: ## statement and branch coverage per package, and the least covered files
 	@mkdir -p bin
@@ -79,7 +79,7 @@ generate: ## write everything that is generated
 	go generate ./...
 
 lint: ## golangci-lint, a linter for the Dockerfile, and the list of words that are not used here
-	go run ./$(TOOLS)/wordlint --report-only --counts 10
+	go run ./$(TOOLS)/wordlint
 	go build -C $(TOOLS)/golangci-lint -o $(CURDIR)/$(LINT) github.com/golangci/golangci-lint/v2/cmd/golangci-lint
 	$(LINT) run
 	go run -C $(TOOLS)/dockerlint . ../../../Dockerfile

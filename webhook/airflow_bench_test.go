@@ -36,12 +36,12 @@ type largeChart struct {
 func largeCharts(b *testing.B) []largeChart {
 	b.Helper()
 	out := []largeChart{generatedChart(b)}
-	real := filepath.Join("..", "..", "shared", "charts", "airflow-1.16.0")
-	if _, err := os.Stat(real); err != nil {
+	recorded := filepath.Join("..", "..", "shared", "charts", "airflow-1.16.0")
+	if _, err := os.Stat(recorded); err != nil {
 		b.Logf("without Airflow's chart: %v", err)
 		return out
 	}
-	return append(out, largeChart{"Airflow", real, "airflow", "1.16.0", map[string]any{
+	return append(out, largeChart{"Airflow", recorded, "airflow", "1.16.0", map[string]any{
 		"executor": "KubernetesExecutor", "data": map[string]any{"metadataSecretName": "airflow-db"},
 		"webserver": map[string]any{"replicas": int64(2)}, "dags": map[string]any{"gitSync": map[string]any{"enabled": true, "repo": "https://git.example.com/dags.git"}},
 	}})

@@ -19,7 +19,7 @@ func TestExplain_InvalidArguments(t *testing.T) {
 		args []string
 		want string
 	}{
-		"a misspelt name gets a suggestion": {
+		"a misspelled name gets a suggestion": {
 			[]string{"explain", "helm-value-schema"},
 			`flux-admission: there is no rule "helm-value-schema"; did you mean helm-values-schema?`,
 		},

@@ -280,7 +280,7 @@ func TestFix_InvalidOptions(t *testing.T) {
 	}{
 		"standard input": {path: "-", want: "fix needs files that it can write, not standard input"},
 		"a single file":  {path: filepath.Join(dir, "apps/db/cluster.yaml"), want: "is a file; give its directory"},
-		"a misspelt rule": {
+		"a misspelled rule": {
 			options: fixOptions{rules: []string{"source-mising"}}, path: dir,
 			want: `there is no rule "source-mising"; did you mean source-missing?`,
 		},

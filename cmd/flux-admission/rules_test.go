@@ -102,7 +102,7 @@ func TestRules_InvalidArguments(t *testing.T) {
 	}{
 		"an unknown format": {[]string{"rules", "-o", "yaml"}, `--output "yaml" is not a format: use text or json`},
 		"a missing file":    {[]string{"rules", "--policy", "no/such/file"}, "--policy: open no/such/file"},
-		"a misspelt rule in a file": {
+		"a misspelled rule in a file": {
 			[]string{
 				"rules", "--policy",
 				write(

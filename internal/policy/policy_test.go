@@ -252,7 +252,7 @@ func TestPolicy_Evaluate_UnknownAndErrors(t *testing.T) {
 		return validators.Meta{
 			ID: id, Name: name, Scope: validators.Scope{Kinds: []schema.GroupKind{{Group: "kustomize.toolkit.fluxcd.io", Kind: "Kustomization"}}}, Stages: validators.StageAll, Severity: validators.SeverityError,
 			Defaults: validators.Defaults{Admission: v1alpha1.ActionDeny, Offline: v1alpha1.ActionDeny},
-			Doc: validators.Doc{Title: "T", Why: "W.", Fix: "F.", Since: "v0.1.0"},
+			Doc:      validators.Doc{Title: "T", Why: "W.", Fix: "F.", Since: "v0.1.0"},
 		}
 	}
 	// The rules have real names, since the policy's schema validates them.

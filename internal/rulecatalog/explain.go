@@ -32,7 +32,7 @@ type Explanation struct {
 // example is an object with the mistake.
 type example struct{ title, object string }
 
-// Explain returns the explanation of the rule with a name or ID. The error suggests a rule for a misspelt one.
+// Explain returns the explanation of the rule with a name or ID. The error suggests a rule for a misspelled one.
 func Explain(given string) (*Explanation, error) {
 	ids, err := IDs([]string{given})
 	if err != nil {

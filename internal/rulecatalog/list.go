@@ -147,7 +147,7 @@ func WriteJSON(to io.Writer, list []Rule) error {
 }
 
 // IDs returns the IDs of rules that are given by name or ID, in upper or lower case. The error suggests a rule for a
-// misspelt one.
+// misspelled one.
 func IDs(given []string) ([]string, error) {
 	var out, names []string
 	ids := map[string]string{}

@@ -14,7 +14,7 @@ import (
 )
 
 // Decode decodes an object as if Flux had written it as YAML and read it as JSON: maps with string keys, int64 where
-// a number has no fraction, times as text. It saves the three serialisations in between.
+// a number has no fraction, times as text. It saves the three serializations in between.
 func Decode(n *yaml.Node) (map[string]any, error) {
 	m := map[string]any{}
 	if err := n.Decode(&m); err != nil {

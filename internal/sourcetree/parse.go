@@ -123,13 +123,13 @@ func invalidUTF8Line(data []byte) int {
 	return line
 }
 
-func (d *Parsed) fail(name string, data []byte, line int, message string) {
-	d.broken = true
+func (p *Parsed) fail(name string, data []byte, line int, message string) {
+	p.broken = true
 	at := validators.Position{File: name, Line: line}
 	if line > 0 {
 		at.Column = firstColumn(data, line)
 	}
-	d.Problems = append(d.Problems, &validators.Problem{Kind: validators.ProblemNotYAML, Diagnostic: validators.Diagnostic{Position: at, Message: message}})
+	p.Problems = append(p.Problems, &validators.Problem{Kind: validators.ProblemNotYAML, Diagnostic: validators.Diagnostic{Position: at, Message: message}})
 }
 
 // firstColumn returns the column of the first character of a line that is not a space: the parser's errors name only

@@ -1,4 +1,4 @@
-// Package suggest finds the existing name that a misspelt one is likely to mean. It holds the project's only edit
+// Package suggest finds the existing name that a misspelled one is likely to mean. It holds the project's only edit
 // distance.
 package suggest
 
@@ -7,7 +7,7 @@ import (
 	"unicode/utf8"
 )
 
-// maxName and maxPath bound, in bytes, what is compared: the cost is quadratic, and longer ones are hardly misspelt
+// maxName and maxPath bound, in bytes, what is compared: the cost is quadratic, and longer ones are hardly misspelled
 // names.
 const (
 	maxName = 128

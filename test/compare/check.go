@@ -74,17 +74,18 @@ func linesOf(r *report.Report) []string {
 	var out []string
 	for i := range r.Findings {
 		f := &r.Findings[i]
-		line := fmt.Sprintf("finding %s %s, %s, %s:%d, path %q", f.ID, f.Action, f.Object, f.File, f.Line, f.Path)
+		var line strings.Builder
+		fmt.Fprintf(&line, "finding %s %s, %s, %s:%d, path %q", f.ID, f.Action, f.Object, f.File, f.Line, f.Path)
 		for _, p := range f.Related {
-			line += fmt.Sprintf(", related %s:%d", p.File, p.Line)
+			fmt.Fprintf(&line, ", related %s:%d", p.File, p.Line)
 		}
 		if f.Fixable {
-			line += ", fixable"
+			line.WriteString(", fixable")
 		}
 		if f.Suppressed != nil {
-			line += ", suppressed"
+			line.WriteString(", suppressed")
 		}
-		out = append(out, line)
+		out = append(out, line.String())
 	}
 	about := func(o *report.Object) string {
 		if o == nil {

@@ -74,7 +74,7 @@ func run(ctx context.Context, args []string, stdout io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
-	return print(stdout, c.trees, results)
+	return printResults(stdout, c.trees, results)
 }
 
 // compareAll compares the trees one after the other, with both binaries at a time.
@@ -97,8 +97,8 @@ func compareAll(ctx context.Context, binaries [2]string, trees []tree) ([]compar
 	return results, nil
 }
 
-// print writes the differences of each tree, then a table of the groups of trees.
-func print(to io.Writer, trees []tree, results []comparison) error {
+// printResults writes the differences of each tree, then a table of the groups of trees.
+func printResults(to io.Writer, trees []tree, results []comparison) error {
 	type sum struct{ trees, differing, findings int }
 	var order []string
 	groups := map[string]*sum{}

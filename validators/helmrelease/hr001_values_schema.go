@@ -144,7 +144,7 @@ func report(p *validators.Pass, chart validators.Chart, v validators.Violation, 
 	return f
 }
 
-// edit returns the edit that corrects a misspelt name or value, if there is one suggestion.
+// edit returns the edit that corrects a misspelled name or value, if there is one suggestion.
 func edit(p *validators.Pass, path validators.Path, v validators.Violation) (validators.Edit, bool) {
 	if v.Suggestion == "" || !v.Inline || len(v.Path) == 0 {
 		return validators.Edit{}, false

@@ -27,7 +27,7 @@ var UnknownKey = &validators.Rule{
 		Doc: validators.Doc{
 			Title: "Chart does not use a value",
 			Why: "Helm accepts every key that the chart's schema does not forbid, and ignores those that no " +
-				"template uses: the release is installed and the setting has no effect. The name is misspelt, " +
+				"template uses: the release is installed and the setting has no effect. The name is misspelled, " +
 				"belongs to another version of the chart, or is in the wrong place.",
 			Fix:   "Correct the name, move it to where the chart uses it, or remove it.",
 			Since: "v0.1.0",

@@ -12,7 +12,7 @@ import (
 
 // CRDMissing is the rule crd-missing.
 //
-// For the API server a misspelt kind and a kind in the wrong API group are the same as a kind whose
+// For the API server a misspelled kind and a kind in the wrong API group are the same as a kind whose
 // CustomResourceDefinition is missing.
 var CRDMissing = &validators.Rule{
 	Meta: validators.Meta{

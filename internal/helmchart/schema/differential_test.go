@@ -234,7 +234,7 @@ func compare(t *testing.T, s *schema.Schema, doc []byte, values map[string]any) 
 
 func TestSchema_EvaluateEqualsHelmOnGeneratedSchemas(t *testing.T) {
 	valid, invalid := 0, 0
-	for seed := range uint64(3_000) {
+	for seed := range rounds(3_000) {
 		g := generator{rand.New(rand.NewPCG(seed, 1))}
 		doc := g.document(t, true)
 		s, err := schema.Compile(doc, nil)
@@ -341,8 +341,8 @@ func compareChart(t *testing.T, path string) {
 		doc = withoutReferences(t, doc)
 	}
 	// Helm compiles the schema for every validation.
-	rounds := max(300, min(1000, 2_000_000/len(doc)))
-	for seed := range uint64(rounds) {
+	cases := rounds(max(300, min(1000, 2_000_000/len(doc))))
+	for seed := range cases {
 		g := generator{rand.New(rand.NewPCG(seed, 2))}
 		mutated := any(values)
 		for range 1 + g.IntN(4) {
@@ -464,7 +464,7 @@ func TestSchema_EvaluatePartialValues(t *testing.T) {
 	for _, combined := range []bool{false, true} {
 		t.Run(fmt.Sprintf("combined %t", combined), func(t *testing.T) {
 			reported := 0
-			for seed := range uint64(4_000) {
+			for seed := range rounds(4_000) {
 				g := generator{rand.New(rand.NewPCG(seed, 3))}
 				doc := g.document(t, combined)
 				s, err := schema.Compile(doc, nil)
@@ -512,4 +512,12 @@ func TestSchema_EvaluatePartialValues(t *testing.T) {
 			}
 		})
 	}
+}
+
+// rounds returns how many random cases a test compares: a tenth of n in short mode, which the race detector uses.
+func rounds(n int) uint64 {
+	if testing.Short() {
+		n /= 10
+	}
+	return uint64(n)
 }

@@ -253,7 +253,7 @@ func (g generator) table(depth int) map[string]any {
 
 func TestFromRelease_EqualsFluxOnGeneratedSources(t *testing.T) {
 	composed, rejected := 0, 0
-	for seed := range uint64(3_000) {
+	for seed := range rounds(3_000) {
 		g := generator{rand.New(rand.NewPCG(seed, 1))}
 		var sources []validators.ValuesSource
 		var refs []meta.ValuesReference
@@ -369,7 +369,7 @@ func copyChart(c *chart.Chart) *chart.Chart {
 // Composing must not change the chart either.
 func TestChart_ComposeEqualsHelmOnGeneratedCharts(t *testing.T) {
 	composed, rejected := 0, 0
-	for seed := range uint64(6_000) {
+	for seed := range rounds(6_000) {
 		g := generator{rand.New(rand.NewPCG(seed, 2))}
 		here, helm := g.chart(t, seed%2 == 0)
 		before := copyChart(here)
@@ -462,4 +462,12 @@ func FuzzValues(f *testing.F) {
 			t.Error("the inline values were changed")
 		}
 	})
+}
+
+// rounds returns how many random cases a test compares: a tenth of n in short mode, which the race detector uses.
+func rounds(n int) uint64 {
+	if testing.Short() {
+		n /= 10
+	}
+	return uint64(n)
 }

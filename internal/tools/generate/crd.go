@@ -212,7 +212,7 @@ func (s *schemas) mutations() (map[string]apiextensionsv1.JSONSchemaProps, error
 	return properties, nil
 }
 
-// ruleNames limits a list to the names of rules, so that a misspelt one is refused at apply.
+// ruleNames limits a list to the names of rules, so that a misspelled one is refused at apply.
 func ruleNames(list apiextensionsv1.JSONSchemaProps) apiextensionsv1.JSONSchemaProps {
 	for _, r := range allvalidators.Rules() {
 		list.Items.Schema.Enum = append(list.Items.Schema.Enum, apiextensionsv1.JSON{Raw: []byte(`"` + r.Name + `"`)})
