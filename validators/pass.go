@@ -30,6 +30,9 @@ type Request struct {
 	Stage Stage
 	// Unresolved are the fields of Object with an unknown value: it is encrypted, or comes from a variable outside Git.
 	Unresolved []Path
+	// Incomplete explains which fields of Object and Old are left out, those of Unresolved; nil if none are. Only rules that
+	// read no other object are evaluated then, and no finding at these fields is reported.
+	Incomplete error
 	// Provenance is how a Git tree contains the object; nil outside a Git tree.
 	Provenance *Provenance
 }

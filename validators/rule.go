@@ -144,6 +144,10 @@ type Meta struct {
 	Supersedes []string
 }
 
+// ObjectOnly reports whether the rule evaluates the object alone: it declares no other kind, so that it needs neither objects
+// nor charts.
+func (m *Meta) ObjectOnly() bool { return len(m.Reads) == 0 }
+
 // KindsAt returns the kinds of the rule's scope that are evaluated at the stage.
 func (m *Meta) KindsAt(stage Stage) []schema.GroupKind {
 	var out []schema.GroupKind

@@ -7,7 +7,9 @@ import (
 	"runtime"
 	"runtime/debug"
 	"slices"
-	"sort"
+	"strings"
+	"sync"
+	"time"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -157,27 +159,127 @@ func (s *Suite) Handles(gk schema.GroupKind) bool {
 	return len(s.stages[StageAdmission].byKind[gk]) > 0
 }
 
-// Evaluate runs every rule of the request's stage for the object's kind. A rule that fails or panics is recorded in Errors and the others still run.
-// A finding at the path and position of one by a rule that supersedes its rule is dropped.
+// Evaluate runs every rule of the request's stage for the object's kind. A rule that fails or panics is recorded in Errors and
+// the others still run. A finding at the path and position of one by a rule that supersedes its rule is dropped.
 //
-// On an update the same rules evaluate the stored object too: a finding that it has already is marked Preexisting. An object that did not
-// change can therefore have no new finding, which is what lets the API server skip it.
+// On an update the same rules evaluate the stored object too: a finding that it has already is marked Preexisting. An object
+// that did not change can therefore have no new finding, which is what lets the API server skip it.
+//
+// With a deadline, rules that read only the object run first, and each of the others has half of the time that is left, the
+// last one all of it. When ctx ends, the result has the findings that are known, and the rules that have not finished as
+// Skipped; a rule that ignores ctx keeps running and its findings are dropped.
 func (s *Suite) Evaluate(ctx context.Context, r Request, l Lookup) Result {
+	rules := s.rulesFor(r)
+	e := &evaluation{outcomes: make([]*outcome, len(rules))}
+	var slow []int
+	for i, rule := range rules {
+		switch {
+		case rule.ObjectOnly():
+			e.outcomes[i] = s.evaluateRule(ctx, rule, r, l)
+		case r.Incomplete != nil:
+			e.outcomes[i] = &outcome{err: r.Incomplete}
+		default:
+			slow = append(slow, i)
+		}
+	}
+	_, hasDeadline := ctx.Deadline()
+	switch {
+	case len(slow) == 0:
+	case !hasDeadline:
+		for _, i := range slow {
+			e.outcomes[i] = s.evaluateRule(ctx, rules[i], r, l)
+		}
+	default:
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			s.evaluateSlow(ctx, e, rules, slow, r, l)
+		}()
+		select {
+		case <-done:
+		case <-ctx.Done():
+		}
+	}
+	return s.result(e, rules, r)
+}
+
+// evaluation is the state of an evaluation, by index of the rule. Only rules that read other objects are evaluated while it is
+// read.
+type evaluation struct {
+	mu       sync.Mutex
+	outcomes []*outcome // nil for a rule that has not finished
+}
+
+// outcome is the result of one rule.
+type outcome struct {
+	findings []*Finding
+	skipped  []Skipped
+	err      error
+}
+
+// evaluateSlow evaluates rules that read other objects until ctx ends.
+func (s *Suite) evaluateSlow(ctx context.Context, e *evaluation, rules []*Rule, slow []int, r Request, l Lookup) {
+	for n, i := range slow {
+		if ctx.Err() != nil {
+			return
+		}
+		share, cancel := context.WithCancel(ctx)
+		if deadline, ok := ctx.Deadline(); ok && n < len(slow)-1 {
+			cancel()
+			share, cancel = context.WithDeadline(ctx, deadline.Add(-time.Until(deadline)/2))
+		}
+		o := s.evaluateRule(share, rules[i], r, l)
+		cancel()
+		e.mu.Lock()
+		e.outcomes[i] = o
+		e.mu.Unlock()
+	}
+}
+
+// ErrDeadline is the cause of a Skipped rule that had not finished when the time for a request was over.
+var ErrDeadline = errors.New("not evaluated before the deadline of the request")
+
+func (s *Suite) result(e *evaluation, rules []*Rule, r Request) Result {
 	res := Result{Object: r.Object, File: r.File}
-	for _, rule := range s.rulesFor(r) {
-		findings, skipped, err := s.run(ctx, rule, r, l)
-		if err != nil {
-			res.Errors = append(res.Errors, RuleError{Rule: &rule.Meta, Err: err})
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for i, rule := range rules {
+		o := e.outcomes[i]
+		if o == nil {
+			o = &outcome{skipped: []Skipped{{Rule: &rule.Meta, Reason: ErrDeadline.Error(), Unknown: true, Cause: ErrDeadline}}}
 		}
-		if len(findings) > 0 && r.Operation == Update && r.Old != nil {
-			s.markPreexisting(ctx, rule, r, l, findings)
+		if o.err != nil {
+			res.Errors = append(res.Errors, RuleError{Rule: &rule.Meta, Err: o.err})
 		}
-		sort.SliceStable(findings, func(i, j int) bool { return findings[i].Path.String() < findings[j].Path.String() })
-		res.Findings = append(res.Findings, findings...)
-		res.Skipped = append(res.Skipped, skipped...)
+		res.Findings = append(res.Findings, o.findings...)
+		res.Skipped = append(res.Skipped, o.skipped...)
 	}
 	res.Findings = s.withoutSuperseded(res.Findings)
 	return res
+}
+
+// evaluateRule runs one rule on an object, and on the stored one.
+func (s *Suite) evaluateRule(ctx context.Context, rule *Rule, r Request, l Lookup) *outcome {
+	findings, skipped, err := s.run(ctx, rule, r, l)
+	if r.Incomplete != nil {
+		findings = slices.DeleteFunc(findings, func(f *Finding) bool {
+			return slices.ContainsFunc(r.Unresolved, func(p Path) bool { return f.Path.HasPrefix(p) })
+		})
+	}
+	if len(findings) > 0 && r.Operation == Update && r.Old != nil {
+		if err := s.markPreexisting(ctx, rule, r, l, findings); err != nil {
+			findings = nil
+			skipped = append(skipped, Skipped{Rule: &rule.Meta, Reason: err.Error(), Unknown: true, Cause: err})
+		}
+	}
+	if len(findings) > 1 {
+		keys := make(map[*Finding]string, len(findings))
+		for _, f := range findings {
+			keys[f] = f.Path.String()
+		}
+		slices.SortStableFunc(findings, func(a, b *Finding) int { return strings.Compare(keys[a], keys[b]) })
+	}
+	return &outcome{findings, skipped, err}
 }
 
 func (s *Suite) withoutSuperseded(findings []*Finding) []*Finding {
@@ -197,17 +299,26 @@ func (s *Suite) withoutSuperseded(findings []*Finding) []*Finding {
 	return out
 }
 
-func (s *Suite) markPreexisting(ctx context.Context, rule *Rule, r Request, l Lookup, findings []*Finding) {
-	// The stored object is evaluated as an update without a change, so that rules on transitions report nothing.
-	before, _, err := s.run(ctx, rule, Request{Operation: Update, Object: r.Old, Old: r.Old, User: r.User}, l)
+// markPreexisting marks the findings that the stored object has, too. It fails if that could not be determined before ctx
+// ended: a finding that may be preexisting is none to deny for.
+func (s *Suite) markPreexisting(ctx context.Context, rule *Rule, r Request, l Lookup, findings []*Finding) error {
+	// The stored object is evaluated as an update that changes nothing, so that a rule about transitions stays silent on it.
+	before, skipped, err := s.run(ctx, rule, Request{Operation: Update, Object: r.Old, Old: r.Old, User: r.User}, l)
+	if ctx.Err() != nil && !rule.ObjectOnly() && (err != nil || len(skipped) > 0) {
+		return ErrDeadline
+	}
 	if err != nil {
-		return
+		return nil
+	}
+	type problem struct{ key, path string }
+	known := make(map[problem]bool, len(before))
+	for _, b := range before {
+		known[problem{b.Key, b.Path.String()}] = true
 	}
 	for _, f := range findings {
-		f.Preexisting = slices.ContainsFunc(before, func(b *Finding) bool {
-			return b.Key == f.Key && b.Path.String() == f.Path.String()
-		})
+		f.Preexisting = known[problem{f.Key, f.Path.String()}]
 	}
+	return nil
 }
 
 func (s *Suite) run(ctx context.Context, rule *Rule, r Request, l Lookup) (findings []*Finding, skipped []Skipped, err error) {

@@ -37,6 +37,9 @@ type request struct {
 	Object    any  `json:"object"`
 	OldObject any  `json:"oldObject"`
 	DryRun    bool `json:"dryRun"`
+
+	// incomplete names the parts of the objects that were not decoded; nil if there are none.
+	incomplete *errTooComplex
 }
 
 // errNoReview is the error for any request that cannot be decoded; the parser's own error might quote a secret.
@@ -56,6 +59,15 @@ func decode(body []byte, req *request) error {
 
 func (r *request) groupKind() schema.GroupKind {
 	return schema.GroupKind{Group: r.Kind.Group, Kind: r.Kind.Kind}
+}
+
+// skipped reports whether it is certain that no rule evaluates the request. What could not be decoded is not certain.
+func (r *request) skipped(p Policy) bool {
+	if r.Kind.Kind == "" {
+		return false
+	}
+	return r.SubResource != "" || !p.Handles(r.groupKind()) ||
+		r.Operation == admissionv1.Delete || r.Operation == admissionv1.Connect
 }
 
 // key returns the object's namespace and name as namespace/name, for logs.
@@ -85,11 +97,21 @@ func (r *request) evaluated() (*validators.Request, error) {
 	if webhookconfig.BeingDeleted(e.Object) {
 		return nil, nil
 	}
+	if r.incomplete != nil {
+		e.Incomplete, e.Unresolved = *r.incomplete, r.incomplete.paths
+		for _, path := range r.incomplete.paths {
+			remove(e.Object.Object, path)
+		}
+	}
 	if e.Operation == validators.Update {
 		if e.Old, err = r.object(r.OldObject); err != nil {
 			return nil, fmt.Errorf("the stored object: %w", err)
 		}
-		if webhookconfig.Unchanged(e.Object, e.Old) {
+		if r.incomplete != nil {
+			for _, path := range r.incomplete.paths {
+				remove(e.Old.Object, path)
+			}
+		} else if webhookconfig.Unchanged(e.Object, e.Old) {
 			return nil, nil
 		}
 	}
@@ -106,4 +128,12 @@ func (r *request) object(content any) (*unstructured.Unstructured, error) {
 		o.SetGroupVersionKind(schema.GroupVersionKind{Group: r.Kind.Group, Version: r.Kind.Version, Kind: r.Kind.Kind})
 	}
 	return o, nil
+}
+
+// remove removes the field at a path of at most two keys.
+func remove(object map[string]any, path validators.Path) {
+	for _, step := range path[:len(path)-1] {
+		object, _ = object[step.Key].(map[string]any)
+	}
+	delete(object, path[len(path)-1].Key)
 }

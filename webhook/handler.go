@@ -20,6 +20,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/flux-admission/flux-admission/validators"
 	"github.com/flux-admission/flux-admission/webhook/metrics"
 )
 
@@ -141,10 +142,15 @@ func (h *Handler) readRequest(
 		req.UID = uidFromPrefix(bytes.NewReader(body))
 		return &result{h.unevaluated(req, err), metrics.Failed}, release
 	}
-	size := evaluatedSize(body)
+	size, spans := measure(body)
+	if size > maxDecoded {
+		var blanked []validators.Path
+		size, blanked = reduce(body, size, spans, maxDecoded/2)
+		req.incomplete = &errTooComplex{blanked}
+	}
 	if size > maxDecoded {
 		req.UID = uidFromPrefix(bytes.NewReader(body))
-		return &result{h.unevaluated(req, errors.New("the object is too complex")), metrics.Overloaded}, release
+		return &result{h.unevaluated(req, errTooComplex{}), metrics.Overloaded}, release
 	}
 	if err := acquire(h.limits.decoded, size); err != nil {
 		req.UID = uidFromPrefix(bytes.NewReader(body))
@@ -157,13 +163,6 @@ func (h *Handler) readRequest(
 		return &result{h.unevaluated(req, err), metrics.Failed}, release
 	}
 	return nil, release
-}
-
-// evaluatedSize estimates the memory of a JSON text that is decoded into maps and copied once by rules, in bytes. The
-// factors are measured: a small map takes some 340 bytes, whatever the length of its text.
-func evaluatedSize(body []byte) int64 {
-	count := func(c byte) int64 { return int64(bytes.Count(body, []byte{c})) }
-	return 2 * (int64(len(body)) + 340*count('{') + 40*count('[') + 24*count(','))
 }
 
 // write counts and writes a result.

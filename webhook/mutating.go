@@ -28,6 +28,9 @@ func (m *Mutator) evaluate(ctx context.Context, req *request) (result, error) {
 	if err != nil || r == nil {
 		return skipped(), err
 	}
+	if r.Incomplete != nil {
+		return result{}, r.Incomplete
+	}
 	mutations := p.Mutate(ctx, *r, m.Lookup)
 
 	res := result{allowed(), metrics.Allowed}

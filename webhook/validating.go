@@ -3,6 +3,7 @@ package webhook
 import (
 	"context"
 	"errors"
+	"maps"
 
 	"github.com/go-logr/logr"
 	admissionv1 "k8s.io/api/admission/v1"
@@ -68,12 +69,11 @@ func prepare(inForce func() Policy, req *request) (Policy, *validators.Request, 
 	return p, r, err
 }
 
-// refusal denies a request that could not be evaluated if the policy's onError is Deny and rules evaluate such
-// requests.
+// refusal denies a request that could not be evaluated if the policy's onError is Deny, whatever could be decoded of it. Only
+// a request of which it is certain that nothing evaluates it is allowed.
 func (v *Validator) refusal(req *request, err error) *admissionv1.AdmissionResponse {
 	p := v.Policy()
-	if p == nil || p.OnError() != v1alpha1.ActionDeny || req.SubResource != "" || !p.Handles(req.groupKind()) ||
-		req.Operation != admissionv1.Create && req.Operation != admissionv1.Update {
+	if p == nil || p.OnError() != v1alpha1.ActionDeny || req.skipped(p) {
 		return nil
 	}
 	failure := "flux-admission could not evaluate this object, and the policy's onError is Deny: " + err.Error()
@@ -91,5 +91,22 @@ func (v *Validator) evaluate(ctx context.Context, req *request) (result, error) 
 	if v.Deferred != nil {
 		v.Deferred(*r, decision)
 	}
-	return v.respond(req, *r, decision), nil
+	res := v.respond(req, *r, decision)
+	if r.Incomplete != nil {
+		v.Log.Error(r.Incomplete, "Failed to evaluate parts of an object", "kind", req.Kind.Kind, "object", req.key(),
+			"uid", string(req.UID))
+	}
+	if r.Incomplete != nil && res.response.Allowed {
+		if response := v.refusal(req, r.Incomplete); response != nil {
+			return result{response, metrics.Denied}, nil
+		}
+		unevaluated := allowedUnevaluated(r.Incomplete)
+		res.outcome = metrics.Overloaded
+		res.response.Warnings = append(res.response.Warnings, unevaluated.Warnings...)
+		if res.response.AuditAnnotations == nil {
+			res.response.AuditAnnotations = map[string]string{}
+		}
+		maps.Copy(res.response.AuditAnnotations, unevaluated.AuditAnnotations)
+	}
+	return res, nil
 }

@@ -391,7 +391,7 @@ func TestHandler_AllowsWhatItCannotEvaluate(t *testing.T) {
 			write{operation: admissionv1.Create, object: strings.Replace(kustomization, "./x", strings.Repeat("x", 8<<20), 1)}.body(t), "", "u-1", "failed",
 			"the request is larger than 7340032 bytes"},
 		"an object that takes far more memory than its text": {&fakePolicy{decision: deny},
-			write{operation: admissionv1.Create, object: strings.Replace(kustomization, `"./x"`, "["+strings.Repeat(`{"a":0},`, 500_000)+"0]", 1)}.body(t), "", "u-1", "overloaded",
+			write{operation: admissionv1.Create, object: strings.Replace(kustomization, `"namespace"`, `"labels":[`+strings.Repeat(`{"a":0},`, 500_000)+`0],"namespace"`, 1)}.body(t), "", "u-1", "overloaded",
 			"the object is too complex"},
 		"deeply nested JSON": {&fakePolicy{decision: deny}, strings.Replace(create.body(t), `"./x"`, strings.Repeat("[", 1<<20), 1), "", "u-1", "failed",
 			"the request is not an AdmissionReview"},
@@ -449,7 +449,7 @@ func TestHandler_OnErrorDeny(t *testing.T) {
 		"a deletion is allowed":                      {v1alpha1.ActionDeny, webhookconfig.ValidatePath, write{operation: admissionv1.Delete, object: "[]"}.body(t), false},
 		"a status is allowed":                        {v1alpha1.ActionDeny, webhookconfig.ValidatePath, write{operation: admissionv1.Update, subresource: "status", object: "[]"}.body(t), false},
 		"a kind without rules is allowed":            {v1alpha1.ActionDeny, webhookconfig.ValidatePath, write{operation: admissionv1.Create, kind: "Other", object: "[]"}.body(t), false},
-		"a request that is not a review is allowed":  {v1alpha1.ActionDeny, webhookconfig.ValidatePath, "garbage", false},
+		"a request that is not a review is denied":   {v1alpha1.ActionDeny, webhookconfig.ValidatePath, "garbage", true},
 		"an unchanged update is allowed":             {v1alpha1.ActionDeny, webhookconfig.ValidatePath, write{operation: admissionv1.Update, object: kustomization, old: kustomization}.body(t), false},
 	} {
 		t.Run(name, func(t *testing.T) {

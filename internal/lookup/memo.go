@@ -14,14 +14,18 @@ import (
 	"github.com/flux-admission/flux-admission/validators"
 )
 
-// Memo is a Lookup that reads each object and each chart from another Lookup only once. It is for one review: several
-// rules read the same chart and the same Secrets, and for an update each rule is evaluated twice. It is safe for
-// concurrent use; concurrent reads of one object may both reach the other Lookup.
+// Memo is a Lookup that reads each object, list and chart from another Lookup only once. It is for one review: several rules read
+// the same chart and the same Secrets, and for an update each rule is evaluated twice. It is safe for concurrent use; concurrent
+// reads of one object may both reach the other Lookup.
 type Memo struct {
 	validators.Lookup
+	// Limit is how many objects, lists and charts are read; what is looked up after them is Unknown. 0 is no limit.
+	Limit int
 
 	mu      sync.Mutex
+	reads   int
 	objects map[objectKey]objectResult
+	lists   map[memoListKey]memoListResult
 	charts  map[string]chartResult
 }
 
@@ -32,6 +36,17 @@ type objectKey struct {
 
 type objectResult struct {
 	object   *unstructured.Unstructured
+	presence validators.Presence
+	err      error
+}
+
+type memoListKey struct {
+	gk        schema.GroupKind
+	namespace string
+}
+
+type memoListResult struct {
+	objects  []*unstructured.Unstructured
 	presence validators.Presence
 	err      error
 }
@@ -52,8 +67,12 @@ func (m *Memo) Get(
 	k := objectKey{gk, key}
 	m.mu.Lock()
 	a, ok := m.objects[k]
+	allowed := ok || m.read()
 	m.mu.Unlock()
-	if !ok {
+	switch {
+	case !allowed:
+		return nil, validators.Unknown, m.exceeded()
+	case !ok:
 		a.object, a.presence, a.err = m.Lookup.Get(ctx, gk, key)
 		m.mu.Lock()
 		if m.objects == nil {
@@ -65,13 +84,49 @@ func (m *Memo) Get(
 	return a.object, a.presence, a.err
 }
 
+// read counts a read and reports whether it is within the limit.
+func (m *Memo) read() bool {
+	m.reads++
+	return m.Limit == 0 || m.reads <= m.Limit
+}
+
+func (m *Memo) exceeded() error {
+	return fmt.Errorf("the object refers to more than %d others", m.Limit)
+}
+
+// List implements validators.Lookup.
+func (m *Memo) List(ctx context.Context, gk schema.GroupKind, namespace string) ([]*unstructured.Unstructured, validators.Presence, error) {
+	k := memoListKey{gk, namespace}
+	m.mu.Lock()
+	a, ok := m.lists[k]
+	allowed := ok || m.read()
+	m.mu.Unlock()
+	switch {
+	case !allowed:
+		return nil, validators.Unknown, m.exceeded()
+	case !ok:
+		a.objects, a.presence, a.err = m.Lookup.List(ctx, gk, namespace)
+		m.mu.Lock()
+		if m.lists == nil {
+			m.lists = map[memoListKey]memoListResult{}
+		}
+		m.lists[k] = a
+		m.mu.Unlock()
+	}
+	return a.objects, a.presence, a.err
+}
+
 // Chart implements validators.Lookup.
 func (m *Memo) Chart(ctx context.Context, ref validators.ChartRef) (validators.Chart, validators.Presence, error) {
 	k := fmt.Sprintf("%#v", ref)
 	m.mu.Lock()
 	a, ok := m.charts[k]
+	allowed := ok || m.read()
 	m.mu.Unlock()
-	if !ok {
+	switch {
+	case !allowed:
+		return nil, validators.Unknown, m.exceeded()
+	case !ok:
 		a.chart, a.presence, a.err = m.Lookup.Chart(ctx, ref)
 		if a.chart != nil {
 			a.chart = &memoChart{Chart: a.chart}

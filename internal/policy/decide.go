@@ -2,8 +2,10 @@ package policy
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"k8s.io/apimachinery/pkg/labels"
 
@@ -44,10 +46,28 @@ func (d Decision) Allowed() bool {
 	return len(d.Deny) == 0 && !slices.ContainsFunc(d.Unknown, denies) && !slices.ContainsFunc(d.Errors, denies)
 }
 
+// maxLookups limits the reads from the API server for one request: an object may name thousands of others.
+const maxLookups = 200
+
+// evaluationTime leaves a tenth of the time of a request for the decision and the response.
+func evaluationTime(ctx context.Context) (context.Context, context.CancelFunc) {
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		return ctx, func() {}
+	}
+	return context.WithDeadline(ctx, deadline.Add(-time.Until(deadline)/10))
+}
+
 // Evaluate runs the active rules on one object and decides.
 func (p *Policy) Evaluate(ctx context.Context, r validators.Request, l validators.Lookup) Decision {
-	l = lookup.NewMemo(l) // several rules look up the same chart and the same objects
-	result := p.suite.Evaluate(ctx, r, l)
+	memo := lookup.NewMemo(l) // several rules look up the same chart and the same objects
+	if r.Stage == validators.StageAdmission {
+		memo.Limit = maxLookups
+	}
+	l = memo
+	evaluation, cancel := evaluationTime(ctx)
+	result := p.suite.Evaluate(evaluation, r, l)
+	cancel()
 	if len(p.overrides) == 0 || len(result.Findings)+len(result.Skipped)+len(result.Errors) == 0 {
 		return p.Decide(result, nil)
 	}
@@ -111,8 +131,12 @@ func (p *Policy) decide(r validators.Result, namespaceLabels map[string]string, 
 			d.Skipped = append(d.Skipped, NotEvaluated{s.Rule, s.Reason, v1alpha1.ActionAudit, s.Cause})
 			continue
 		}
+		onUnknown := p.rules[s.Rule.Name].onUnknown
+		if errors.Is(s.Cause, validators.ErrDeadline) && strictness(p.onError) > strictness(onUnknown) {
+			onUnknown = p.onError // the rule could not be evaluated
+		}
 		// An inconclusive rule is never stricter than a finding of it.
-		onUnknown := atMost(p.rules[s.Rule.Name].onUnknown, action)
+		onUnknown = atMost(onUnknown, action)
 		d.Unknown = append(d.Unknown, NotEvaluated{s.Rule, s.Reason, p.limit(onUnknown, s.Rule.Name, r), s.Cause})
 	}
 	for _, e := range r.Errors {
