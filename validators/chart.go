@@ -122,6 +122,8 @@ type ValuesResult struct {
 	// Violations are in the order of their paths. When inputs are Missing, they are those that no missing input can
 	// repair.
 	Violations []Violation
+	// More is how many violations there are beside these, which are at most 200.
+	More int
 	// UnusedValues are keys of the release's own values that no value, comment or template of the chart mentions, in the
 	// order of their paths. Keys that a schema rejects are Violations instead.
 	UnusedValues []UnusedValue

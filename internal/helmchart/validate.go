@@ -27,11 +27,18 @@ func (c *Chart) Validate(ctx context.Context, v validators.Values) (validators.V
 	if literal, ok := release.Literal(); ok {
 		// If unresolved strings taken literally give the same number of violations, they do not matter to the result.
 		full, err := c.validate(ctx, literal)
-		if err == nil && len(full.Violations) == len(result.Violations) {
+		if err == nil && len(full.Violations)+full.More == len(result.Violations)+result.More {
 			result = full
 		} else {
 			result.Missing = append(result.Missing, "values that hold unresolved variables or are encrypted")
 		}
+	}
+	slices.SortStableFunc(result.Violations, func(a, b validators.Violation) int {
+		return cmp.Or(cmp.Compare(a.Path.Pointer(), b.Path.Pointer()), cmp.Compare(a.Message, b.Message))
+	})
+	if more := len(result.Violations) - schema.MaxProblems; more > 0 { // of several subcharts
+		result.Violations = result.Violations[:schema.MaxProblems]
+		result.More += more
 	}
 	for i := range result.Violations {
 		f := &result.Violations[i]
@@ -43,7 +50,7 @@ func (c *Chart) Validate(ctx context.Context, v validators.Values) (validators.V
 		f.Inline, f.From, skip = origin(path, v, release)
 		f.Path = slices.Clone(f.Path[skip:])
 	}
-	for _, k := range c.unused.Unknown(release.Values, c.schemas.knows) {
+	for _, k := range c.unused.Unknown(ctx, release.Values, c.schemas.knows) {
 		result.UnusedValues = append(result.UnusedValues, unusedValue(k, v, release))
 	}
 	slices.SortStableFunc(result.Violations, func(a, b validators.Violation) int {
@@ -112,6 +119,7 @@ func (c *Chart) validateLayer(ctx context.Context, layer values.Layer, result *v
 	for _, u := range res.NotLoaded {
 		result.Missing = append(result.Missing, fmt.Sprintf("the schema at %s, to which chart %s refers and which is not loaded", u, name))
 	}
+	result.More += res.More
 	for _, p := range res.Problems {
 		result.Violations = append(result.Violations, validators.Violation{
 			Chart:      name,

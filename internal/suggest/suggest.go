@@ -21,13 +21,17 @@ func Nearest(name string, known []string) string {
 	if name == "" || len(name) > maxName {
 		return ""
 	}
-	lower := strings.ToLower(name)
-	best, bestDistance, tie := "", maxEdits(lower)+1, false
+	lower := []rune(strings.ToLower(name))
+	best, bestDistance, tie := "", maxEdits(string(lower))+1, false
 	for _, k := range known {
 		if k == name || k == "" || len(k) > maxName {
 			continue
 		}
-		d := distance([]rune(lower), []rune(strings.ToLower(k)))
+		other := []rune(strings.ToLower(k))
+		if diff := len(lower) - len(other); diff > bestDistance || -diff > bestDistance {
+			continue // at least so many letters were inserted or left out
+		}
+		d := distance(lower, other)
 		switch {
 		case d < bestDistance:
 			best, bestDistance, tie = k, d, false

@@ -18,6 +18,9 @@ import (
 // maxViolations limits the findings on one release; the others are counted.
 const maxViolations = 50
 
+// maxCorrections bounds the corrections of one release that are tried: each validates all values again.
+const maxCorrections = 20
+
 // ValuesSchema is the rule helm-values-schema.
 //
 // Helm refuses values that violate the schema at the next install or upgrade, and the release stays as it was.
@@ -70,14 +73,21 @@ func checkValuesSchema(ctx context.Context, p *validators.Pass) error {
 		p.Unknown("cannot validate the values for chart %s %s: %v", chart.Name(), chart.Version(), err)
 		return nil
 	}
+	attempts := 0
 	for i, v := range result.Violations {
 		if i == maxViolations {
-			f := p.Report(validators.NewPath("spec", "values"), nil, "and %d more violations of the schema of chart %s %s", len(result.Violations)-i, chart.Name(), chart.Version())
+			f := p.Report(validators.NewPath("spec", "values"), nil, "and %d more violations of the schema of chart %s %s",
+				len(result.Violations)-i+result.More, chart.Name(), chart.Version())
 			f.Key = "more"
 			break
 		}
 		f := report(p, chart, v, next)
-		if edit, ok := edit(p, f.Path, v); ok && resolves(ctx, chart, values, edit, result) {
+		edit, ok := edit(p, f.Path, v)
+		if !ok || attempts == maxCorrections || ctx.Err() != nil {
+			continue
+		}
+		attempts++
+		if resolves(ctx, chart, values, edit, result) {
 			f.Edits = []validators.Edit{edit}
 		}
 	}
@@ -181,7 +191,7 @@ func resolves(ctx context.Context, chart validators.Chart, values validators.Val
 	}
 	values.Inline = inline
 	after, err := chart.Validate(ctx, values)
-	if err != nil || len(after.Violations) >= len(before.Violations) {
+	if err != nil || len(after.Violations)+after.More >= len(before.Violations)+before.More {
 		return false
 	}
 	had := map[string]bool{}

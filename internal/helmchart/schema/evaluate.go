@@ -22,6 +22,11 @@ const (
 	maxProblems = 10_000
 	// checkInterval is how many steps pass between two checks of the context.
 	checkInterval = 4_096
+
+	// MaxProblems is how many problems a result has.
+	MaxProblems = 200
+	// maxSuggested is for how many of them a suggestion is searched.
+	maxSuggested = 50
 )
 
 // Problem is one error in values.
@@ -42,8 +47,10 @@ type Problem struct {
 
 // Result is the result of an evaluation.
 type Result struct {
-	// Problems are those that remain whatever the unknown values are, in the order of their paths.
+	// Problems are those that remain whatever the unknown values are, in the order of their paths: the first MaxProblems.
 	Problems []Problem
+	// More is how many problems there are beside these.
+	More int
 	// Steps is the work that the evaluation took.
 	Steps int
 	// NotLoaded are the URLs of the schemas that apply to the values and are not loaded.
@@ -71,9 +78,17 @@ func (s *Schema) Evaluate(ctx context.Context, values any) (Result, error) {
 		return a.Message < b.Message
 	})
 	res := Result{Steps: e.steps}
+	names := map[*node][]string{}
 	for i, p := range e.problems {
 		if i > 0 && p.sortKey == e.problems[i-1].sortKey && p.Message == e.problems[i-1].Message {
 			continue // two schemas report the same problem
+		}
+		if len(res.Problems) >= MaxProblems {
+			res.More++
+			continue
+		}
+		if len(res.Problems) < maxSuggested && e.ctx.Err() == nil {
+			e.suggest(&p, names)
 		}
 		res.Problems = append(res.Problems, p.Problem)
 	}
@@ -85,6 +100,10 @@ func (s *Schema) Evaluate(ctx context.Context, values any) (Result, error) {
 type problem struct {
 	Problem
 	sortKey string
+	// wrong is a name or value in place of which the schema allows others: those of names or values.
+	wrong  string
+	names  *node
+	values []any
 }
 
 type evaluator struct {

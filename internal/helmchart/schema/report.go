@@ -38,18 +38,13 @@ func (e *evaluator) reportSuggesting(report bool, keyword, message string, v any
 	if !report {
 		return
 	}
+	before := len(e.problems)
 	e.report(true, keyword, message)
 	s, ok := v.(string)
-	if !ok || len(e.problems) == 0 {
+	if !ok || len(e.problems) == before {
 		return
 	}
-	var names []string
-	for _, a := range allowed {
-		if name, ok := a.(string); ok {
-			names = append(names, name)
-		}
-	}
-	e.problems[len(e.problems)-1].Suggestion = suggest.Nearest(s, names)
+	e.problems[before].wrong, e.problems[before].values = s, allowed
 }
 
 // missing reports a property that is missing.
@@ -60,20 +55,41 @@ func (e *evaluator) missing(report bool, keyword, message, name string) {
 	e.add(Problem{Path: e.path.Child(name), Pointer: e.path.Pointer(), Keyword: keyword, Message: message})
 }
 
-// unknownName reports a property whose name the schema does not allow, with the most similar one that it allows.
+// unknownName reports a property whose name the schema does not allow.
 func (e *evaluator) unknownName(report bool, n *node, keyword, message, name string) {
 	if !report {
 		return
 	}
-	allowed := allowedNames(n)
-	p := Problem{
-		Path: e.path.Child(name), Pointer: e.path.Pointer(), Keyword: keyword, Message: message,
-		Suggestion: suggest.Nearest(name, allowed),
+	before := len(e.problems)
+	e.add(Problem{Path: e.path.Child(name), Pointer: e.path.Pointer(), Keyword: keyword, Message: message})
+	if len(e.problems) > before {
+		e.problems[before].wrong, e.problems[before].names = name, n
 	}
-	if len(allowed) <= maxListed && len(strings.Join(allowed, ", ")) <= maxListedBytes {
-		p.Allowed = allowed
+}
+
+// suggest adds the most similar name to a problem, and the allowed names if they are few. The names of a schema are
+// collected once.
+func (e *evaluator) suggest(p *problem, names map[*node][]string) {
+	switch {
+	case p.names != nil:
+		allowed, ok := names[p.names]
+		if !ok {
+			allowed = allowedNames(p.names)
+			names[p.names] = allowed
+		}
+		p.Suggestion = suggest.Nearest(p.wrong, allowed)
+		if len(allowed) <= maxListed && len(strings.Join(allowed, ", ")) <= maxListedBytes {
+			p.Allowed = allowed
+		}
+	case p.values != nil:
+		var allowed []string
+		for _, a := range p.values {
+			if name, ok := a.(string); ok {
+				allowed = append(allowed, name)
+			}
+		}
+		p.Suggestion = suggest.Nearest(p.wrong, allowed)
 	}
-	e.add(p)
 }
 
 // allowedNames returns the names of properties that a schema knows, its $refs' and allOfs' included; sorted.

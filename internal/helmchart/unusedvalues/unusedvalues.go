@@ -4,6 +4,7 @@ package unusedvalues
 
 import (
 	"cmp"
+	"context"
 	"maps"
 	"path"
 	"regexp"
@@ -19,6 +20,9 @@ import (
 
 // maxWords bounds the words that are collected from one chart's texts. A chart with more is not searched.
 const maxWords = 50_000
+
+// maxSearched bounds the keys of one release for which the most similar default is searched; later ones are not reported.
+const maxSearched = 500
 
 // Chart is what a chart's texts say about its values. It is immutable.
 type Chart struct {
@@ -143,22 +147,22 @@ func split(s string, words map[string]bool) {
 type Known func(chart string, path validators.Path) bool
 
 // Unknown returns the keys of a release's values that neither the chart's values nor its texts mention, in the order of
-// their paths. It returns none in maps that take any key. The values are the release's alone, without the chart's.
-func (c *Chart) Unknown(values map[string]any, known Known) []Key {
+// their paths. It returns none in maps that take any key, and those that are known when ctx ends. The values are the release's alone, without the chart's.
+func (c *Chart) Unknown(ctx context.Context, values map[string]any, known Known) []Key {
 	if len(c.words) > maxWords || len(c.defaults) == 0 && len(c.subs) == 0 {
 		return nil
 	}
-	return find(c, values, finder{known: known})
+	return find(c, values, finder{ctx: ctx, known: known})
 }
 
 // Candidates returns the keys of a release's values that may be unused, in the order of their paths: no default has
 // them, no comment mentions them, and no template reads their whole path. Whether one is used shows in templating the
 // chart without it.
-func (c *Chart) Candidates(values map[string]any, known Known) []Key {
+func (c *Chart) Candidates(ctx context.Context, values map[string]any, known Known) []Key {
 	if len(c.words) > maxWords || len(c.read) > maxWords {
 		return nil
 	}
-	return find(c, values, finder{known: known, candidates: true})
+	return find(c, values, finder{ctx: ctx, known: known, candidates: true})
 }
 
 func find(c *Chart, values map[string]any, f finder) []Key {
@@ -168,7 +172,10 @@ func find(c *Chart, values map[string]any, f finder) []Key {
 }
 
 type finder struct {
+	ctx   context.Context
 	known Known
+	// searched counts the keys whose most similar default was searched.
+	searched int
 	// candidates means that the caller templates the chart without each key that is found.
 	candidates bool
 	keys       []Key
@@ -219,8 +226,12 @@ func merge(a, b map[string]any) map[string]any {
 
 // compare compares a map of the release with the chart's map at the same path.
 func (f *finder) compare(c *Chart, values, defaults map[string]any, at, root validators.Path) {
-	for k, v := range values {
-		here := at.Child(k)
+	var names []string
+	for _, k := range slices.Sorted(maps.Keys(values)) {
+		if f.searched >= maxSearched || f.ctx.Err() != nil {
+			return
+		}
+		v, here := values[k], at.Child(k)
 		def, ok := defaults[k]
 		if ok {
 			m, isMap := v.(map[string]any)
@@ -234,12 +245,19 @@ func (f *finder) compare(c *Chart, values, defaults map[string]any, at, root val
 		if v == nil || unresolved.HasVariable(k) || f.known(c.name, here[len(root):]) {
 			continue
 		}
-		near := suggest.Nearest(k, slices.Collect(maps.Keys(defaults)))
+		if !f.candidates && c.words[k] {
+			continue
+		}
+		if names == nil {
+			names = slices.Collect(maps.Keys(defaults))
+		}
+		f.searched++
+		near := suggest.Nearest(k, names)
 		if f.candidates {
 			if c.documented[k] || c.reads(joined(here[len(root):])) {
 				continue
 			}
-		} else if c.words[k] || near == "" && item(v, defaults) {
+		} else if near == "" && item(v, defaults) {
 			continue
 		}
 		f.keys = append(f.keys, Key{Chart: c.name, Path: here, Suggestion: near})

@@ -73,7 +73,7 @@ func TestChart_Unknown(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := unusedvalues.New(newChart(t, "app", tc.defaults, tc.templates))
-			if got := keys(c.Unknown(decode(t, tc.values), nothing)); got != tc.want {
+			if got := keys(c.Unknown(t.Context(), decode(t, tc.values), nothing)); got != tc.want {
 				t.Errorf("found %q, want %q", got, tc.want)
 			}
 		})
@@ -86,11 +86,11 @@ func TestChart_UnknownInSubcharts(t *testing.T) {
 	root.Metadata.Dependencies = []*chart.Dependency{{Name: "db", Alias: "store", Condition: "storage.enabled"}, {Name: "cache"}}
 	c := unusedvalues.New(root)
 	values := decode(t, "store: {size: 2, sise: 2, fromParent: 2, global: {x: 1}}\ncache: {anything: 1}\nlibrary: {anything: 1}\nstorage: {enabled: true}\ndb: {size: 1}")
-	if got, want := keys(c.Unknown(values, nothing)), "db store.sise size?"; got != want {
+	if got, want := keys(c.Unknown(t.Context(), values, nothing)), "db store.sise size?"; got != want {
 		t.Errorf("found %q, want %q", got, want)
 	}
 	known := func(chart string, path validators.Path) bool { return chart == "db" && path.String() == "sise" }
-	if got := c.Unknown(values, known); len(got) != 0 {
+	if got := c.Unknown(t.Context(), values, known); len(got) != 0 {
 		t.Errorf("found %v, although the schema knows it", got)
 	}
 }
@@ -116,7 +116,7 @@ func TestChart_UnknownPrecisionOnSharedCharts(t *testing.T) {
 		g := rand.New(rand.NewPCG(1, 1))
 		for range 300 {
 			values, path := misspell(g, ch.Values, nil)
-			if found := c.Unknown(values, nothing); len(found) == 1 && found[0].Path.String() == path.String() {
+			if found := c.Unknown(t.Context(), values, nothing); len(found) == 1 && found[0].Path.String() == path.String() {
 				right++
 			} else if len(found) > 0 {
 				wrong++
@@ -130,7 +130,7 @@ func TestChart_UnknownPrecisionOnSharedCharts(t *testing.T) {
 			if _, err := schema.Compile(doc, nil); err == nil {
 				allowed := map[string]any{}
 				fill(raw, ch.Values, allowed)
-				wrong += len(c.Unknown(allowed, nothing))
+				wrong += len(c.Unknown(t.Context(), allowed, nothing))
 			}
 		}
 	}
@@ -156,7 +156,7 @@ func TestChart_UnknownWithTemplates(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if found := c.Unknown(decode(t, string(text)), nothing); len(found) > 0 {
+		if found := c.Unknown(t.Context(), decode(t, string(text)), nothing); len(found) > 0 {
 			t.Errorf("%s: %s", filepath.Base(f), keys(found))
 		}
 	}
@@ -164,7 +164,7 @@ func TestChart_UnknownWithTemplates(t *testing.T) {
 	right := 0
 	for range 300 {
 		values, path := misspell(g, ch.Values, nil)
-		if found := c.Unknown(values, nothing); len(found) == 1 && found[0].Path.String() == path.String() {
+		if found := c.Unknown(t.Context(), values, nothing); len(found) == 1 && found[0].Path.String() == path.String() {
 			right++
 		}
 	}

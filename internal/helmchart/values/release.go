@@ -51,6 +51,8 @@ type source struct {
 	ref     validators.ValuesSource
 	content string
 	known   bool
+	// document is the content as a map; nil with a targetPath, and unless known.
+	document map[string]any
 }
 
 // sentinel is the value of a targetPath that is unknown. No YAML document can contain its first byte.
@@ -223,11 +225,13 @@ func (r *Release) read(i int, ref validators.ValuesSource, namespace string) err
 			return fmt.Errorf("%s key %s: %w", name, dataKey, err)
 		}
 		// Flux's library would quote the text in its error.
-		if _, err := common.ReadValues([]byte(content)); err != nil {
+		doc, err := common.ReadValues([]byte(content))
+		if err != nil {
 			s.known = false
 			missing("key " + dataKey + " is not YAML, which Flux rejects")
 			return nil
 		}
+		s.document = doc.AsMap()
 	}
 	r.sources = append(r.sources, s)
 	return nil
@@ -420,8 +424,7 @@ func (r *Release) Origin(path validators.Path) int {
 			}
 			continue
 		}
-		doc, err := common.ReadValues([]byte(s.content))
-		if err == nil && len(path) > 0 && Has(doc.AsMap(), path) {
+		if len(path) > 0 && Has(s.document, path) {
 			return s.index + 1
 		}
 	}
