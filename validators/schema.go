@@ -9,11 +9,17 @@ import (
 
 // Kind is what is known about a kind.
 type Kind struct {
-	// Origin is the source of the definition, for messages: the file of a CustomResourceDefinition, "CloudNativePG 1.27.0".
+	// Origin is the source of the definition, for messages: the file of a CustomResourceDefinition, "CloudNativePG 1.30.0".
 	Origin string
 	// Installed says that the API server has this definition. Otherwise it is from the CRD catalog: the cluster's may be of another release, with
 	// other versions and fields.
 	Installed bool
+	// AsOf is the release that the definition is of, such as "Flux 2.10", if the API server may have a newer one: a field that the schema
+	// does not have may exist there. It is empty for the definition that the API server has.
+	AsOf string
+	// Uncertain says that nothing shows which release the API server has, and that releases differ: a value that is invalid in this one may
+	// be valid there.
+	Uncertain bool
 	// External says that something outside the tree installs the kind, so that it exists from the start.
 	External bool
 	// BuiltIn says that it is a built-in type of Kubernetes, without a CustomResourceDefinition.

@@ -47,13 +47,15 @@ func newCRD(def *apiextensionsv1.CustomResourceDefinition, origin string, extern
 }
 
 // newCatalogCRD returns a definition of the CRD catalog, read at the first use. The installed one may be of another release.
-func newCatalogCRD(read func() (*apiextensionsv1.CustomResourceDefinition, string, error)) *crd {
+func newCatalogCRD(read func() (*Definition, error)) *crd {
 	return &crd{load: sync.OnceValues(func() (*definition, error) {
-		def, origin, err := read()
+		c, err := read()
 		if err != nil {
 			return nil, err
 		}
-		return define(def, origin), nil
+		d := define(c.CRD, c.Origin)
+		d.kind.Installed, d.kind.AsOf, d.kind.Uncertain = c.Installed, c.AsOf, c.Uncertain
+		return d, nil
 	})}
 }
 

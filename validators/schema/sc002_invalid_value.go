@@ -48,7 +48,7 @@ func checkInvalidValue(ctx context.Context, p *validators.Pass) error {
 		if name == "" {
 			name = "the object"
 		}
-		p.Report(v.Path, nil, "%s %s%s", name, v.Message, s.by)
+		p.Report(v.Path, nil, "%s %s%s", name, v.Message, s.by).Uncertain = s.uncertain
 	}
 	if unresolved > 0 {
 		p.Unknown("some values are encrypted or come from variables outside Git, and were not validated")
