@@ -147,6 +147,7 @@ func (s *builtInSchema) InvalidValues(_ context.Context, o *unstructured.Unstruc
 	w := &walker{root: s.root, object: o.Object}
 	w.walk(s.root, o.Object, nil)
 	out := append(w.invalid, s.duplicates(o)...)
+	out = append(out, invalidBuiltIn(o)...)
 	sortByPath(out, func(v validators.InvalidValue) validators.Path { return v.Path })
 	return out
 }

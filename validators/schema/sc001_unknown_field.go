@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/flux-admission/flux-admission/api/v1alpha1"
+	"github.com/flux-admission/flux-admission/internal/unresolved"
 	"github.com/flux-admission/flux-admission/validators"
 )
 
@@ -35,6 +36,11 @@ var UnknownField = &validators.Rule{
 func checkUnknownField(ctx context.Context, p *validators.Pass) error {
 	s, ok := schemaOf(ctx, p)
 	if !ok {
+		if !unresolved.IsEncryptedObject(p.Object.Object) {
+			for _, path := range unknownMetadata(p.Object) {
+				p.Report(path, nil, "%s is not a field of any object's metadata", path)
+			}
+		}
 		return nil
 	}
 	unknown := s.UnknownFields(p.Object)
