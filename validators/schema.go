@@ -28,6 +28,8 @@ type Kind struct {
 	Served []string
 	// Retired are the versions that are no longer served, each with the release that removed it: "since Kubernetes 1.25". It may be nil.
 	Retired map[string]string
+	// Deprecated are the served versions that are deprecated, each with what deprecates it: "by Flux 2.7". It may be nil.
+	Deprecated map[string]string
 	// Suggestions are kinds with a similar name, most similar first; only for an absent kind.
 	Suggestions []schema.GroupKind
 	// Schemas returns the schemas of the served versions; nil if none is known.

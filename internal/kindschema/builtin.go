@@ -79,6 +79,15 @@ func newBuiltInTypes(minor int) (*builtInTypes, error) {
 	for _, k := range n.kinds {
 		slices.SortFunc(k.Served, versionOrder)
 	}
+	dropped, err := removedKinds(minor, fmt.Sprintf("Kubernetes 1.%d", minor))
+	if err != nil {
+		return nil, err
+	}
+	for gk, k := range dropped {
+		if n.kinds[gk] == nil {
+			n.kinds[gk] = k
+		}
+	}
 	return n, nil
 }
 

@@ -55,18 +55,21 @@ func newCatalogCRD(read func() (*Definition, error)) *crd {
 		}
 		d := define(c.CRD, c.Origin)
 		d.kind.Installed, d.kind.AsOf, d.kind.Uncertain = c.Installed, c.AsOf, c.Uncertain
-		return d, nil
+		return d, addRemovals(d.kind, schema.GroupKind{Group: c.CRD.Spec.Group, Kind: c.CRD.Spec.Names.Kind})
 	})}
 }
 
 func define(def *apiextensionsv1.CustomResourceDefinition, origin string) *definition {
 	d := &definition{versions: map[string]func() (*Structural, error){}}
-	d.kind = &validators.Kind{Origin: origin, Schemas: d, Retired: map[string]string{}}
+	d.kind = &validators.Kind{Origin: origin, Schemas: d, Retired: map[string]string{}, Deprecated: map[string]string{}}
 	for i := range def.Spec.Versions {
 		v := &def.Spec.Versions[i]
 		if !v.Served {
 			d.kind.Retired[v.Name] = "by " + origin
 			continue
+		}
+		if v.Deprecated {
+			d.kind.Deprecated[v.Name] = "by " + origin
 		}
 		d.kind.Served = append(d.kind.Served, v.Name)
 		d.versions[v.Name] = sync.OnceValues(func() (*Structural, error) { return NewStructural(v, def.Spec.PreserveUnknownFields) })
