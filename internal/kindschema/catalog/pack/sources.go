@@ -76,7 +76,10 @@ func projects() []source {
 		s("Kyverno", "github.com/kyverno/kyverno", "v1.19.1",
 			"config/crds/kyverno/*.yaml", "config/crds/policies.kyverno.io/*.yaml", "config/crds/policyreport/*.yaml", "config/crds/reports/*.yaml"),
 		s("MetalLB", "go.universe.tf/metallb", "v0.16.2", "config/crd/bases/*.yaml"),
-		s("Prometheus Operator", "github.com/prometheus-operator/prometheus-operator", "v0.85.0", "example/prometheus-operator-crd/*.yaml"),
+		{
+			project: "Prometheus Operator", version: "0.95.2", module: "github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring",
+			moduleVersion: "v0.95.2", types: []string{"v1", "v1alpha1", "v1beta1"},
+		},
 		s("Sealed Secrets", "github.com/bitnami-labs/sealed-secrets", "v0.40.0", "helm/sealed-secrets/crds/*.yaml"),
 		s("Traefik", "github.com/traefik/traefik/v3", "v3.7.13", "docs/content/reference/dynamic-configuration/traefik.io_*.yaml"),
 		s("Velero", "github.com/vmware-tanzu/velero", "v1.18.3", "config/crd/v1/bases/*.yaml", "config/crd/v2alpha1/bases/*.yaml"),
