@@ -78,6 +78,9 @@ type Finding struct {
 	Value any
 	// Key identifies a finding among those of the same rule and path. It must not change while the problem remains; default: Message.
 	Key string
+	// Uncertain means that the evidence does not exclude that the object is valid, such as a schema of an older release than the cluster's: no
+	// policy refuses the object for it, it is at most a warning. The message states what is not known.
+	Uncertain bool
 	// Preexisting is set by the Suite on an update if the stored object has the same problem.
 	Preexisting bool
 }

@@ -24,8 +24,12 @@ func kindName(gvk k8sschema.GroupVersionKind) string {
 // attributed is a schema with its origin for messages.
 type attributed struct {
 	validators.Schema
-	// by is empty for an installed schema, else ", according to CloudNativePG 1.27.0".
+	// by is empty for an installed schema, else ", according to CloudNativePG 1.30.0".
 	by string
+	// asOf is the release beyond which the schema knows no fields; empty if it is the API server's.
+	asOf string
+	// uncertain means that another release may take what is invalid in this one.
+	uncertain bool
 }
 
 // schemaOf returns the schema of the object's version. It returns false if there is none: recorded as skipped or Unknown unless another rule reports it.
@@ -53,7 +57,7 @@ func schemaOf(ctx context.Context, p *validators.Pass) (attributed, bool) {
 		p.Unknown("cannot determine the schema of %s: %v", kindName(gvk), err)
 		return attributed{}, false
 	}
-	j := attributed{Schema: s}
+	j := attributed{Schema: s, asOf: kind.AsOf, uncertain: kind.Uncertain}
 	if !kind.Installed {
 		j.by = ", according to " + kind.Origin
 	}
