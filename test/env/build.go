@@ -40,8 +40,8 @@ func Root() (string, error) {
 	}
 }
 
-// Build builds the binary in dir and returns its path.
-func Build(ctx context.Context, dir string) (string, error) {
+// build builds the binary in dir and returns its path.
+func build(ctx context.Context, dir string) (string, error) {
 	root, err := Root()
 	if err != nil {
 		return "", err

@@ -183,7 +183,7 @@ func (e *Env) mkdir(name string) (string, error) {
 
 // startWebhooks builds the binary, installs the manifests and starts the replicas.
 func (e *Env) startWebhooks(ctx context.Context, o Options) error {
-	binary, err := Build(ctx, e.ControlPlane.Dir())
+	binary, err := build(ctx, e.ControlPlane.Dir())
 	if err != nil {
 		return err
 	}
@@ -293,13 +293,4 @@ func (e *Env) AuditAnnotations(resource, namespace, name string) (map[string]str
 		return out, nil
 	}
 	return nil, fmt.Errorf("the audit log has no write of %s %s/%s", resource, namespace, name)
-}
-
-// Deploy builds the binary, installs the manifests and starts one webhook server on a control plane that is running.
-func Deploy(ctx context.Context, cp *controlplane.ControlPlane, args ...string) (*Webhook, error) {
-	e := &Env{ControlPlane: cp}
-	if err := e.startWebhooks(ctx, Options{Args: args}); err != nil {
-		return nil, err
-	}
-	return e.Webhook(), nil
 }

@@ -244,7 +244,7 @@ func TestWebhook_SlowChartRepository(t *testing.T) {
 	for name, want := range map[string]*regexp.Regexp{
 		"the deferred evaluation":             regexp.MustCompile(`"Evaluated release after its review".*"helmRelease":"` + slow + `/airflow".*"outcome":"invalid".*HR001.*existingSecret`),
 		"the failed deferred evaluation":      regexp.MustCompile(`"Evaluated release after its review".*"helmRelease":"` + never + `/airflow".*"outcome":"unknown".*HR001.*timeout awaiting response headers`),
-		"the reason why a chart was not read": regexp.MustCompile(`"could not read a chart".* of HelmRepository ` + never + `/charts".*timeout awaiting response headers`),
+		"the reason why a chart was not read": regexp.MustCompile(`"Failed to fetch chart".* of HelmRepository ` + never + `/charts".*timeout awaiting response headers`),
 	} {
 		eventually(t, "the log has "+name, func() bool { return want.MatchString(shared.Webhook().Log()) })
 	}
