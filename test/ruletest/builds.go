@@ -80,7 +80,7 @@ func builds(data []byte) (map[types.NamespacedName]*validators.Build, error) {
 	var list []struct {
 		Kustomization string    `json:"kustomization"`
 		Applies       []string  `json:"applies"`
-		Dependents    []string  `json:"precedes"`
+		Dependents    []string  `json:"dependents"`
 		Complete      bool      `json:"complete"`
 		Problems      []problem `json:"problems"`
 	}
@@ -113,8 +113,8 @@ func provenance(data []byte) (*validators.Provenance, error) {
 	var from struct {
 		DeclaredNamespace string `json:"declaredNamespace"`
 		Kustomization     string `json:"kustomization"`
-		Unapplied         bool   `json:"orphaned"`
-		ReferencedBy      string `json:"lister"`
+		Unapplied         bool   `json:"unapplied"`
+		ReferencedBy      string `json:"referencedBy"`
 	}
 	if err := sigsyaml.UnmarshalStrict(data, &from); err != nil {
 		return nil, err

@@ -7,7 +7,7 @@
 //	unknown: "regexp"        (any number: what the rule reports as unknown)
 //	skipped: "regexp"        (any number: what it skips because the object opts out)
 //	stage: admission         (the object comes from the API server; without the line the case is evaluated at every stage of the rule)
-//	-- object.yaml --        the object, with what is to be found on the line of the offending field:
+//	-- object.yaml --        the object; directives expect findings on the line of the offending field (see Directive):
 //	spec: {...}  # want KS001 "regexp"      a finding
 //	spec: {...}  # was KS001 "regexp"       a finding that the stored object has already (only with old.yaml)
 //	-- file.yaml --          instead of object.yaml for rules on files: {name, problems: [{kind, message, position, ...}]}
@@ -18,8 +18,8 @@
 //	                         "Kind group/Name: reason" in lookup/hidden makes a kind unknown
 //	-- lookup/charts/... --  chart directories, for lookups of charts
 //	-- lookup/builds.yaml -- what Flux Kustomizations build, a list; the Kustomizations themselves are objects of lookup/:
-//	                         {kustomization: ns/name, applies: ["Kind.group ns/name", ...], complete: true, problems: [{kind, path, message, ...}]}
-//	-- provenance.yaml --    {declaredNamespace, kustomization: ns/name, orphaned, lister} of the object
+//	                         {kustomization: ns/name, applies: ["Kind.group ns/name", ...], dependents: [ns/name, ...], complete: true, problems: [{kind, path, message, ...}]}
+//	-- provenance.yaml --    {declaredNamespace, kustomization: ns/name, unapplied, referencedBy} of the object
 //	-- policy.yaml --        the rule's parameters
 //	-- fixed.yaml --         the object after the findings' edits; it must pass
 package ruletest
