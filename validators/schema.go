@@ -9,10 +9,11 @@ import (
 
 // Kind is what is known about a kind.
 type Kind struct {
-	// Origin is the source of the definition, for messages: the file of a CustomResourceDefinition, "CloudNativePG 1.27.0".
+	// Origin is the source of the definition, for messages: the file of a CustomResourceDefinition, "CloudNativePG
+	// 1.27.0".
 	Origin string
-	// Installed means that the API server has this definition. Otherwise it is from the CRD catalog: the cluster's may be of another release, with
-	// other versions and fields.
+	// Installed means that the API server has this definition. Otherwise it is from the CRD catalog: the cluster's may be
+	// of another release, with other versions and fields.
 	Installed bool
 	// External means that something outside the tree installs the kind, so that it exists from the start.
 	External bool
@@ -20,7 +21,8 @@ type Kind struct {
 	BuiltIn bool
 	// Served are the versions that the API server serves, the preferred one first.
 	Served []string
-	// Retired are the versions that are no longer served, each with the release that removed it: "since Kubernetes 1.25". It may be nil.
+	// Retired are the versions that are no longer served, each with the release that removed it: "since Kubernetes 1.25".
+	// It may be nil.
 	Retired map[string]string
 	// Suggestions are kinds with a similar name, most similar first; only for an absent kind.
 	Suggestions []schema.GroupKind
@@ -34,11 +36,14 @@ type Schemas interface {
 	Schema(version string) (Schema, error)
 }
 
-// Schema validates objects of one version of a kind, as the API server does on a strict write. It is safe for concurrent use and does not change objects.
+// Schema validates objects of one version of a kind, as the API server does on a strict write. It is safe for
+// concurrent use and does not change objects.
 type Schema interface {
-	// UnknownFields returns the fields that the schema does not have, in the order of their paths. What is below an unknown field is not listed.
+	// UnknownFields returns the fields that the schema does not have, in the order of their paths. What is below an
+	// unknown field is not listed.
 	UnknownFields(o *unstructured.Unstructured) []UnknownField
-	// InvalidValues returns the values that the API server rejects, in the order of their paths. Unknown fields are ignored.
+	// InvalidValues returns the values that the API server rejects, in the order of their paths. Unknown fields are
+	// ignored.
 	InvalidValues(ctx context.Context, o *unstructured.Unstructured) []InvalidValue
 }
 
@@ -55,7 +60,7 @@ type UnknownField struct {
 type InvalidValue struct {
 	// Path is the offending field; for a missing one, the field that should be there.
 	Path Path
-	// Message is what is wrong, after the name of the field: "must be an integer, is a string". It quotes the schema, never the value, which may come
-	// from a Secret.
+	// Message is what is wrong, after the name of the field: "must be an integer, is a string". It quotes the schema,
+	// never the value, which may come from a Secret.
 	Message string
 }

@@ -40,7 +40,10 @@ func checkInvalidValue(ctx context.Context, p *validators.Pass) error {
 	unresolved := 0
 	for _, v := range s.InvalidValues(ctx, p.Object) {
 		// A violation of a rule between fields has the path of their parent.
-		if slices.ContainsFunc(p.Unresolved, func(u validators.Path) bool { return v.Path.HasPrefix(u) || u.HasPrefix(v.Path) }) {
+		if slices.ContainsFunc(
+			p.Unresolved,
+			func(u validators.Path) bool { return v.Path.HasPrefix(u) || u.HasPrefix(v.Path) },
+		) {
 			unresolved++
 			continue
 		}

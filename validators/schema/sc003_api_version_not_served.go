@@ -46,7 +46,13 @@ func checkAPIVersion(ctx context.Context, p *validators.Pass) error {
 		return nil
 	}
 	if !kind.Installed {
-		p.Unknown("cannot determine the served versions of %s (%s): %s does not serve %s, but another release may", gvk.Kind, gvk.Group, kind.Origin, gvk.Version)
+		p.Unknown(
+			"cannot determine the served versions of %s (%s): %s does not serve %s, but another release may",
+			gvk.Kind,
+			gvk.Group,
+			kind.Origin,
+			gvk.Version,
+		)
 		return nil
 	}
 	text := fmt.Sprintf("%s is not served", kindName(gvk))
@@ -69,7 +75,9 @@ func checkAPIVersion(ctx context.Context, p *validators.Pass) error {
 	}
 	f.Fix = fmt.Sprintf("Set apiVersion to %s.", strings.Join(served, " or "))
 	if fits(ctx, kind, p.Object, to) {
-		f.Edits = []validators.Edit{{Op: validators.EditReplace, Path: validators.NewPath("apiVersion"), Value: to.GroupVersion().String()}}
+		f.Edits = []validators.Edit{
+			{Op: validators.EditReplace, Path: validators.NewPath("apiVersion"), Value: to.GroupVersion().String()},
+		}
 	}
 	return nil
 }
