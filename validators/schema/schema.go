@@ -32,7 +32,8 @@ type attributed struct {
 	uncertain bool
 }
 
-// schemaOf returns the schema of the object's version. It returns false if there is none: recorded as skipped or Unknown unless another rule reports it.
+// schemaOf returns the schema of the object's version. It returns false if there is none: recorded as skipped or
+// Unknown unless another rule reports it.
 func schemaOf(ctx context.Context, p *validators.Pass) (attributed, bool) {
 	if unresolved.IsEncryptedObject(p.Object.Object) {
 		p.Skip("the object is encrypted with SOPS")
@@ -73,7 +74,12 @@ func orNotFound(err error) any {
 }
 
 // fits reports whether the object is valid with another apiVersion and kind.
-func fits(ctx context.Context, kind *validators.Kind, o *unstructured.Unstructured, to k8sschema.GroupVersionKind) bool {
+func fits(
+	ctx context.Context,
+	kind *validators.Kind,
+	o *unstructured.Unstructured,
+	to k8sschema.GroupVersionKind,
+) bool {
 	if kind == nil || kind.Schemas == nil {
 		return false
 	}
