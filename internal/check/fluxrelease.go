@@ -20,16 +20,16 @@ const (
 // fluxRelease returns the version of Flux that the objects of a cluster show, as they write it: that of a FluxInstance, or else the
 // version label of Flux' own manifests. It is empty if they show none.
 func fluxRelease(objects []*kustomization.Object) string {
-	labelled := ""
+	labeled := ""
 	for _, o := range objects {
 		if o.GroupVersionKind().GroupKind() == fluxInstance {
 			if v, _, _ := unstructured.NestedString(o.Object, "spec", "distribution", "version"); v != "" {
 				return v
 			}
 		}
-		if l := o.GetLabels(); labelled == "" && l[partOfLabel] == "flux" && strings.HasPrefix(l[versionLabel], "v") {
-			labelled = l[versionLabel]
+		if l := o.GetLabels(); labeled == "" && l[partOfLabel] == "flux" && strings.HasPrefix(l[versionLabel], "v") {
+			labeled = l[versionLabel]
 		}
 	}
-	return labelled
+	return labeled
 }

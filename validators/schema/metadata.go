@@ -6,8 +6,8 @@ import (
 	"slices"
 	"strings"
 
+	"k8s.io/apimachinery/pkg/api/validate/content"
 	"k8s.io/apimachinery/pkg/api/validation"
-	"k8s.io/apimachinery/pkg/api/validation/path"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	k8sschema "k8s.io/apimachinery/pkg/runtime/schema"
 	utilvalidation "k8s.io/apimachinery/pkg/util/validation"
@@ -96,7 +96,7 @@ func invalidMetadata(o *unstructured.Unstructured) []validators.InvalidValue {
 func nameRule(gk k8sschema.GroupKind) validation.ValidateNameFunc {
 	switch gk.Group {
 	case "rbac.authorization.k8s.io": // pkg/apis/rbac/validation: ValidateRBACName
-		return path.ValidatePathSegmentName
+		return pathSegment
 	case "":
 		switch gk.Kind {
 		case "Namespace":
@@ -109,7 +109,16 @@ func nameRule(gk k8sschema.GroupKind) validation.ValidateNameFunc {
 	if strings.HasSuffix(gk.Group, ".openshift.io") {
 		// OpenShift's API servers are not built of CustomResourceDefinitions, and their users, groups and images have names with any character
 		// that a path may hold.
-		return path.ValidatePathSegmentName
+		return pathSegment
 	}
 	return validation.NameIsDNSSubdomain
+}
+
+// pathSegment validates a name that may hold any character that a segment of a URL's path may hold; a prefix may end as
+// no whole name may.
+func pathSegment(name string, prefix bool) []string {
+	if prefix {
+		return content.IsPathSegmentPrefix(name)
+	}
+	return content.IsPathSegmentName(name)
 }

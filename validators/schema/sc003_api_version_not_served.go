@@ -6,9 +6,9 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/flux-admission/flux-admission/api/v1alpha1"
 	"k8s.io/apimachinery/pkg/version"
 
+	"github.com/flux-admission/flux-admission/api/v1alpha1"
 	"github.com/flux-admission/flux-admission/validators"
 )
 
@@ -86,7 +86,7 @@ func checkAPIVersion(ctx context.Context, p *validators.Pass) error {
 // newer reports whether the API server prefers the version to the other one.
 func newer(v, than string) bool { return version.CompareKubeAwareVersionStrings(v, than) > 0 }
 
-// reportDeprecated warns of a served version that the installed definition deprecates in favour of a newer one.
+// reportDeprecated warns of a served version that the installed definition deprecates in favor of a newer one.
 func reportDeprecated(ctx context.Context, p *validators.Pass, kind *validators.Kind) {
 	gvk := p.Object.GroupVersionKind()
 	by := kind.Deprecated[gvk.Version]

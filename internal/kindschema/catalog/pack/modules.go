@@ -66,7 +66,8 @@ func generate(ctx context.Context, s source, m module) (_ map[string][]byte, err
 	if err := os.WriteFile(filepath.Join(dir, "types.go"), []byte("package types\n\n"+imports.String()), 0o644); err != nil {
 		return nil, err
 	}
-	mod := fmt.Sprintf("module types\n\ngo %s\n\nrequire %s %s\n", goVersion, s.module, s.moduleVersion)
+	var mod strings.Builder
+	fmt.Fprintf(&mod, "module types\n\ngo %s\n\nrequire %s %s\n", goVersion, s.module, s.moduleVersion)
 	lowered := map[string]bool{}
 	for missing := &m; missing != nil; {
 		replacement := filepath.Join(dir, fmt.Sprintf("src%d", len(lowered)))
@@ -74,8 +75,8 @@ func generate(ctx context.Context, s source, m module) (_ map[string][]byte, err
 			return nil, err
 		}
 		lowered[missing.path] = true
-		mod += fmt.Sprintf("replace %s => %s\n", missing.path, replacement)
-		if err := os.WriteFile(filepath.Join(dir, "go.mod"), []byte(mod), 0o644); err != nil {
+		fmt.Fprintf(&mod, "replace %s => %s\n", missing.path, replacement)
+		if err := os.WriteFile(filepath.Join(dir, "go.mod"), []byte(mod.String()), 0o644); err != nil {
 			return nil, err
 		}
 		out, err := runGo(ctx, dir, "mod", "tidy")

@@ -154,7 +154,7 @@ func (p *packing) read(ctx context.Context, s source) error {
 	}
 	found := 0
 	for _, name := range slices.Sorted(maps.Keys(texts)) {
-		for _, doc := range bytes.Split(texts[name], []byte("\n---")) {
+		for doc := range bytes.SplitSeq(texts[name], []byte("\n---")) {
 			e, data, err := definition(doc)
 			if err != nil {
 				return fmt.Errorf("%s: %w", name, err)
