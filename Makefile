@@ -41,8 +41,8 @@ test-race: ## unit tests with the race detector, which needs a C compiler; long 
 	CGO_ENABLED=1 go test -race -short -timeout $(TIMEOUT) $(INPROCESS)
 
 cover: ## statement and branch coverage per package, and the least covered files
-	@mkdir -p bin
-	go test -timeout $(TIMEOUT) -covermode count -coverprofile bin/cover.out \
+	@mkdir -p bin/cover
+	GOCOVERDIR=$(CURDIR)/bin/cover go test -timeout $(TIMEOUT) -covermode count -coverprofile bin/cover.out \
 		-coverpkg $(subst $(space),$(comma),$(PRODUCT)) $(INPROCESS) > bin/cover.log || { cat bin/cover.log; exit 1; }
 	@grep -vE '^[^:]*/(internal/tools|generate|pack)/' bin/cover.out > bin/cover.product.out
 	@go run ./$(TOOLS)/cover --least 10 bin/cover.product.out
