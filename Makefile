@@ -20,7 +20,7 @@ comma := ,
 
 export CGO_ENABLED ?= 0
 
-.PHONY: help demo test unit test-race cover envtest e2e bench fuzz generate lint verify build image clean
+.PHONY: help demo test unit test-race cover envtest e2e bench fuzz generate lint verify freshness build image clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,8 +41,8 @@ test-race: ## unit tests with the race detector, which needs a C compiler; long 
 	CGO_ENABLED=1 go test -race -short -timeout $(TIMEOUT) $(INPROCESS)
 
 cover: ## statement and branch coverage per package, and the least covered files
-	@mkdir -p bin
-	go test -timeout $(TIMEOUT) -covermode count -coverprofile bin/cover.out \
+	@mkdir -p bin/cover
+	GOCOVERDIR=$(CURDIR)/bin/cover go test -timeout $(TIMEOUT) -covermode count -coverprofile bin/cover.out \
 		-coverpkg $(subst $(space),$(comma),$(PRODUCT)) $(INPROCESS) > bin/cover.log || { cat bin/cover.log; exit 1; }
 	@grep -vE '^[^:]*/(internal/tools|generate|pack)/' bin/cover.out > bin/cover.product.out
 	@go run ./$(TOOLS)/cover --least 10 bin/cover.product.out
@@ -89,6 +89,9 @@ verify: ## generated files are up to date, modules are tidy
 	go generate ./...
 	go mod tidy -diff
 	@git diff --exit-code --stat || { echo "generated files are stale: run make generate and commit"; exit 1; }
+
+freshness: ## report how old the built-in definitions are, against what the module proxy serves
+	@go run ./$(TOOLS)/freshness
 
 build: ## bin/flux-admission, static
 	go build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o bin/flux-admission ./cmd/flux-admission

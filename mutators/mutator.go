@@ -1,7 +1,8 @@
-// Package mutators holds the contract of mutations: a Mutator looks at one object and returns JSON Patch edits. It decides
-// nothing by itself: without settings from the policy it does nothing.
+// Package mutators holds the contract of mutations: a Mutator looks at one object and returns JSON Patch edits. It
+// decides nothing by itself: without settings from the policy it does nothing.
 //
-// Mutators are pure, as rules are. They never overwrite a field that is set, and a second run on their own result changes nothing.
+// Mutators are pure, as rules are. They never overwrite a field that is set, and a second run on their own result
+// changes nothing.
 package mutators
 
 import (
@@ -23,8 +24,8 @@ type Mutator struct {
 	Doc   validators.Doc
 	// Reads lists the other kinds that Mutate may look up.
 	Reads []schema.GroupKind
-	// Settings returns a pointer to the zero value of the mutator's typed settings. Their comments and kubebuilder markers become the
-	// mutator's part of the AdmissionPolicy schema.
+	// Settings returns a pointer to the zero value of the mutator's typed settings. Their comments and kubebuilder markers
+	// become the mutator's part of the AdmissionPolicy schema.
 	Settings func() any
 	// Mutate looks at p.Object and calls p.Edit. An error means that it could not run: the object stays as it is.
 	Mutate func(ctx context.Context, p *Pass) error
@@ -81,7 +82,10 @@ func NewSet(ms ...*Mutator) (*Set, error) {
 	var errs []error
 	for _, m := range ms {
 		if m.Name == "" || len(m.Kinds) == 0 || m.Mutate == nil || m.Settings == nil || seen[m.Name] {
-			errs = append(errs, fmt.Errorf("mutator %q: name, kinds, Settings and Mutate must be set, and the name used once", m.Name))
+			errs = append(
+				errs,
+				fmt.Errorf("mutator %q: name, kinds, Settings and Mutate must be set, and the name used once", m.Name),
+			)
 		}
 		seen[m.Name] = true
 	}
@@ -102,8 +106,8 @@ func (s *Set) Bind(settings map[string]any) *Set {
 // Mutators returns the mutators of the set, in order.
 func (s *Set) Mutators() []*Mutator { return s.mutators }
 
-// Evaluate runs every mutator for the object's kind on the object as the request has it. One that fails or panics is recorded
-// in Errors and its edits are dropped.
+// Evaluate runs every mutator for the object's kind on the object as the request has it. One that fails or panics is
+// recorded in Errors and its edits are dropped.
 func (s *Set) Evaluate(ctx context.Context, r validators.Request, l validators.Lookup) Result {
 	var res Result
 	gk := r.Object.GroupVersionKind().GroupKind()

@@ -1,8 +1,10 @@
 package validators
 
-// Diagnostic is a message about a place, with what repairs it. Findings of rules and problems of files and builds are diagnostics.
+// Diagnostic is a message about a place, with what repairs it. Findings of rules and problems of files and builds are
+// diagnostics.
 type Diagnostic struct {
-	// Message is what is wrong and where, for the person at the terminal: one sentence without a final period and without a value of a Secret.
+	// Message is what is wrong and where, for the person at the terminal: one sentence without a final period and without
+	// a value of a Secret.
 	Message string `json:"message"`
 	// Position is where in Git to look. In a Finding the zero value means the position of the field at Finding.Path.
 	Position Position `json:"position"`
@@ -19,7 +21,8 @@ type ProblemKind string
 
 // The kinds of problems of a Flux Kustomization.
 const (
-	// ProblemPathMissing: spec.path is not in the source. Name is the path as it is written, Suggestion is a path of the source, if one resembles it.
+	// ProblemPathMissing: spec.path is not in the source. Name is the path as it is written, Suggestion is a path of the
+	// source, if one resembles it.
 	ProblemPathMissing ProblemKind = "path-missing"
 	// ProblemBuildFailed: kustomize refuses to build. Position is the file at fault, Detail is kustomize's own message.
 	ProblemBuildFailed ProblemKind = "build-failed"
@@ -31,7 +34,8 @@ const (
 	ProblemDecryptionMissing ProblemKind = "decryption-missing"
 	// ProblemRemoteBase: a resource outside the tree was not evaluated; Name is its address.
 	ProblemRemoteBase ProblemKind = "remote-base"
-	// ProblemSourceUnknown: the source is neither the tree nor mapped to a directory; Name is the source. Reported once for each source.
+	// ProblemSourceUnknown: the source is neither the tree nor mapped to a directory; Name is the source. Reported once
+	// for each source.
 	ProblemSourceUnknown ProblemKind = "source-unknown"
 )
 
@@ -47,7 +51,8 @@ const (
 	ProblemEntryPointMissing ProblemKind = "entry-point-missing"
 )
 
-// Problem is one thing that is wrong with a file, or with what a Flux Kustomization builds, or that could not be evaluated.
+// Problem is one thing that is wrong with a file, or with what a Flux Kustomization builds, or that could not be
+// evaluated.
 type Problem struct {
 	Diagnostic `json:",inline"`
 	Kind       ProblemKind `json:"kind"`

@@ -8,7 +8,8 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 )
 
-// JSONPatch returns the edits as a JSON Patch document (RFC 6902), in order. It fails when a value cannot be written as JSON.
+// JSONPatch returns the edits as a JSON Patch document (RFC 6902), in order. It fails when a value cannot be written as
+// JSON.
 func JSONPatch(edits []Edit) ([]byte, error) {
 	type operation struct {
 		Op    EditOp `json:"op"`
@@ -35,7 +36,8 @@ func JSONPatch(edits []Edit) ([]byte, error) {
 	return out, nil
 }
 
-// PatchJSON returns a JSON document with the edits applied in order. It fails if the document does not have what an edit changes.
+// PatchJSON returns a JSON document with the edits applied in order. It fails if the document does not have what an
+// edit changes.
 func PatchJSON(doc []byte, edits []Edit) ([]byte, error) {
 	text, err := JSONPatch(edits)
 	if err != nil {

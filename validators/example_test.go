@@ -49,7 +49,9 @@ var ownerLabel = &validators.Rule{
 
 func configMap(labels map[string]any) *unstructured.Unstructured {
 	return &unstructured.Unstructured{Object: map[string]any{
-		"apiVersion": "v1", "kind": "ConfigMap", "metadata": map[string]any{"name": "settings", "namespace": "apps", "labels": labels},
+		"apiVersion": "v1",
+		"kind":       "ConfigMap",
+		"metadata":   map[string]any{"name": "settings", "namespace": "apps", "labels": labels},
 	}}
 }
 
@@ -89,7 +91,11 @@ func ExampleSuite_Evaluate_update() {
 		return
 	}
 	before, after := configMap(map[string]any{"app": "web"}), configMap(map[string]any{"app": "shop"})
-	result := suite.Evaluate(context.Background(), validators.Request{Operation: validators.Update, Object: after, Old: before}, lookup.NewMemory())
+	result := suite.Evaluate(
+		context.Background(),
+		validators.Request{Operation: validators.Update, Object: after, Old: before},
+		lookup.NewMemory(),
+	)
 	for _, f := range result.Findings {
 		fmt.Println(f.Message, f.Preexisting)
 	}
@@ -103,7 +109,10 @@ func ExampleSuite_Bind() {
 		fmt.Println(err)
 		return
 	}
-	bound := suite.Bind(map[string]any{"config-map-owner": &ownerParams{Label: "team"}}, func(*validators.Meta) bool { return true })
+	bound := suite.Bind(
+		map[string]any{"config-map-owner": &ownerParams{Label: "team"}},
+		func(*validators.Meta) bool { return true },
+	)
 	for _, f := range bound.Evaluate(context.Background(), validators.Request{Object: configMap(nil)}, lookup.NewMemory()).Findings {
 		fmt.Println(f.Message)
 	}
@@ -112,7 +121,9 @@ func ExampleSuite_Bind() {
 }
 
 func ExamplePatchObject() {
-	edits := []validators.Edit{{Op: validators.EditAdd, Path: validators.NewPath("metadata", "labels", "owner"), Value: "platform"}}
+	edits := []validators.Edit{
+		{Op: validators.EditAdd, Path: validators.NewPath("metadata", "labels", "owner"), Value: "platform"},
+	}
 	patched, err := validators.PatchObject(configMap(map[string]any{"app": "web"}), edits)
 	if err != nil {
 		fmt.Println(err)
@@ -127,7 +138,11 @@ func ExamplePatchObject() {
 func ExampleLookup() {
 	var look validators.Lookup = lookup.NewMemory(configMap(nil))
 	for _, name := range []string{"settings", "gone"} {
-		_, presence, _ := look.Get(context.Background(), schema.GroupKind{Kind: "ConfigMap"}, types.NamespacedName{Namespace: "apps", Name: name})
+		_, presence, _ := look.Get(
+			context.Background(),
+			schema.GroupKind{Kind: "ConfigMap"},
+			types.NamespacedName{Namespace: "apps", Name: name},
+		)
 		fmt.Println(name, presence)
 	}
 	// Output:

@@ -33,22 +33,23 @@ func (p Presence) String() string {
 
 // Lookup returns other objects, of a cluster, a Git tree or a test, to rules.
 //
-// The error is the reason for an Unknown and nil otherwise; its text contains no value of a Secret. Returned objects are shared: callers must not change
-// them.
+// The error is the reason for an Unknown and nil otherwise; its text contains no value of a Secret. Returned objects
+// are shared: callers must not change them.
 type Lookup interface {
 	// Get returns one object. Namespace is empty for cluster-scoped kinds.
 	Get(ctx context.Context, gk schema.GroupKind, key types.NamespacedName) (*unstructured.Unstructured, Presence, error)
-	// List returns the objects of a kind in a namespace, or in all namespaces if it is empty. The result is Present with all objects, of which there may
-	// be none, or Unknown with those that could be read.
+	// List returns the objects of a kind in a namespace, or in all namespaces if it is empty. The result is Present with
+	// all objects, of which there may be none, or Unknown with those that could be read.
 	List(ctx context.Context, gk schema.GroupKind, namespace string) ([]*unstructured.Unstructured, Presence, error)
 	// Namespace returns a Namespace object by name.
 	Namespace(ctx context.Context, name string) (*unstructured.Unstructured, Presence, error)
 	// Chart returns the chart that a HelmRelease refers to.
 	Chart(ctx context.Context, ref ChartRef) (Chart, Presence, error)
-	// Kind returns what is known about a kind: Present if the API server serves it, Absent if it certainly does not. With Absent and Unknown the Kind may
-	// still be set, from the CRD catalog: its versions may differ from the cluster's then.
+	// Kind returns what is known about a kind: Present if the API server serves it, Absent if it certainly does not. With
+	// Absent and Unknown the Kind may still be set, from the CRD catalog: its versions may differ from the cluster's then.
 	Kind(ctx context.Context, gk schema.GroupKind) (*Kind, Presence, error)
-	// Build returns what a Flux Kustomization builds; Absent if there is no such Kustomization. In a cluster it is Unknown.
+	// Build returns what a Flux Kustomization builds; Absent if there is no such Kustomization. In a cluster it is
+	// Unknown.
 	Build(ctx context.Context, key types.NamespacedName) (*Build, Presence, error)
 	// Owners returns the Flux Kustomizations that apply an object, sorted. The result is Present or Unknown.
 	Owners(ctx context.Context, gk schema.GroupKind, key types.NamespacedName) ([]types.NamespacedName, Presence, error)

@@ -79,8 +79,12 @@ type Finding struct {
 	Path Path
 	// Value is the value at Path; nil when there is none or it must not be printed.
 	Value any
-	// Key identifies a finding among those of the same rule and path. It must not change while the problem remains; default: Message.
+	// Key identifies a finding among those of the same rule and path. It must not change while the problem remains;
+	// default: Message.
 	Key string
+	// Uncertain means that the evidence does not exclude that the object is valid, such as a schema of an older release than the cluster's: no
+	// policy refuses the object for it, it is at most a warning. The message states what is not known.
+	Uncertain bool
 	// Preexisting is set by the Suite on an update if the stored object has the same problem.
 	Preexisting bool
 }
@@ -89,7 +93,8 @@ type Finding struct {
 type Skipped struct {
 	Rule   *Meta
 	Reason string
-	// Unknown means that data was missing: the policy's onUnknown applies. Otherwise a setting of the object disables what the rule evaluates.
+	// Unknown means that data was missing: the policy's onUnknown applies. Otherwise a setting of the object disables what
+	// the rule evaluates.
 	Unknown bool
 	// Cause is the error in Reason; nil if there is none.
 	Cause error
@@ -101,10 +106,15 @@ type RuleError struct {
 	Err  error
 }
 
-// Report adds a finding at a path and returns it, so that Check can set its Fix, Edits, Position or Key. The value is printed unless it is nil: pass nil if
-// it may be a secret. The message is one sentence without a period.
+// Report adds a finding at a path and returns it, so that Check can set its Fix, Edits, Position or Key. The value is
+// printed unless it is nil: pass nil if it may be a secret. The message is one sentence without a period.
 func (p *Pass) Report(path Path, value any, format string, args ...any) *Finding {
-	f := &Finding{Diagnostic: Diagnostic{Message: fmt.Sprintf(format, args...), Fix: p.rule.Doc.Fix}, Rule: p.rule, Path: path, Value: value}
+	f := &Finding{
+		Diagnostic: Diagnostic{Message: fmt.Sprintf(format, args...), Fix: p.rule.Doc.Fix},
+		Rule:       p.rule,
+		Path:       path,
+		Value:      value,
+	}
 	p.findings = append(p.findings, f)
 	return f
 }
@@ -114,7 +124,8 @@ func (p *Pass) Skip(format string, args ...any) {
 	p.skipped = append(p.skipped, Skipped{Rule: p.rule, Reason: fmt.Sprintf(format, args...)})
 }
 
-// Unknown records that the rule cannot evaluate the object, or not completely, because something could not be read. An error among the arguments is the cause.
+// Unknown records that the rule cannot evaluate the object, or not completely, because something could not be read. An
+// error among the arguments is the cause.
 func (p *Pass) Unknown(format string, args ...any) {
 	s := Skipped{Rule: p.rule, Reason: fmt.Sprintf(format, args...), Unknown: true}
 	for _, a := range args {

@@ -6,8 +6,9 @@ import (
 	"strings"
 )
 
-// Path is the path of a field in an object, from its root. It is a list of steps instead of a string, because drivers print it, convert it to a JSON Pointer
-// and find it in a YAML document. The zero value is the object itself. Paths are immutable: Child and Index return a new one.
+// Path is the path of a field in an object, from its root. It is a list of steps instead of a string, because drivers
+// print it, convert it to a JSON Pointer and find it in a YAML document. The zero value is the object itself. Paths are
+// immutable: Child and Index return a new one.
 type Path []Step
 
 // Step is one map key or one list index of a Path.
@@ -18,7 +19,8 @@ type Step struct {
 	Index int
 }
 
-// NewPath returns the path that descends through the named map keys, one step a key. Keys are taken literally: a dot inside a key is part of it.
+// NewPath returns the path that descends through the named map keys, one step a key. Keys are taken literally: a dot
+// inside a key is part of it.
 func NewPath(keys ...string) Path {
 	return Path(nil).Child(keys...)
 }
@@ -89,7 +91,8 @@ func (p Path) HasPrefix(other Path) bool {
 	return len(p) >= len(other) && slices.Equal(p[:len(other)], other)
 }
 
-// Lookup returns the value at the path in a decoded object (maps, slices and scalars as JSON decodes them); nil if there is none.
+// Lookup returns the value at the path in a decoded object (maps, slices and scalars as JSON decodes them); nil if
+// there is none.
 func (p Path) Lookup(root any) any {
 	for _, s := range p {
 		switch {

@@ -5,7 +5,7 @@ import "fmt"
 // Position is a place in a file of a Git tree. The zero value is no place.
 type Position struct {
 	// File is relative to the tree's root, with slashes; in a file of a mapped source it is prefixed with "NAME:".
-	File string `json:"file,omitempty"`
+	File string `json:"file"`
 	// Line and Column count from 1; 0 when only the file is known.
 	Line   int `json:"line,omitempty"`
 	Column int `json:"column,omitempty"`

@@ -1,7 +1,9 @@
-// Package validators is the contract between rules and the drivers that run them (the webhook, check, the audit). A Rule evaluates one object and reports
-// findings, a Suite runs rules, and a policy decides what is done about the findings.
+// Package validators is the contract between rules and the drivers that run them (the webhook, check, the audit). A
+// Rule evaluates one object and reports findings, a Suite runs rules, and a policy decides what is done about the
+// findings.
 //
-// Rules are pure: their only input is a Pass, with a three-valued Lookup of other objects. A rule does not know which driver runs it.
+// Rules are pure: their only input is a Pass, with a three-valued Lookup of other objects. A rule does not know which
+// driver runs it.
 package validators
 
 import (
@@ -16,7 +18,8 @@ import (
 	"github.com/flux-admission/flux-admission/api/v1alpha1"
 )
 
-// Severity is the rule author's opinion of a finding. What is done about it is the operator's decision: the action in the policy.
+// Severity is the rule author's opinion of a finding. What is done about it is the operator's decision: the action in
+// the policy.
 type Severity string
 
 // The severities, worst first.
@@ -43,7 +46,8 @@ type Stage uint8
 
 // The stages.
 const (
-	// StageAdmission: the API server is about to store an object. It has validated the object by its schema, and dropped what is not in it.
+	// StageAdmission: the API server is about to store an object. It has validated the object by its schema, and dropped
+	// what is not in it.
 	StageAdmission Stage = 1 << iota
 	// StageOffline: an object or file of a Git tree, with what the tree builds.
 	StageOffline
@@ -109,13 +113,13 @@ type Defaults struct {
 	Admission, Offline v1alpha1.Action
 	// Audit is Admission when empty.
 	Audit v1alpha1.Action
-	// Reason is why the actions are not those that the severity suggests; a whole sentence, empty when they are. It becomes a comment in
-	// the default policy.
+	// Reason is why the actions are not those that the severity suggests; a whole sentence, empty when they are. It
+	// becomes a comment in the default policy.
 	Reason string
 }
 
-// Meta declares a rule, once, next to its code. The README's table, the default policy, the docs page, the AdmissionPolicy's schema, RBAC and the webhook
-// configurations are generated from it.
+// Meta declares a rule, once, next to its code. The README's table, the default policy, the docs page, the
+// AdmissionPolicy's schema, RBAC and the webhook configurations are generated from it.
 type Meta struct {
 	// ID is stable and never reused: two letters of the family, three digits.
 	ID string
@@ -135,8 +139,8 @@ type Meta struct {
 	Doc Doc
 	// Reads are the other kinds that Check may look up. RBAC and informers are generated from them.
 	Reads []schema.GroupKind
-	// Params returns a pointer to the default value of the rule's typed parameters; nil for a rule without any. The struct's JSON tags, comments and
-	// kubebuilder markers become the rule's part of the AdmissionPolicy's schema.
+	// Params returns a pointer to the default value of the rule's typed parameters; nil for a rule without any. The
+	// struct's JSON tags, comments and kubebuilder markers become the rule's part of the AdmissionPolicy's schema.
 	Params func() any
 	// Group is the name of a group of findings with one cause, which reports show as one; empty for none.
 	Group string
@@ -182,7 +186,8 @@ func (m *Meta) DefaultAt(stage Stage) v1alpha1.Action {
 // Rule reports problems of exactly one object.
 type Rule struct {
 	Meta
-	// Check evaluates p.Object and reports findings. An error means that the rule could not run; it never denies by itself.
+	// Check evaluates p.Object and reports findings. An error means that the rule could not run; it never denies by
+	// itself.
 	Check func(ctx context.Context, p *Pass) error
 }
 
@@ -214,12 +219,21 @@ func (m *Meta) Validate() error {
 		bad(!slices.Contains(m.Scope.Kinds, gk), "KindStages must be of Scope.Kinds")
 	}
 	for _, stage := range []Stage{StageAdmission, StageOffline, StageAudit} {
-		bad(m.Stages.Has(stage) && !slices.Contains(actions, m.DefaultAt(stage)), "Defaults must have an action for stage "+stage.String())
+		bad(
+			m.Stages.Has(stage) && !slices.Contains(actions, m.DefaultAt(stage)),
+			"Defaults must have an action for stage "+stage.String(),
+		)
 	}
-	bad(!m.Stages.Has(StageAdmission) && m.Defaults.Admission != "" || !m.Stages.Has(StageOffline) && m.Defaults.Offline != "" ||
-		!m.Stages.Has(StageAudit) && m.Defaults.Audit != "", "Defaults must have no action for a stage without the rule")
+	bad(
+		!m.Stages.Has(StageAdmission) && m.Defaults.Admission != "" || !m.Stages.Has(StageOffline) && m.Defaults.Offline != "" ||
+			!m.Stages.Has(StageAudit) && m.Defaults.Audit != "",
+		"Defaults must have no action for a stage without the rule",
+	)
 	bad(m.Defaults.Reason != "" && !strings.HasSuffix(m.Defaults.Reason, "."), "Defaults.Reason must end with a period")
-	bad(m.Severity != SeverityError && m.Severity != SeverityWarning && m.Severity != SeverityInfo, "Severity must be error, warning or info")
+	bad(
+		m.Severity != SeverityError && m.Severity != SeverityWarning && m.Severity != SeverityInfo,
+		"Severity must be error, warning or info",
+	)
 	bad(len(strings.Fields(m.Doc.Title)) > 8, "Doc.Title must have at most eight words")
 	bad(m.Doc.Title == "" || strings.HasSuffix(m.Doc.Title, "."), "Doc.Title must be set and not end with a period")
 	bad(!strings.HasSuffix(m.Doc.Why, "."), "Doc.Why must end with a period")
@@ -231,8 +245,9 @@ func (m *Meta) Validate() error {
 	return nil
 }
 
-// Compiler is implemented by parameters and settings that are validated and prepared once, when a policy is read. After Compile they are shared between
-// requests and do not change. The error begins with the field, relative to the parameters: "requiredFor[0].path: ...".
+// Compiler is implemented by parameters and settings that are validated and prepared once, when a policy is read. After
+// Compile they are shared between requests and do not change. The error begins with the field, relative to the
+// parameters: "requiredFor[0].path: ...".
 type Compiler interface {
 	Compile() error
 }
@@ -240,8 +255,8 @@ type Compiler interface {
 // actions are all actions, mildest first.
 var actions = []v1alpha1.Action{v1alpha1.ActionOff, v1alpha1.ActionAudit, v1alpha1.ActionWarn, v1alpha1.ActionDeny}
 
-// DefaultAction returns the action of a policy that lists the rule without an action. It follows the severity. The default policy has its own actions,
-// Defaults.
+// DefaultAction returns the action of a policy that lists the rule without an action. It follows the severity. The
+// default policy has its own actions, Defaults.
 func (m *Meta) DefaultAction() v1alpha1.Action {
 	switch m.Severity {
 	case SeverityError:

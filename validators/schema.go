@@ -9,11 +9,17 @@ import (
 
 // Kind is what is known about a kind.
 type Kind struct {
-	// Origin is the source of the definition, for messages: the file of a CustomResourceDefinition, "CloudNativePG 1.27.0".
+	// Origin is the source of the definition, for messages: the file of a CustomResourceDefinition, "CloudNativePG 1.30.0".
 	Origin string
 	// Installed means that the API server has this definition. Otherwise it is from the CRD catalog: the cluster's may be of another release, with
 	// other versions and fields.
 	Installed bool
+	// AsOf is the release that the definition is of, such as "Flux 2.10", if the API server may have a newer one: a field
+	// that the schema does not have may exist there. It is empty for the definition that the API server has.
+	AsOf string
+	// Uncertain means that nothing shows which release the API server has, and that releases differ: a value that is
+	// invalid in this one may be valid there.
+	Uncertain bool
 	// External means that something outside the tree installs the kind, so that it exists from the start.
 	External bool
 	// BuiltIn means that it is a built-in type of Kubernetes, without a CustomResourceDefinition.
@@ -22,6 +28,8 @@ type Kind struct {
 	Served []string
 	// Retired are the versions that are no longer served, each with the release that removed it: "since Kubernetes 1.25". It may be nil.
 	Retired map[string]string
+	// Deprecated are the served versions that are deprecated, each with what deprecates it: "by Flux 2.7". It may be nil.
+	Deprecated map[string]string
 	// Suggestions are kinds with a similar name, most similar first; only for an absent kind.
 	Suggestions []schema.GroupKind
 	// Schemas returns the schemas of the served versions; nil if none is known.

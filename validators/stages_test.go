@@ -25,8 +25,21 @@ func TestSuite_Scopes(t *testing.T) {
 	partly := rule("XX004", "partly", reports)
 	partly.KindStages = map[schema.GroupKind]validators.Stage{widget: validators.StageOffline}
 	suite, err := validators.NewSuite(
-		offline("XX001", "first", validators.Scope{AnyKind: true}), rule("XX002", "particular", reports), offline("XX003", "last", validators.Scope{AnyKind: true}), partly,
-		offline("XX005", "file", validators.Scope{File: true}), offline("XX006", "unapplied", validators.Scope{Unapplied: true}))
+		offline(
+			"XX001",
+			"first",
+			validators.Scope{AnyKind: true},
+		),
+		rule("XX002", "particular", reports),
+		offline("XX003", "last", validators.Scope{AnyKind: true}),
+		partly,
+		offline(
+			"XX005",
+			"file",
+			validators.Scope{File: true},
+		),
+		offline("XX006", "unapplied", validators.Scope{Unapplied: true}),
+	)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -32,7 +32,8 @@ type index struct {
 	files, unapplied []*Rule
 }
 
-// Result is the result of evaluating one object. The order is stable: rules in the suite's order, their findings by path.
+// Result is the result of evaluating one object. The order is stable: rules in the suite's order, their findings by
+// path.
 type Result struct {
 	// Object is the object that was evaluated, or File the file; the other is nil.
 	Object   *unstructured.Unstructured
@@ -42,7 +43,8 @@ type Result struct {
 	Errors   []RuleError
 }
 
-// NewSuite returns a suite of the rules, each with its default parameters. It fails on a malformed declaration and on a duplicate ID or name.
+// NewSuite returns a suite of the rules, each with its default parameters. It fails on a malformed declaration and on a
+// duplicate ID or name.
 func NewSuite(rules ...*Rule) (*Suite, error) {
 	var errs []error
 	ids, names := map[string]bool{}, map[string]bool{}
@@ -127,7 +129,8 @@ func (s *Suite) rulesFor(r Request) []*Rule {
 	return x.anyKind
 }
 
-// Bind returns a suite of the rules that keep accepts, with the given typed parameters by rule name. Rules without an entry keep their parameters.
+// Bind returns a suite of the rules that keep accepts, with the given typed parameters by rule name. Rules without an
+// entry keep their parameters.
 func (s *Suite) Bind(params map[string]any, keep func(*Meta) bool) *Suite {
 	out := &Suite{params: map[string]any{}}
 	for _, r := range s.rules {
@@ -159,15 +162,16 @@ func (s *Suite) Handles(gk schema.GroupKind) bool {
 	return len(s.stages[StageAdmission].byKind[gk]) > 0
 }
 
-// Evaluate runs every rule of the request's stage for the object's kind. A rule that fails or panics is recorded in Errors and
-// the others still run. A finding at the path and position of one by a rule that supersedes its rule is dropped.
+// Evaluate runs every rule of the request's stage for the object's kind. A rule that fails or panics is recorded in
+// Errors and the others still run. A finding at the path and position of one by a rule that supersedes its rule is
+// dropped.
 //
-// On an update the same rules evaluate the stored object too: a finding that it has already is marked Preexisting. An object
-// that did not change can therefore have no new finding, which is what lets the API server skip it.
+// On an update the same rules evaluate the stored object too: a finding that it has already is marked Preexisting. An
+// object that did not change can therefore have no new finding, which is what lets the API server skip it.
 //
-// With a deadline, rules that read only the object run first, and each of the others has half of the time that is left, the
-// last one all of it. When ctx ends, the result has the findings that are known, and the rules that have not finished as
-// Skipped; a rule that ignores ctx keeps running and its findings are dropped.
+// With a deadline, rules that read only the object run first, and each of the others has half of the time that is left,
+// the last one all of it. When ctx ends, the result has the findings that are known, and the rules that have not finished
+// as Skipped; a rule that ignores ctx keeps running and its findings are dropped.
 func (s *Suite) Evaluate(ctx context.Context, r Request, l Lookup) Result {
 	rules := s.rulesFor(r)
 	e := &evaluation{outcomes: make([]*outcome, len(rules))}
@@ -321,7 +325,12 @@ func (s *Suite) markPreexisting(ctx context.Context, rule *Rule, r Request, l Lo
 	return nil
 }
 
-func (s *Suite) run(ctx context.Context, rule *Rule, r Request, l Lookup) (findings []*Finding, skipped []Skipped, err error) {
+func (s *Suite) run(
+	ctx context.Context,
+	rule *Rule,
+	r Request,
+	l Lookup,
+) (findings []*Finding, skipped []Skipped, err error) {
 	r.Stage = 0 // A rule does not know which driver runs it.
 	p := &Pass{Request: r, Lookup: l, Params: s.params[rule.Name], rule: &rule.Meta}
 	defer func() {
@@ -342,7 +351,8 @@ func (s *Suite) run(ctx context.Context, rule *Rule, r Request, l Lookup) (findi
 	return p.findings, p.skipped, nil
 }
 
-// Panicked returns a recovered panic as an error with the stack. It contains the value only if that is a Go runtime error: others may quote a secret.
+// Panicked returns a recovered panic as an error with the stack. It contains the value only if that is a Go runtime
+// error: others may quote a secret.
 func Panicked(v any) error {
 	text := fmt.Sprintf("a value of type %T", v)
 	if e, ok := v.(runtime.Error); ok {

@@ -19,9 +19,13 @@ var widget = schema.GroupKind{Group: "example.com", Kind: "Widget"}
 func rule(id, name string, check func(context.Context, *validators.Pass) error) *validators.Rule {
 	return &validators.Rule{
 		Meta: validators.Meta{
-			ID: id, Name: name, Scope: validators.Scope{Kinds: []schema.GroupKind{widget}}, Stages: validators.StageAll,
-			Severity: validators.SeverityError, Defaults: validators.Defaults{Admission: v1alpha1.ActionDeny, Offline: v1alpha1.ActionDeny},
-			Doc: validators.Doc{Title: "Title", Why: "Why.", Fix: "Fix.", Since: "v0.1.0"},
+			ID:       id,
+			Name:     name,
+			Scope:    validators.Scope{Kinds: []schema.GroupKind{widget}},
+			Stages:   validators.StageAll,
+			Severity: validators.SeverityError,
+			Defaults: validators.Defaults{Admission: v1alpha1.ActionDeny, Offline: v1alpha1.ActionDeny},
+			Doc:      validators.Doc{Title: "Title", Why: "Why.", Fix: "Fix.", Since: "v0.1.0"},
 		},
 		Check: check,
 	}
@@ -45,7 +49,12 @@ var size = validators.NewPath("spec", "size")
 func TestNewSuiteRefusesBrokenDeclarations(t *testing.T) {
 	ok := func(context.Context, *validators.Pass) error { return nil }
 	broken := rule("X1", "Not A Name", ok)
-	broken.Scope, broken.Stages, broken.Severity, broken.Doc = validators.Scope{}, 0, "bad", validators.Doc{Title: "Ends.", Why: "no", Fix: "no", Since: "1"}
+	broken.Scope, broken.Stages, broken.Severity, broken.Doc = validators.Scope{}, 0, "bad", validators.Doc{
+		Title: "Ends.",
+		Why:   "no",
+		Fix:   "no",
+		Since: "1",
+	}
 	for name, tc := range map[string]struct {
 		rules []*validators.Rule
 		want  []string

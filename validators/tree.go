@@ -8,10 +8,11 @@ type Provenance struct {
 	DeclaredNamespace string
 	// Kustomization is the Flux Kustomization that applies the object; the zero value if there is none or it is not known.
 	Kustomization types.NamespacedName
-	// Unapplied means that no Kustomization applies the object although it is in a directory that one of them builds. Only rules with Scope.Unapplied
-	// evaluate it.
+	// Unapplied means that no Kustomization applies the object although it is in a directory that one of them builds. Only
+	// rules with Scope.Unapplied evaluate it.
 	Unapplied bool
-	// ReferencedBy is the kustomization.yaml that should list the file of an unapplied object; empty if there is none near it.
+	// ReferencedBy is the kustomization.yaml that should list the file of an unapplied object; empty if there is none near
+	// it.
 	ReferencedBy string
 }
 
@@ -21,8 +22,8 @@ type Build struct {
 	Applies []ObjectRef
 	// Complete means that Applies has all objects. It does not if the build fails or includes resources outside the tree.
 	Complete bool
-	// Dependents are the Kustomizations that can only be applied after this one, and itself: those that depend on it, those that it alone applies, and
-	// theirs.
+	// Dependents are the Kustomizations that can only be applied after this one, and itself: those that depend on it,
+	// those that it alone applies, and theirs.
 	Dependents map[types.NamespacedName]bool
 	// Problems of the build, by position.
 	Problems []Problem

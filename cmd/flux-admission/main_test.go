@@ -32,6 +32,10 @@ func execute(t *testing.T, args ...string) (code int, stdout, stderr string) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), os.Args[0], args...)
 	cmd.Env = []string{asBinary + "=1", "HOME=" + t.TempDir(), "PATH=" + os.Getenv("PATH")}
+	// A program that is built for coverage warns on standard error if it does not know where to write it.
+	if dir := os.Getenv("GOCOVERDIR"); dir != "" {
+		cmd.Env = append(cmd.Env, "GOCOVERDIR="+dir)
+	}
 	var out, errOut bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errOut
 	err := cmd.Run()

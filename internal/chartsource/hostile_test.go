@@ -102,8 +102,9 @@ func TestResolver_HostileCharts(t *testing.T) {
 		"subcharts in subcharts":                             {nested, ""},
 		"templates of 20 MB":                                 {map[string]string{"templates/a.yaml": random(20 << 20)}, ""},
 	} {
+		// The servers listen until the end: one on the port of another would be answered from the cache of that one.
+		server := newRepo(t)
 		t.Run(name, func(t *testing.T) {
-			server := newRepo(t)
 			server.publish(t, "app", "1.0.0", tc.files)
 			got := evaluate(t, r, lookup.NewMemory(helmRepository(t, server.URL, "")), ref("app", ""))
 			if !strings.Contains(got, tc.want) || tc.want == "" && got != "" {

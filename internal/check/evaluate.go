@@ -324,23 +324,17 @@ func (e *evaluation) finding(s subject, f *validators.Finding, action v1alpha1.A
 		at := s.built.Locate(f.Path)
 		position = at.Position
 		for _, related := range at.Related {
-			out.Related = append(
-				out.Related,
-				report.Position{
-					File: related.Position.File, Line: related.Position.Line, Column: related.Position.Column,
-					Note: string(related.Role),
-				},
-			)
+			out.Related = append(out.Related, report.Position{Position: related.Position, Note: string(related.Role)})
 		}
 	}
 	if f.Position.File != "" {
 		if own := position; own.File != "" && own != f.Position && s.built != nil {
-			out.Related = append(out.Related, report.Position{File: own.File, Line: own.Line, Column: own.Column})
+			out.Related = append(out.Related, report.Position{Position: own})
 		}
 		position = f.Position
 	}
 	for _, related := range f.Related {
-		out.Related = append(out.Related, report.Position{File: related.File, Line: related.Line, Column: related.Column})
+		out.Related = append(out.Related, report.Position{Position: related})
 	}
 	out.File, out.Line, out.Column = position.File, position.Line, position.Column
 	if e.tree.Grouped(f.Rule) {

@@ -27,7 +27,7 @@ func knownKinds(
 	}
 	installed := chartDefinitions(ctx, look)
 	set, err := kindschema.NewSet(kindschema.Options{
-		Catalog: crds, Complete: installsAll(ctx, c, look, len(given)+len(installed)),
+		Catalog: crds.ForFlux(fluxRelease(c.Objects)), Complete: installsAll(ctx, c, look, len(given)+len(installed)),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("reading the schemas of Kubernetes: %w", err)
@@ -57,7 +57,7 @@ func knownKinds(
 // and this project's.
 func fluxGroups() []string {
 	return []string{
-		"source.toolkit.fluxcd.io", "kustomize.toolkit.fluxcd.io", "helm.toolkit.fluxcd.io",
+		"source.toolkit.fluxcd.io", "source.extensions.fluxcd.io", "kustomize.toolkit.fluxcd.io", "helm.toolkit.fluxcd.io",
 		"notification.toolkit.fluxcd.io", "image.toolkit.fluxcd.io", "fluxcd.controlplane.io", v1alpha1.GroupVersion.Group,
 	}
 }

@@ -94,6 +94,8 @@ func generated(b *testing.B) func() *chart.Chart {
 		}
 		defaults[fmt.Sprintf("k%d", i)] = map[string]any{"p0": map[string]any{"p1": "x"}, "p2": "y", "p5": value}
 	}
+	defaults["k117"] = map[string]any{"p0": "x", "p2": "y", "p5": "z"} // the last definition refers to none
+	properties["global"] = map[string]any{"type": "object"}            // Helm gives it to every subchart
 	properties["data"], properties["executor"], properties["workers"] = map[string]any{"type": "object"}, map[string]any{"type": "string"}, map[string]any{"type": "object"}
 	doc, err := json.Marshal(map[string]any{"$schema": "http://json-schema.org/draft-07/schema#", "type": "object", "additionalProperties": false, "properties": properties, "definitions": definitions})
 	if err != nil {

@@ -206,7 +206,7 @@ func TestChart_ValidatePartialValues(t *testing.T) {
 			}
 		}
 	}
-	if reported < 300 || checked < 3000 {
+	if reported < int(rounds(300)) || checked < int(rounds(3000)) {
 		t.Errorf("%d cases with a violation and %d completions are too few", reported, checked)
 	}
 }
@@ -220,7 +220,7 @@ func describe(sources []validators.ValuesSource) string {
 	return strings.Join(out, "; ")
 }
 
-// rounds returns how many random cases a test compares: a tenth of n in short mode, which the race detector uses.
+// rounds returns a number of random cases: a tenth of n in short mode, which the race detector uses.
 func rounds(n int) uint64 {
 	if testing.Short() {
 		n /= 10

@@ -79,6 +79,15 @@ func newBuiltInTypes(minor int) (*builtInTypes, error) {
 	for _, k := range n.kinds {
 		slices.SortFunc(k.Served, versionOrder)
 	}
+	dropped, err := removedKinds(minor, fmt.Sprintf("Kubernetes 1.%d", minor))
+	if err != nil {
+		return nil, err
+	}
+	for gk, k := range dropped {
+		if n.kinds[gk] == nil {
+			n.kinds[gk] = k
+		}
+	}
 	return n, nil
 }
 
@@ -147,6 +156,7 @@ func (s *builtInSchema) InvalidValues(_ context.Context, o *unstructured.Unstruc
 	w := &walker{root: s.root, object: o.Object}
 	w.walk(s.root, o.Object, nil)
 	out := append(w.invalid, s.duplicates(o)...)
+	out = append(out, invalidBuiltIn(o)...)
 	sortByPath(out, func(v validators.InvalidValue) validators.Path { return v.Path })
 	return out
 }

@@ -47,24 +47,29 @@ func newCRD(def *apiextensionsv1.CustomResourceDefinition, origin string, extern
 }
 
 // newCatalogCRD returns a definition of the CRD catalog, read at the first use. The installed one may be of another release.
-func newCatalogCRD(read func() (*apiextensionsv1.CustomResourceDefinition, string, error)) *crd {
+func newCatalogCRD(read func() (*Definition, error)) *crd {
 	return &crd{load: sync.OnceValues(func() (*definition, error) {
-		def, origin, err := read()
+		c, err := read()
 		if err != nil {
 			return nil, err
 		}
-		return define(def, origin), nil
+		d := define(c.CRD, c.Origin)
+		d.kind.Installed, d.kind.AsOf, d.kind.Uncertain = c.Installed, c.AsOf, c.Uncertain
+		return d, addRemovals(d.kind, schema.GroupKind{Group: c.CRD.Spec.Group, Kind: c.CRD.Spec.Names.Kind})
 	})}
 }
 
 func define(def *apiextensionsv1.CustomResourceDefinition, origin string) *definition {
 	d := &definition{versions: map[string]func() (*Structural, error){}}
-	d.kind = &validators.Kind{Origin: origin, Schemas: d, Retired: map[string]string{}}
+	d.kind = &validators.Kind{Origin: origin, Schemas: d, Retired: map[string]string{}, Deprecated: map[string]string{}}
 	for i := range def.Spec.Versions {
 		v := &def.Spec.Versions[i]
 		if !v.Served {
 			d.kind.Retired[v.Name] = "by " + origin
 			continue
+		}
+		if v.Deprecated {
+			d.kind.Deprecated[v.Name] = "by " + origin
 		}
 		d.kind.Served = append(d.kind.Served, v.Name)
 		d.versions[v.Name] = sync.OnceValues(func() (*Structural, error) { return NewStructural(v, def.Spec.PreserveUnknownFields) })

@@ -26,10 +26,22 @@ var CustomResourceDefinition = schema.GroupKind{Group: "apiextensions.k8s.io", K
 
 // Catalog is a collection of CustomResourceDefinitions of well-known projects, which may or may not be installed.
 type Catalog interface {
-	// CRD returns the definition of a kind and its origin for a person; nil if the catalog does not contain the kind.
-	CRD(gk schema.GroupKind) (crd *apiextensionsv1.CustomResourceDefinition, origin string, err error)
+	// CRD returns the definition of a kind; nil if the catalog does not contain the kind.
+	CRD(gk schema.GroupKind) (*Definition, error)
 	// Kinds returns the kinds that the catalog contains.
 	Kinds() []schema.GroupKind
+}
+
+// Definition is a CustomResourceDefinition of a Catalog.
+type Definition struct {
+	CRD *apiextensionsv1.CustomResourceDefinition
+	// Origin names the project and its release for a person: "Flux 2.10".
+	Origin string
+	// Installed means that the cluster has this release of the project.
+	Installed bool
+	// AsOf and Uncertain are those of validators.Kind.
+	AsOf      string
+	Uncertain bool
 }
 
 // Set is a set of kinds. It is safe for concurrent use once it is filled. Schemas are compiled at the first use.
@@ -66,7 +78,7 @@ func NewSet(o Options) (*Set, error) {
 		return s, nil
 	}
 	for _, gk := range o.Catalog.Kinds() {
-		s.catalog[gk] = newCatalogCRD(func() (*apiextensionsv1.CustomResourceDefinition, string, error) { return o.Catalog.CRD(gk) })
+		s.catalog[gk] = newCatalogCRD(func() (*Definition, error) { return o.Catalog.CRD(gk) })
 	}
 	return s, nil
 }

@@ -113,7 +113,7 @@ func TestSet_Kind(t *testing.T) {
 		},
 		"a kind of the catalog is unknown, with its versions": {
 			options: kindschema.Options{Catalog: crds}, kind: cluster,
-			want: result{Served: []string{"v1"}, Err: "found no CustomResourceDefinition of it, only that of CloudNativePG 1.27.0"},
+			want: result{Served: []string{"v1"}, Err: "found no CustomResourceDefinition of it, only that of CloudNativePG 1.30.0"},
 		},
 		"a kind of the catalog is absent if all definitions were added": {
 			options: kindschema.Options{Catalog: crds, Complete: true}, kind: cluster, want: result{Presence: validators.Absent, Served: []string{"v1"}},

@@ -108,6 +108,9 @@ func (p *Policy) decide(r validators.Result, namespaceLabels map[string]string, 
 		if p.ratchet && f.Preexisting {
 			action = atMost(action, v1alpha1.ActionWarn)
 		}
+		if f.Uncertain {
+			action = atMost(action, v1alpha1.ActionWarn)
+		}
 		if e := p.exemption(f.Rule.Name, r); e != nil {
 			d.Exempted = append(d.Exempted, Exempted{f, e.reason})
 			action = atMost(action, v1alpha1.ActionAudit)

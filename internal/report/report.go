@@ -55,25 +55,11 @@ func (o Object) String() string {
 	return strings.TrimSpace(o.Kind + " " + name)
 }
 
-// Position is a position in a file. Line and column count from 1; 0 means unknown.
+// Position is a position in a file with a note.
 type Position struct {
-	// File is relative to the root of the tree, with slashes.
-	File   string `json:"file"`
-	Line   int    `json:"line,omitempty"`
-	Column int    `json:"column,omitempty"`
+	validators.Position
 	// Note describes the position, such as "the parent's namespace".
 	Note string `json:"note,omitempty"`
-}
-
-// String returns file:line:column, as compilers write it.
-func (p Position) String() string {
-	switch {
-	case p.Line == 0:
-		return p.File
-	case p.Column == 0:
-		return fmt.Sprintf("%s:%d", p.File, p.Line)
-	}
-	return fmt.Sprintf("%s:%d:%d", p.File, p.Line, p.Column)
 }
 
 // SuppressedBy is the reason why a finding is suppressed.
@@ -131,7 +117,9 @@ type Finding struct {
 }
 
 // Position returns the position of the finding.
-func (f *Finding) Position() Position { return Position{File: f.File, Line: f.Line, Column: f.Column} }
+func (f *Finding) Position() validators.Position {
+	return validators.Position{File: f.File, Line: f.Line, Column: f.Column}
+}
 
 // Counts reports whether the finding is not suppressed.
 func (f *Finding) Counts() bool { return f.Suppressed == nil }
@@ -185,7 +173,9 @@ type Error struct {
 }
 
 // Position returns the position of the error.
-func (e *Error) Position() Position { return Position{File: e.File, Line: e.Line, Column: e.Column} }
+func (e *Error) Position() validators.Position {
+	return validators.Position{File: e.File, Line: e.Line, Column: e.Column}
+}
 
 // Summary contains the counts. Normalize sets all but the last four.
 type Summary struct {
@@ -251,7 +241,7 @@ func (r *Report) Normalize() {
 	for i := range r.Findings {
 		f := &r.Findings[i]
 		f.Fingerprint = f.Identity().Fingerprint()
-		slices.SortFunc(f.Related, comparePositions)
+		slices.SortFunc(f.Related, func(a, b Position) int { return comparePositions(a.Position, b.Position) })
 		if !f.Counts() {
 			s.Suppressed++
 			continue
@@ -284,7 +274,7 @@ func (r *Report) Normalize() {
 }
 
 // comparePositions sorts positions without a file last.
-func comparePositions(a, b Position) int {
+func comparePositions(a, b validators.Position) int {
 	if (a.File == "") != (b.File == "") {
 		if a.File == "" {
 			return 1

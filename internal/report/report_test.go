@@ -62,13 +62,15 @@ func sample() *report.Report {
 				Rule: "kustomization-dependency-missing", ID: "KS010", Severity: validators.SeverityError, Action: v1alpha1.ActionDeny,
 				Object: ks("web", "shop"), Path: "spec.dependsOn[0]", File: "apps/shop/ks.yaml", Line: 12, Column: 7, Kustomization: "flux-system/apps",
 				Message: "the Kustomization web/database does not exist; data/database does", Fix: "Write namespace: data.",
-				Related: []report.Position{{File: "apps/data/ks.yaml", Line: 4, Column: 3, Note: "the one that exists"}},
+				Related: []report.Position{{
+					Position: validators.Position{File: "apps/data/ks.yaml", Line: 4, Column: 3}, Note: "the one that exists",
+				}},
 			},
 			{
 				Rule: "unknown-field", ID: "SC001", Severity: validators.SeverityError, Action: v1alpha1.ActionDeny,
 				Object: report.Object{APIVersion: "v1", Kind: "ConfigMap", Namespace: "web", Name: hostile}, Path: "spec[" + hostile + "]",
 				File: "apps/b:c d/" + hostile + ".yaml", Line: 1, Column: 1, Kustomization: hostile, Message: hostile, Fix: hostile,
-				Related: []report.Position{{File: hostile, Note: hostile}},
+				Related: []report.Position{{Position: validators.Position{File: hostile}, Note: hostile}},
 			},
 			{
 				Rule: "quiet", ID: "XX001", Severity: validators.SeverityInfo, Action: v1alpha1.ActionAudit,

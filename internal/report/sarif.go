@@ -191,7 +191,7 @@ func sarifResultOf(f *Finding, o Options) sarifResult {
 	}
 	res.Locations = append(res.Locations, loc)
 	for i, p := range f.Related {
-		related := sarifLocation{ID: i + 1, PhysicalLocation: sarifPhysicalOf(p, o)}
+		related := sarifLocation{ID: i + 1, PhysicalLocation: sarifPhysicalOf(p.Position, o)}
 		if p.Note != "" {
 			related.Message = &sarifText{Text: p.Note}
 		}
@@ -210,7 +210,7 @@ func sarifResultOf(f *Finding, o Options) sarifResult {
 	return res
 }
 
-func sarifPhysicalOf(p Position, o Options) *sarifPhysical {
+func sarifPhysicalOf(p validators.Position, o Options) *sarifPhysical {
 	// A file name may contain characters that a URI may not, and the prefix of "a:b" must not become a scheme.
 	uri := (&url.URL{Path: o.PathPrefix + p.File}).EscapedPath()
 	if first, _, _ := strings.Cut(uri, "/"); strings.Contains(first, ":") {

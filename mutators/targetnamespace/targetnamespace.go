@@ -44,7 +44,8 @@ type Settings []Setting
 
 var placeholder = regexp.MustCompile(`\{([^{}]*)\}`)
 
-// Compile checks and prepares the settings. The error names each offending field, relative to the list: "[0].match.path: ...".
+// Compile checks and prepares the settings. The error names each offending field, relative to the list:
+// "[0].match.path: ...".
 func (s Settings) Compile() error {
 	var errs []error
 	for i := range s {
@@ -71,11 +72,19 @@ func (s *Setting) compile() error {
 	groups := s.Match.Groups()
 	for _, m := range placeholder.FindAllStringSubmatch(s.TargetNamespace, -1) {
 		if !slices.Contains(groups, m[1]) {
-			return fmt.Errorf("targetNamespace: %s is not a named group of match.path; write it there as (?P<%s>[^/]+)", m[0], m[1])
+			return fmt.Errorf(
+				"targetNamespace: %s is not a named group of match.path; write it there as (?P<%s>[^/]+)",
+				m[0],
+				m[1],
+			)
 		}
 	}
 	if rest := placeholder.ReplaceAllString(s.TargetNamespace, "x"); len(validation.IsDNS1123Label(rest)) > 0 {
-		return fmt.Errorf("targetNamespace: %q cannot become a namespace name: %s", s.TargetNamespace, strings.Join(validation.IsDNS1123Label(rest), "; "))
+		return fmt.Errorf(
+			"targetNamespace: %q cannot become a namespace name: %s",
+			s.TargetNamespace,
+			strings.Join(validation.IsDNS1123Label(rest), "; "),
+		)
 	}
 	return nil
 }
@@ -96,9 +105,9 @@ func (s *Setting) namespaceFor(o *unstructured.Unstructured) (ns string, matched
 
 // Mutator is the mutator target-namespace.
 //
-// It sets the field on CREATE only. Changing targetNamespace of a stored object is destructive: helm-controller uninstalls the release and installs it
-// in the other namespace, kustomize-controller prunes what it applied to the old one. On UPDATE it only restores the stored value if the applied object
-// has none, and warns if a user changes it.
+// It sets the field on CREATE only. Changing targetNamespace of a stored object is destructive: helm-controller
+// uninstalls the release and installs it in the other namespace, kustomize-controller prunes what it applied to the old
+// one. On UPDATE it only restores the stored value if the applied object has none, and warns if a user changes it.
 var Mutator = &mutators.Mutator{
 	Name:  "target-namespace",
 	Kinds: []schema.GroupKind{flux.Kustomization, flux.HelmRelease},
@@ -148,7 +157,12 @@ func mutate(ctx context.Context, p *mutators.Pass) error {
 	}
 	switch _, presence, err := p.Lookup.Namespace(ctx, want); presence {
 	case validators.Present:
-		p.Edit(validators.Edit{Op: validators.EditAdd, Path: fieldPath, Value: want}, "the policy maps this %s to namespace %s", p.Object.GetKind(), want)
+		p.Edit(
+			validators.Edit{Op: validators.EditAdd, Path: fieldPath, Value: want},
+			"the policy maps this %s to namespace %s",
+			p.Object.GetKind(),
+			want,
+		)
 	case validators.Absent:
 		p.Warn("spec.targetNamespace was not set: namespace %q does not exist; create it first, or set the field", want)
 		p.Skip("spec.targetNamespace was not set: namespace %q does not exist", want)
@@ -165,15 +179,35 @@ func restore(p *mutators.Pass, got string) {
 	switch old := targetNamespace(p.Old); {
 	case old == "" || old == got:
 	case got == "":
-		p.Edit(validators.Edit{Op: validators.EditAdd, Path: fieldPath, Value: old}, "the stored object has targetNamespace %s, which the applied object lacks", old)
+		p.Edit(
+			validators.Edit{Op: validators.EditAdd, Path: fieldPath, Value: old},
+			"the stored object has targetNamespace %s, which the applied object lacks",
+			old,
+		)
 	case p.Object.GetKind() == flux.HelmRelease.Kind:
-		p.Warn("targetNamespace changes from %s to %s: helm-controller will uninstall the release from %s and install it in %s", old, got, old, got)
+		p.Warn(
+			"targetNamespace changes from %s to %s: helm-controller will uninstall the release from %s and install it in %s",
+			old,
+			got,
+			old,
+			got,
+		)
 	default:
 		prune, _, _ := unstructured.NestedBool(p.Object.Object, "spec", "prune")
 		if prune {
-			p.Warn("targetNamespace changes from %s to %s: with prune on, Flux will delete what this Kustomization applied to %s", old, got, old)
+			p.Warn(
+				"targetNamespace changes from %s to %s: with prune on, Flux will delete what this Kustomization applied to %s",
+				old,
+				got,
+				old,
+			)
 		} else {
-			p.Warn("targetNamespace changes from %s to %s: what this Kustomization applied to %s stays there unmanaged", old, got, old)
+			p.Warn(
+				"targetNamespace changes from %s to %s: what this Kustomization applied to %s stays there unmanaged",
+				old,
+				got,
+				old,
+			)
 		}
 	}
 }

@@ -36,7 +36,9 @@ func release(target string) *unstructured.Unstructured {
 }
 
 func namespace(name string) *unstructured.Unstructured {
-	return &unstructured.Unstructured{Object: map[string]any{"apiVersion": "v1", "kind": "Namespace", "metadata": map[string]any{"name": name}}}
+	return &unstructured.Unstructured{
+		Object: map[string]any{"apiVersion": "v1", "kind": "Namespace", "metadata": map[string]any{"name": name}},
+	}
 }
 
 var byPath = targetnamespace.Setting{
@@ -153,7 +155,8 @@ func TestMutate(t *testing.T) {
 
 func contains(t *testing.T, what string, got []string, want string) {
 	t.Helper()
-	if want == "" && len(got) > 0 || want != "" && !slices.ContainsFunc(got, func(s string) bool { return strings.Contains(s, want) }) {
+	if want == "" && len(got) > 0 ||
+		want != "" && !slices.ContainsFunc(got, func(s string) bool { return strings.Contains(s, want) }) {
 		t.Errorf("%ss %q, want %q", what, got, want)
 	}
 }

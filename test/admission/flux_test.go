@@ -296,7 +296,7 @@ func TestMutatingWebhook_TargetNamespaceOnCreate(t *testing.T) {
 	}
 	missing := strings.Replace(inNamespace("missing-"+ns), "/"+ns+"/", "/no-such-namespace/", 1)
 	a := writepath.Kubectl("apply").Write(t.Context(), shared.ControlPlane, missing)
-	if a.Err != nil || !strings.Contains(strings.Join(a.Warnings, " "), "namespace no-such-namespace does not exist") {
+	if a.Err != nil || !strings.Contains(strings.Join(a.Warnings, " "), `namespace "no-such-namespace" does not exist`) {
 		t.Errorf("%s; want a warning about the namespace", a)
 	}
 	if got := field(stored(t, missing), "spec.targetNamespace"); got != nil {

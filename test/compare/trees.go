@@ -173,7 +173,7 @@ func (c *collector) ruleCase(rule *validators.Rule, rc *ruletest.Case) error {
 		t.args = append(t.args, "--charts", "charts")
 	}
 	// A definition from outside of the tree makes check know all that is installed.
-	if err := ruletest.WriteFile(dir, "gadgets.yaml", []byte(gadgets)); err != nil {
+	if err := ruletest.WriteFile(dir, "gadgets.yaml", []byte(ruletest.Gadgets)); err != nil {
 		return err
 	}
 	if rc.Params != nil {
@@ -199,20 +199,6 @@ func (c *collector) ruleCase(rule *validators.Rule, rc *ruletest.Case) error {
 	c.trees = append(c.trees, t)
 	return nil
 }
-
-const gadgets = `apiVersion: apiextensions.k8s.io/v1
-kind: CustomResourceDefinition
-metadata: {name: gadgets.example.org}
-spec:
-  group: example.org
-  scope: Namespaced
-  names: {kind: Gadget, plural: gadgets}
-  versions:
-    - name: v1
-      served: true
-      storage: true
-      schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}
-`
 
 // shared collects the trees of a directory with replay, charts and cases.
 func (c *collector) shared(ctx context.Context, dir string) error {

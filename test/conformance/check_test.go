@@ -77,7 +77,7 @@ func checked(t *testing.T, c *ruletest.Case, rule *validators.Rule) []report.Fin
 	for _, name := range sources {
 		in.Sources = append(in.Sources, name+"="+root)
 	}
-	for name, data := range map[string][]byte{"policy.yaml": policyText(t, c, rule), "gadgets.yaml": []byte(gadgets)} {
+	for name, data := range map[string][]byte{"policy.yaml": policyText(t, c, rule), "gadgets.yaml": []byte(ruletest.Gadgets)} {
 		if err := ruletest.WriteFile(dir, name, data); err != nil {
 			t.Fatal(err)
 		}
@@ -102,19 +102,3 @@ func checked(t *testing.T, c *ruletest.Case, rule *validators.Rule) []report.Fin
 			})
 	})
 }
-
-// gadgets is a definition that is given to check: without any, check assumes that another repository has the
-// definitions.
-const gadgets = `apiVersion: apiextensions.k8s.io/v1
-kind: CustomResourceDefinition
-metadata: {name: gadgets.example.org}
-spec:
-  group: example.org
-  scope: Namespaced
-  names: {kind: Gadget, plural: gadgets}
-  versions:
-    - name: v1
-      served: true
-      storage: true
-      schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}
-`

@@ -96,7 +96,7 @@ func (s *story) tell(ctx context.Context) (wrong int, err error) {
 				note: "so does a merge patch"},
 		}},
 		{"2. A Flux Kustomization in namespace airflow", "Enforce", []step{
-			{path: kubectlApply, manifest: kustomizationInAirflow, want: deniedByWebhook, contains: []string{"KS001", "namespace airflow", "flux-system"}},
+			{path: kubectlApply, manifest: kustomizationInAirflow, want: deniedByWebhook, contains: []string{"KS001", `namespace "airflow" is not allowed`, "flux-system"}},
 			{path: fluxApply, manifest: kustomizationInAirflow, want: deniedByWebhook, contains: []string{"KS001", "dry-run failed (Forbidden)"},
 				note: "Flux's own dry-run is denied, so nothing of its stage is applied"},
 		}},

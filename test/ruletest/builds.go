@@ -25,10 +25,17 @@ func (b built) Build(_ context.Context, key types.NamespacedName) (*validators.B
 }
 
 // Owners implements lookup.Builds.
-func (b built) Owners(_ context.Context, gk schema.GroupKind, key types.NamespacedName) ([]types.NamespacedName, validators.Presence, error) {
+func (b built) Owners(
+	_ context.Context,
+	gk schema.GroupKind,
+	key types.NamespacedName,
+) ([]types.NamespacedName, validators.Presence, error) {
 	var out []types.NamespacedName
 	for k, build := range b {
-		if slices.Contains(build.Applies, validators.ObjectRef{Group: gk.Group, Kind: gk.Kind, Namespace: key.Namespace, Name: key.Name}) {
+		if slices.Contains(
+			build.Applies,
+			validators.ObjectRef{Group: gk.Group, Kind: gk.Kind, Namespace: key.Namespace, Name: key.Name},
+		) {
 			out = append(out, k)
 		}
 	}
@@ -80,7 +87,7 @@ func builds(data []byte) (map[types.NamespacedName]*validators.Build, error) {
 	var list []struct {
 		Kustomization string    `json:"kustomization"`
 		Applies       []string  `json:"applies"`
-		Dependents    []string  `json:"precedes"`
+		Dependents    []string  `json:"dependents"`
 		Complete      bool      `json:"complete"`
 		Problems      []problem `json:"problems"`
 	}
@@ -89,7 +96,10 @@ func builds(data []byte) (map[types.NamespacedName]*validators.Build, error) {
 	}
 	out := map[types.NamespacedName]*validators.Build{}
 	for _, item := range list {
-		b := &validators.Build{Complete: item.Complete, Dependents: map[types.NamespacedName]bool{key(item.Kustomization): true}}
+		b := &validators.Build{
+			Complete:   item.Complete,
+			Dependents: map[types.NamespacedName]bool{key(item.Kustomization): true},
+		}
 		for _, text := range item.Dependents {
 			b.Dependents[key(text)] = true
 		}
@@ -99,7 +109,10 @@ func builds(data []byte) (map[types.NamespacedName]*validators.Build, error) {
 				return nil, fmt.Errorf("applies: %q: want \"Kind.group namespace/name\"", text)
 			}
 			gk, k := schema.ParseGroupKind(kind), key(name)
-			b.Applies = append(b.Applies, validators.ObjectRef{Group: gk.Group, Kind: gk.Kind, Namespace: k.Namespace, Name: k.Name})
+			b.Applies = append(
+				b.Applies,
+				validators.ObjectRef{Group: gk.Group, Kind: gk.Kind, Namespace: k.Namespace, Name: k.Name},
+			)
 		}
 		for _, p := range item.Problems {
 			b.Problems = append(b.Problems, p.problem())
@@ -113,13 +126,16 @@ func provenance(data []byte) (*validators.Provenance, error) {
 	var from struct {
 		DeclaredNamespace string `json:"declaredNamespace"`
 		Kustomization     string `json:"kustomization"`
-		Unapplied         bool   `json:"orphaned"`
-		ReferencedBy      string `json:"lister"`
+		Unapplied         bool   `json:"unapplied"`
+		ReferencedBy      string `json:"referencedBy"`
 	}
 	if err := sigsyaml.UnmarshalStrict(data, &from); err != nil {
 		return nil, err
 	}
 	return &validators.Provenance{
-		DeclaredNamespace: from.DeclaredNamespace, Kustomization: key(from.Kustomization), Unapplied: from.Unapplied, ReferencedBy: from.ReferencedBy,
+		DeclaredNamespace: from.DeclaredNamespace,
+		Kustomization:     key(from.Kustomization),
+		Unapplied:         from.Unapplied,
+		ReferencedBy:      from.ReferencedBy,
 	}, nil
 }

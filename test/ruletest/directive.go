@@ -13,14 +13,15 @@ import (
 //
 //	# want RULE "regexp" KEY=VALUE ... RULE "regexp" ...
 //
-// The words are want (a finding), was (one that the stored object has too) and suppressed (one that does not count). The regular expression is that of the
-// message; it and the keys are optional:
+// The words are want (a finding), was (one that the stored object has too) and suppressed (one that does not count).
+// The regular expression is that of the message; it and the keys are optional:
 //
 //	object="KIND NAMESPACE/NAME"  the object of the finding
 //	column=NUMBER                 its column
 //	related=FILE:LINE:COLUMN      a related position; any number
 //
-// In the comment of an archive a directive begins with the position instead, for lines that cannot have a comment: want FILE:LINE RULE ...
+// In the comment of an archive a directive begins with the position instead, for lines that cannot have a comment: want
+// FILE:LINE RULE ...
 type Directive struct {
 	Word string
 	// File is set for directives in the comment of an archive.

@@ -13,8 +13,8 @@ import (
 	"github.com/flux-admission/flux-admission/validators"
 )
 
-// kinds knows the kinds of a case: its CustomResourceDefinitions, Kubernetes' own kinds, and those built in as a fallback. It is made when a
-// rule asks for the first time, since most do not.
+// kinds knows the kinds of a case: its CustomResourceDefinitions, Kubernetes' own kinds, and those built in as a
+// fallback. It is made when a rule asks for the first time, since most do not.
 type kinds struct {
 	c    *Case
 	once sync.Once

@@ -1,5 +1,5 @@
-// Package ruletest runs a rule's cases: txtar archives in validators/<package>/testdata/<id>, beside the rule. Its own test runs the cases of
-// all rules.
+// Package ruletest runs a rule's cases: txtar archives in validators/<package>/testdata/<id>, beside the rule. Its own
+// test runs the cases of all rules.
 //
 // A case is one archive:
 //
@@ -7,7 +7,7 @@
 //	unknown: "regexp"        (any number: what the rule reports as unknown)
 //	skipped: "regexp"        (any number: what it skips because the object opts out)
 //	stage: admission         (the object comes from the API server; without the line the case is evaluated at every stage of the rule)
-//	-- object.yaml --        the object, with what is to be found on the line of the offending field:
+//	-- object.yaml --        the object; directives expect findings on the line of the offending field (see Directive):
 //	spec: {...}  # want KS001 "regexp"      a finding
 //	spec: {...}  # was KS001 "regexp"       a finding that the stored object has already (only with old.yaml)
 //	-- file.yaml --          instead of object.yaml for rules on files: {name, problems: [{kind, message, position, ...}]}
@@ -18,8 +18,8 @@
 //	                         "Kind group/Name: reason" in lookup/hidden makes a kind unknown
 //	-- lookup/charts/... --  chart directories, for lookups of charts
 //	-- lookup/builds.yaml -- what Flux Kustomizations build, a list; the Kustomizations themselves are objects of lookup/:
-//	                         {kustomization: ns/name, applies: ["Kind.group ns/name", ...], complete: true, problems: [{kind, path, message, ...}]}
-//	-- provenance.yaml --    {declaredNamespace, kustomization: ns/name, orphaned, lister} of the object
+//	                         {kustomization: ns/name, applies: ["Kind.group ns/name", ...], dependents: [ns/name, ...], complete: true, problems: [{kind, path, message, ...}]}
+//	-- provenance.yaml --    {declaredNamespace, kustomization: ns/name, unapplied, referencedBy} of the object
 //	-- policy.yaml --        the rule's parameters
 //	-- fixed.yaml --         the object after the findings' edits; it must pass
 package ruletest
@@ -101,7 +101,12 @@ type ChartsFunc func(t *testing.T, dir string) lookup.Charts
 // Parse reads one archive.
 func Parse(name string, data []byte) (*Case, error) {
 	a := txtar.Parse(data)
-	c := &Case{Name: name, Request: validators.Request{Operation: validators.Create}, Hidden: map[ObjectKey]string{}, Charts: map[string][]byte{}}
+	c := &Case{
+		Name:    name,
+		Request: validators.Request{Operation: validators.Create},
+		Hidden:  map[ObjectKey]string{},
+		Charts:  map[string][]byte{},
+	}
 	if err := c.header(string(a.Comment)); err != nil {
 		return nil, err
 	}
@@ -334,18 +339,25 @@ func Own(res validators.Result, rule *validators.Rule) validators.Result {
 	return res
 }
 
-// Dir returns the directory of a rule's cases, below the directory of the repository: validators/<package>/testdata/<id in lower case>.
+// Dir returns the directory of a rule's cases, below the directory of the repository: validators/<package>/testdata/<id
+// in lower case>.
 func Dir(t *testing.T, repository string, rule *validators.Rule) string {
 	t.Helper()
 	dirs, err := filepath.Glob(filepath.Join(repository, "validators", "*", "testdata", strings.ToLower(rule.ID)))
 	if err != nil || len(dirs) != 1 {
-		t.Fatalf("rule %s: want one directory validators/*/testdata/%s, have %v (%v)", rule.ID, strings.ToLower(rule.ID), dirs, err)
+		t.Fatalf(
+			"rule %s: want one directory validators/*/testdata/%s, have %v (%v)",
+			rule.ID,
+			strings.ToLower(rule.ID),
+			dirs,
+			err,
+		)
 	}
 	return dirs[0]
 }
 
-// Run runs the rule's cases in the directory and fails when none of them has a finding, or none passes. Charts may be nil for
-// rules that look up no chart.
+// Run runs the rule's cases in the directory and fails when none of them has a finding, or none passes. Charts may be
+// nil for rules that look up no chart.
 func Run(t *testing.T, dir string, rule *validators.Rule, charts ChartsFunc) {
 	t.Helper()
 	cases, err := Load(dir)
@@ -384,7 +396,8 @@ func (c *Case) run(t *testing.T, rule *validators.Rule, charts ChartsFunc) {
 	}
 }
 
-// Compare holds findings against what the case wants: the line of each, its rule, its message, and whether the stored object has it.
+// Compare holds findings against what the case wants: the line of each, its rule, its message, and whether the stored
+// object has it.
 func (c *Case) Compare(t *testing.T, findings []*validators.Finding) {
 	t.Helper()
 	var doc yaml.Node
@@ -398,7 +411,14 @@ func (c *Case) Compare(t *testing.T, findings []*validators.Finding) {
 			return w.Line == line && w.Rule == f.Rule.ID && w.Preexisting == f.Preexisting && w.Message.MatchString(f.Message)
 		})
 		if i < 0 {
-			t.Errorf("unexpected finding: line %d: %s: %s: %s (preexisting: %t)", line, f.Rule.ID, f.Path, f.Message, f.Preexisting)
+			t.Errorf(
+				"unexpected finding: line %d: %s: %s: %s (preexisting: %t)",
+				line,
+				f.Rule.ID,
+				f.Path,
+				f.Message,
+				f.Preexisting,
+			)
 			continue
 		}
 		left = slices.Delete(left, i, i+1)
@@ -416,7 +436,10 @@ func (c *Case) pathOf(f *validators.Finding) validators.Path {
 	if c.Request.File == nil {
 		return f.Path
 	}
-	i := slices.IndexFunc(c.Request.File.Problems, func(p validators.Problem) bool { return p.Message == f.Message && p.Position == f.Position })
+	i := slices.IndexFunc(
+		c.Request.File.Problems,
+		func(p validators.Problem) bool { return p.Message == f.Message && p.Position == f.Position },
+	)
 	return validators.NewPath("problems").Index(max(i, 0))
 }
 
@@ -439,7 +462,13 @@ func matchSkipped(t *testing.T, word string, want []*regexp.Regexp, got []valida
 	}
 }
 
-func (c *Case) checkFix(ctx context.Context, t *testing.T, rule *validators.Rule, look validators.Lookup, res validators.Result) {
+func (c *Case) checkFix(
+	ctx context.Context,
+	t *testing.T,
+	rule *validators.Rule,
+	look validators.Lookup,
+	res validators.Result,
+) {
 	t.Helper()
 	var edits []validators.Edit
 	for _, f := range res.Findings {

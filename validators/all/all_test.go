@@ -34,7 +34,8 @@ func TestRulesAreDeclaredWholly(t *testing.T) {
 	}
 }
 
-// TestSupersedes checks that a rule supersedes rules of the list only, and that no other Go file than a rule's own contains its name.
+// TestSupersedes checks that a rule supersedes rules of the list only, and that no other Go file than a rule's own
+// contains its name.
 func TestSupersedes(t *testing.T) {
 	names := map[string]string{} // file of the rule by name
 	for _, r := range all.Rules() {

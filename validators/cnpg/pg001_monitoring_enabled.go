@@ -101,8 +101,12 @@ func checkCluster(p *validators.Pass) {
 		return
 	}
 	if v, ok := enabled(applied); ok {
-		p.Report(lastApplied, v, "the manifest that kubectl applied sets spec.monitoring.enabled, which is not a field of a CloudNativePG Cluster; "+
-			"the API server dropped it")
+		p.Report(
+			lastApplied,
+			v,
+			"the manifest that kubectl applied sets spec.monitoring.enabled, which is not a field of a CloudNativePG Cluster; "+
+				"the API server dropped it",
+		)
 	}
 }
 
@@ -169,8 +173,8 @@ func (pt patch) setsEnabled() (value any, found bool, err error) {
 	return nil, false, nil
 }
 
-// targetsCluster reports whether the patch's target selects CNPG Clusters by kind. kustomize matches group and kind as regular expressions against the
-// whole name. A target without a group selects every kind of that name.
+// targetsCluster reports whether the patch's target selects CNPG Clusters by kind. kustomize matches group and kind as
+// regular expressions against the whole name. A target without a group selects every kind of that name.
 func (pt patch) targetsCluster() bool {
 	kind, _ := pt.target["kind"].(string)
 	group, _ := pt.target["group"].(string)
@@ -211,14 +215,19 @@ func operationSetsEnabled(op any) (any, bool) {
 	return nil, false
 }
 
-// checkRawManifests finds Cluster manifests in Helm values, where charts take them in extraObjects, rawResources and similar keys.
+// checkRawManifests finds Cluster manifests in Helm values, where charts take them in extraObjects, rawResources and
+// similar keys.
 func checkRawManifests(p *validators.Pass, at validators.Path, v any) {
 	switch t := v.(type) {
 	case map[string]any:
 		if isCluster(t) {
 			if val, ok := enabled(t); ok {
 				where := at.Child(enabledKeys...)
-				f := p.Report(where, val, "the manifest of a CloudNativePG Cluster in the values sets spec.monitoring.enabled, which is not a field of a Cluster")
+				f := p.Report(
+					where,
+					val,
+					"the manifest of a CloudNativePG Cluster in the values sets spec.monitoring.enabled, which is not a field of a Cluster",
+				)
 				f.Edits = []validators.Edit{{Op: validators.EditRemove, Path: where}}
 			}
 			return
@@ -241,7 +250,11 @@ func checkRawManifests(p *validators.Pass, at validators.Path, v any) {
 		for _, doc := range docs {
 			if m, ok := doc.(map[string]any); ok && isCluster(m) {
 				if val, found := enabled(m); found {
-					p.Report(at, val, "the manifest of a CloudNativePG Cluster in the values sets spec.monitoring.enabled, which is not a field of a Cluster")
+					p.Report(
+						at,
+						val,
+						"the manifest of a CloudNativePG Cluster in the values sets spec.monitoring.enabled, which is not a field of a Cluster",
+					)
 				}
 			}
 		}
@@ -274,7 +287,8 @@ func nestedOK(o any, keys ...string) (any, bool) {
 	return v, ok && err == nil
 }
 
-// decodeYAML decodes the documents of a YAML or JSON text. Its errors do not quote the text, which may contain a secret.
+// decodeYAML decodes the documents of a YAML or JSON text. Its errors do not quote the text, which may contain a
+// secret.
 func decodeYAML(text string) ([]any, error) {
 	dec := yaml.NewYAMLOrJSONDecoder(bytes.NewReader([]byte(text)), 4096)
 	var docs []any

@@ -15,18 +15,23 @@ import (
 const (
 	// maxCycle is the length of the longest cycle that is detected.
 	maxCycle = 100
-	// maxFollowed limits the objects that are read for one evaluation: at admission each may be a request to the API server.
+	// maxFollowed limits the objects that are read for one evaluation: at admission each may be a request to the API
+	// server.
 	maxFollowed = 1000
 )
 
 // errTooMany is why some dependencies were not followed.
 var errTooMany = errors.New("there are too many dependencies")
 
-// CheckCycles reports the entries of spec.dependsOn that lead back to the object itself, over objects of its kind, each with the shortest cycle. It uses
-// the object in review instead of the stored one, so that the write that closes a cycle is reported. Entries whose dependencies cannot be read are not
-// reported.
+// CheckCycles reports the entries of spec.dependsOn that lead back to the object itself, over objects of its kind, each
+// with the shortest cycle. It uses the object in review instead of the stored one, so that the write that closes a
+// cycle is reported. Entries whose dependencies cannot be read are not reported.
 func CheckCycles(ctx context.Context, p *validators.Pass, gk schema.GroupKind) {
-	s := search{pass: p, kind: gk, self: types.NamespacedName{Namespace: p.Object.GetNamespace(), Name: p.Object.GetName()}}
+	s := search{
+		pass: p,
+		kind: gk,
+		self: types.NamespacedName{Namespace: p.Object.GetNamespace(), Name: p.Object.GetName()},
+	}
 	s.known = map[types.NamespacedName][]types.NamespacedName{}
 	for _, d := range dependencies(p.Object) {
 		cycle := s.cycleThrough(ctx, d.key)
@@ -56,7 +61,8 @@ type search struct {
 	unknown error
 }
 
-// cycleThrough returns the shortest cycle from the object in review over one of its dependencies, with the object at both ends; nil if there is none.
+// cycleThrough returns the shortest cycle from the object in review over one of its dependencies, with the object at
+// both ends; nil if there is none.
 func (s *search) cycleThrough(ctx context.Context, first types.NamespacedName) []types.NamespacedName {
 	if first == s.self {
 		return []types.NamespacedName{s.self, s.self}

@@ -18,8 +18,8 @@ type dependency struct {
 	key types.NamespacedName
 }
 
-// dependencies returns the entries of an object's spec.dependsOn. Their default namespace is the object's own. Entries without a name are skipped: the CRDs
-// reject them.
+// dependencies returns the entries of an object's spec.dependsOn. Their default namespace is the object's own. Entries
+// without a name are skipped: the CRDs reject them.
 func dependencies(o *unstructured.Unstructured) []dependency {
 	list, _ := dependsOn.Lookup(o.Object).([]any)
 	out := make([]dependency, 0, len(list))

@@ -42,8 +42,8 @@ func (r Reference) Check(ctx context.Context, p *validators.Pass) {
 	}
 }
 
-// ReportMissing reports that the named object does not exist. The finding names the other namespaces that have an object of that kind and name; if there
-// is one only, its edit sets the namespace.
+// ReportMissing reports that the named object does not exist. The finding names the other namespaces that have an
+// object of that kind and name; if there is one only, its edit sets the namespace.
 func (r Reference) ReportMissing(ctx context.Context, p *validators.Pass) {
 	f := p.Report(r.At.Child("name"), r.Key.Name, "%s does not exist", r.what())
 	f.Key = r.To.Kind + " " + r.Key.String()

@@ -54,7 +54,11 @@ func checkValuesSchema(ctx context.Context, p *validators.Pass) error {
 		if next.otherDisabled {
 			p.Skip("spec.%s.disableSchemaValidation disables the chart's schema", next.name)
 		} else {
-			p.Skip("spec.%s.disableSchemaValidation disables the chart's schema for the next action only; spec.%s.disableSchemaValidation is not set", next.name, next.other)
+			p.Skip(
+				"spec.%s.disableSchemaValidation disables the chart's schema for the next action only; spec.%s.disableSchemaValidation is not set",
+				next.name,
+				next.other,
+			)
 		}
 		return nil
 	}
@@ -92,7 +96,12 @@ func checkValuesSchema(ctx context.Context, p *validators.Pass) error {
 		}
 	}
 	if result.HasSchema && len(result.Missing) > 0 {
-		p.Unknown("cannot validate all values against the schema of chart %s %s; missing: %s", chart.Name(), chart.Version(), strings.Join(result.Missing, "; "))
+		p.Unknown(
+			"cannot validate all values against the schema of chart %s %s; missing: %s",
+			chart.Name(),
+			chart.Version(),
+			strings.Join(result.Missing, "; "),
+		)
 	}
 	return nil
 }
@@ -149,7 +158,11 @@ func report(p *validators.Pass, chart validators.Chart, v validators.Violation, 
 		f.Fix = "Set spec.values." + v.Path.String() + ". " + f.Fix
 	}
 	if next.otherDisabled {
-		f.Fix += fmt.Sprintf(" spec.%s.disableSchemaValidation is set but does not apply to the next action, which is %s.", next.other, next.name)
+		f.Fix += fmt.Sprintf(
+			" spec.%s.disableSchemaValidation is set but does not apply to the next action, which is %s.",
+			next.other,
+			next.name,
+		)
 	}
 	return f
 }
@@ -173,8 +186,15 @@ func edit(p *validators.Pass, path validators.Path, v validators.Violation) (val
 	return validators.Edit{}, false
 }
 
-// resolves reports whether an edit of the release's own values removes violations without adding others: the nearest name is not always the right one.
-func resolves(ctx context.Context, chart validators.Chart, values validators.Values, e validators.Edit, before validators.ValuesResult) bool {
+// resolves reports whether an edit of the release's own values removes violations without adding others: the nearest
+// name is not always the right one.
+func resolves(
+	ctx context.Context,
+	chart validators.Chart,
+	values validators.Values,
+	e validators.Edit,
+	before validators.ValuesResult,
+) bool {
 	inline := runtime.DeepCopyJSON(values.Inline)
 	within := len(validators.NewPath("spec", "values"))
 	parent, _ := e.Path[within : len(e.Path)-1].Lookup(inline).(map[string]any)
@@ -198,7 +218,10 @@ func resolves(ctx context.Context, chart validators.Chart, values validators.Val
 	for _, v := range before.Violations {
 		had[v.Pointer+v.Keyword+v.Message] = true
 	}
-	return !slices.ContainsFunc(after.Violations, func(v validators.Violation) bool { return !had[v.Pointer+v.Keyword+v.Message] })
+	return !slices.ContainsFunc(
+		after.Violations,
+		func(v validators.Violation) bool { return !had[v.Pointer+v.Keyword+v.Message] },
+	)
 }
 
 // describe returns the chart's name for messages.

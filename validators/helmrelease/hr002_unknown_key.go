@@ -63,7 +63,14 @@ func checkUnknownKey(ctx context.Context, p *validators.Pass) error {
 	}
 	for i, k := range keys {
 		if i == maxViolations {
-			f := p.Report(validators.NewPath("spec", "values"), nil, "and %d more values that chart %s %s does not use", len(keys)-i, chart.Name(), chart.Version())
+			f := p.Report(
+				validators.NewPath("spec", "values"),
+				nil,
+				"and %d more values that chart %s %s does not use",
+				len(keys)-i,
+				chart.Name(),
+				chart.Version(),
+			)
 			f.Key = "more"
 			break
 		}

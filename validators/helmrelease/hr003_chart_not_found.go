@@ -53,7 +53,11 @@ func checkChartNotFound(ctx context.Context, p *validators.Pass) error {
 	}
 	gk := schema.GroupKind{Group: ref.Source.Group, Kind: ref.Source.Kind}
 	at := validators.NewPath("spec", "chart", "spec")
-	source := flux.Reference{At: at.Child("sourceRef"), To: gk, Key: types.NamespacedName{Namespace: ref.Source.Namespace, Name: ref.Source.Name}}
+	source := flux.Reference{
+		At:  at.Child("sourceRef"),
+		To:  gk,
+		Key: types.NamespacedName{Namespace: ref.Source.Namespace, Name: ref.Source.Name},
+	}
 	if ref.Chart == "" {
 		source.At = validators.NewPath("spec", "chartRef")
 	}

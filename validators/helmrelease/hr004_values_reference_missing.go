@@ -47,7 +47,15 @@ func checkValuesReferences(ctx context.Context, p *validators.Pass) error {
 			p.Report(at.Child("name"), s.Name, "%s %s/%s does not exist", s.Kind, p.Object.GetNamespace(), s.Name)
 		case s.Presence == validators.Present && !hasKey(s.Object, key(s)):
 			where := at.Child("valuesKey")
-			p.Report(where, where.Lookup(p.Object.Object), "%s %s/%s has no key %s", s.Kind, p.Object.GetNamespace(), s.Name, key(s))
+			p.Report(
+				where,
+				where.Lookup(p.Object.Object),
+				"%s %s/%s has no key %s",
+				s.Kind,
+				p.Object.GetNamespace(),
+				s.Name,
+				key(s),
+			)
 		case s.Presence == validators.Unknown:
 			p.Unknown("cannot determine whether %s %s/%s exists", s.Kind, p.Object.GetNamespace(), s.Name)
 		}
@@ -62,7 +70,8 @@ func key(s validators.ValuesSource) string {
 	return s.Key
 }
 
-// hasKey reports whether a ConfigMap or Secret has a key that Flux reads. Flux does not read the binary data of a ConfigMap.
+// hasKey reports whether a ConfigMap or Secret has a key that Flux reads. Flux does not read the binary data of a
+// ConfigMap.
 func hasKey(o *unstructured.Unstructured, key string) bool {
 	fields := []string{"data"}
 	if o.GetKind() == "Secret" {

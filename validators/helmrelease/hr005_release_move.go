@@ -41,8 +41,9 @@ var ReleaseMove = &validators.Rule{
 // identity is what identifies a Helm release.
 type identity struct{ name, namespace, storage string }
 
-// identityOf returns the identity of a release, with the defaults of the HelmRelease API: the storage namespace is the HelmRelease's own, the
-// target namespace too, and the name is the HelmRelease's, after the target namespace where that is set.
+// identityOf returns the identity of a release, with the defaults of the HelmRelease API: the storage namespace is the
+// HelmRelease's own, the target namespace too, and the name is the HelmRelease's, after the target namespace where that
+// is set.
 func identityOf(o *unstructured.Unstructured) identity {
 	get := func(field string) string {
 		s, _, _ := unstructured.NestedString(o.Object, "spec", field)
@@ -78,7 +79,12 @@ func checkReleaseMove(_ context.Context, p *validators.Pass) error {
 		return nil // nothing has been installed yet
 	}
 	if last, ok := history[0].(map[string]any); ok {
-		installed = fmt.Sprintf(" (revision %v, chart %s %s)", last["version"], text(last, "chartName"), text(last, "chartVersion"))
+		installed = fmt.Sprintf(
+			" (revision %v, chart %s %s)",
+			last["version"],
+			text(last, "chartName"),
+			text(last, "chartVersion"),
+		)
 	}
 	var changes []string
 	path := validators.NewPath("spec")

@@ -23,8 +23,10 @@ var DependencyMissing = &validators.Rule{
 		Stages:   validators.StageAll,
 		Severity: validators.SeverityError,
 		Defaults: validators.Defaults{
-			Admission: v1alpha1.ActionWarn, Offline: v1alpha1.ActionDeny,
-			Reason: "One apply may bring both objects, and its dry-run comes before either exists. In a Git tree all objects are there at once.",
+			Admission: v1alpha1.ActionWarn,
+			Offline:   v1alpha1.ActionDeny,
+			Reason: "One apply may bring both objects, and its dry-run comes before either exists. " +
+				"In a Git tree all objects are there at once.",
 		},
 		Doc: validators.Doc{
 			Title: "Dependency of the HelmRelease does not exist",

@@ -21,8 +21,10 @@ var DependencyCycle = &validators.Rule{
 		Stages:   validators.StageAll,
 		Severity: validators.SeverityError,
 		Defaults: validators.Defaults{
-			Admission: v1alpha1.ActionWarn, Offline: v1alpha1.ActionDeny,
-			Reason: "Flux dry-runs a commit object by object: one that reverses a dependency looks like a cycle until all of it is stored.",
+			Admission: v1alpha1.ActionWarn,
+			Offline:   v1alpha1.ActionDeny,
+			Reason: "Flux dry-runs a commit object by object: " +
+				"one that reverses a dependency looks like a cycle until all of it is stored.",
 		},
 		Doc: validators.Doc{
 			Title: "HelmReleases depend on each other in a cycle",

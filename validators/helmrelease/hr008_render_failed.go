@@ -56,7 +56,15 @@ func checkRenderFailed(ctx context.Context, p *validators.Pass) error {
 		}
 		position += ")"
 	}
-	f := p.Report(path, nil, "cannot template chart %s %s: %s%s", r.chart.Name(), r.chart.Version(), failure.Message, position)
+	f := p.Report(
+		path,
+		nil,
+		"cannot template chart %s %s: %s%s",
+		r.chart.Name(),
+		r.chart.Version(),
+		failure.Message,
+		position,
+	)
 	// Another version of the chart, or another line, does not make it another failure.
 	f.Key = failure.Template + " " + failure.Values.Pointer() + " " + failure.Message
 	if len(failure.Values) > 0 && inline == nil {
@@ -65,7 +73,8 @@ func checkRenderFailed(ctx context.Context, p *validators.Pass) error {
 	return nil
 }
 
-// inlineAt returns the part of a path that the inline values set: the whole path, or the part up to a value that is no map; nil if they set none of it.
+// inlineAt returns the part of a path that the inline values set: the whole path, or the part up to a value that is no
+// map; nil if they set none of it.
 func inlineAt(inline map[string]any, path validators.Path) validators.Path {
 	var at any = inline
 	for i, step := range path {

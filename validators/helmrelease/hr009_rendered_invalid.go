@@ -114,14 +114,28 @@ func checkRenderedInvalid(ctx context.Context, p *validators.Pass) error {
 		if o.GetNamespace() != "" {
 			name = o.GetKind() + " " + o.GetNamespace() + "/" + o.GetName()
 		}
-		report := p.Report(path, nil, "chart %s %s templates an invalid %s: %s (%s)", r.chart.Name(), r.chart.Version(), name, f.text, f.of.Template)
+		report := p.Report(
+			path,
+			nil,
+			"chart %s %s templates an invalid %s: %s (%s)",
+			r.chart.Name(),
+			r.chart.Version(),
+			name,
+			f.text,
+			f.of.Template,
+		)
 		report.Key = f.key()
 	}
 	return nil
 }
 
-// violations returns the violations of templated objects whose kind is known, and counts those that depend on unresolved values.
-func violations(ctx context.Context, look validators.Lookup, objects []validators.TemplatedObject) (out []violation, pending int) {
+// violations returns the violations of templated objects whose kind is known, and counts those that depend on
+// unresolved values.
+func violations(
+	ctx context.Context,
+	look validators.Lookup,
+	objects []validators.TemplatedObject,
+) (out []violation, pending int) {
 	for _, r := range objects {
 		o := r.Object
 		gvk := o.GroupVersionKind()
@@ -161,7 +175,8 @@ func violations(ctx context.Context, look validators.Lookup, objects []validator
 	return out, pending
 }
 
-// duplicatePortNames returns the paths of port names that an earlier port of the same container or Service has. The schema finds duplicate numbers.
+// duplicatePortNames returns the paths of port names that an earlier port of the same container or Service has. The
+// schema finds duplicate numbers.
 func duplicatePortNames(o *unstructured.Unstructured) []validators.Path {
 	var out []validators.Path
 	list := func(at validators.Path) {
@@ -212,7 +227,8 @@ func postRendered(release, o *unstructured.Unstructured) bool {
 			target, _ := patch["target"].(map[string]any)
 			kind, name := text(target, "kind"), text(target, "name")
 			// A name may be a regular expression; a patch without a target names the object in its body.
-			if (kind == "" || kind == o.GetKind()) && (name == "" || name == o.GetName() || strings.ContainsAny(name, ".*[(|^$\\")) &&
+			if (kind == "" || kind == o.GetKind()) &&
+				(name == "" || name == o.GetName() || strings.ContainsAny(name, ".*[(|^$\\")) &&
 				(target != nil || strings.Contains(text(patch, "patch"), o.GetKind())) {
 				return true
 			}
@@ -262,8 +278,8 @@ func (t *attempts) with(ctx context.Context, values validators.Values) (attempt,
 	return result, true
 }
 
-// attribute returns the deepest path in a release's values without which a violation disappears; false if there is none. A value whose removal drops the
-// whole object is used only if no better candidate exists.
+// attribute returns the deepest path in a release's values without which a violation disappears; false if there is
+// none. A value whose removal drops the whole object is used only if no better candidate exists.
 func (t *attempts) attribute(ctx context.Context, f violation) (validators.Path, bool) {
 	all, _ := violations(ctx, t.look, t.Objects)
 	before := 0

@@ -13,8 +13,9 @@ import (
 
 // SchemaValidationHalfDisabled is the rule helm-schema-validation-half-disabled.
 //
-// helm-controller reads the field of the action that it takes, and that alone. A release that needs the field for its first install needs it for every
-// upgrade as well, which fails days later with a change that has nothing to do with it. An explicit false for the other action is taken as intended.
+// helm-controller reads the field of the action that it takes, and that alone. A release that needs the field for its
+// first install needs it for every upgrade as well, which fails days later with a change that has nothing to do with
+// it. An explicit false for the other action is taken as intended.
 var SchemaValidationHalfDisabled = &validators.Rule{
 	Meta: validators.Meta{
 		ID:       "HR010",
@@ -42,7 +43,13 @@ func checkHalfDisabled(_ context.Context, p *validators.Pass) error {
 		if _, set, _ := unstructured.NestedBool(p.Object.Object, "spec", other, field); !disabled || set {
 			continue
 		}
-		p.Report(validators.NewPath("spec", action, field), true, "schema validation is disabled for %s but not for %s", action, other)
+		p.Report(
+			validators.NewPath("spec", action, field),
+			true,
+			"schema validation is disabled for %s but not for %s",
+			action,
+			other,
+		)
 	}
 	return nil
 }

@@ -22,7 +22,12 @@ func ChartRef(o *unstructured.Unstructured) (validators.ChartRef, bool) {
 		if !ok {
 			return false
 		}
-		ref.Source = validators.ObjectRef{Group: flux.HelmChart.Group, Kind: text(m, "kind"), Namespace: text(m, "namespace"), Name: text(m, "name")}
+		ref.Source = validators.ObjectRef{
+			Group:     flux.HelmChart.Group,
+			Kind:      text(m, "kind"),
+			Namespace: text(m, "namespace"),
+			Name:      text(m, "name"),
+		}
 		if ref.Source.Namespace == "" {
 			ref.Source.Namespace = o.GetNamespace()
 		}
@@ -84,8 +89,8 @@ type templated struct {
 	*validators.Templated
 }
 
-// templatedOf templates the chart of a release. It returns false if that is impossible, recorded as Unknown, or if the values violate the chart's schema:
-// Helm does not template the chart then, and the rule on the schema reports it.
+// templatedOf templates the chart of a release. It returns false if that is impossible, recorded as Unknown, or if the
+// values violate the chart's schema: Helm does not template the chart then, and the rule on the schema reports it.
 func templatedOf(ctx context.Context, p *validators.Pass) (templated, bool) {
 	ref, ok := ChartRef(p.Object)
 	if !ok {
@@ -127,7 +132,12 @@ func releaseValues(ctx context.Context, o *unstructured.Unstructured, look valid
 	from, _ := spec["valuesFrom"].([]any)
 	for _, item := range from {
 		m, _ := item.(map[string]any)
-		s := validators.ValuesSource{Kind: text(m, "kind"), Name: text(m, "name"), Key: text(m, "valuesKey"), TargetPath: text(m, "targetPath")}
+		s := validators.ValuesSource{
+			Kind:       text(m, "kind"),
+			Name:       text(m, "name"),
+			Key:        text(m, "valuesKey"),
+			TargetPath: text(m, "targetPath"),
+		}
 		s.Literal, _ = m["literal"].(bool)
 		s.Optional, _ = m["optional"].(bool)
 		// Flux rejects other kinds.
@@ -145,7 +155,8 @@ func text(m map[string]any, key string) string {
 	return s
 }
 
-// Templated returns what a release's chart templates; nil if the chart is unavailable, a value is unknown, or templating fails.
+// Templated returns what a release's chart templates; nil if the chart is unavailable, a value is unknown, or
+// templating fails.
 func Templated(ctx context.Context, look validators.Lookup, o *unstructured.Unstructured) *validators.Templated {
 	ref, ok := ChartRef(o)
 	if !ok {

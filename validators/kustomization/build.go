@@ -11,10 +11,18 @@ import (
 
 var specPath = validators.NewPath("spec", "path")
 
-// reportProblems reports the problems of the Kustomization's build that accept accepts, each at its position: in a file of the source, or in the
-// Kustomization. Each is called with the finding of each problem.
-func reportProblems(ctx context.Context, p *validators.Pass, accept func(validators.Problem) bool, each func(*validators.Finding, validators.Problem)) {
-	build, presence, err := p.Lookup.Build(ctx, types.NamespacedName{Namespace: p.Object.GetNamespace(), Name: p.Object.GetName()})
+// reportProblems reports the problems of the Kustomization's build that accept accepts, each at its position: in a file
+// of the source, or in the Kustomization. Each is called with the finding of each problem.
+func reportProblems(
+	ctx context.Context,
+	p *validators.Pass,
+	accept func(validators.Problem) bool,
+	each func(*validators.Finding, validators.Problem),
+) {
+	build, presence, err := p.Lookup.Build(
+		ctx,
+		types.NamespacedName{Namespace: p.Object.GetNamespace(), Name: p.Object.GetName()},
+	)
 	if presence != validators.Present {
 		if presence == validators.Unknown {
 			p.Unknown("cannot determine what the Kustomization builds: %v", err)

@@ -15,7 +15,8 @@ import (
 
 // TargetNamespaceParams are the parameters of kustomization-target-namespace.
 type TargetNamespaceParams struct {
-	// RequiredFor selects the Kustomizations that must set spec.targetNamespace. Without an entry the rule requires nothing.
+	// RequiredFor selects the Kustomizations that must set spec.targetNamespace. Without an entry the rule requires
+	// nothing.
 	// +kubebuilder:validation:MaxItems=64
 	// +listType=atomic
 	// +optional

@@ -46,7 +46,10 @@ func checkHealthChecks(ctx context.Context, p *validators.Pass) error {
 	if len(list) == 0 {
 		return nil
 	}
-	build, presence, err := p.Lookup.Build(ctx, types.NamespacedName{Namespace: p.Object.GetNamespace(), Name: p.Object.GetName()})
+	build, presence, err := p.Lookup.Build(
+		ctx,
+		types.NamespacedName{Namespace: p.Object.GetNamespace(), Name: p.Object.GetName()},
+	)
 	if presence != validators.Present || !build.Complete {
 		p.Unknown("cannot determine everything that the Kustomization applies: %v", orIncomplete(err))
 		return nil
@@ -94,8 +97,8 @@ func keyOf(r validators.ObjectRef) string {
 	return r.Namespace + "/" + r.Name
 }
 
-// mayCreate reports whether an object that the Kustomization applies may create the wanted one: a HelmRelease anything but Flux's own objects, a custom
-// resource anything.
+// mayCreate reports whether an object that the Kustomization applies may create the wanted one: a HelmRelease anything
+// but Flux's own objects, a custom resource anything.
 func mayCreate(build *validators.Build, want validators.ObjectRef) bool {
 	if strings.HasSuffix(want.Group, ".toolkit.fluxcd.io") {
 		return false

@@ -63,13 +63,22 @@ func checkPruneMove(_ context.Context, p *validators.Pass) error {
 		if len(moved) == 0 {
 			continue
 		}
-		f := p.Report(validators.NewPath("spec", field), is, "%s changes from %q to %q: Flux will delete %s", field, was, is, summary(moved))
+		f := p.Report(
+			validators.NewPath("spec", field),
+			is,
+			"%s changes from %q to %q: Flux will delete %s",
+			field,
+			was,
+			is,
+			summary(moved),
+		)
 		f.Key = field + " " + was + " " + is
 	}
 	return nil
 }
 
-// inventory returns the applied objects as "Kind namespace/name". If namespaced is set, it returns only those in the namespace; in any if that is empty.
+// inventory returns the applied objects as "Kind namespace/name". If namespaced is set, it returns only those in the
+// namespace; in any if that is empty.
 func inventory(entries []any, namespaced bool, namespace string) []string {
 	var out []string
 	for _, e := range entries {

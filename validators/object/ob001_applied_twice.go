@@ -47,9 +47,18 @@ func checkAppliedTwice(ctx context.Context, p *validators.Pass) error {
 	}
 	gk := p.Object.GroupVersionKind().GroupKind()
 	me := p.Provenance.Kustomization
-	by, presence, _ := p.Lookup.Owners(ctx, gk, types.NamespacedName{Namespace: p.Object.GetNamespace(), Name: p.Object.GetName()})
+	by, presence, _ := p.Lookup.Owners(
+		ctx,
+		gk,
+		types.NamespacedName{Namespace: p.Object.GetNamespace(), Name: p.Object.GetName()},
+	)
 	if presence == validators.Present && len(by) > 1 && slices.Index(by, me) > 0 {
-		f := p.Report(validators.NewPath("metadata", "name"), p.Object.GetName(), "Kustomization %s applies this object too", joinOthers(by, me))
+		f := p.Report(
+			validators.NewPath("metadata", "name"),
+			p.Object.GetName(),
+			"Kustomization %s applies this object too",
+			joinOthers(by, me),
+		)
 		f.Key = "applied"
 	}
 	switch gk {
@@ -76,7 +85,13 @@ func checkSecret(ctx context.Context, p *validators.Pass) error {
 	list, _, _ := p.Lookup.List(ctx, externalSecret, p.Object.GetNamespace())
 	for _, o := range list {
 		if target, owns := ownedSecret(o); owns && target == p.Object.GetName() {
-			f := p.Report(validators.NewPath("metadata", "name"), target, "ExternalSecret %s/%s creates a Secret of this name too", o.GetNamespace(), o.GetName())
+			f := p.Report(
+				validators.NewPath("metadata", "name"),
+				target,
+				"ExternalSecret %s/%s creates a Secret of this name too",
+				o.GetNamespace(),
+				o.GetName(),
+			)
 			f.Key = "ExternalSecret " + o.GetName()
 		}
 	}

@@ -13,9 +13,9 @@ import (
 	"github.com/flux-admission/flux-admission/validators/flux"
 )
 
-// chartMayCreate returns which release's chart may create the referenced object, by its name, as an error; nil if none. Charts name their objects after the
-// release, and a subchart's after its key in the values too: db, db-postgresql. A StorageClass has no release in its name, but shares a word with its
-// provisioner.
+// chartMayCreate returns which release's chart may create the referenced object, by its name, as an error; nil if none.
+// Charts name their objects after the release, and a subchart's after its key in the values too: db, db-postgresql. A
+// StorageClass has no release in its name, but shares a word with its provisioner.
 func chartMayCreate(ctx context.Context, p *validators.Pass, r reference) error {
 	var mayCreate func(*unstructured.Unstructured) bool
 	switch r.to {
@@ -56,8 +56,8 @@ func wordsOf(name string) []string {
 	return strings.FieldsFunc(name, func(r rune) bool { return r == '-' || r == '.' || r == '/' })
 }
 
-// namedAfter reports whether an object has a name that the chart of a release may give. Secrets are often created by hand, also with a release's name: the
-// rest of a Secret's name must be the chart's name or a key of the values.
+// namedAfter reports whether an object has a name that the chart of a release may give. Secrets are often created by
+// hand, also with a release's name: the rest of a Secret's name must be the chart's name or a key of the values.
 func namedAfter(o *unstructured.Unstructured, release string, kind schema.GroupKind, name string) bool {
 	if name == release {
 		return true
@@ -76,10 +76,14 @@ func namedAfter(o *unstructured.Unstructured, release string, kind schema.GroupK
 			}
 		}
 	}
-	return slices.ContainsFunc(parts, func(part string) bool { return part != "" && (rest == part || strings.HasPrefix(rest, part+"-")) })
+	return slices.ContainsFunc(
+		parts,
+		func(part string) bool { return part != "" && (rest == part || strings.HasPrefix(rest, part+"-")) },
+	)
 }
 
-// releaseNames returns the prefixes that a release's chart may use for names: the release's name, and overrides in the values.
+// releaseNames returns the prefixes that a release's chart may use for names: the release's name, and overrides in the
+// values.
 func releaseNames(o *unstructured.Unstructured) []string {
 	name := o.GetName()
 	if namespace := field(o, "", "spec", "targetNamespace"); namespace != "" {

@@ -47,8 +47,11 @@ func references(ctx context.Context, p *validators.Pass) []reference {
 	switch gk {
 	case schema.GroupKind{Kind: "Pod"}:
 		c.pod(spec)
-	case schema.GroupKind{Kind: "ReplicationController"}, schema.GroupKind{Group: "apps", Kind: "Deployment"}, schema.GroupKind{Group: "apps", Kind: "DaemonSet"},
-		schema.GroupKind{Group: "apps", Kind: "ReplicaSet"}, schema.GroupKind{Group: "batch", Kind: "Job"}:
+	case schema.GroupKind{Kind: "ReplicationController"},
+		schema.GroupKind{Group: "apps", Kind: "Deployment"},
+		schema.GroupKind{Group: "apps", Kind: "DaemonSet"},
+		schema.GroupKind{Group: "apps", Kind: "ReplicaSet"},
+		schema.GroupKind{Group: "batch", Kind: "Job"}:
 		c.pod(spec.Child("template", "spec"))
 	case statefulSet:
 		c.pod(spec.Child("template", "spec"))
@@ -82,7 +85,13 @@ func references(ctx context.Context, p *validators.Pass) []reference {
 		if spec.Child("kubeConfig").Lookup(c.root) == nil {
 			c.values(spec.Child("values"), effectiveNamespace(p.Object))
 		}
-	case flux.GitRepository, flux.OCIRepository, flux.HelmRepository, flux.Bucket, flux.ImageRepository, flux.Provider, flux.Receiver:
+	case flux.GitRepository,
+		flux.OCIRepository,
+		flux.HelmRepository,
+		flux.Bucket,
+		flux.ImageRepository,
+		flux.Provider,
+		flux.Receiver:
 		if !c.bootstraps(ctx) {
 			for _, field := range []string{"secretRef", "certSecretRef", "proxySecretRef"} {
 				c.add(spec.Child(field, "name"), secret, namespace)
@@ -93,7 +102,8 @@ func references(ctx context.Context, p *validators.Pass) []reference {
 	return c.out
 }
 
-// bootstraps reports whether the object is the source that it is applied from, which cannot contain its own credentials.
+// bootstraps reports whether the object is the source that it is applied from, which cannot contain its own
+// credentials.
 func (c *collector) bootstraps(ctx context.Context) bool {
 	if c.pass.Provenance == nil {
 		return false
@@ -111,7 +121,8 @@ func (c *collector) bootstraps(ctx context.Context) bool {
 	return ref["kind"] == o.GetKind() && ref["name"] == o.GetName() && namespace == o.GetNamespace()
 }
 
-// add adds the reference with the name at the path. Unresolved names are skipped: variables, templates, encrypted values.
+// add adds the reference with the name at the path. Unresolved names are skipped: variables, templates, encrypted
+// values.
 func (c *collector) add(at validators.Path, to schema.GroupKind, namespace string) {
 	name, _ := at.Lookup(c.root).(string)
 	if name == "" || unresolved.HasVariable(name) || unresolved.HasTemplate(name) ||
@@ -216,7 +227,10 @@ func (c *collector) ingress() {
 			return
 		}
 	}
-	c.each(validators.NewPath("spec", "tls"), func(at validators.Path) { c.add(at.Child("secretName"), secret, namespace) })
+	c.each(
+		validators.NewPath("spec", "tls"),
+		func(at validators.Path) { c.add(at.Child("secretName"), secret, namespace) },
+	)
 }
 
 // values adds the references in Helm values that have the same form as in Kubernetes: charts copy them into Pods.

@@ -44,11 +44,18 @@ func generatorsOf(to schema.GroupKind) []generator {
 	case secret:
 		return []generator{
 			{gk: externalSecret, names: func(o *unstructured.Unstructured) []string { return externalTarget(o, "spec") }},
-			{gk: clusterExternalSecret, names: func(o *unstructured.Unstructured) []string { return externalTarget(o, "spec", "externalSecretSpec") }, anyNamespace: true},
+			{
+				gk:           clusterExternalSecret,
+				names:        func(o *unstructured.Unstructured) []string { return externalTarget(o, "spec", "externalSecretSpec") },
+				anyNamespace: true,
+			},
 			{gk: sealedSecret, names: func(o *unstructured.Unstructured) []string {
 				return []string{field(o, o.GetName(), "spec", "template", "metadata", "name")}
 			}},
-			{gk: certificate, names: func(o *unstructured.Unstructured) []string { return []string{field(o, "", "spec", "secretName")} }},
+			{
+				gk:    certificate,
+				names: func(o *unstructured.Unstructured) []string { return []string{field(o, "", "spec", "secretName")} },
+			},
 			{gk: cnpgCluster, names: func(o *unstructured.Unstructured) []string {
 				var out []string
 				for _, suffix := range []string{"-app", "-superuser", "-ca", "-server", "-replication"} {
@@ -90,7 +97,12 @@ func generated(ctx context.Context, p *validators.Pass, r reference) bool {
 	for _, g := range generatorsOf(r.to) {
 		// Most generated objects have their generator's name, and one object is found faster than all.
 		if !g.anyNamespace {
-			if o, presence, _ := look.Get(ctx, g.gk, r.key); presence == validators.Present && slices.Contains(g.names(o), r.key.Name) {
+			if o, presence, _ := look.Get(
+				ctx,
+				g.gk,
+				r.key,
+			); presence == validators.Present &&
+				slices.Contains(g.names(o), r.key.Name) {
 				return true
 			}
 		}
@@ -119,7 +131,8 @@ func destination(o *unstructured.Unstructured) []string {
 	return []string{field(o, "", "spec", "destination", "name")}
 }
 
-// externalTarget returns the Secret of an ExternalSecret whose spec is at the path. With the policies Merge and None it creates none.
+// externalTarget returns the Secret of an ExternalSecret whose spec is at the path. With the policies Merge and None it
+// creates none.
 func externalTarget(o *unstructured.Unstructured, spec ...string) []string {
 	at := func(fields ...string) []string { return append(append([]string{}, spec...), fields...) }
 	if policy := field(o, "", at("target", "creationPolicy")...); policy == "Merge" || policy == "None" {
@@ -146,7 +159,8 @@ func infisicalTargets(o *unstructured.Unstructured) []string {
 // mirrored returns the object's name if a common controller copies it to other namespaces.
 func mirrored(o *unstructured.Unstructured) []string {
 	for name := range o.GetAnnotations() {
-		if strings.HasPrefix(name, "reflector.v1.k8s.emberstack.com/reflection-auto-enabled") || strings.HasPrefix(name, "replicator.v1.mittwald.de/replicate-to") {
+		if strings.HasPrefix(name, "reflector.v1.k8s.emberstack.com/reflection-auto-enabled") ||
+			strings.HasPrefix(name, "replicator.v1.mittwald.de/replicate-to") {
 			return []string{o.GetName()}
 		}
 	}
@@ -160,7 +174,14 @@ func claimOfStatefulSet(ctx context.Context, look validators.Lookup, key types.N
 		templates, _, _ := unstructured.NestedSlice(o.Object, "spec", "volumeClaimTemplates")
 		for _, item := range templates {
 			m, _ := item.(map[string]any)
-			if name, _, _ := unstructured.NestedString(m, "metadata", "name"); strings.HasPrefix(key.Name, name+"-"+o.GetName()+"-") {
+			if name, _, _ := unstructured.NestedString(
+				m,
+				"metadata",
+				"name",
+			); strings.HasPrefix(
+				key.Name,
+				name+"-"+o.GetName()+"-",
+			) {
 				return true
 			}
 		}

@@ -46,7 +46,13 @@ func checkNamespace(ctx context.Context, p *validators.Pass) error {
 	at := []validators.Path{validators.NewPath("metadata", "namespace")}
 	switch p.Object.GroupVersionKind().GroupKind() {
 	case flux.HelmRelease:
-		if create, _, _ := unstructured.NestedBool(p.Object.Object, "spec", "install", "createNamespace"); !create && !remote(p.Object) {
+		if create, _, _ := unstructured.NestedBool(
+			p.Object.Object,
+			"spec",
+			"install",
+			"createNamespace",
+		); !create &&
+			!remote(p.Object) {
 			at = append(at, validators.NewPath("spec", "targetNamespace"))
 		}
 	case flux.Kustomization:
@@ -56,7 +62,8 @@ func checkNamespace(ctx context.Context, p *validators.Pass) error {
 	}
 	for _, path := range at {
 		name, _ := path.Lookup(p.Object.Object).(string)
-		if name == "" || unresolved.HasVariable(name) || builtIn(name) || slices.ContainsFunc(p.Unresolved, func(o validators.Path) bool { return path.HasPrefix(o) }) {
+		if name == "" || unresolved.HasVariable(name) || builtIn(name) ||
+			slices.ContainsFunc(p.Unresolved, func(o validators.Path) bool { return path.HasPrefix(o) }) {
 			continue
 		}
 		_, presence, err := p.Lookup.Namespace(ctx, name)

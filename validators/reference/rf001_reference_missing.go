@@ -92,7 +92,8 @@ func present(ctx context.Context, p *validators.Pass, r reference) (validators.P
 		return presence, nil
 	}
 	if presence == validators.Unknown || r.key.Namespace == "" {
-		// An encrypted object cannot be read, but exists. The API server ignores the namespace that a kustomization sets on a cluster-scoped object.
+		// An encrypted object cannot be read, but exists. The API server ignores the namespace that a kustomization sets on a
+		// cluster-scoped object.
 		list, _, _ := p.Lookup.List(ctx, r.to, r.key.Namespace)
 		for _, o := range list {
 			if o.GetName() == r.key.Name {

@@ -14,8 +14,8 @@ import (
 // rookChart is the chart of Rook's operator.
 const rookChart = "rook-ceph"
 
-// rookDrivers are the provisioners of Rook's operator: its namespace, or the prefix in the chart's value, followed by name. A provisioner that ends in suffix
-// is treated as an intended Rook driver.
+// rookDrivers are the provisioners of Rook's operator: its namespace, or the prefix in the chart's value, followed by
+// name. A provisioner that ends in suffix is treated as an intended Rook driver.
 var rookDrivers = []struct {
 	name, suffix string
 	prefix       []string
@@ -25,8 +25,9 @@ var rookDrivers = []struct {
 	{".cephfs.csi.ceph.com", ".cephfs.csi.ceph.com", []string{"spec", "values", "csi", "csiDriverNamePrefix"}},
 }
 
-// checkRookProvisioner reports a StorageClass or VolumeSnapshotClass whose provisioner no Rook operator handles: its claims wait forever without an error.
-// Only operators that a HelmRelease of the tree installs are known, so nothing is reported without one.
+// checkRookProvisioner reports a StorageClass or VolumeSnapshotClass whose provisioner no Rook operator handles: its
+// claims wait forever without an error. Only operators that a HelmRelease of the tree installs are known, so nothing is
+// reported without one.
 func checkRookProvisioner(ctx context.Context, p *validators.Pass) {
 	at := validators.NewPath("provisioner")
 	switch p.Object.GroupVersionKind().GroupKind() {
@@ -55,7 +56,14 @@ func checkRookProvisioner(ctx context.Context, p *validators.Pass) {
 		if len(names) == 0 || slices.Contains(names, provisioner) {
 			return
 		}
-		f := p.Report(at, provisioner, "no Rook operator in the tree handles %s; that of %s handles %s", provisioner, strings.Join(of, ", "), strings.Join(names, ", "))
+		f := p.Report(
+			at,
+			provisioner,
+			"no Rook operator in the tree handles %s; that of %s handles %s",
+			provisioner,
+			strings.Join(of, ", "),
+			strings.Join(names, ", "),
+		)
 		f.Key = provisioner
 		f.Fix = "Begin the name with the namespace of Rook's operator. The field is immutable: delete and recreate the object."
 		// No edit: Flux could not apply it to the stored object.

@@ -10,19 +10,43 @@ import (
 	"github.com/flux-admission/flux-admission/validators"
 )
 
-// providedClasses returns the StorageClasses that cluster providers install (EKS, GKE, AKS, DigitalOcean, Hetzner, Linode, Vultr, Scaleway, OCI), as of
-// November 2026.
+// providedClasses returns the StorageClasses that cluster providers install (EKS, GKE, AKS, DigitalOcean, Hetzner,
+// Linode, Vultr, Scaleway, OCI), as of November 2026.
 func providedClasses() []string {
 	return []string{
-		"gp2", "gp3",
-		"standard", "standard-rwo", "premium-rwo", "standard-rwx", "premium-rwx", "enterprise-rwx",
-		"default", "managed", "managed-csi", "managed-csi-premium", "managed-premium", "azurefile", "azurefile-csi", "azurefile-csi-premium", "azurefile-premium", "azureblob-fuse-premium", "azureblob-nfs-premium",
-		"do-block-storage", "do-block-storage-retain", "hcloud-volumes", "linode-block-storage", "linode-block-storage-retain", "vultr-block-storage", "scw-bssd",
-		"oci", "oci-bv",
+		"gp2",
+		"gp3",
+		"standard",
+		"standard-rwo",
+		"premium-rwo",
+		"standard-rwx",
+		"premium-rwx",
+		"enterprise-rwx",
+		"default",
+		"managed",
+		"managed-csi",
+		"managed-csi-premium",
+		"managed-premium",
+		"azurefile",
+		"azurefile-csi",
+		"azurefile-csi-premium",
+		"azurefile-premium",
+		"azureblob-fuse-premium",
+		"azureblob-nfs-premium",
+		"do-block-storage",
+		"do-block-storage-retain",
+		"hcloud-volumes",
+		"linode-block-storage",
+		"linode-block-storage-retain",
+		"vultr-block-storage",
+		"scw-bssd",
+		"oci",
+		"oci-bv",
 	}
 }
 
-// definedOtherwise reports whether a chart's values define a StorageClass, or PersistentVolumes use it without a class object.
+// definedOtherwise reports whether a chart's values define a StorageClass, or PersistentVolumes use it without a class
+// object.
 func definedOtherwise(ctx context.Context, p *validators.Pass, name string) bool {
 	volumes, _, _ := p.Lookup.List(ctx, persistentVolume, "")
 	for _, o := range volumes {
@@ -38,7 +62,8 @@ func definedOtherwise(ctx context.Context, p *validators.Pass, name string) bool
 	return false
 }
 
-// defines reports whether a name occurs in values other than as a reference to a class (storageClass: name, cacheStorageClassName: name).
+// defines reports whether a name occurs in values other than as a reference to a class (storageClass: name,
+// cacheStorageClassName: name).
 func defines(v any, name string) bool {
 	switch v := v.(type) {
 	case string:

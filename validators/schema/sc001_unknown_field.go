@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/flux-admission/flux-admission/api/v1alpha1"
+	"github.com/flux-admission/flux-admission/internal/unresolved"
 	"github.com/flux-admission/flux-admission/validators"
 )
 
@@ -35,6 +36,11 @@ var UnknownField = &validators.Rule{
 func checkUnknownField(ctx context.Context, p *validators.Pass) error {
 	s, ok := schemaOf(ctx, p)
 	if !ok {
+		if !unresolved.IsEncryptedObject(p.Object.Object) {
+			for _, path := range unknownMetadata(p.Object) {
+				p.Report(path, nil, "%s is not a field of any object's metadata", path)
+			}
+		}
 		return nil
 	}
 	unknown := s.UnknownFields(p.Object)
@@ -44,12 +50,17 @@ func checkUnknownField(ctx context.Context, p *validators.Pass) error {
 	}
 	for _, f := range unknown {
 		text := fmt.Sprintf("%s is not a field of %s%s", f.Path, kindName(p.Object.GroupVersionKind()), s.by)
+		// What is below metadata is the same in all releases.
+		uncertain := s.asOf != "" && f.Path[0].Key != "metadata"
+		if uncertain {
+			text = fmt.Sprintf("%s is not a field of %s as of %s; a newer release may have it", f.Path, kindName(p.Object.GroupVersionKind()), s.asOf)
+		}
 		if f.Suggestion == nil {
-			p.Report(f.Path, nil, "%s", text)
+			p.Report(f.Path, nil, "%s", text).Uncertain = uncertain
 			continue
 		}
 		finding := p.Report(f.Path, nil, "%s; did you mean %s?", text, f.Suggestion)
-		finding.Fix = fmt.Sprintf("Rename the field to %s.", f.Suggestion)
+		finding.Fix, finding.Uncertain = fmt.Sprintf("Rename the field to %s.", f.Suggestion), uncertain
 		// Two fields cannot both be renamed to the same one.
 		if f.Renamable && wanted[f.Suggestion.String()] == 1 {
 			finding.Edits = []validators.Edit{{Op: validators.EditMove, From: f.Path, Path: f.Suggestion}}

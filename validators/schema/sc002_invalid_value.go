@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/flux-admission/flux-admission/api/v1alpha1"
+	"github.com/flux-admission/flux-admission/internal/unresolved"
 	"github.com/flux-admission/flux-admission/validators"
 )
 
@@ -34,23 +35,35 @@ var InvalidValue = &validators.Rule{
 
 func checkInvalidValue(ctx context.Context, p *validators.Pass) error {
 	s, ok := schemaOf(ctx, p)
-	if !ok {
+	if unresolved.IsEncryptedObject(p.Object.Object) {
 		return nil
 	}
-	unresolved := 0
-	for _, v := range s.InvalidValues(ctx, p.Object) {
+	invalid := invalidMetadata(p.Object)
+	if ok {
+		for _, v := range s.InvalidValues(ctx, p.Object) {
+			if !slices.ContainsFunc(invalid, func(m validators.InvalidValue) bool { return m.Path.String() == v.Path.String() }) {
+				invalid = append(invalid, v)
+			}
+		}
+	}
+	open := 0
+	for _, v := range invalid {
 		// A violation of a rule between fields has the path of their parent.
 		if slices.ContainsFunc(p.Unresolved, func(u validators.Path) bool { return v.Path.HasPrefix(u) || u.HasPrefix(v.Path) }) {
-			unresolved++
+			open++
 			continue
 		}
 		name := v.Path.String()
 		if name == "" {
 			name = "the object"
 		}
-		p.Report(v.Path, nil, "%s %s%s", name, v.Message, s.by)
+		if v.Path.HasPrefix(validators.NewPath("metadata")) { // the same in all releases
+			p.Report(v.Path, nil, "%s %s", name, v.Message)
+			continue
+		}
+		p.Report(v.Path, nil, "%s %s%s", name, v.Message, s.by).Uncertain = s.uncertain
 	}
-	if unresolved > 0 {
+	if open > 0 {
 		p.Unknown("some values are encrypted or come from variables outside Git, and were not validated")
 	}
 	return nil

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 
+	"k8s.io/apimachinery/pkg/version"
+
 	"github.com/flux-admission/flux-admission/api/v1alpha1"
 	"github.com/flux-admission/flux-admission/validators"
 )
@@ -43,9 +45,10 @@ func checkAPIVersion(ctx context.Context, p *validators.Pass) error {
 		return nil
 	}
 	if slices.Contains(kind.Served, gvk.Version) {
+		reportDeprecated(ctx, p, kind)
 		return nil
 	}
-	if !kind.Installed {
+	if !kind.Installed && kind.Retired[gvk.Version] == "" {
 		p.Unknown("cannot determine the served versions of %s (%s): %s does not serve %s, but another release may", gvk.Kind, gvk.Group, kind.Origin, gvk.Version)
 		return nil
 	}
@@ -56,7 +59,13 @@ func checkAPIVersion(ctx context.Context, p *validators.Pass) error {
 		text += " by " + kind.Origin
 	}
 	f := p.Report(validators.NewPath("apiVersion"), gvk.GroupVersion().String(), "%s", text)
+	// An older release may serve it, and it may be the one that is installed.
+	f.Uncertain = !kind.Installed
 	if len(kind.Served) == 0 {
+		return nil
+	}
+	if !newer(kind.Served[0], gvk.Version) {
+		f.Fix = fmt.Sprintf("Update what installs the kind: %s serves only older versions.", kind.Origin)
 		return nil
 	}
 	to := gvk
@@ -72,4 +81,24 @@ func checkAPIVersion(ctx context.Context, p *validators.Pass) error {
 		f.Edits = []validators.Edit{{Op: validators.EditReplace, Path: validators.NewPath("apiVersion"), Value: to.GroupVersion().String()}}
 	}
 	return nil
+}
+
+// newer reports whether the API server prefers the version to the other one.
+func newer(v, than string) bool { return version.CompareKubeAwareVersionStrings(v, than) > 0 }
+
+// reportDeprecated warns of a served version that the installed definition deprecates in favor of a newer one.
+func reportDeprecated(ctx context.Context, p *validators.Pass, kind *validators.Kind) {
+	gvk := p.Object.GroupVersionKind()
+	by := kind.Deprecated[gvk.Version]
+	if by == "" || !kind.Installed || !newer(kind.Served[0], gvk.Version) {
+		return
+	}
+	to := gvk
+	to.Version = kind.Served[0]
+	f := p.Report(validators.NewPath("apiVersion"), gvk.GroupVersion().String(), "%s is deprecated %s, and a later release removes it", kindName(gvk), by)
+	f.Uncertain = true
+	f.Fix = fmt.Sprintf("Write apiVersion: %s.", to.GroupVersion())
+	if fits(ctx, kind, p.Object, to) {
+		f.Edits = []validators.Edit{{Op: validators.EditReplace, Path: validators.NewPath("apiVersion"), Value: to.GroupVersion().String()}}
+	}
 }

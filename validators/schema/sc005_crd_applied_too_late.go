@@ -68,19 +68,28 @@ func checkTooLate(ctx context.Context, p *validators.Pass) error {
 	if !known || len(installers) == 0 {
 		return nil
 	}
-	p.Report(validators.NewPath("kind"), gk.Kind, "%s, which installs %s (%s), is applied after Kustomization %s, which applies this object",
-		strings.Join(installers, ", "), gk.Kind, gk.Group, me)
+	p.Report(
+		validators.NewPath("kind"),
+		gk.Kind,
+		"%s, which installs %s (%s), is applied after Kustomization %s, which applies this object",
+		strings.Join(installers, ", "),
+		gk.Kind,
+		gk.Group,
+		me,
+	)
 	return nil
 }
 
-// bootstrapped reports whether the group's kinds exist before Flux applies anything: Flux's own, and those of the network that Flux needs.
+// bootstrapped reports whether the group's kinds exist before Flux applies anything: Flux's own, and those of the
+// network that Flux needs.
 func bootstrapped(group string) bool {
-	return strings.HasSuffix(group, ".toolkit.fluxcd.io") || strings.HasSuffix(group, ".controlplane.io") || group == "cilium.io" ||
+	return strings.HasSuffix(group, ".toolkit.fluxcd.io") || strings.HasSuffix(group, ".controlplane.io") ||
+		group == "cilium.io" ||
 		strings.HasSuffix(group, "projectcalico.org")
 }
 
-// chartsOf returns the names of the charts that install the kinds of an API group, for trees whose charts are unavailable. They are those of widely used
-// projects, as of November 2026.
+// chartsOf returns the names of the charts that install the kinds of an API group, for trees whose charts are
+// unavailable. They are those of widely used projects, as of November 2026.
 func chartsOf(group string) []string {
 	switch group {
 	case "external-secrets.io", "generators.external-secrets.io":
@@ -97,8 +106,14 @@ func chartsOf(group string) []string {
 	return nil
 }
 
-// releasesOf returns the releases that are known to install kinds of the group: by the definitions in their chart if it is available, or by its name.
-func releasesOf(ctx context.Context, look validators.Lookup, releases []*unstructured.Unstructured, group string) []*unstructured.Unstructured {
+// releasesOf returns the releases that are known to install kinds of the group: by the definitions in their chart if it
+// is available, or by its name.
+func releasesOf(
+	ctx context.Context,
+	look validators.Lookup,
+	releases []*unstructured.Unstructured,
+	group string,
+) []*unstructured.Unstructured {
 	var out []*unstructured.Unstructured
 	names := chartsOf(group)
 	for _, o := range releases {
@@ -121,8 +136,15 @@ func releasesOf(ctx context.Context, look validators.Lookup, releases []*unstruc
 	return out
 }
 
-// installers returns the objects that install the kind if all of them come after the Kustomization; false if one may come before, or is not known.
-func installers(ctx context.Context, look validators.Lookup, gk k8sschema.GroupKind, me types.NamespacedName, after map[types.NamespacedName]bool) ([]string, bool) {
+// installers returns the objects that install the kind if all of them come after the Kustomization; false if one may
+// come before, or is not known.
+func installers(
+	ctx context.Context,
+	look validators.Lookup,
+	gk k8sschema.GroupKind,
+	me types.NamespacedName,
+	after map[types.NamespacedName]bool,
+) ([]string, bool) {
 	var out []string
 	comesAfter := func(kind k8sschema.GroupKind, o *unstructured.Unstructured) bool {
 		by, presence, _ := look.Owners(ctx, kind, types.NamespacedName{Namespace: o.GetNamespace(), Name: o.GetName()})
@@ -167,7 +189,12 @@ func installers(ctx context.Context, look validators.Lookup, gk k8sschema.GroupK
 			continue
 		}
 		// Within a Kustomization definitions are applied first.
-		if by, _, _ := look.Owners(ctx, crdKind, types.NamespacedName{Name: o.GetName()}); slices.Contains(by, me) || !comesAfter(crdKind, o) {
+		if by, _, _ := look.Owners(
+			ctx,
+			crdKind,
+			types.NamespacedName{Name: o.GetName()},
+		); slices.Contains(by, me) ||
+			!comesAfter(crdKind, o) {
 			return nil, false
 		}
 	}

@@ -24,11 +24,16 @@ func kindName(gvk k8sschema.GroupVersionKind) string {
 // attributed is a schema with its origin for messages.
 type attributed struct {
 	validators.Schema
-	// by is empty for an installed schema, else ", according to CloudNativePG 1.27.0".
+	// by is empty for an installed schema, else ", according to CloudNativePG 1.30.0".
 	by string
+	// asOf is the release beyond which the schema knows no fields; empty if it is the API server's.
+	asOf string
+	// uncertain means that another release may take what is invalid in this one.
+	uncertain bool
 }
 
-// schemaOf returns the schema of the object's version. It returns false if there is none: recorded as skipped or Unknown unless another rule reports it.
+// schemaOf returns the schema of the object's version. It returns false if there is none: recorded as skipped or
+// Unknown unless another rule reports it.
 func schemaOf(ctx context.Context, p *validators.Pass) (attributed, bool) {
 	if unresolved.IsEncryptedObject(p.Object.Object) {
 		p.Skip("the object is encrypted with SOPS")
@@ -53,7 +58,7 @@ func schemaOf(ctx context.Context, p *validators.Pass) (attributed, bool) {
 		p.Unknown("cannot determine the schema of %s: %v", kindName(gvk), err)
 		return attributed{}, false
 	}
-	j := attributed{Schema: s}
+	j := attributed{Schema: s, asOf: kind.AsOf, uncertain: kind.Uncertain}
 	if !kind.Installed {
 		j.by = ", according to " + kind.Origin
 	}
@@ -69,7 +74,12 @@ func orNotFound(err error) any {
 }
 
 // fits reports whether the object is valid with another apiVersion and kind.
-func fits(ctx context.Context, kind *validators.Kind, o *unstructured.Unstructured, to k8sschema.GroupVersionKind) bool {
+func fits(
+	ctx context.Context,
+	kind *validators.Kind,
+	o *unstructured.Unstructured,
+	to k8sschema.GroupVersionKind,
+) bool {
 	if kind == nil || kind.Schemas == nil {
 		return false
 	}

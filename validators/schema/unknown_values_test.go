@@ -21,10 +21,15 @@ func TestValuesThatAreNotKnown(t *testing.T) {
 		t.Fatal(err)
 	}
 	o := &unstructured.Unstructured{Object: map[string]any{
-		"apiVersion": "apps/v1", "kind": "Deployment", "spec": map[string]any{"replicas": "${REPLICAS}", "minReadySeconds": "ten"},
+		"apiVersion": "apps/v1",
+		"kind":       "Deployment",
+		"spec":       map[string]any{"replicas": "${REPLICAS}", "minReadySeconds": "ten"},
 	}}
-	res := suite.Evaluate(t.Context(), validators.Request{Object: o, Unresolved: []validators.Path{validators.NewPath("spec", "replicas")}},
-		lookup.WithKinds(lookup.NewMemory(), kinds))
+	res := suite.Evaluate(
+		t.Context(),
+		validators.Request{Object: o, Unresolved: []validators.Path{validators.NewPath("spec", "replicas")}},
+		lookup.WithKinds(lookup.NewMemory(), kinds),
+	)
 	if len(res.Findings) != 1 || res.Findings[0].Message != "spec.minReadySeconds must be an integer, is a string" {
 		t.Errorf("findings %v, want the one on spec.minReadySeconds", res.Findings)
 	}

@@ -23,14 +23,23 @@ var Missing = &validators.Rule{
 		ID:   "SO001",
 		Name: "source-missing",
 		Scope: validators.Scope{Kinds: []schema.GroupKind{
-			flux.Kustomization, flux.HelmRelease, flux.HelmChart, flux.GitRepository, flux.ImagePolicy, flux.ImageUpdateAutomation, flux.Receiver, flux.Alert,
+			flux.Kustomization,
+			flux.HelmRelease,
+			flux.HelmChart,
+			flux.GitRepository,
+			flux.ImagePolicy,
+			flux.ImageUpdateAutomation,
+			flux.Receiver,
+			flux.Alert,
 		}},
 		Stages:     validators.StageAll,
 		KindStages: map[schema.GroupKind]validators.Stage{flux.HelmRelease: validators.StageOffline | validators.StageAudit},
 		Severity:   validators.SeverityError,
 		Defaults: validators.Defaults{
-			Admission: v1alpha1.ActionWarn, Offline: v1alpha1.ActionDeny,
-			Reason: "One apply may bring both objects, and its dry-run comes before either exists. In a Git tree all objects are there at once.",
+			Admission: v1alpha1.ActionWarn,
+			Offline:   v1alpha1.ActionDeny,
+			Reason: "One apply may bring both objects, and its dry-run comes before either exists. " +
+				"In a Git tree all objects are there at once.",
 		},
 		Doc: validators.Doc{
 			Title: "Referenced Flux source does not exist",
@@ -58,8 +67,18 @@ func byKind() map[string]schema.GroupKind {
 // referenced returns the kinds of the objects that references name.
 func referenced() []schema.GroupKind {
 	return []schema.GroupKind{
-		flux.GitRepository, flux.OCIRepository, flux.Bucket, flux.ExternalArtifact, flux.HelmRepository, flux.HelmChart, flux.Kustomization, flux.HelmRelease,
-		flux.ImageRepository, flux.ImagePolicy, flux.ImageUpdateAutomation, flux.Provider,
+		flux.GitRepository,
+		flux.OCIRepository,
+		flux.Bucket,
+		flux.ExternalArtifact,
+		flux.HelmRepository,
+		flux.HelmChart,
+		flux.Kustomization,
+		flux.HelmRelease,
+		flux.ImageRepository,
+		flux.ImagePolicy,
+		flux.ImageUpdateAutomation,
+		flux.Provider,
 	}
 }
 
@@ -110,7 +129,8 @@ func (c *collector) each(at validators.Path, do func(validators.Path)) {
 	}
 }
 
-// add adds the reference at the path, if there is one. Kind is the default for a reference without a kind; kinds that are not Flux's are skipped.
+// add adds the reference at the path, if there is one. Kind is the default for a reference without a kind; kinds that
+// are not Flux's are skipped.
 func (c *collector) add(at validators.Path, kind schema.GroupKind, local bool) {
 	ref, _ := at.Lookup(c.pass.Object.Object).(map[string]any)
 	text := func(field string) string { s, _ := ref[field].(string); return s }

@@ -76,7 +76,7 @@ func pluralOf(t *testing.T, gk schema.GroupKind) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	definition, _, err := definitions.CRD(gk)
+	definition, err := definitions.CRD(gk)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -86,10 +86,10 @@ func pluralOf(t *testing.T, gk schema.GroupKind) string {
 		}
 		return guess.Resource
 	}
-	if plural := definition.Spec.Names.Plural; plural != guess.Resource {
+	if plural := definition.CRD.Spec.Names.Plural; plural != guess.Resource {
 		t.Errorf("the guessed plural of %s is %s, want %s", gk, guess.Resource, plural)
 	}
-	return definition.Spec.Names.Plural
+	return definition.CRD.Spec.Names.Plural
 }
 
 // matcher compiles match conditions with the API server's code. With failurePolicy Fail it returns their errors.

@@ -253,7 +253,7 @@ func TestSchema_EvaluateEqualsHelmOnGeneratedSchemas(t *testing.T) {
 			}
 		}
 	}
-	if valid < 1000 || invalid < 1000 {
+	if valid < int(rounds(1000)) || invalid < int(rounds(1000)) {
 		t.Errorf("%d valid and %d invalid values are too few", valid, invalid)
 	}
 }
@@ -507,14 +507,14 @@ func TestSchema_EvaluatePartialValues(t *testing.T) {
 					}
 				}
 			}
-			if reported < 200 {
+			if reported < int(rounds(200)) {
 				t.Errorf("only %d of the values had a problem", reported)
 			}
 		})
 	}
 }
 
-// rounds returns how many random cases a test compares: a tenth of n in short mode, which the race detector uses.
+// rounds returns a number of random cases: a tenth of n in short mode, which the race detector uses.
 func rounds(n int) uint64 {
 	if testing.Short() {
 		n /= 10

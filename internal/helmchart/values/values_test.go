@@ -292,7 +292,7 @@ func TestFromRelease_EqualsFluxOnGeneratedSources(t *testing.T) {
 			t.Fatalf("seed %d: composed %s\nFlux %s", seed, canonical(t, r.Values), canonical(t, want))
 		}
 	}
-	if composed < 1000 || rejected < 100 {
+	if composed < int(rounds(1000)) || rejected < int(rounds(100)) {
 		t.Errorf("%d composed and %d rejected are too few", composed, rejected)
 	}
 }
@@ -414,7 +414,7 @@ func TestChart_ComposeEqualsHelmOnGeneratedCharts(t *testing.T) {
 			t.Fatalf("seed %d: the chart was changed", seed)
 		}
 	}
-	if composed < 2000 || rejected < 100 {
+	if composed < int(rounds(2000)) || rejected < int(rounds(100)) {
 		t.Errorf("%d composed and %d rejected are too few", composed, rejected)
 	}
 }
@@ -464,7 +464,7 @@ func FuzzValues(f *testing.F) {
 	})
 }
 
-// rounds returns how many random cases a test compares: a tenth of n in short mode, which the race detector uses.
+// rounds returns a number of random cases: a tenth of n in short mode, which the race detector uses.
 func rounds(n int) uint64 {
 	if testing.Short() {
 		n /= 10

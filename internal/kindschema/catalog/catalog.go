@@ -1,5 +1,5 @@
-// Package catalog is the built-in CRD catalog: the CustomResourceDefinitions of Flux, CloudNativePG, External Secrets and the volume snapshots,
-// for objects of these kinds whose definition is not part of the tree.
+// Package catalog is the built-in CRD catalog: the CustomResourceDefinitions of Flux, release by release, and of the newest releases of
+// projects that Flux users run, for objects of these kinds whose definition is not part of the tree.
 package catalog
 
 import (
@@ -10,14 +10,18 @@ import (
 	"fmt"
 	"io"
 	"path"
+	"strconv"
+	"strings"
 
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"github.com/flux-admission/flux-admission/internal/kindschema"
 )
 
 //go:generate go run ./generate crds
 
-// files contains index.json and a compressed definition for each of its entries. It is generated.
+// files contains index.json and the compressed definitions that it names. It is generated.
 //
 //go:embed crds
 var files embed.FS
@@ -25,19 +29,39 @@ var files embed.FS
 // maxBytes limits the size of an unpacked definition.
 const maxBytes = 8 << 20
 
+// flux is the project whose releases are all packed, rather than the newest only.
+const flux = "Flux"
+
+// Index lists the definitions.
+type Index struct {
+	// Entries are sorted by group and kind; those of one kind by release, oldest first.
+	Entries []Entry `json:"entries"`
+}
+
 // Entry is the index entry of a definition.
 type Entry struct {
 	Group string `json:"group"`
 	Kind  string `json:"kind"`
-	// Origin names the project and its version.
-	Origin string `json:"origin"`
+	// Project names the project for a person, Version its release: "Flux", "2.9.5".
+	Project string `json:"project"`
+	Version string `json:"version"`
+	// Module is the Go module that ships the definition, or its Go types, ModuleVersion the version and Date the day of its release.
+	Module        string `json:"module"`
+	ModuleVersion string `json:"moduleVersion"`
+	Date          string `json:"date"`
+	// ThirdParty means that clusters run any release of the project: what the definition states of a value is not certain either.
+	ThirdParty bool `json:"thirdParty,omitempty"`
+	// File is the compressed definition. Releases with the same definition share it. SHA256 is of its content.
 	File   string `json:"file"`
+	SHA256 string `json:"sha256"`
 }
 
 // Catalog is the built-in CRD catalog. It is safe for concurrent use.
 type Catalog struct {
-	entries []Entry
-	byKind  map[schema.GroupKind]Entry
+	index  Index
+	byKind map[schema.GroupKind][]Entry
+	// release is the release of Flux that the cluster runs; nil if it is unknown.
+	release *release
 }
 
 // New returns the catalog. It reads the index only; CRD unpacks a definition.
@@ -46,37 +70,110 @@ func New() (*Catalog, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading the CRD catalog: %w", err)
 	}
-	c := &Catalog{byKind: map[schema.GroupKind]Entry{}}
-	if err := json.Unmarshal(data, &c.entries); err != nil {
+	c := &Catalog{byKind: map[schema.GroupKind][]Entry{}}
+	if err := json.Unmarshal(data, &c.index); err != nil {
 		return nil, fmt.Errorf("reading the index of the CRD catalog: %w", err)
 	}
-	for _, e := range c.entries {
-		c.byKind[schema.GroupKind{Group: e.Group, Kind: e.Kind}] = e
+	for _, e := range c.index.Entries {
+		gk := schema.GroupKind{Group: e.Group, Kind: e.Kind}
+		c.byKind[gk] = append(c.byKind[gk], e)
 	}
 	return c, nil
 }
 
+// Entries returns the index.
+func (c *Catalog) Entries() []Entry { return c.index.Entries }
+
+// ForFlux returns the catalog for a cluster with a release of Flux, such as "2.8", "v2.8.3" or "2.8.x". A text that names no release, such
+// as "2.x", leaves the release unknown.
+func (c *Catalog) ForFlux(text string) *Catalog {
+	r, ok := parseRelease(text)
+	if !ok {
+		return c
+	}
+	out := *c
+	out.release = &r
+	return &out
+}
+
 // Kinds returns the kinds that the catalog contains, in the order of its index.
 func (c *Catalog) Kinds() []schema.GroupKind {
-	out := make([]schema.GroupKind, 0, len(c.entries))
-	for _, e := range c.entries {
-		out = append(out, schema.GroupKind{Group: e.Group, Kind: e.Kind})
+	var out []schema.GroupKind
+	for _, e := range c.index.Entries {
+		gk := schema.GroupKind{Group: e.Group, Kind: e.Kind}
+		if len(out) == 0 || out[len(out)-1] != gk {
+			out = append(out, gk)
+		}
 	}
 	return out
 }
 
-// CRD returns the definition of a kind, without descriptions, and its project and version; nil if the catalog does not contain the kind.
-func (c *Catalog) CRD(gk schema.GroupKind) (*apiextensionsv1.CustomResourceDefinition, string, error) {
-	e, ok := c.byKind[gk]
-	if !ok {
-		return nil, "", nil
+// CRD implements kindschema.Catalog. Of Flux it returns the definition of the cluster's release, or of the newest one that is older; the
+// definition is only as good as the release that it is of, unless the catalog has the cluster's.
+func (c *Catalog) CRD(gk schema.GroupKind) (*kindschema.Definition, error) {
+	e, exact := c.choose(c.byKind[gk])
+	if e == nil {
+		return nil, nil
 	}
 	crd, err := read(e.File)
 	if err != nil {
-		return nil, "", fmt.Errorf("reading the definition of %s in the CRD catalog: %w", gk, err)
+		return nil, fmt.Errorf("reading the definition of %s in the CRD catalog: %w", gk, err)
 	}
-	return crd, e.Origin, nil
+	out := &kindschema.Definition{CRD: crd, Origin: e.Project + " " + e.Version, Installed: exact, Uncertain: e.ThirdParty}
+	if e.Project == flux {
+		r, _ := parseRelease(e.Version)
+		out.Origin = flux + " " + r.String()
+	}
+	if !exact {
+		out.AsOf = out.Origin
+	}
+	return out, nil
 }
+
+// choose returns the entry of a kind for the cluster, and reports whether it is of the release that the cluster has.
+func (c *Catalog) choose(entries []Entry) (*Entry, bool) {
+	if len(entries) == 0 {
+		return nil, false
+	}
+	newest := &entries[len(entries)-1]
+	if newest.Project != flux || c.release == nil {
+		return newest, false
+	}
+	for i := len(entries) - 1; i >= 0; i-- {
+		r, _ := parseRelease(entries[i].Version)
+		switch {
+		case r == *c.release:
+			return &entries[i], true
+		case r.before(*c.release):
+			// A kind that a later release of the catalog no longer has, or a release that the catalog does not have.
+			return &entries[i], false
+		}
+	}
+	return &entries[0], false
+}
+
+// release is a minor release of Flux.
+type release struct{ major, minor int }
+
+func parseRelease(text string) (release, bool) {
+	parts := strings.SplitN(strings.TrimPrefix(strings.TrimSpace(text), "v"), ".", 3)
+	if len(parts) < 2 {
+		return release{}, false
+	}
+	major, err := strconv.Atoi(parts[0])
+	if err != nil {
+		return release{}, false
+	}
+	minor, err := strconv.Atoi(parts[1])
+	return release{major, minor}, err == nil
+}
+
+func (r release) before(o release) bool {
+	return r.major < o.major || r.major == o.major && r.minor < o.minor
+}
+
+// String returns the release as Flux writes it.
+func (r release) String() string { return fmt.Sprintf("%d.%d", r.major, r.minor) }
 
 func read(name string) (*apiextensionsv1.CustomResourceDefinition, error) {
 	packed, err := files.ReadFile(path.Join("crds", name))

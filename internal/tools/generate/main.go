@@ -1,5 +1,6 @@
-// Command generate writes everything that follows from the list of rules and mutators: the AdmissionPolicy CRD with their typed settings, its
-// deepcopy code, the RBAC of what they read, the default policy, a documentation page for each, and the README's table of rules.
+// Command generate writes everything that follows from the list of rules and mutators: the AdmissionPolicy CRD with
+// their typed settings, its deepcopy code, the RBAC of what they read, the default policy, a documentation page for
+// each, and the README's table of rules.
 //
 //	go run -C internal/tools/generate .            writes the files
 //	go run -C internal/tools/generate . --check    names the files that are stale, and exits with code 1
