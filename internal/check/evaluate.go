@@ -106,7 +106,7 @@ func (t *Tree) clusterTasks(ctx context.Context, c *kustomization.Cluster) ([]ta
 			continue
 		}
 		s := subject{name: nameOf(object.Unstructured), file: object.Origin.File, built: object}
-		from := &validators.Provenance{DeclaredNamespace: object.DeclaredNamespace()}
+		from := &validators.Provenance{DeclaredNamespace: object.DeclaredNamespace(), MayBePatch: object.MayBePatch()}
 		if object.Kustomization != nil {
 			from.Kustomization = object.Kustomization.Key
 			s.kustomization = object.Kustomization.Key.String()

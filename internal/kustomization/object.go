@@ -45,7 +45,10 @@ type Object struct {
 	output   *build.Output
 	entry    validators.Position // of the entry point that creates a synthesized object
 	item     validators.Path     // path in the document: empty, or an item of a List
-	implied  bool                // nothing in the tree creates it, but something must
+	// outermost is the build of kustomize that the object is of, in a tree without an entry point.
+	outermost  *Kustomization
+	mayBePatch bool // fields may be missing on purpose
+	implied    bool // nothing in the tree creates it, but something must
 }
 
 // newBuiltObject returns an object that kustomize built for a Kustomization.

@@ -59,7 +59,9 @@ func (f *finder) read() {
 				f.defined[name] = append(f.defined[name], f.artifact.File(p))
 			case id.Kind == flux.Kustomization.Kind && id.Group() == flux.Kustomization.Group:
 				dir, source := yamlposition.Scalar(doc, "spec", "path"), sourceOf(doc)
-				if source.Name != "" && id.Name != "" && !unresolved.HasVariable(dir) {
+				// One without these fields is a base that kustomize completes, or a patch.
+				whole := yamlposition.Scalar(doc, "spec", "interval") != "" && yamlposition.Scalar(doc, "spec", "prune") != ""
+				if whole && source.Name != "" && id.Name != "" && !unresolved.HasVariable(dir) {
 					f.kustomizations = append(f.kustomizations, candidate{p, i, sourcetree.Rel(dir), source.Kind + "/" + source.Name})
 				}
 			}
