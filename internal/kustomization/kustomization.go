@@ -194,7 +194,7 @@ func (c *clusterBuilder) build(k *Kustomization) {
 	k.State = Built
 	c.setObjects(k)
 	for _, p := range k.Problems {
-		if p.Kind == validators.ProblemRemoteBase {
+		if p.Kind == validators.ProblemRemoteBase || p.Kind == validators.ProblemRemoteContent {
 			k.State = min(k.State, Partial)
 		}
 		if fails(p) {
@@ -234,6 +234,7 @@ func (c *clusterBuilder) setObjects(k *Kustomization) {
 		k.substitute(o, reported)
 		k.decrypt(o)
 		o.findEncrypted()
+		o.findUnknownContent()
 		if m := k.Spec.CommonMetadata; m != nil {
 			o.Unstructured = o.DeepCopy()
 			fluxssa.SetCommonMetadata([]*unstructured.Unstructured{o.Unstructured}, m.Labels, m.Annotations)

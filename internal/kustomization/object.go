@@ -150,3 +150,16 @@ func (o *Object) findEncrypted() {
 		walk(o.Object, nil)
 	}
 }
+
+// findUnknownContent adds the data of a generated object that is not in the tree to the unresolved fields.
+func (o *Object) findUnknownContent() {
+	if !o.Origin.Generated {
+		return
+	}
+	data, _ := o.Object["data"].(map[string]any)
+	for _, key := range slices.Sorted(maps.Keys(data)) {
+		if text, ok := data[key].(string); ok && build.IsUnknownContent(text) {
+			o.Unresolved = append(o.Unresolved, validators.NewPath("data", key))
+		}
+	}
+}

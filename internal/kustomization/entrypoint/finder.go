@@ -26,6 +26,7 @@ type finder struct {
 	mount          string
 	kustomizations []candidate
 	defined        map[string][]*sourcetree.File // files by the sources that they define, as KIND/NAME
+	trees          map[string]bool               // sources that are likely to be this tree; nil until they are counted
 }
 
 // candidate is a Flux Kustomization in a file of the tree.
@@ -46,7 +47,7 @@ func newFinder(t *sourcetree.Tree, dir string) *finder {
 
 // read lists the Kustomizations and sources of the tree.
 func (f *finder) read() {
-	f.kustomizations, f.defined = nil, map[string][]*sourcetree.File{}
+	f.kustomizations, f.defined, f.trees = nil, map[string][]*sourcetree.File{}, nil
 	for _, p := range f.artifact.Manifests() {
 		if f.artifact.InChart(p) {
 			continue
@@ -175,17 +176,35 @@ func (f *finder) beside(k candidate) bool {
 
 // isTree reports whether the source of a Kustomization is likely to be this tree: most paths that Kustomizations have in it are there.
 func (f *finder) isTree(k candidate) bool {
-	fits, misses := 0, 0
-	for _, other := range f.kustomizations {
-		switch {
-		case other.source != k.source || other.dir == ".":
-		case f.artifact.IsDir(other.dir), f.artifact.NearestDir(other.dir) != "":
-			fits++
-		default:
-			misses++
+	if f.trees == nil {
+		f.countPaths()
+	}
+	return f.trees[k.source]
+}
+
+// countPaths decides which sources are likely to be this tree.
+func (f *finder) countPaths() {
+	f.trees = map[string]bool{}
+	balance := map[string]int{}
+	fits := map[string]bool{}
+	for _, k := range f.kustomizations {
+		if k.dir == "." {
+			continue
+		}
+		fit, known := fits[k.dir]
+		if !known {
+			fit = f.artifact.IsDir(k.dir) || f.artifact.NearestDir(k.dir) != ""
+			fits[k.dir] = fit
+		}
+		if fit {
+			balance[k.source]++
+		} else {
+			balance[k.source]--
 		}
 	}
-	return fits > misses
+	for source, n := range balance {
+		f.trees[source] = n > 0
+	}
 }
 
 // entry returns the entry point that a Kustomization is.
