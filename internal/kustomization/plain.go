@@ -52,9 +52,10 @@ func BuildWithoutFlux(ctx context.Context, opts Options) (_ *Result, err error) 
 		res.Clusters = append(res.Clusters, c)
 	}
 	plain := &Cluster{}
+	names := definedNames(a)
 	for _, p := range a.Manifests() {
 		if !used[p] && !b.read[a.File(p)] && !a.InChart(p) {
-			res.addObjects(plain, a, p, kustomized(a, p))
+			res.addObjects(plain, a, p, kustomized(a, p) || repeats(a, p, names))
 		}
 	}
 	res.Clusters = append(res.Clusters, plain)
@@ -96,7 +97,9 @@ func (b *treeBuilder) buildOutermost(a *sourcetree.Artifact, dir string) (*Clust
 			continue
 		}
 		o := newBuiltObject(k, &out.Objects[i])
-		o.outermost, o.Kustomization = k, nil
+		// A Kustomization that is not known may patch it further.
+		o.outermost, o.Kustomization, o.mayBePatch = k, nil, true
+		o.findUnknownContent()
 		o.findEncrypted()
 		if !foreign(o.GetAPIVersion(), o.GetKind()) {
 			c.Objects = append(c.Objects, o)
@@ -120,6 +123,26 @@ func (o *Object) MayBePatch() bool { return o.mayBePatch }
 // kustomized reports whether a directory of the file, or one above, has a kustomization file: the file may be a patch.
 func kustomized(a *sourcetree.Artifact, p string) bool {
 	return nearestKustomization(a, p) != "" || strings.Contains(path.Base(p), "patch")
+}
+
+// definedNames counts the documents of the tree by their kind and name.
+func definedNames(a *sourcetree.Artifact) map[string]int {
+	out := map[string]int{}
+	for _, p := range a.Manifests() {
+		for _, doc := range a.File(p).Parse().Documents {
+			id := sourcetree.Identify(doc)
+			out[id.Kind+"/"+id.Name]++
+		}
+	}
+	return out
+}
+
+// repeats reports whether a file has an object that another document has, too: one of them may be a patch of the other.
+func repeats(a *sourcetree.Artifact, p string, names map[string]int) bool {
+	return slices.ContainsFunc(a.File(p).Parse().Documents, func(doc *yaml.Node) bool {
+		id := sourcetree.Identify(doc)
+		return names[id.Kind+"/"+id.Name] > 1
+	})
 }
 
 // isComponent reports whether a kustomization file is of a component, which is no build of its own.

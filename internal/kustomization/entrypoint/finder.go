@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"path"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -293,6 +294,12 @@ func Candidates(t *sourcetree.Tree) []string {
 			counts[path.Dir(k.path)]++
 		}
 	}
+	for _, dir := range f.artifact.Dirs() {
+		names, _ := f.artifact.ReadDir(dir)
+		if clusterDir.MatchString(dir) && slices.Contains(names, "kustomization.yaml") {
+			counts[dir] += 2
+		}
+	}
 	var out []string
 	for dir, n := range counts {
 		if n > 1 || path.Base(path.Dir(dir)) == "clusters" {
@@ -304,6 +311,9 @@ func Candidates(t *sourcetree.Tree) []string {
 	})
 	return out[:min(len(out), maxCandidates)]
 }
+
+// clusterDir matches the directories of clusters in the usual layouts.
+var clusterDir = regexp.MustCompile(`(^|/)clusters/[^/.]+(/[^/.]+)?$`)
 
 // maxCandidates bounds how many directories Candidates returns.
 const maxCandidates = 5
