@@ -13,6 +13,7 @@ import (
 	"github.com/flux-admission/flux-admission/internal/unresolved"
 	"github.com/flux-admission/flux-admission/internal/yamlposition"
 	"github.com/flux-admission/flux-admission/validators"
+	"github.com/flux-admission/flux-admission/validators/flux"
 )
 
 // Origin is where an object comes from.
@@ -44,6 +45,10 @@ type Object struct {
 	output   *build.Output
 	entry    validators.Position // of the entry point that creates a synthesized object
 	item     validators.Path     // path in the document: empty, or an item of a List
+	// outermost is the build of kustomize that the object is of, in a tree without an entry point.
+	outermost  *Kustomization
+	mayBePatch bool // fields may be missing on purpose
+	implied    bool // nothing in the tree creates it, but something must
 }
 
 // newBuiltObject returns an object that kustomize built for a Kustomization.
@@ -62,8 +67,9 @@ func newBuiltObject(k *Kustomization, built *build.Object) *Object {
 }
 
 // newEntryObject returns an object that an entry point creates.
-func newEntryObject(a *sourcetree.Artifact, e entrypoint.Object) *Object {
+func newEntryObject(a *sourcetree.Artifact, kind entrypoint.Kind, e entrypoint.Object) *Object {
 	o := &Object{Unstructured: e.Unstructured, Origin: Origin{File: e.Position.File, Document: e.Document}}
+	o.implied = kind == entrypoint.Directory && e.GetKind() == flux.Kustomization.Kind
 	if e.Document < 0 {
 		o.Origin.Synthesized, o.entry = true, e.Position
 		return o
@@ -142,5 +148,18 @@ func (o *Object) findEncrypted() {
 	}
 	if o.Encrypted {
 		walk(o.Object, nil)
+	}
+}
+
+// findUnknownContent adds the data of a generated object that is not in the tree to the unresolved fields.
+func (o *Object) findUnknownContent() {
+	if !o.Origin.Generated {
+		return
+	}
+	data, _ := o.Object["data"].(map[string]any)
+	for _, key := range slices.Sorted(maps.Keys(data)) {
+		if text, ok := data[key].(string); ok && build.IsUnknownContent(text) {
+			o.Unresolved = append(o.Unresolved, validators.NewPath("data", key))
+		}
 	}
 }

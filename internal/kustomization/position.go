@@ -101,9 +101,17 @@ func (o *Object) locateGenerated(p validators.Path) FieldLocation {
 	return FieldLocation{Location: generator}
 }
 
+// builtBy returns the Kustomization that builds the object, or what takes its place without Flux.
+func (o *Object) builtBy() *Kustomization {
+	if o.Kustomization == nil {
+		return o.outermost
+	}
+	return o.Kustomization
+}
+
 // target returns the object in the form of package build.
 func (o *Object) target() *build.Target {
-	t := &build.Target{Object: o.Unstructured, Document: o.document(), Spec: &o.Kustomization.Spec}
+	t := &build.Target{Object: o.Unstructured, Document: o.document(), Spec: &o.builtBy().Spec}
 	if o.Origin.File != "" {
 		t.File = o.artifact.PathOf(o.Origin.File)
 	}
