@@ -52,6 +52,7 @@ func (b *treeBuilder) buildCluster(ctx context.Context, e *entrypoint.EntryPoint
 		if err := c.run(ctx); err != nil {
 			return nil, fmt.Errorf("building %s: %w", e.Path, err)
 		}
+		c.buildResourceSets()
 		if !c.planOutdated() {
 			break
 		}
@@ -137,7 +138,12 @@ func (c *clusterBuilder) merge(k *Kustomization) {
 		}
 	}
 	k.Children = nil
-	for _, o := range k.Objects {
+	c.register(k, k.Objects)
+}
+
+// register adds objects of a Kustomization to what is looked up, and its Kustomizations to the graph.
+func (c *clusterBuilder) register(k *Kustomization, objects []*Object) {
+	for _, o := range objects {
 		gvk := o.GroupVersionKind()
 		if c.opts.Mutate != nil && strings.HasSuffix(gvk.Group, fluxGroups) {
 			if mutated := c.opts.Mutate(c.entry.Path, o.Unstructured); mutated != nil {
@@ -225,6 +231,12 @@ func (c *clusterBuilder) finish() *Cluster {
 			applied[refOf(o)] = true
 		}
 		out.Objects = append(out.Objects, k.Objects...)
+		for _, o := range k.generated {
+			if !applied[refOf(o)] {
+				applied[refOf(o)] = true
+				out.Objects = append(out.Objects, o)
+			}
+		}
 	}
 	for _, k := range out.Kustomizations {
 		c.reportUnknownSource(out, k)

@@ -78,6 +78,10 @@ type Kustomization struct {
 	// MissingVariables are the references of postBuild.substituteFrom that nothing in the cluster provides.
 	MissingVariables []validators.ObjectRef
 
+	// generated are the objects of its ResourceSets; uncertain are the ResourceSets of which not all objects are known.
+	generated []*Object
+	uncertain []*Object
+
 	builds          int
 	artifact        *sourcetree.Artifact
 	output          *build.Output

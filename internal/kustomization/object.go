@@ -40,6 +40,12 @@ type Object struct {
 	// ${NAME}).
 	Unresolved []validators.Path
 
+	// generator is the ResourceSet that creates the object, and template the field with its template; text means that
+	// the template is one text.
+	generator *Object
+	template  validators.Path
+	text      bool
+
 	artifact *sourcetree.Artifact
 	output   *build.Output
 	entry    validators.Position // of the entry point that creates a synthesized object
