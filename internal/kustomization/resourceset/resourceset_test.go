@@ -42,8 +42,8 @@ func TestBuild(t *testing.T) {
 			spec: "{inputsFrom: [{name: p}], resources: [{kind: Namespace, metadata: {name: a}}]}",
 		},
 		"a text with several documents": {
-			spec: `{resourcesTemplate: "<<- range $n := list \"x\" \"y\" >>\n---\nkind: Namespace\nmetadata: {name: << $n | upper >>}\n<<- end >>"}`,
-			want: []string{"spec.resourcesTemplate Namespace X", "spec.resourcesTemplate Namespace Y"},
+			spec: `{resourcesTemplate: "<<- range $n := list \"x1\" \"x2\" >>\n---\nkind: Namespace\nmetadata: {name: << $n | upper >>}\n<<- end >>"}`,
+			want: []string{"spec.resourcesTemplate Namespace X1", "spec.resourcesTemplate Namespace X2"},
 		},
 		"steps, the first object of a name, and a disabled one": {
 			spec: "{inputs: [{}, {}], steps: [{resources: [{kind: Namespace, metadata: {name: a}}, {kind: Namespace, metadata: " +
