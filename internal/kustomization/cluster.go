@@ -64,6 +64,7 @@ func (b *treeBuilder) buildCluster(ctx context.Context, roots []*entrypoint.Entr
 		if err := c.run(ctx); err != nil {
 			return nil, fmt.Errorf("building %s: %w", c.entry.Path, err)
 		}
+		c.buildResourceSets()
 		if !c.planOutdated() {
 			break
 		}
@@ -161,7 +162,12 @@ func (c *clusterBuilder) merge(k *Kustomization) {
 		}
 	}
 	k.Children = nil
-	for _, o := range k.Objects {
+	c.register(k, k.Objects)
+}
+
+// register adds objects of a Kustomization to what is looked up, and its Kustomizations to the graph.
+func (c *clusterBuilder) register(k *Kustomization, objects []*Object) {
+	for _, o := range objects {
 		gvk := o.GroupVersionKind()
 		if c.opts.Mutate != nil && strings.HasSuffix(gvk.Group, fluxGroups) {
 			if mutated := c.opts.Mutate(c.entry.Path, o.Unstructured); mutated != nil {
@@ -248,6 +254,12 @@ func (c *clusterBuilder) finish() *Cluster {
 			applied[refOf(o)] = true
 		}
 		out.Objects = append(out.Objects, k.Objects...)
+		for _, o := range k.generated {
+			if !applied[refOf(o)] {
+				applied[refOf(o)] = true
+				out.Objects = append(out.Objects, o)
+			}
+		}
 	}
 	for _, k := range out.Kustomizations {
 		c.reportUnknownSource(out, k)

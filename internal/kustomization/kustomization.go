@@ -79,7 +79,11 @@ type Kustomization struct {
 	// MissingVariables are the references of postBuild.substituteFrom that nothing in the cluster provides.
 	MissingVariables []validators.ObjectRef
 
-	root            *entrypoint.EntryPoint // the entry point that creates it; nil when there is none
+	root *entrypoint.EntryPoint // the entry point that creates it; nil when there is none
+	// generated are the objects of its ResourceSets; uncertain are the ResourceSets of which not all objects are known.
+	generated []*Object
+	uncertain []*Object
+
 	builds          int
 	artifact        *sourcetree.Artifact
 	output          *build.Output

@@ -41,6 +41,12 @@ type Object struct {
 	// ${NAME}).
 	Unresolved []validators.Path
 
+	// generator is the ResourceSet that creates the object, and template the field with its template; text means that
+	// the template is one text.
+	generator *Object
+	template  validators.Path
+	text      bool
+
 	artifact *sourcetree.Artifact
 	output   *build.Output
 	entry    validators.Position // of the entry point that creates a synthesized object
@@ -82,13 +88,24 @@ func newEntryObject(a *sourcetree.Artifact, kind entrypoint.Kind, e entrypoint.O
 // ItemPath returns the path of the object in its document: empty for the document itself, else an item of a List.
 func (o *Object) ItemPath() validators.Path { return o.item }
 
-// DeclaredNamespace returns the namespace in the object's own file; empty when it has none or is unknown.
+// DeclaredNamespace returns the namespace in the object's own file, with its variables substituted; empty when it has
+// none or is unknown.
 func (o *Object) DeclaredNamespace() string {
 	doc := o.document()
 	if doc == nil {
 		return ""
 	}
-	return sourcetree.Identify(doc).Namespace
+	namespace := sourcetree.Identify(doc).Namespace
+	if !unresolved.HasVariable(namespace) || o.Kustomization == nil || o.Kustomization.variables == nil {
+		return namespace
+	}
+	const key = "namespace"
+	result, err := o.Kustomization.variables.Substitute(map[string]any{key: namespace})
+	if err != nil || len(result.Unset) > 0 || len(result.Unresolved) > 0 {
+		return ""
+	}
+	text, _ := result.Object[key].(string)
+	return text
 }
 
 // String returns "Kind namespace/name".

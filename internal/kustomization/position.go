@@ -3,6 +3,7 @@ package kustomization
 import (
 	"fmt"
 	"regexp"
+	"slices"
 
 	"go.yaml.in/yaml/v3"
 
@@ -51,6 +52,12 @@ func (l FieldLocation) InOwnFile() validators.Position {
 // image or other setting of a kustomization or of a Flux Kustomization that is applied last. The empty path is the
 // object itself.
 func (o *Object) Locate(p validators.Path) FieldLocation {
+	if o.generator != nil {
+		if o.text {
+			return o.generator.Locate(o.template)
+		}
+		return o.generator.Locate(slices.Concat(o.template, p))
+	}
 	if o.Origin.Synthesized {
 		return FieldLocation{Location: Location{o.entry, RoleEntryPoint}}
 	}
