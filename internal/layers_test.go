@@ -26,7 +26,7 @@ var (
 	kustomizationSide = slices.Concat(shared, [][]string{
 		{"yamlposition", "lookup"},
 		{"sourcetree"},
-		{"kustomization/build", "kustomization/entrypoint", "kustomization/substitute"},
+		{"kustomization/build", "kustomization/entrypoint", "kustomization/resourceset", "kustomization/substitute"},
 		{"kustomization"},
 	})
 	chartSide = slices.Concat(shared, [][]string{

@@ -34,6 +34,8 @@ const (
 	ProblemDecryptionMissing ProblemKind = "decryption-missing"
 	// ProblemRemoteBase: a resource outside the tree was not evaluated; Name is its address.
 	ProblemRemoteBase ProblemKind = "remote-base"
+	// ProblemRemoteContent: the content of a generated ConfigMap or Secret is outside the tree; Name is its address.
+	ProblemRemoteContent ProblemKind = "remote-content"
 	// ProblemSourceUnknown: the source is neither the tree nor mapped to a directory; Name is the source. Reported once
 	// for each source.
 	ProblemSourceUnknown ProblemKind = "source-unknown"
@@ -49,6 +51,10 @@ const (
 	ProblemFileRefused ProblemKind = "file-refused"
 	// ProblemEntryPointMissing: something names a path of this tree as an entry point, and it does not exist.
 	ProblemEntryPointMissing ProblemKind = "entry-point-missing"
+	// ProblemRootAssumed: the root of the source is taken to be another directory than the tree's; Name is the directory.
+	ProblemRootAssumed ProblemKind = "root-assumed"
+	// ProblemNoEntryPoint: nothing says where Flux starts; the files are evaluated without Flux.
+	ProblemNoEntryPoint ProblemKind = "no-entry-point"
 )
 
 // Problem is one thing that is wrong with a file, or with what a Flux Kustomization builds, or that could not be

@@ -8,6 +8,8 @@ type Provenance struct {
 	DeclaredNamespace string
 	// Kustomization is the Flux Kustomization that applies the object; the zero value if there is none or it is not known.
 	Kustomization types.NamespacedName
+	// MayBePatch means that the object may be a patch, or one that a patch completes: required fields may be missing.
+	MayBePatch bool
 	// Unapplied means that no Kustomization applies the object although it is in a directory that one of them builds. Only
 	// rules with Scope.Unapplied evaluate it.
 	Unapplied bool

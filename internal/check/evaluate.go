@@ -106,7 +106,7 @@ func (t *Tree) clusterTasks(ctx context.Context, c *kustomization.Cluster) ([]ta
 			continue
 		}
 		s := subject{name: nameOf(object.Unstructured), file: object.Origin.File, built: object}
-		from := &validators.Provenance{DeclaredNamespace: object.DeclaredNamespace()}
+		from := &validators.Provenance{DeclaredNamespace: object.DeclaredNamespace(), MayBePatch: object.MayBePatch()}
 		if object.Kustomization != nil {
 			from.Kustomization = object.Kustomization.Key
 			s.kustomization = object.Kustomization.Key.String()
@@ -124,7 +124,8 @@ func fileTasks(built *kustomization.Result) []task {
 	var names []string
 	byFile := map[string][]validators.Problem{}
 	for _, p := range built.Problems {
-		if p.Kind == validators.ProblemEntryPointMissing {
+		switch p.Kind {
+		case validators.ProblemEntryPointMissing, validators.ProblemRootAssumed, validators.ProblemNoEntryPoint:
 			continue // no rule reports it
 		}
 		if byFile[p.Position.File] == nil {
@@ -351,10 +352,14 @@ func nameOf(o *unstructured.Unstructured) report.Object {
 // errors.
 func (e *evaluation) problem(p *validators.Problem) {
 	switch p.Kind {
-	case validators.ProblemRemoteBase, validators.ProblemSourceUnknown, validators.ProblemDecryptionMissing:
+	case validators.ProblemRemoteBase, validators.ProblemRemoteContent, validators.ProblemSourceUnknown,
+		validators.ProblemDecryptionMissing, validators.ProblemRootAssumed, validators.ProblemNoEntryPoint:
 		if e.first(p) {
 			e.report.Skipped = append(
-				e.report.Skipped, report.Skipped{File: p.Position.File, Line: p.Position.Line, Reason: p.Message, Unknown: true},
+				e.report.Skipped, report.Skipped{
+					File: p.Position.File, Line: p.Position.Line, Reason: p.Message, Unknown: true,
+					Leading: p.Kind == validators.ProblemNoEntryPoint || p.Kind == validators.ProblemRootAssumed,
+				},
 			)
 		}
 	case validators.ProblemEntryPointMissing:

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 
 	"github.com/flux-admission/flux-admission/internal/check/variables"
 	"github.com/flux-admission/flux-admission/internal/kustomization"
@@ -122,9 +123,13 @@ func (t *Tree) build(ctx context.Context, in Input) (rebuild func(mutations) err
 	options := kustomization.Options{
 		Root: in.Path, EntryPoints: in.EntryPoints, Variables: vars, Sources: sources, AllowRemoteBases: in.AllowRemoteBases,
 	}
+	if info, err := os.Stat(in.Path); err == nil && info.Mode().IsRegular() {
+		t.Built, err = kustomization.ReadManifests(ctx, in.Path, sourcetree.Limits{})
+		return plain, err
+	}
 	t.Built, err = kustomization.Build(ctx, options)
 	if errors.Is(err, kustomization.ErrNoEntryPoint) {
-		t.Built, err = kustomization.ReadManifests(ctx, in.Path, sourcetree.Limits{})
+		t.Built, err = kustomization.BuildWithoutFlux(ctx, options)
 		return plain, err
 	}
 	return func(m mutations) (err error) {

@@ -1,8 +1,10 @@
 package kustomization
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"reflect"
 	"slices"
 	"strings"
@@ -22,36 +24,47 @@ const maxBuilds = 4
 // clusterBuilder builds the Kustomizations of one cluster, and schedules those that are found on the way.
 type clusterBuilder struct {
 	*treeBuilder
-	entry *entrypoint.EntryPoint
-	// source is the source that is this tree; its name is empty until it is found.
-	source  validators.ObjectRef
+	// entry is the first of roots, the entry points of the cluster.
+	entry   *entrypoint.EntryPoint
+	roots   []*entrypoint.EntryPoint
 	known   map[types.NamespacedName]*Kustomization
 	order   []*Kustomization
 	pending []*Kustomization
 	// objects are the ConfigMaps, Secrets and sources that have been built: variables and sources are looked up in
 	// them.
 	objects map[validators.ObjectRef]*Object
+	// generators are the ArtifactGenerators that have been built.
+	generators map[validators.ObjectRef]*Object
 	// created are the objects that the entry point creates, the root Kustomization first.
 	created []*Object
 	// reported are the unknown sources that were reported.
 	reported map[validators.ObjectRef]bool
 }
 
-func (b *treeBuilder) buildCluster(ctx context.Context, e *entrypoint.EntryPoint) (*Cluster, error) {
+func (b *treeBuilder) buildCluster(ctx context.Context, roots []*entrypoint.EntryPoint) (*Cluster, error) {
 	c := &clusterBuilder{
-		treeBuilder: b, entry: e, source: e.Source,
+		treeBuilder: b, entry: roots[0], roots: roots, generators: map[validators.ObjectRef]*Object{},
 		known: map[types.NamespacedName]*Kustomization{}, objects: map[validators.ObjectRef]*Object{}, reported: map[validators.ObjectRef]bool{},
 	}
-	for _, o := range e.Objects {
-		created := newEntryObject(b.tree.Artifact(""), o)
-		c.created = append(c.created, created)
-		c.objects[refOf(created)] = created
+	for _, e := range roots {
+		var root *Kustomization
+		for i, o := range e.Objects {
+			created := newEntryObject(b.tree.Artifact(""), e.Kind, o)
+			c.created = append(c.created, created)
+			if c.objects[refOf(created)] == nil {
+				c.objects[refOf(created)] = created
+			}
+			if i == 0 {
+				root = c.addRoot(created)
+			}
+		}
+		root.root = e
 	}
-	c.add(c.created[0])
 	for {
 		if err := c.run(ctx); err != nil {
-			return nil, fmt.Errorf("building %s: %w", e.Path, err)
+			return nil, fmt.Errorf("building %s: %w", c.entry.Path, err)
 		}
+		c.buildResourceSets()
 		if !c.planOutdated() {
 			break
 		}
@@ -64,6 +77,10 @@ func refOf(o *Object) validators.ObjectRef {
 	return validators.ObjectRef{Group: gvk.Group, Kind: gvk.Kind, Namespace: o.GetNamespace(), Name: o.GetName()}
 }
 
+func compareRefs(a, b validators.ObjectRef) int {
+	return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
+}
+
 // add adds the Kustomization of an object to the graph and plans to build it.
 func (c *clusterBuilder) add(o *Object) *Kustomization {
 	k := &Kustomization{Key: types.NamespacedName{Namespace: o.GetNamespace(), Name: o.GetName()}, Object: o}
@@ -71,6 +88,14 @@ func (c *clusterBuilder) add(o *Object) *Kustomization {
 	c.order = append(c.order, k)
 	c.pending = append(c.pending, k)
 	return k
+}
+
+// addRoot adds the Kustomization of an entry point. Two entry points may define the same one: the first counts.
+func (c *clusterBuilder) addRoot(o *Object) *Kustomization {
+	if k := c.known[types.NamespacedName{Namespace: o.GetNamespace(), Name: o.GetName()}]; k != nil {
+		return k
+	}
+	return c.add(o)
 }
 
 func (c *clusterBuilder) plan(k *Kustomization) {
@@ -137,7 +162,12 @@ func (c *clusterBuilder) merge(k *Kustomization) {
 		}
 	}
 	k.Children = nil
-	for _, o := range k.Objects {
+	c.register(k, k.Objects)
+}
+
+// register adds objects of a Kustomization to what is looked up, and its Kustomizations to the graph.
+func (c *clusterBuilder) register(k *Kustomization, objects []*Object) {
+	for _, o := range objects {
 		gvk := o.GroupVersionKind()
 		if c.opts.Mutate != nil && strings.HasSuffix(gvk.Group, fluxGroups) {
 			if mutated := c.opts.Mutate(c.entry.Path, o.Unstructured); mutated != nil {
@@ -147,6 +177,8 @@ func (c *clusterBuilder) merge(k *Kustomization) {
 		switch {
 		case gvk.Group == "" && (gvk.Kind == "ConfigMap" || gvk.Kind == "Secret"), gvk.Group == flux.GitRepository.Group:
 			c.objects[refOf(o)] = o
+		case gvk.GroupKind() == artifactGenerator:
+			c.generators[refOf(o)] = o
 		case gvk.GroupKind() == flux.Kustomization && !k.RemoteCluster():
 			c.addChild(k, o)
 		}
@@ -157,13 +189,6 @@ func (c *clusterBuilder) addChild(parent *Kustomization, o *Object) {
 	key := types.NamespacedName{Namespace: o.GetNamespace(), Name: o.GetName()}
 	child := c.known[key]
 	if child == nil {
-		if c.source.Name == "" {
-			// Only a directory was given: the source of its first Kustomization is this tree.
-			first := &Kustomization{Key: key, Object: o}
-			if first.readSpec() == nil {
-				c.source = first.Source
-			}
-		}
 		child = c.add(o)
 	} else if child.Object.Kustomization == parent || child.Object.Kustomization == nil {
 		// The last definition counts: a Kustomization may apply the entry point's own one again, with patches.
@@ -199,7 +224,7 @@ func (c *clusterBuilder) planOutdated() bool {
 // finish returns the cluster: the Kustomizations that can still be reached, with their parents, and what the entry
 // point creates.
 func (c *clusterBuilder) finish() *Cluster {
-	out := &Cluster{Name: c.entry.Path, Entry: c.entry, Complete: true}
+	out := &Cluster{Name: c.entry.Path, Entry: c.entry, roots: c.roots, Complete: true}
 	reachable := map[*Kustomization]bool{}
 	var visit func(k *Kustomization)
 	visit = func(k *Kustomization) {
@@ -211,7 +236,11 @@ func (c *clusterBuilder) finish() *Cluster {
 			visit(child)
 		}
 	}
-	visit(c.order[0])
+	for _, k := range c.order {
+		if k.root != nil {
+			visit(k)
+		}
+	}
 	applied := map[validators.ObjectRef]bool{}
 	for _, k := range c.order {
 		if !reachable[k] {
@@ -225,6 +254,12 @@ func (c *clusterBuilder) finish() *Cluster {
 			applied[refOf(o)] = true
 		}
 		out.Objects = append(out.Objects, k.Objects...)
+		for _, o := range k.generated {
+			if !applied[refOf(o)] {
+				applied[refOf(o)] = true
+				out.Objects = append(out.Objects, o)
+			}
+		}
 	}
 	for _, k := range out.Kustomizations {
 		c.reportUnknownSource(out, k)
@@ -233,11 +268,15 @@ func (c *clusterBuilder) finish() *Cluster {
 			out.Complete = false
 		}
 	}
-	for _, o := range c.created {
-		if c.entry.Kind == entrypoint.Directory && o.GetKind() == flux.Kustomization.Kind {
-			continue // synthesized: what creates it is not in the tree
-		}
-		if !applied[refOf(o)] {
+	created := c.created
+	composed := c.composed()
+	for _, ref := range slices.SortedFunc(maps.Keys(composed), compareRefs) {
+		created = append(created, composed[ref].object())
+	}
+	for _, o := range created {
+		// What creates the Kustomization of a directory that was given is not in the tree.
+		if !applied[refOf(o)] && !o.implied {
+			applied[refOf(o)] = true
 			out.Objects = append(out.Objects, o)
 		}
 	}

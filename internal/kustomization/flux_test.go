@@ -163,9 +163,10 @@ func variablesClient(t *testing.T, c *Cluster) client.Client {
 	return b.Build()
 }
 
-// sameAsFlux compares every Kustomization of a built tree with what Flux's library builds. Already has the digests of
+// sameAsFlux compares every Kustomization of a built tree with what Flux's library builds from the directory that root
+// returns. Already has the digests of
 // those that were compared before.
-func sameAsFlux(t *testing.T, root string, res *Result, already map[[32]byte]bool) (compared, failed, remote int) {
+func sameAsFlux(t *testing.T, root func(*Kustomization) string, res *Result, already map[[32]byte]bool) (compared, failed, remote int) {
 	t.Helper()
 	for _, c := range res.Clusters {
 		vars := variablesClient(t, c)
@@ -193,7 +194,7 @@ func sameAsFlux(t *testing.T, root string, res *Result, already map[[32]byte]boo
 			if !known {
 				with = nil
 			}
-			flux, err := fluxBuild(t.Context(), root, k, with)
+			flux, err := fluxBuild(t.Context(), root(k), k, with)
 			if (err != nil) != k.Failed() {
 				t.Errorf("%s: Flux returns %v, this package reports %v", k.Key, err, k.Problems)
 				continue
@@ -262,7 +263,7 @@ func TestReplay_SameAsFlux(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%s: %v", tag, err)
 		}
-		c, f, r := sameAsFlux(t, repo, res, already)
+		c, f, r := sameAsFlux(t, func(*Kustomization) string { return repo }, res, already)
 		compared, failed, remote = compared+c, failed+f, remote+r
 		if t.Failed() {
 			t.Fatalf("in tree %s", tag)

@@ -130,10 +130,10 @@ func TestBuild_HostileTrees(t *testing.T) {
 		},
 		"a remote file of a generator is not fetched": {
 			files: map[string]string{
-				"app/kustomization.yaml": "resources: [a.yaml]\nconfigMapGenerator:\n- name: a\n  files: [x=https://192.0.2.1/x]\n",
+				"app/kustomization.yaml": "resources: [a.yaml]\nconfigMapGenerator:\n- name: b\n  files: [x=https://192.0.2.1/x]\n",
 				"app/a.yaml":             configMap("a"),
 			},
-			want: []string{"app/kustomization.yaml: not evaluated: kustomization.yaml refers to something outside of the tree (https://192.0.2.1/x)"},
+			want: []string{"app/kustomization.yaml:4:13: the content of the ConfigMap b is not known: https://192.0.2.1/x is outside of the tree; --allow-remote-bases fetches it"},
 		},
 		"a remote file of a transformer is not fetched": {
 			files: map[string]string{

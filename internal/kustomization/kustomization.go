@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/flux-admission/flux-admission/internal/kustomization/build"
+	"github.com/flux-admission/flux-admission/internal/kustomization/entrypoint"
 	"github.com/flux-admission/flux-admission/internal/kustomization/substitute"
 	"github.com/flux-admission/flux-admission/internal/sourcetree"
 	"github.com/flux-admission/flux-admission/internal/suggest"
@@ -77,6 +78,11 @@ type Kustomization struct {
 	Problems []*validators.Problem
 	// MissingVariables are the references of postBuild.substituteFrom that nothing in the cluster provides.
 	MissingVariables []validators.ObjectRef
+
+	root *entrypoint.EntryPoint // the entry point that creates it; nil when there is none
+	// generated are the objects of its ResourceSets; uncertain are the ResourceSets of which not all objects are known.
+	generated []*Object
+	uncertain []*Object
 
 	builds          int
 	artifact        *sourcetree.Artifact
@@ -167,6 +173,12 @@ func (c *clusterBuilder) build(k *Kustomization) {
 		return
 	}
 	if !k.artifact.IsDir(k.Path) {
+		if k.artifact.Outside(k.Path) || c.mayInclude(k) {
+			p := problem(validators.ProblemSourceUnknown, validators.Position{}, "the path %s is outside of the directory that was opened", k.Spec.Path)
+			p.Name, p.Path = k.Spec.Path, validators.NewPath("spec", "path")
+			k.report(p)
+			return
+		}
 		k.reportPath()
 		return
 	}
@@ -186,7 +198,7 @@ func (c *clusterBuilder) build(k *Kustomization) {
 	k.State = Built
 	c.setObjects(k)
 	for _, p := range k.Problems {
-		if p.Kind == validators.ProblemRemoteBase {
+		if p.Kind == validators.ProblemRemoteBase || p.Kind == validators.ProblemRemoteContent {
 			k.State = min(k.State, Partial)
 		}
 		if fails(p) {
@@ -226,6 +238,7 @@ func (c *clusterBuilder) setObjects(k *Kustomization) {
 		k.substitute(o, reported)
 		k.decrypt(o)
 		o.findEncrypted()
+		o.findUnknownContent()
 		if m := k.Spec.CommonMetadata; m != nil {
 			o.Unstructured = o.DeepCopy()
 			fluxssa.SetCommonMetadata([]*unstructured.Unstructured{o.Unstructured}, m.Labels, m.Annotations)

@@ -10,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/flux-admission/flux-admission/internal/kustomization/resourceset"
 	"github.com/flux-admission/flux-admission/internal/lookup"
 	"github.com/flux-admission/flux-admission/validators"
 )
@@ -32,6 +33,9 @@ func (c *Cluster) Lookup(charts lookup.Charts) validators.Lookup {
 		}
 	}
 	for _, k := range c.Kustomizations {
+		if !k.RemoteCluster() {
+			l.uncertain = append(l.uncertain, k.uncertain...)
+		}
 		for _, p := range k.Problems {
 			if p.Kind == validators.ProblemRemoteBase && !k.RemoteCluster() {
 				l.remote = append(l.remote, k.Spec.TargetNamespace)
@@ -46,11 +50,18 @@ type partialLookup struct {
 	*lookup.Memory
 	// remote has for each missing remote resource the target namespace of its Kustomization; empty when that has none.
 	remote []string
+	// uncertain are the ResourceSets of which not all objects are known.
+	uncertain []*Object
 }
 
 // missing returns the reason why an object of the kind may exist although it is not in the tree; nil when it cannot.
 // The namespace is empty for cluster-scoped objects, and for all namespaces.
 func (l *partialLookup) missing(gk schema.GroupKind, namespace string) error {
+	for _, set := range l.uncertain {
+		if resourceset.MayCreate(set.Unstructured, gk.Kind) {
+			return fmt.Errorf("%s may create it, with inputs or templates that are not known here", set)
+		}
+	}
 	if strings.HasSuffix(gk.Group, fluxGroups) {
 		return nil
 	}

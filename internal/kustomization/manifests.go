@@ -66,16 +66,20 @@ func ParseManifests(data []byte, name string, limits sourcetree.Limits) *Result 
 
 // addManifests adds the objects of a file as they are in the file; the items of a List one by one.
 func (r *Result) addManifests(a *sourcetree.Artifact, p string) {
-	c := r.Clusters[0]
-	f := a.File(p)
 	r.Files++
-	r.Problems = append(r.Problems, f.Parse().Problems...)
+	r.Problems = append(r.Problems, a.File(p).Parse().Problems...)
+	r.addObjects(r.Clusters[0], a, p, false)
+}
+
+// addObjects adds the objects of a file to a cluster. MayBePatch says that they may be patches.
+func (r *Result) addObjects(c *Cluster, a *sourcetree.Artifact, p string, mayBePatch bool) {
+	f := a.File(p)
 	for i := range f.Parse().Documents {
 		object := f.Object(i)
-		if object == nil {
+		if object == nil || foreign(object.GetAPIVersion(), object.GetKind()) {
 			continue
 		}
-		o := &Object{Unstructured: object, Origin: Origin{File: f.Name(), Document: i}, artifact: a}
+		o := &Object{Unstructured: object, Origin: Origin{File: f.Name(), Document: i}, artifact: a, mayBePatch: mayBePatch}
 		o.findEncrypted()
 		if !strings.HasSuffix(o.GetKind(), "List") || !o.IsList() {
 			c.Objects = append(c.Objects, o)
@@ -85,7 +89,7 @@ func (r *Result) addManifests(a *sourcetree.Artifact, p string) {
 		for n, item := range items {
 			if m, ok := item.(map[string]any); ok {
 				each := &Object{
-					Unstructured: &unstructured.Unstructured{Object: m}, Origin: o.Origin, artifact: a, item: validators.NewPath("items").Index(n),
+					Unstructured: &unstructured.Unstructured{Object: m}, Origin: o.Origin, artifact: a, mayBePatch: mayBePatch, item: validators.NewPath("items").Index(n),
 				}
 				each.findEncrypted()
 				c.Objects = append(c.Objects, each)

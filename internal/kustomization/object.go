@@ -13,6 +13,7 @@ import (
 	"github.com/flux-admission/flux-admission/internal/unresolved"
 	"github.com/flux-admission/flux-admission/internal/yamlposition"
 	"github.com/flux-admission/flux-admission/validators"
+	"github.com/flux-admission/flux-admission/validators/flux"
 )
 
 // Origin is where an object comes from.
@@ -40,10 +41,20 @@ type Object struct {
 	// ${NAME}).
 	Unresolved []validators.Path
 
+	// generator is the ResourceSet that creates the object, and template the field with its template; text means that
+	// the template is one text.
+	generator *Object
+	template  validators.Path
+	text      bool
+
 	artifact *sourcetree.Artifact
 	output   *build.Output
 	entry    validators.Position // of the entry point that creates a synthesized object
 	item     validators.Path     // path in the document: empty, or an item of a List
+	// outermost is the build of kustomize that the object is of, in a tree without an entry point.
+	outermost  *Kustomization
+	mayBePatch bool // fields may be missing on purpose
+	implied    bool // nothing in the tree creates it, but something must
 }
 
 // newBuiltObject returns an object that kustomize built for a Kustomization.
@@ -62,8 +73,9 @@ func newBuiltObject(k *Kustomization, built *build.Object) *Object {
 }
 
 // newEntryObject returns an object that an entry point creates.
-func newEntryObject(a *sourcetree.Artifact, e entrypoint.Object) *Object {
+func newEntryObject(a *sourcetree.Artifact, kind entrypoint.Kind, e entrypoint.Object) *Object {
 	o := &Object{Unstructured: e.Unstructured, Origin: Origin{File: e.Position.File, Document: e.Document}}
+	o.implied = kind == entrypoint.Directory && e.GetKind() == flux.Kustomization.Kind
 	if e.Document < 0 {
 		o.Origin.Synthesized, o.entry = true, e.Position
 		return o
@@ -76,13 +88,24 @@ func newEntryObject(a *sourcetree.Artifact, e entrypoint.Object) *Object {
 // ItemPath returns the path of the object in its document: empty for the document itself, else an item of a List.
 func (o *Object) ItemPath() validators.Path { return o.item }
 
-// DeclaredNamespace returns the namespace in the object's own file; empty when it has none or is unknown.
+// DeclaredNamespace returns the namespace in the object's own file, with its variables substituted; empty when it has
+// none or is unknown.
 func (o *Object) DeclaredNamespace() string {
 	doc := o.document()
 	if doc == nil {
 		return ""
 	}
-	return sourcetree.Identify(doc).Namespace
+	namespace := sourcetree.Identify(doc).Namespace
+	if !unresolved.HasVariable(namespace) || o.Kustomization == nil || o.Kustomization.variables == nil {
+		return namespace
+	}
+	const key = "namespace"
+	result, err := o.Kustomization.variables.Substitute(map[string]any{key: namespace})
+	if err != nil || len(result.Unset) > 0 || len(result.Unresolved) > 0 {
+		return ""
+	}
+	text, _ := result.Object[key].(string)
+	return text
 }
 
 // String returns "Kind namespace/name".
@@ -142,5 +165,18 @@ func (o *Object) findEncrypted() {
 	}
 	if o.Encrypted {
 		walk(o.Object, nil)
+	}
+}
+
+// findUnknownContent adds the data of a generated object that is not in the tree to the unresolved fields.
+func (o *Object) findUnknownContent() {
+	if !o.Origin.Generated {
+		return
+	}
+	data, _ := o.Object["data"].(map[string]any)
+	for _, key := range slices.Sorted(maps.Keys(data)) {
+		if text, ok := data[key].(string); ok && build.IsUnknownContent(text) {
+			o.Unresolved = append(o.Unresolved, validators.NewPath("data", key))
+		}
 	}
 }

@@ -3,6 +3,7 @@ package kustomization
 import (
 	"fmt"
 	"regexp"
+	"slices"
 
 	"go.yaml.in/yaml/v3"
 
@@ -51,6 +52,12 @@ func (l FieldLocation) InOwnFile() validators.Position {
 // image or other setting of a kustomization or of a Flux Kustomization that is applied last. The empty path is the
 // object itself.
 func (o *Object) Locate(p validators.Path) FieldLocation {
+	if o.generator != nil {
+		if o.text {
+			return o.generator.Locate(o.template)
+		}
+		return o.generator.Locate(slices.Concat(o.template, p))
+	}
 	if o.Origin.Synthesized {
 		return FieldLocation{Location: Location{o.entry, RoleEntryPoint}}
 	}
@@ -101,9 +108,17 @@ func (o *Object) locateGenerated(p validators.Path) FieldLocation {
 	return FieldLocation{Location: generator}
 }
 
+// builtBy returns the Kustomization that builds the object, or what takes its place without Flux.
+func (o *Object) builtBy() *Kustomization {
+	if o.Kustomization == nil {
+		return o.outermost
+	}
+	return o.Kustomization
+}
+
 // target returns the object in the form of package build.
 func (o *Object) target() *build.Target {
-	t := &build.Target{Object: o.Unstructured, Document: o.document(), Spec: &o.Kustomization.Spec}
+	t := &build.Target{Object: o.Unstructured, Document: o.document(), Spec: &o.builtBy().Spec}
 	if o.Origin.File != "" {
 		t.File = o.artifact.PathOf(o.Origin.File)
 	}

@@ -28,6 +28,8 @@ type Cluster struct {
 	Name string
 	// Entry is the entry point; nil for plain manifests.
 	Entry *entrypoint.EntryPoint
+	// roots are all entry points of the cluster, Entry first.
+	roots []*entrypoint.EntryPoint
 	// Kustomizations are in the order in which they were found, the root first.
 	Kustomizations []*Kustomization
 	// Objects are all that Kustomizations apply, in their order, then those that the entry point itself creates.

@@ -5,8 +5,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path"
+	"path/filepath"
 	"runtime"
 	"slices"
+	"strings"
+	"sync"
 
 	"golang.org/x/sync/errgroup"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -18,7 +22,7 @@ import (
 )
 
 // ErrNoEntryPoint means that nothing in the tree defines where Flux starts to reconcile it.
-var ErrNoEntryPoint = errors.New("no Flux entry point: the tree has no FluxInstance with spec.sync and no gotk-sync.yaml; name the directory that Flux syncs, or check the files as plain manifests")
+var ErrNoEntryPoint = errors.New("no Flux entry point was found: no FluxInstance with spec.sync, no gotk-sync.yaml and no Kustomization beside its source")
 
 // Options are the inputs of Build.
 type Options struct {
@@ -55,10 +59,7 @@ func Build(ctx context.Context, opts Options) (_ *Result, err error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &treeBuilder{
-		opts: opts, tree: t, sources: map[string]*sourcetree.Tree{}, read: map[*sourcetree.File]bool{},
-		builder: build.NewBuilder(opts.AllowRemoteBases),
-	}
+	b := newTreeBuilder(opts, t)
 	defer func() { err = errors.Join(err, b.close()) }()
 	for name, dir := range opts.Sources {
 		source, err := sourcetree.Open(ctx, dir, name+":", opts.Limits)
@@ -71,7 +72,7 @@ func Build(ctx context.Context, opts Options) (_ *Result, err error) {
 	if res.Problems, res.Files, err = b.parseAll(ctx); err != nil {
 		return nil, err
 	}
-	entries, problems, err := entrypoint.Find(t.Artifact(""), opts.EntryPoints)
+	entries, problems, err := entrypoint.Find(t, absolute(opts.Root), opts.EntryPoints)
 	if err != nil {
 		return nil, err
 	}
@@ -79,12 +80,8 @@ func Build(ctx context.Context, opts Options) (_ *Result, err error) {
 	if len(entries) == 0 {
 		return nil, ErrNoEntryPoint
 	}
-	for _, e := range entries {
-		c, err := b.buildCluster(ctx, e)
-		if err != nil {
-			return nil, err
-		}
-		res.Clusters = append(res.Clusters, c)
+	if err := b.buildClusters(ctx, res, entries, len(opts.EntryPoints) > 0); err != nil {
+		return nil, err
 	}
 	res.Unapplied = b.unapplied(res.Clusters)
 	sortProblems(res.Problems)
@@ -98,6 +95,93 @@ type treeBuilder struct {
 	sources map[string]*sourcetree.Tree // other sources, by the name in Options.Sources
 	builder *build.Builder
 	read    map[*sourcetree.File]bool // files that any build has read
+
+	composeMu         sync.Mutex
+	composedArtifacts map[composeKey]*composedArtifact
+	included          map[includeKey]*sourcetree.Artifact
+}
+
+func newTreeBuilder(opts Options, t *sourcetree.Tree) *treeBuilder {
+	return &treeBuilder{
+		opts: opts, tree: t, sources: map[string]*sourcetree.Tree{}, read: map[*sourcetree.File]bool{},
+		builder: build.NewBuilder(opts.AllowRemoteBases), composedArtifacts: map[composeKey]*composedArtifact{},
+		included: map[includeKey]*sourcetree.Artifact{},
+	}
+}
+
+// absolute returns the absolute path of a directory; the path itself when there is none.
+func absolute(dir string) string {
+	if abs, err := filepath.Abs(dir); err == nil {
+		return abs
+	}
+	return dir
+}
+
+// buildClusters builds a cluster for each entry point. An entry point of the kind Applied is left out where another one leads to its file, and is
+// a further root of the cluster whose directory it holds.
+func (b *treeBuilder) buildClusters(ctx context.Context, res *Result, entries []*entrypoint.EntryPoint, given bool) error {
+	var explicit []*entrypoint.EntryPoint
+	for _, e := range entries {
+		if e.Kind != entrypoint.Applied {
+			explicit = append(explicit, e)
+		}
+	}
+	for _, e := range entries {
+		at := -1
+		if e.Kind == entrypoint.Applied && !given {
+			if b.applies(e) {
+				continue
+			}
+			at = slices.IndexFunc(res.Clusters, func(c *Cluster) bool { return within(c.Entry.Path, e.Path) })
+			sibling := slices.ContainsFunc(explicit, func(x *entrypoint.EntryPoint) bool { return path.Dir(x.Path) == path.Dir(e.Path) })
+			if at < 0 && len(explicit) > 0 && !sibling {
+				continue
+			}
+		}
+		roots := []*entrypoint.EntryPoint{e}
+		if at >= 0 {
+			roots = append(slices.Clone(res.Clusters[at].roots), e)
+		}
+		c, err := b.buildCluster(ctx, roots)
+		if err != nil {
+			return err
+		}
+		if at >= 0 {
+			res.Clusters[at] = c
+		} else {
+			res.Clusters = append(res.Clusters, c)
+		}
+		if note := rootNote(e); note != nil {
+			res.Problems = append(res.Problems, note)
+		}
+	}
+	return nil
+}
+
+// applies reports whether a build has read the file of an entry point.
+func (b *treeBuilder) applies(e *entrypoint.EntryPoint) bool {
+	f := b.tree.Artifact("").FileNamed(e.Position.File)
+	return f != nil && b.read[f]
+}
+
+// within reports whether a directory is another one or below it.
+func within(dir, other string) bool {
+	return dir == other || other == "." || strings.HasPrefix(dir, other+"/")
+}
+
+// rootNote returns what the reader has to know where the root of the source is not that of the tree.
+func rootNote(e *entrypoint.EntryPoint) *validators.Problem {
+	var p *validators.Problem
+	switch {
+	case e.From != "":
+		p = problem(validators.ProblemRootAssumed, e.Position, "the path %s is in %s only: this directory is taken for the root of the source", e.Path, e.From)
+		p.Name = e.From
+	case e.Mount != "":
+		p = problem(validators.ProblemRootAssumed, e.Position,
+			"the paths of the Kustomizations start with %s: the tree is taken for that directory of its repository; open the repository's root to see all", e.Mount)
+		p.Name = e.Mount
+	}
+	return p
 }
 
 func (b *treeBuilder) close() error {

@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/tools/txtar"
 
+	"github.com/flux-admission/flux-admission/internal/sourcetree"
 	"github.com/flux-admission/flux-admission/validators"
 )
 
@@ -134,7 +135,7 @@ func TestBuild_Trees(t *testing.T) {
 			} else if diff := cmp.Diff(want, got); diff != "" {
 				t.Errorf("result (-want +got):\n%s", diff)
 			}
-			compared, failed, _ := sameAsFlux(t, artifact(t, root, res), res, nil)
+			compared, failed, _ := sameAsFlux(t, artifacts(t, root), res, nil)
 			if compared == 0 {
 				t.Error("nothing was compared with Flux")
 			}
@@ -143,18 +144,25 @@ func TestBuild_Trees(t *testing.T) {
 	}
 }
 
-// artifact copies the source's artifact to a directory, for Flux's generator.
-func artifact(t *testing.T, root string, res *Result) string {
+// artifacts returns a function that copies the artifact of a Kustomization to a directory, for Flux's generator.
+func artifacts(t *testing.T, root string) func(*Kustomization) string {
 	t.Helper()
-	out := t.TempDir()
-	for _, p := range res.Clusters[0].Kustomizations[0].artifact.Paths() {
-		data, err := os.ReadFile(filepath.Join(root, p))
-		if err != nil {
-			t.Fatal(err)
+	dirs := map[*sourcetree.Artifact]string{}
+	return func(k *Kustomization) string {
+		if out, ok := dirs[k.artifact]; ok {
+			return out
 		}
-		write(t, out, p, string(data))
+		out := t.TempDir()
+		for _, p := range k.artifact.Paths() {
+			data, err := os.ReadFile(filepath.Join(root, k.artifact.File(p).Path()))
+			if err != nil {
+				t.Fatal(err)
+			}
+			write(t, out, p, string(data))
+		}
+		dirs[k.artifact] = out
+		return out
 	}
-	return out
 }
 
 func TestBuild_NoEntryPoint(t *testing.T) {
@@ -169,4 +177,41 @@ func TestBuild_NoEntryPoint(t *testing.T) {
 func tryWrite(root, name string, data []byte) bool {
 	p := filepath.Join(root, filepath.FromSlash(name))
 	return os.MkdirAll(filepath.Dir(p), 0o755) == nil && os.WriteFile(p, data, 0o600) == nil
+}
+
+func TestBuildWithoutFlux(t *testing.T) {
+	root := t.TempDir()
+	for name, text := range map[string]string{
+		"base/kustomization.yaml":     "resources: [cm.yaml]\n",
+		"base/cm.yaml":                "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a, namespace: '${NS}'}\n",
+		"prod/kustomization.yaml":     "resources: [../base]\npatches: [{path: patch.yaml}]\n",
+		"prod/patch.yaml":             "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a, namespace: '${NS}'}\ndata: {b: c}\n",
+		"part/kustomization.yaml":     "apiVersion: kustomize.config.k8s.io/v1alpha1\nkind: Component\nresources: [cm.yaml]\n",
+		"part/cm.yaml":                "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: part}\n",
+		"chart/Chart.yaml":            "name: chart\n",
+		"chart/crds/crd.yaml":         "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: chart}\n",
+		"talos/volume.yaml":           "apiVersion: v1alpha1\nkind: UserVolumeConfig\nname: data\n",
+		"docker-compose.yaml":         "services: {}\n",
+		"plain.yaml":                  "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: plain}\n",
+		"clusters/one/ks/apps-a.yaml": "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: b}\n",
+	} {
+		write(t, root, name, text)
+	}
+	res, err := BuildWithoutFlux(t.Context(), Options{Root: root})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, c := range res.Clusters {
+		for _, o := range c.Objects {
+			got = append(got, fmt.Sprintf("%q %s %v", c.Name, o, o.Unresolved))
+		}
+	}
+	want := []string{`"prod" ConfigMap ${NS}/a [metadata.namespace]`, `"" ConfigMap b []`, `"" ConfigMap plain []`}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("objects (-want +got):\n%s", diff)
+	}
+	if n := len(res.Problems); n != 1 || res.Problems[0].Kind != validators.ProblemNoEntryPoint {
+		t.Errorf("problems %v, want one of the kind no-entry-point", res.Problems)
+	}
 }

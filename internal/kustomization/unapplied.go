@@ -33,11 +33,15 @@ func (b *treeBuilder) unapplied(clusters []*Cluster) []*UnappliedObject {
 	for _, c := range clusters {
 		for _, k := range c.Kustomizations {
 			if k.artifact != nil && k.artifact.Tree() == b.tree && k.builds > 0 {
-				built[k.Path] = true
-				unknown[k.Path] = unknown[k.Path] || k.State == Unknown
+				if dir, ok := k.artifact.TreePath(k.Path); ok {
+					built[dir] = true
+					unknown[dir] = unknown[dir] || k.State == Unknown
+				}
 			}
 		}
-		entries[c.Entry.Position.File] = true
+		for _, e := range c.roots {
+			entries[e.Position.File] = true
+		}
 	}
 	a := b.tree.Artifact("")
 	var out []*UnappliedObject

@@ -157,6 +157,8 @@ type Skipped struct {
 	File   string  `json:"file,omitempty"`
 	Line   int     `json:"line,omitempty"`
 	Reason string  `json:"reason"`
+	// Leading puts it before all others: it changes how the whole report is read.
+	Leading bool `json:"-"`
 	// Unknown reports whether the rule was inconclusive; otherwise it does not apply to the object.
 	Unknown bool `json:"unknown"`
 }
@@ -264,13 +266,24 @@ func (r *Report) Normalize() {
 			cmp.Compare(a.Path, b.Path), cmp.Compare(a.Message, b.Message))
 	})
 	slices.SortStableFunc(r.Skipped, func(a, b Skipped) int {
-		return cmp.Or(cmp.Compare(a.Rule, b.Rule), cmp.Compare(a.Reason, b.Reason), compareObjects(deref(a.Object), deref(b.Object)), cmp.Compare(a.File, b.File))
+		return cmp.Or(compareBools(b.Leading, a.Leading), cmp.Compare(a.Rule, b.Rule), cmp.Compare(a.Reason, b.Reason), compareObjects(deref(a.Object), deref(b.Object)), cmp.Compare(a.File, b.File))
 	})
 	slices.SortStableFunc(r.Errors, func(a, b Error) int {
 		return cmp.Or(cmp.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Rule, b.Rule), cmp.Compare(a.Message, b.Message))
 	})
 	slices.SortFunc(r.Graph.Nodes, func(a, b Node) int { return cmp.Compare(a.ID, b.ID) })
 	slices.SortFunc(r.Graph.Edges, func(a, b Edge) int { return cmp.Or(cmp.Compare(a.From, b.From), cmp.Compare(a.To, b.To)) })
+}
+
+// compareBools sorts false before true.
+func compareBools(a, b bool) int {
+	switch {
+	case a == b:
+		return 0
+	case b:
+		return -1
+	}
+	return 1
 }
 
 // comparePositions sorts positions without a file last.

@@ -20,6 +20,14 @@ type Artifact struct {
 	tree  *Tree
 	files map[string]*File
 	dirs  map[string][]string // directory → names of its entries, sorted; the root is "."
+	// paths are the paths of files by their names in positions, where they differ from those in the tree; nil where they do not.
+	paths map[string]string
+	// from is the directory of the tree that is the artifact's root; empty for the tree's own root.
+	from string
+	// mount is the directory of the artifact that the tree's root is; empty for the artifact's own root.
+	mount string
+	// composed means that the files were put together by copy operations: paths say nothing about where a file is in the tree.
+	composed bool
 }
 
 // NewArtifact returns an artifact with one file that is not on disk. Name is the file's name in positions.
@@ -46,6 +54,23 @@ func (a *Artifact) add(p string, f *File) {
 	}
 }
 
+// put adds a file at a path, and remembers the path where it is not the file's own.
+func (a *Artifact) put(p string, f *File) {
+	a.add(p, f)
+	if a.paths != nil {
+		if _, known := a.paths[f.Name()]; !known {
+			a.paths[f.Name()] = p
+		}
+	}
+}
+
+// sort sorts the entries of the directories, once all files are added.
+func (a *Artifact) sort() {
+	for _, names := range a.dirs {
+		slices.Sort(names)
+	}
+}
+
 // Tree returns the tree that the artifact's files are in.
 func (a *Artifact) Tree() *Tree { return a.tree }
 
@@ -55,6 +80,29 @@ func (a *Artifact) Paths() []string { return slices.Sorted(maps.Keys(a.files)) }
 // Manifests returns the paths of the YAML files that are no chart's templates, sorted.
 func (a *Artifact) Manifests() []string {
 	return slices.DeleteFunc(a.Paths(), func(p string) bool { return !IsYAML(p) || a.InChartTemplates(p) })
+}
+
+// Composed reports whether the artifact was put together by copy operations.
+func (a *Artifact) Composed() bool { return a.composed }
+
+// Outside reports whether a path of the artifact is outside of the directory that was opened, so that nothing is known of it.
+func (a *Artifact) Outside(p string) bool {
+	return a.mount != "" && p != a.mount && !strings.HasPrefix(p, a.mount+"/") && !strings.HasPrefix(a.mount, p+"/") && p != "."
+}
+
+// TreePath returns the path in the tree of a path of the artifact; false where there is none.
+func (a *Artifact) TreePath(p string) (string, bool) {
+	switch {
+	case a.composed:
+		return "", false
+	case a.from != "":
+		return path.Join(a.from, p), true
+	case a.mount == "" || p == ".":
+		return p, true
+	case p == a.mount:
+		return ".", true
+	}
+	return strings.CutPrefix(p, a.mount+"/")
 }
 
 // File returns the file at a path; nil when there is none.
@@ -95,11 +143,19 @@ func (a *Artifact) Name(p string) string {
 	if f := a.files[p]; f != nil {
 		return f.Name()
 	}
+	if in, ok := a.TreePath(p); ok {
+		p = in
+	}
 	return a.tree.prefix + p
 }
 
 // PathOf returns the path of the file with a name in positions.
-func (a *Artifact) PathOf(name string) string { return strings.TrimPrefix(name, a.tree.prefix) }
+func (a *Artifact) PathOf(name string) string {
+	if p, ok := a.paths[name]; ok {
+		return p
+	}
+	return strings.TrimPrefix(name, a.tree.prefix)
+}
 
 // Position returns a position in the file at a path, whether it exists or not; line and column count from 1, and 0 is
 // unknown.
@@ -156,7 +212,7 @@ func (a *Artifact) ParseText(p, text string) *Parsed { return parse([]byte(text)
 func (a *Artifact) InChartTemplates(p string) bool {
 	for dir := path.Dir(p); dir != "."; dir = path.Dir(dir) {
 		if path.Base(dir) == "templates" {
-			if _, ok := a.tree.files[path.Join(path.Dir(dir), "Chart.yaml")]; ok {
+			if _, ok := a.files[path.Join(path.Dir(dir), "Chart.yaml")]; ok {
 				return true
 			}
 		}
@@ -164,8 +220,28 @@ func (a *Artifact) InChartTemplates(p string) bool {
 	return false
 }
 
+// InChart reports whether the file is in the directory of a Helm chart.
+func (a *Artifact) InChart(p string) bool {
+	for dir := path.Dir(p); ; dir = path.Dir(dir) {
+		if a.files[path.Join(dir, "Chart.yaml")] != nil {
+			return true
+		}
+		if dir == "." {
+			return false
+		}
+	}
+}
+
 // ExplainMissing returns the reason why a path is not in the artifact.
 func (a *Artifact) ExplainMissing(p string) string {
+	if a.composed {
+		return p + " is not in the artifact that the ArtifactGenerator makes"
+	}
+	shown := p
+	p, known := a.TreePath(p)
+	if !known {
+		return shown + " is outside of the directory that was opened"
+	}
 	if target, ok := a.tree.links[p]; ok {
 		return fmt.Sprintf("%s is a symbolic link to %s, which Flux leaves out of the artifact", p, target)
 	}

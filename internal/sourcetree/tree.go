@@ -26,7 +26,7 @@ type Tree struct {
 	ignore []gitignore.Pattern
 
 	mu        sync.Mutex
-	artifacts map[string]*Artifact
+	artifacts map[viewKey]*Artifact
 }
 
 // Open lists a directory. Prefix is put before the names of its files in positions. The caller closes the tree.
@@ -37,7 +37,7 @@ func Open(ctx context.Context, dir, prefix string, limits Limits) (*Tree, error)
 	}
 	t := &Tree{
 		prefix: prefix, root: root, limits: limits.WithDefaults(), files: map[string]*File{}, links: map[string]string{},
-		artifacts: map[string]*Artifact{},
+		artifacts: map[viewKey]*Artifact{},
 	}
 	if err := t.list(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("listing %s: %w", dir, err), root.Close())
@@ -107,13 +107,20 @@ func (t *Tree) exists(p string) bool {
 	return false
 }
 
-// Artifact returns the artifact of a source: the tree without what .sourceignore files and ignore, the source's
-// spec.ignore, leave out. The rules are source-controller's: any pattern replaces the default exclusions, except
-// those of version control. The same text gives the same artifact.
-func (t *Tree) Artifact(ignore string) *Artifact {
+// Artifact returns the artifact of a source: the tree without what .sourceignore files and ignore, the source's spec.ignore, leave out. The
+// rules are source-controller's: any pattern replaces the default exclusions, except those of version control. The same text gives the same
+// artifact.
+func (t *Tree) Artifact(ignore string) *Artifact { return t.View(ignore, "", "") }
+
+// View returns the artifact of a source whose root is not that of the tree: from is the directory of the tree that is the artifact's root, as
+// for an OCI artifact of a subdirectory; mount is the directory of the artifact that the tree's root is, as for a tree that is itself a
+// subdirectory of its repository. Both are empty for the same root. The same arguments give the same artifact.
+func (t *Tree) View(ignore, from, mount string) *Artifact {
+	from, mount = notRoot(from), notRoot(mount)
+	key := viewKey{ignore, from, mount}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if a := t.artifacts[ignore]; a != nil {
+	if a := t.artifacts[key]; a != nil {
 		return a
 	}
 	patterns := slices.Clone(t.ignore)
@@ -124,21 +131,39 @@ func (t *Tree) Artifact(ignore string) *Artifact {
 	if len(patterns) > 0 {
 		matcher = sourceignore.NewMatcher(append(sourceignore.VCSPatterns(nil), patterns...))
 	}
-	a := &Artifact{tree: t, files: make(map[string]*File, len(t.files)), dirs: map[string][]string{".": nil}}
+	a := &Artifact{tree: t, files: make(map[string]*File, len(t.files)), dirs: map[string][]string{".": nil}, from: from, mount: mount}
+	if from != "" || mount != "" {
+		a.paths = make(map[string]string, len(t.files))
+	}
 	for p, f := range t.files {
-		if !matcher.Match(strings.Split(p, "/"), false) {
-			a.add(p, f)
+		if matcher.Match(strings.Split(p, "/"), false) {
+			continue
 		}
+		in, ok := p, true
+		if from != "" {
+			in, ok = strings.CutPrefix(p, from+"/")
+		}
+		if !ok {
+			continue
+		}
+		a.put(path.Join(mount, in), f)
 	}
-	for _, names := range a.dirs {
-		slices.Sort(names)
-	}
-	t.artifacts[ignore] = a
+	a.sort()
+	t.artifacts[key] = a
 	return a
 }
 
-// Rel returns a path relative to the root of an artifact, cleaned and with slashes; "." for the root. A path cannot
-// leave the root.
+type viewKey struct{ ignore, from, mount string }
+
+// notRoot returns a directory as Rel does, but the root as the empty text.
+func notRoot(dir string) string {
+	if dir = Rel(dir); dir == "." {
+		return ""
+	}
+	return dir
+}
+
+// Rel returns a path relative to the root of an artifact, cleaned and with slashes; "." for the root. A path cannot leave the root.
 func Rel(p string) string {
 	p = strings.TrimPrefix(path.Clean("/"+filepath.ToSlash(p)), "/")
 	if p == "" {

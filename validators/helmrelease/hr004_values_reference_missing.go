@@ -5,10 +5,12 @@ import (
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/flux-admission/flux-admission/api/v1alpha1"
 	"github.com/flux-admission/flux-admission/validators"
 	"github.com/flux-admission/flux-admission/validators/flux"
+	"github.com/flux-admission/flux-admission/validators/reference"
 )
 
 // defaultValuesKey is the default of valuesKey in the HelmRelease API.
@@ -43,6 +45,9 @@ func checkValuesReferences(ctx context.Context, p *validators.Pass) error {
 		at := validators.NewPath("spec", "valuesFrom").Index(i)
 		switch {
 		case s.Optional:
+		case p.Provenance != nil && s.Presence != validators.Present && reference.Generated(ctx, p.Lookup, schema.GroupKind{Kind: s.Kind},
+			types.NamespacedName{Namespace: p.Object.GetNamespace(), Name: s.Name}):
+			// An operator creates it from an object of the tree. At admission the Secret itself is looked up.
 		case s.Presence == validators.Absent:
 			p.Report(at.Child("name"), s.Name, "%s %s/%s does not exist", s.Kind, p.Object.GetNamespace(), s.Name)
 		case s.Presence == validators.Present && !hasKey(s.Object, key(s)):

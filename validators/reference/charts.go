@@ -52,6 +52,14 @@ func releases(ctx context.Context, p *validators.Pass) []*unstructured.Unstructu
 	return list
 }
 
+// addsWords reports whether one of two names has all words of the other.
+func addsWords(a, b string) bool {
+	within := func(words, of []string) bool {
+		return !slices.ContainsFunc(words, func(word string) bool { return !slices.Contains(of, word) })
+	}
+	return within(wordsOf(a), wordsOf(b)) || within(wordsOf(b), wordsOf(a))
+}
+
 func wordsOf(name string) []string {
 	return strings.FieldsFunc(name, func(r rune) bool { return r == '-' || r == '.' || r == '/' })
 }

@@ -81,8 +81,9 @@ func references(ctx context.Context, p *validators.Pass) []reference {
 			}
 		})
 	case flux.HelmRelease:
-		c.add(spec.Child("serviceAccountName"), serviceAccount, namespace)
+		// With a kubeConfig, the service account and the Pods' objects are in the other cluster.
 		if spec.Child("kubeConfig").Lookup(c.root) == nil {
+			c.add(spec.Child("serviceAccountName"), serviceAccount, namespace)
 			c.values(spec.Child("values"), effectiveNamespace(p.Object))
 		}
 	case flux.GitRepository,
@@ -130,7 +131,7 @@ func (c *collector) add(at validators.Path, to schema.GroupKind, namespace strin
 		return
 	}
 	switch {
-	case to == serviceAccount && name == "default", to == configMap && name == "kube-root-ca.crt":
+	case to == serviceAccount && name == "default", to == configMap && (name == "kube-root-ca.crt" || name == "istio-ca-root-cert"):
 		return // every namespace has one
 	case to == storageClass && slices.Contains(providedClasses(), name):
 		return

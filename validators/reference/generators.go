@@ -2,6 +2,7 @@ package reference
 
 import (
 	"context"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -9,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/flux-admission/flux-admission/internal/unresolved"
 	"github.com/flux-admission/flux-admission/validators"
 )
 
@@ -74,6 +76,7 @@ func generatorsOf(to schema.GroupKind) []generator {
 			{gk: onePasswordItem, names: ownName},
 			{gk: trustBundle, names: ownName, anyNamespace: true},
 			{gk: secret, names: mirrored, anyNamespace: true},
+			{gk: job, names: jobSecrets},
 		}
 	case configMap:
 		return []generator{
@@ -93,25 +96,102 @@ func generated(ctx context.Context, p *validators.Pass, r reference) bool {
 		return claimOfStatefulSet(ctx, look, r.key)
 	case storageClass:
 		return definedOtherwise(ctx, p, r.key.Name)
+	case issuer, clusterIssuer:
+		return issuerOfValues(ctx, p, r)
 	}
-	for _, g := range generatorsOf(r.to) {
+	return Generated(ctx, look, r.to, r.key)
+}
+
+// Generated reports whether an operator or a Job creates the object, by what the Lookup knows of the objects that it
+// creates it from.
+func Generated(ctx context.Context, look validators.Lookup, to schema.GroupKind, key types.NamespacedName) bool {
+	named := func(o *unstructured.Unstructured, g generator) bool {
+		return slices.ContainsFunc(g.names(o), func(name string) bool { return matchesName(name, key.Name) })
+	}
+	for _, g := range generatorsOf(to) {
 		// Most generated objects have their generator's name, and one object is found faster than all.
 		if !g.anyNamespace {
-			if o, presence, _ := look.Get(
-				ctx,
-				g.gk,
-				r.key,
-			); presence == validators.Present &&
-				slices.Contains(g.names(o), r.key.Name) {
+			if o, presence, _ := look.Get(ctx, g.gk, key); presence == validators.Present && named(o, g) {
 				return true
 			}
 		}
 	}
-	for _, g := range generatorsOf(r.to) {
-		for _, o := range g.list(ctx, look, r.key.Namespace) {
-			if slices.Contains(g.names(o), r.key.Name) {
+	for _, g := range generatorsOf(to) {
+		for _, o := range g.list(ctx, look, key.Namespace) {
+			if named(o, g) {
 				return true
 			}
+		}
+	}
+	return false
+}
+
+// matchesName reports whether a name that may hold unresolved variables can be the wanted one.
+func matchesName(name, want string) bool {
+	if !unresolved.HasVariable(name) {
+		return name == want
+	}
+	parts := variable.Split(name, -1)
+	for i, part := range parts {
+		parts[i] = regexp.QuoteMeta(part)
+	}
+	matched, err := regexp.MatchString("^"+strings.Join(parts, ".*")+"$", want)
+	return err == nil && matched
+}
+
+// variable is a variable of a Kustomization's substitution that has no known value.
+var variable = regexp.MustCompile(`\$\{[^{}]*\}`)
+
+// jobSecrets returns the Secrets that a Job writes, as kube-webhook-certgen does: --secret-name=NAME.
+func jobSecrets(o *unstructured.Unstructured) []string {
+	var out []string
+	containers, _, _ := unstructured.NestedSlice(o.Object, "spec", "template", "spec", "containers")
+	for _, item := range containers {
+		m, _ := item.(map[string]any)
+		for _, key := range []string{"command", "args"} {
+			args, _, _ := unstructured.NestedStringSlice(m, key)
+			for i, arg := range args {
+				flag, value, ok := strings.Cut(arg, "=")
+				if flag != "--secret-name" {
+					continue
+				}
+				if !ok && i+1 < len(args) {
+					value = args[i+1]
+				}
+				out = append(out, value)
+			}
+		}
+	}
+	return out
+}
+
+// issuerOfValues reports whether the values of a release define the issuer, in the usual form {kind: ClusterIssuer,
+// name: NAME}, so that its chart creates it.
+func issuerOfValues(ctx context.Context, p *validators.Pass, r reference) bool {
+	var defined func(key string, v any) bool
+	defined = func(key string, v any) bool {
+		switch v := v.(type) {
+		case []any:
+			return slices.ContainsFunc(v, func(item any) bool { return defined(key, item) })
+		case map[string]any:
+			name, _ := v["name"].(string)
+			kind, ok := v["kind"].(string)
+			refers := strings.HasSuffix(strings.ToLower(key), "ref")
+			if name == r.key.Name && !refers && (kind == r.to.Kind || !ok && strings.Contains(strings.ToLower(key), "issuer")) {
+				return true
+			}
+			for key, item := range v {
+				if defined(key, item) {
+					return true
+				}
+			}
+		}
+		return false
+	}
+	for _, o := range releases(ctx, p) {
+		values, _, _ := unstructured.NestedFieldNoCopy(o.Object, "spec", "values")
+		if (r.key.Namespace == "" || effectiveNamespace(o) == r.key.Namespace) && defined("", values) {
+			return true
 		}
 	}
 	return false

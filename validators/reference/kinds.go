@@ -18,6 +18,7 @@ var (
 
 // The kinds of objects that create them.
 var (
+	job                   = schema.GroupKind{Group: "batch", Kind: "Job"}
 	statefulSet           = schema.GroupKind{Group: "apps", Kind: "StatefulSet"}
 	persistentVolume      = schema.GroupKind{Kind: "PersistentVolume"}
 	externalSecret        = schema.GroupKind{Group: "external-secrets.io", Kind: "ExternalSecret"}

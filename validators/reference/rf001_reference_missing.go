@@ -57,8 +57,10 @@ func checkReferences(ctx context.Context, p *validators.Pass) error {
 		switch {
 		case presence == validators.Absent:
 			report(ctx, p, r, near, "does not exist in the tree")
-		case presence == validators.Unknown && r.to == storageClass && near != "":
+		case presence == validators.Unknown && r.to == storageClass && near != "" &&
+			(chartMayCreate(ctx, p, r) == nil || addsWords(r.key.Name, near)):
 			// The rest of the tree may define the class, but another class of nearly that name makes a typo more likely.
+			// A chart may have several classes with similar names, so its classes count only when a word was added or lost.
 			report(ctx, p, r, near, "does not exist in the evaluated part of the tree")
 		case presence == validators.Unknown && unknown == nil:
 			unknown, first = err, r

@@ -3,6 +3,7 @@ package schema
 import (
 	"context"
 	"slices"
+	"strings"
 
 	"github.com/flux-admission/flux-admission/api/v1alpha1"
 	"github.com/flux-admission/flux-admission/internal/unresolved"
@@ -48,6 +49,9 @@ func checkInvalidValue(ctx context.Context, p *validators.Pass) error {
 	}
 	open := 0
 	for _, v := range invalid {
+		if p.Provenance != nil && p.Provenance.MayBePatch && strings.HasPrefix(v.Message, "is required") {
+			continue
+		}
 		// A violation of a rule between fields has the path of their parent.
 		if slices.ContainsFunc(p.Unresolved, func(u validators.Path) bool { return v.Path.HasPrefix(u) || u.HasPrefix(v.Path) }) {
 			open++

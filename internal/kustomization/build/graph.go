@@ -99,6 +99,7 @@ func (b *Builder) newGraph(a *sourcetree.Artifact, dir string, from *generated) 
 func copyLists(from *kustypes.Kustomization) *kustypes.Kustomization {
 	k := *from
 	k.Resources, k.Components, k.Bases = slices.Clone(k.Resources), slices.Clone(k.Components), slices.Clone(k.Bases)
+	k.ConfigMapGenerator, k.SecretGenerator = slices.Clone(k.ConfigMapGenerator), slices.Clone(k.SecretGenerator)
 	return &k
 }
 
@@ -117,17 +118,27 @@ func (g *graph) write(p string, k *kustypes.Kustomization) {
 func (g *graph) report(p *validators.Problem) { g.problems = append(g.problems, p) }
 
 // follow adds what the kustomization k of a node refers to, and removes from k the entries that kustomize cannot build.
-func (g *graph) follow(n *node, k *kustypes.Kustomization) {
+// It reports whether it has replaced files of generators.
+func (g *graph) follow(n *node, k *kustypes.Kustomization) (replaced bool) {
 	if len(k.OpenAPI) > 0 {
 		g.openapi = true
 	}
 	g.screen(n, k)
+	for i := range k.ConfigMapGenerator {
+		args := &k.ConfigMapGenerator[i].GeneratorArgs
+		replaced = g.replaceFiles(n, "ConfigMap", args) || replaced
+	}
+	for i := range k.SecretGenerator {
+		args := &k.SecretGenerator[i].GeneratorArgs
+		replaced = g.replaceFiles(n, "Secret", args) || replaced
+	}
 	k.Resources = g.buildable(n, "resources", k.Resources, false)
 	k.Bases = g.buildable(n, "bases", k.Bases, false)
 	k.Components = g.buildable(n, "components", k.Components, true)
 	if len(k.Resources)+len(k.Bases)+len(k.Components) == 0 && len(k.BuildMetadata) == 0 {
 		k.BuildMetadata = []string{kustypes.OriginAnnotations} // kustomize refuses an empty file; this field has no effect in an included one
 	}
+	return replaced
 }
 
 // buildable returns the entries of a list that kustomize can build.
@@ -212,8 +223,7 @@ func (g *graph) addNode(parent, n *node, at validators.Position) bool {
 	n.k = &own
 	k := copyLists(parsed.k)
 	before := len(k.Resources) + len(k.Components) + len(k.Bases)
-	g.follow(n, k)
-	if len(k.Resources)+len(k.Components)+len(k.Bases) != before {
+	if replaced := g.follow(n, k); replaced || len(k.Resources)+len(k.Components)+len(k.Bases) != before {
 		g.write(n.file, k)
 	}
 	parent.entries = append(parent.entries, entry{node: n})

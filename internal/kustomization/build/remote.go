@@ -13,7 +13,7 @@ import (
 
 // screen looks for remote addresses that kustomize would fetch in other fields than resources.
 func (g *graph) screen(n *node, k *kustypes.Kustomization) {
-	var data, paths, texts []string // files that kustomize copies, files that it parses, text that it parses
+	var paths, texts []string // files that kustomize parses, text that it parses
 	for _, p := range slices.Concat(k.Patches, k.PatchesJson6902) {
 		paths, texts = append(paths, p.Path), append(texts, p.Patch)
 	}
@@ -27,12 +27,6 @@ func (g *graph) screen(n *node, k *kustypes.Kustomization) {
 	for _, replacement := range k.Replacements {
 		paths = append(paths, replacement.Path)
 	}
-	for _, generator := range k.ConfigMapGenerator {
-		data = append(data, generatorFiles(generator.KvPairSources)...)
-	}
-	for _, generator := range k.SecretGenerator {
-		data = append(data, generatorFiles(generator.KvPairSources)...)
-	}
 	paths = append(paths, k.Configurations...)
 	paths = append(paths, k.Crds...)
 	paths = append(paths, k.OpenAPI["path"])
@@ -45,29 +39,12 @@ func (g *graph) screen(n *node, k *kustypes.Kustomization) {
 			paths = append(paths, p)
 		}
 	}
-	for _, p := range data {
-		if isRemote(p) {
-			g.block(n, p)
-		}
-	}
 	for _, p := range paths {
 		g.screenPath(n, p, slices.Contains(plugins, p))
 	}
 	for _, t := range texts {
 		g.screenText(n, t, slices.Contains(plugins, t))
 	}
-}
-
-// generatorFiles returns the files that a generator reads.
-func generatorFiles(s kustypes.KvPairSources) []string {
-	out := append(slices.Clone(s.EnvSources), s.EnvSource)
-	for _, f := range s.FileSources {
-		if _, p, ok := strings.Cut(f, "="); ok {
-			f = p
-		}
-		out = append(out, f)
-	}
-	return out
 }
 
 func (g *graph) screenPath(n *node, p string, plugin bool) {

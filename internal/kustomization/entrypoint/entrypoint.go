@@ -1,10 +1,9 @@
-// Package entrypoint finds where Flux starts to reconcile a Git repository: a FluxInstance, the values of its chart,
-// or the gotk-sync.yaml of `flux bootstrap`.
+// Package entrypoint finds where Flux starts to reconcile a Git repository: a FluxInstance, the values of its chart, the gotk-sync.yaml of
+// `flux bootstrap`, or a Kustomization that is applied by hand: one that builds the directory of its own file, or that is beside its source.
 package entrypoint
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
 	"path"
 	"slices"
@@ -28,6 +27,7 @@ const (
 	Sync      Kind = syncFile
 	Instance  Kind = "FluxInstance"
 	Chart     Kind = "flux-instance chart" // the values of the chart that creates a FluxInstance
+	Applied   Kind = "Kustomization"       // one that nothing in the tree may apply
 )
 
 const (
@@ -36,7 +36,7 @@ const (
 	instanceGroup    = "fluxcd.controlplane.io"
 )
 
-var kinds = []Kind{Directory, Sync, Instance, Chart}
+var kinds = []Kind{Directory, Sync, Instance, Chart, Applied}
 
 // EntryPoint is where a cluster starts to reconcile the tree.
 type EntryPoint struct {
@@ -53,6 +53,10 @@ type EntryPoint struct {
 	URL string
 	// Ignore is the source's spec.ignore.
 	Ignore string
+	// From is the directory of the tree that is the root of the source; empty for the tree's own root.
+	From string
+	// Mount is the directory of the source that is the root of the tree; empty for the source's own root.
+	Mount string
 	// Objects are those that it creates in the cluster: the root Kustomization first.
 	Objects []Object
 }
@@ -67,14 +71,15 @@ type Object struct {
 	Document int
 }
 
-// Find returns the entry points of an artifact, sorted by directory, or those that the given directories are. An
-// entry point whose path is not in the artifact is a problem. An error means that a given directory is not in the
-// artifact.
-func Find(a *sourcetree.Artifact, given []string) ([]*EntryPoint, []*validators.Problem, error) {
+// Find returns the entry points of a tree, sorted by directory, or those that the given directories are. Those of the kind Applied come last,
+// outermost first: each is one only if no other entry point leads to it. An entry point whose path is not in the tree is a problem. Dir is
+// the absolute path of the tree. An error means that a given directory is not in the tree.
+func Find(t *sourcetree.Tree, dir string, given []string) ([]*EntryPoint, []*validators.Problem, error) {
+	f := newFinder(t, dir)
 	if len(given) > 0 {
 		var out []*EntryPoint
 		for _, dir := range given {
-			e, err := at(a, sourcetree.Rel(dir))
+			e, err := f.at(sourcetree.Rel(dir))
 			if err != nil {
 				return nil, nil, err
 			}
@@ -82,55 +87,25 @@ func Find(a *sourcetree.Artifact, given []string) ([]*EntryPoint, []*validators.
 		}
 		return out, nil, nil
 	}
-	var out []*EntryPoint
-	for _, p := range a.Manifests() {
-		out = append(out, inFile(a, p)...)
-	}
-	// The values of the chart that creates a FluxInstance count only where nothing more explicit defines the same
-	// entry point.
+	out := f.explicit()
+	// The values of the chart that creates a FluxInstance count only where nothing more explicit defines the same entry point.
 	slices.SortStableFunc(out, func(a, b *EntryPoint) int {
 		return cmp.Or(cmp.Compare(a.Path, b.Path), cmp.Compare(slices.Index(kinds, a.Kind), slices.Index(kinds, b.Kind)))
 	})
 	out = slices.CompactFunc(out, func(a, b *EntryPoint) bool { return a.Path == b.Path && a.Key == b.Key })
 	var problems []*validators.Problem
 	out = slices.DeleteFunc(out, func(e *EntryPoint) bool {
-		if a.IsDir(e.Path) {
+		if f.locate(e) {
 			return false
 		}
 		problems = append(problems, &validators.Problem{
-			Kind: validators.ProblemEntryPointMissing, Name: e.Path, Suggestion: a.NearestDir(e.Path), Diagnostic: validators.Diagnostic{
-				Position: e.Position, Message: fmt.Sprintf("the %s syncs the path %s, but %s", e.Kind, e.Path, a.ExplainMissing(e.Path)),
+			Kind: validators.ProblemEntryPointMissing, Name: e.Path, Suggestion: f.artifact.NearestDir(e.Path), Diagnostic: validators.Diagnostic{
+				Position: e.Position, Message: fmt.Sprintf("the %s syncs the path %s, but %s", e.Kind, e.Path, f.artifact.ExplainMissing(e.Path)),
 			},
 		})
 		return true
 	})
-	return out, problems, nil
-}
-
-// at returns the entry point of a directory that was given. A file of the tree that syncs this very directory defines
-// the rest of it.
-func at(a *sourcetree.Artifact, dir string) (*EntryPoint, error) {
-	if !a.IsDir(dir) {
-		problem := fmt.Sprintf("entry point %s: %s", dir, a.ExplainMissing(dir))
-		if n := a.NearestDir(dir); n != "" {
-			problem += "; did you mean " + n + "?"
-		}
-		return nil, errors.New(problem)
-	}
-	for _, p := range a.Paths() {
-		if !sourcetree.IsYAML(p) {
-			continue
-		}
-		for _, e := range inFile(a, p) {
-			if e.Path == dir {
-				return e, nil
-			}
-		}
-	}
-	e := &EntryPoint{Kind: Directory, Path: dir, Key: types.NamespacedName{Namespace: defaultNamespace, Name: defaultNamespace}}
-	source := validators.ObjectRef{Kind: flux.GitRepository.Kind, Name: defaultNamespace, Namespace: defaultNamespace}
-	e.Objects = []Object{synthesized(validators.Position{}, rootKustomization(e.Key, e.Path, source))}
-	return e, nil
+	return append(out, f.applied(len(out) > 0)...), problems, nil
 }
 
 // inFile returns the entry points that a file defines.
@@ -138,6 +113,9 @@ func inFile(a *sourcetree.Artifact, p string) []*EntryPoint {
 	var out []*EntryPoint
 	f := a.File(p)
 	docs := f.Parse().Documents
+	if path.Base(p) == syncFile && len(docs) == 0 && len(f.Parse().Problems) == 0 && path.Base(path.Dir(p)) == defaultNamespace {
+		out = append(out, ofEmptySync(a, p))
+	}
 	for i, doc := range docs {
 		id := sourcetree.Identify(doc)
 		namespace := cmp.Or(id.Namespace, defaultNamespace)
@@ -151,7 +129,7 @@ func inFile(a *sourcetree.Artifact, p string) []*EntryPoint {
 		case !id.IsObject():
 			out = append(out, ofInstance(Chart, position, defaultNamespace, yamlposition.Child(doc, "instance", "sync"))...)
 		case path.Base(p) == syncFile && id.Kind == flux.Kustomization.Kind && id.Group() == flux.Kustomization.Group:
-			out = append(out, ofSync(f, i))
+			out = append(out, ofKustomization(Sync, f, i))
 		}
 	}
 	return out
@@ -172,11 +150,7 @@ func ofInstance(kind Kind, position validators.Position, namespace string, sync 
 			Group: flux.GitRepository.Group, Kind: cmp.Or(yamlposition.Scalar(sync, "kind"), flux.GitRepository.Kind), Namespace: namespace, Name: name,
 		},
 	}
-	source := map[string]any{
-		"apiVersion": e.Source.Group + "/v1", "kind": e.Source.Kind,
-		"metadata": map[string]any{"name": name, "namespace": namespace},
-		"spec":     map[string]any{"url": e.URL},
-	}
+	source := sourceObject(e.Source, e.URL)
 	ns := map[string]any{"apiVersion": "v1", "kind": "Namespace", "metadata": map[string]any{"name": namespace}}
 	e.Objects = []Object{
 		synthesized(position, rootKustomization(e.Key, e.Path, e.Source)), synthesized(position, source), synthesized(position, ns),
@@ -184,33 +158,62 @@ func ofInstance(kind Kind, position validators.Position, namespace string, sync 
 	return []*EntryPoint{e}
 }
 
-// ofSync returns the entry point of a Kustomization in a gotk-sync.yaml, which `flux bootstrap` writes with its source.
-func ofSync(f *sourcetree.File, index int) *EntryPoint {
+// ofEmptySync returns the entry point of a gotk-sync.yaml that `flux bootstrap` has still to write: it syncs the directory above.
+func ofEmptySync(a *sourcetree.Artifact, p string) *EntryPoint {
+	at := a.Position(p, 1, 1)
+	return synthesizedEntry(Sync, at, path.Dir(path.Dir(p)), validators.ObjectRef{
+		Group: flux.GitRepository.Group, Kind: flux.GitRepository.Kind, Namespace: defaultNamespace, Name: defaultNamespace,
+	})
+}
+
+// synthesizedEntry returns an entry point that is in no file: a Kustomization as `flux bootstrap` names it, and its source.
+func synthesizedEntry(kind Kind, at validators.Position, dir string, source validators.ObjectRef) *EntryPoint {
+	e := &EntryPoint{
+		Kind: kind, Position: at, Path: dir, Source: source, Key: types.NamespacedName{Namespace: defaultNamespace, Name: defaultNamespace},
+	}
+	e.Objects = []Object{synthesized(at, rootKustomization(e.Key, e.Path, source)), synthesized(at, sourceObject(source, ""))}
+	return e
+}
+
+// ofKustomization returns the entry point of a Kustomization in a file, with its source where that is in the same file.
+func ofKustomization(kind Kind, f *sourcetree.File, index int) *EntryPoint {
 	docs := f.Parse().Documents
 	doc := docs[index]
 	id := sourcetree.Identify(doc)
 	root := yamlposition.Root(doc)
 	e := &EntryPoint{
-		Kind: Sync, Position: f.Position(root.Line, root.Column), Path: sourcetree.Rel(yamlposition.Scalar(doc, "spec", "path")),
-		Key: types.NamespacedName{Namespace: cmp.Or(id.Namespace, defaultNamespace), Name: id.Name},
-		Source: validators.ObjectRef{
-			Group: flux.GitRepository.Group, Kind: yamlposition.Scalar(doc, "spec", "sourceRef", "kind"),
-			Namespace: cmp.Or(yamlposition.Scalar(doc, "spec", "sourceRef", "namespace"), id.Namespace, defaultNamespace),
-			Name:      yamlposition.Scalar(doc, "spec", "sourceRef", "name"),
-		},
+		Kind: kind, Position: f.Position(root.Line, root.Column), Path: sourcetree.Rel(yamlposition.Scalar(doc, "spec", "path")),
+		Key:    types.NamespacedName{Namespace: cmp.Or(id.Namespace, defaultNamespace), Name: id.Name},
+		Source: sourceOf(doc),
 	}
 	e.add(f, index)
-	for i, other := range docs {
-		o := sourcetree.Identify(other)
-		if o.Group() == e.Source.Group && o.Kind == e.Source.Kind && o.Name == e.Source.Name {
-			e.URL, e.Ignore = yamlposition.Scalar(other, "spec", "url"), yamlposition.Scalar(other, "spec", "ignore")
-			e.add(f, i)
-		}
-	}
+	e.addSource(f)
 	if len(e.Objects) == 0 || e.Objects[0].GetKind() != flux.Kustomization.Kind {
 		e.Objects = append([]Object{synthesized(e.Position, rootKustomization(e.Key, e.Path, e.Source))}, e.Objects...)
 	}
 	return e
+}
+
+// sourceOf returns the source that a Kustomization refers to.
+func sourceOf(doc *yaml.Node) validators.ObjectRef {
+	return validators.ObjectRef{
+		Group: flux.GitRepository.Group, Kind: yamlposition.Scalar(doc, "spec", "sourceRef", "kind"),
+		Namespace: cmp.Or(yamlposition.Scalar(doc, "spec", "sourceRef", "namespace"), sourcetree.Identify(doc).Namespace, defaultNamespace),
+		Name:      yamlposition.Scalar(doc, "spec", "sourceRef", "name"),
+	}
+}
+
+// addSource adds the source of the entry point where a file defines it, and reports whether it does.
+func (e *EntryPoint) addSource(f *sourcetree.File) bool {
+	found := false
+	for i, other := range f.Parse().Documents {
+		if o := sourcetree.Identify(other); o.Group() == e.Source.Group && o.Kind == e.Source.Kind && o.Name == e.Source.Name {
+			e.URL, e.Ignore = yamlposition.Scalar(other, "spec", "url"), yamlposition.Scalar(other, "spec", "ignore")
+			e.add(f, i)
+			found = true
+		}
+	}
+	return found
 }
 
 // add adds the object of a document; a document that is none is left out.
@@ -223,6 +226,14 @@ func (e *EntryPoint) add(f *sourcetree.File, index int) {
 
 func synthesized(position validators.Position, object map[string]any) Object {
 	return Object{Unstructured: &unstructured.Unstructured{Object: object}, Position: position, Document: -1}
+}
+
+func sourceObject(ref validators.ObjectRef, url string) map[string]any {
+	return map[string]any{
+		"apiVersion": ref.Group + "/v1", "kind": ref.Kind,
+		"metadata": map[string]any{"name": ref.Name, "namespace": ref.Namespace},
+		"spec":     map[string]any{"url": url},
+	}
 }
 
 func rootKustomization(key types.NamespacedName, dir string, source validators.ObjectRef) map[string]any {

@@ -31,7 +31,7 @@ spec: {path: ./clusters/prod, sourceRef: {kind: GitRepository, name: fleet}}
 	values = "instance: {sync: {name: fleet, path: clusters/prod}}\n"
 )
 
-func artifact(t *testing.T, files map[string]string) *sourcetree.Artifact {
+func tree(t *testing.T, files map[string]string) *sourcetree.Tree {
 	t.Helper()
 	root := t.TempDir()
 	for name, text := range files {
@@ -52,7 +52,7 @@ func artifact(t *testing.T, files map[string]string) *sourcetree.Artifact {
 			t.Errorf("closing the tree: %v", err)
 		}
 	})
-	return tree.Artifact("")
+	return tree
 }
 
 func TestFind(t *testing.T) {
@@ -84,7 +84,7 @@ func TestFind(t *testing.T) {
 		},
 		"a directory that was given, which no file syncs": {
 			files: map[string]string{manifest: ""}, given: []string{"clusters/prod"},
-			want: []string{"directory  clusters/prod flux-system/flux-system  /, 1 objects"},
+			want: []string{"directory  clusters/prod flux-system/flux-system GitRepository flux-system/flux-system, 2 objects"},
 		},
 		"a path that does not exist is a problem": {
 			files: map[string]string{"flux/instance.yaml": instance, "clusters/prd/a.yaml": ""},
@@ -93,7 +93,7 @@ func TestFind(t *testing.T) {
 		"a tree without Flux": {files: map[string]string{manifest: "kind: ConfigMap\n"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			entries, problems, err := entrypoint.Find(artifact(t, tc.files), tc.given)
+			entries, problems, err := entrypoint.Find(tree(t, tc.files), "", tc.given)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -112,7 +112,7 @@ func TestFind(t *testing.T) {
 }
 
 func TestFind_MissingDirectory(t *testing.T) {
-	_, _, err := entrypoint.Find(artifact(t, map[string]string{"clusters/prod/a.yaml": ""}), []string{"cluster/prod"})
+	_, _, err := entrypoint.Find(tree(t, map[string]string{"clusters/prod/a.yaml": ""}), "", []string{"cluster/prod"})
 	if want := "entry point cluster/prod: cluster/prod is not in the tree; did you mean clusters/prod?"; err == nil || err.Error() != want {
 		t.Errorf("error %v, want %s", err, want)
 	}
