@@ -3,6 +3,7 @@ package match
 
 import (
 	"fmt"
+	"path"
 	"regexp"
 	"slices"
 
@@ -23,8 +24,8 @@ type Match struct {
 	// +listType=set
 	// +optional
 	Namespaces []string `json:"namespaces,omitempty"`
-	// Path is a regular expression (RE2) that matches spec.path of a Kustomization. It is not anchored; use ^ and $. Its named groups, such as
-	// (?P<ns>[^/]+), can be used in targetNamespace.
+	// Path is a regular expression (RE2) that matches spec.path of a Kustomization, cleaned as Flux does: "./apps/x" for "apps/x/", "/apps/x"
+	// and "./y/../apps/x". It is not anchored; use ^ and $. Its named groups, such as (?P<ns>[^/]+), can be used in targetNamespace.
 	// +kubebuilder:validation:MaxLength=1024
 	// +optional
 	Path string `json:"path,omitempty"`
@@ -87,7 +88,7 @@ func (m *Match) Object(o *unstructured.Unstructured) (captures map[string]string
 		return nil, true
 	}
 	p, _, _ := unstructured.NestedString(o.Object, "spec", "path")
-	sub := m.path.FindStringSubmatch(p)
+	sub := m.find(p)
 	if sub == nil {
 		return nil, false
 	}
@@ -98,4 +99,16 @@ func (m *Match) Object(o *unstructured.Unstructured) (captures map[string]string
 		}
 	}
 	return captures, true
+}
+
+// find returns the submatches of Path in a spec.path. Flux joins the path to the root of the source, which it cannot leave, so that many spellings are
+// one directory. Path is evaluated on the cleaned path only, written in each of the three ways in which an author may anchor it: "./a", "a" and "/a".
+func (m *Match) find(specPath string) []string {
+	cleaned := path.Clean("/" + specPath)
+	for _, spelling := range []string{"." + cleaned, cleaned[1:], cleaned} {
+		if sub := m.path.FindStringSubmatch(spelling); sub != nil {
+			return sub
+		}
+	}
+	return nil
 }
