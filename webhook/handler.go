@@ -40,6 +40,8 @@ const (
 	defaultTimeout = 5 * time.Second
 	// maxTimeout is the longest timeout that a webhook configuration can set.
 	maxTimeout = 30 * time.Second
+	// maxBodyTime is the longest time for a request body, from its header. The API server sends header and body at once.
+	maxBodyTime = 2 * time.Second
 )
 
 // A result is a response to the API server and the outcome that is counted for it.
@@ -240,8 +242,13 @@ func allowedUnevaluated(err error) *admissionv1.AdmissionResponse {
 // readBody reads the request body. With an error it returns what was read until then.
 func readBody(ctx context.Context, w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	if deadline, ok := ctx.Deadline(); ok && r.ContentLength != 0 {
-		// A client that sends slowly must not hold its share of the memory for longer than its own timeout.
-		_ = http.NewResponseController(w).SetReadDeadline(deadline) // a server without deadlines has ReadTimeout
+		// A client that sends slowly must not hold its share of the memory for long. A server without deadlines, as in a
+		// test, has no such limit.
+		control := http.NewResponseController(w)
+		if control.SetReadDeadline(time.Now().Add(min(time.Until(deadline), maxBodyTime))) == nil {
+			// The server reads on to notice that the client has gone: a deadline there would end the evaluation.
+			defer func() { _ = control.SetReadDeadline(time.Time{}) }()
+		}
 	}
 	var buffer bytes.Buffer
 	if r.ContentLength > 0 && r.ContentLength <= maxBody {

@@ -3,6 +3,7 @@ package webhook
 import (
 	"crypto/tls"
 	"errors"
+	"net"
 	"net/http"
 	"sync/atomic"
 	"time"
@@ -15,13 +16,15 @@ import (
 
 // Server is the HTTP server of the webhooks.
 type Server struct {
-	mux      *http.ServeMux
-	draining atomic.Bool
+	mux         *http.ServeMux
+	draining    atomic.Bool
+	connections *connections
 }
 
 // NewServer returns a server of the three webhooks, which share one limit on the memory of concurrent requests.
 func NewServer(v *Validator, m *Mutator, p *PolicyValidator, counts *metrics.Metrics, log logr.Logger) *Server {
-	s := &Server{mux: http.NewServeMux()}
+	s := &Server{mux: http.NewServeMux(), connections: newConnections()}
+	counts.Connections(s.connections.size)
 	shared := newLimits()
 	for path, h := range map[string]*Handler{
 		webhookconfig.ValidatePath: {webhook: metrics.Validate, evaluator: v},
@@ -55,19 +58,32 @@ func (s *Server) Ready() error {
 	return nil
 }
 
-// HTTP returns the http.Server, for a TLS listener with its TLSConfig.
+// Listener returns a TLS listener for the server that HTTP returned, with a limit on its connections.
+func (s *Server) Listener(l net.Listener, server *http.Server) net.Listener {
+	return tls.NewListener(s.connections.limit(l), server.TLSConfig)
+}
+
+// HTTP returns the http.Server, for the listener that Listener returns. It speaks HTTP/1.1 only, as the API server does
+// with the webhooks of a Service: over HTTP/2, one connection carries any number of requests, and a response that is
+// written at the deadline only ends with the evaluation.
 func (s *Server) HTTP(certificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)) *http.Server {
+	var protocols http.Protocols
+	protocols.SetHTTP1(true)
 	return &http.Server{
 		Handler: s,
 		TLSConfig: &tls.Config{
-			MinVersion: tls.VersionTLS12, GetCertificate: certificate, NextProtos: []string{"h2", "http/1.1"},
+			MinVersion: tls.VersionTLS12, GetCertificate: certificate, NextProtos: []string{"http/1.1"},
 		},
-		ReadHeaderTimeout: 10 * time.Second,
-		ReadTimeout:       maxTimeout + 10*time.Second,
-		WriteTimeout:      maxTimeout + 20*time.Second,
+		Protocols: &protocols,
+		ConnState: s.connections.changed,
+		// The limit of the TLS handshake, too.
+		ReadHeaderTimeout: 5 * time.Second,
+		// The handler has a shorter deadline for the body, and none while it evaluates.
+		ReadTimeout:  5*time.Second + maxBodyTime,
+		WriteTimeout: maxTimeout + 20*time.Second,
 		// Longer than the 90 s after which the API server closes an idle connection: if both ends closed it at the
 		// same time, a request could be lost.
-		IdleTimeout:    3 * time.Minute,
-		MaxHeaderBytes: 64 << 10,
+		IdleTimeout:    2 * time.Minute,
+		MaxHeaderBytes: 16 << 10,
 	}
 }

@@ -186,3 +186,11 @@ func (m *Metrics) CertificateExpiry(expiry func() time.Time) {
 		return float64(t.Unix())
 	}))
 }
+
+// Connections registers a gauge of the open connections.
+func (m *Metrics) Connections(open func() int) {
+	m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "flux_admission_connections",
+		Help: "Number of open connections of the webhook server.",
+	}, func() float64 { return float64(open()) }))
+}

@@ -4,7 +4,6 @@ package serve
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	stdlog "log"
@@ -341,7 +340,7 @@ func (s *Server) newWebhooks(context.Context) error {
 		s.certificate, s.policies, s.watches, reevaluator,
 		newHTTPServer("health", s.healthHandler(), s.healthListener),
 		&manager.Server{
-			Name: "webhooks", Server: webhookServer, Listener: tls.NewListener(s.webhookListener, webhookServer.TLSConfig),
+			Name: "webhooks", Server: webhookServer, Listener: s.webhooks.Listener(s.webhookListener, webhookServer),
 			ShutdownTimeout: new(shutdownTimeout),
 		},
 	}

@@ -1,0 +1,179 @@
+package webhook_test
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/go-logr/logr"
+	"github.com/prometheus/client_golang/prometheus"
+	admissionv1 "k8s.io/api/admission/v1"
+
+	"github.com/flux-admission/flux-admission/internal/lookup"
+	"github.com/flux-admission/flux-admission/validators"
+	"github.com/flux-admission/flux-admission/webhook"
+	"github.com/flux-admission/flux-admission/webhook/metrics"
+	"github.com/flux-admission/flux-admission/webhook/webhookconfig"
+)
+
+// tlsServer is a server as serve starts it.
+type tlsServer struct {
+	webhooks *webhook.Server
+	http     *http.Server
+	registry *prometheus.Registry
+	url      string // of the validating webhook
+}
+
+func serveTLS(t *testing.T, p webhook.Policy) tlsServer {
+	t.Helper()
+	certificate, err := throwaway()
+	if err != nil {
+		t.Fatal(err)
+	}
+	registry := prometheus.NewRegistry()
+	counts := metrics.New(registry)
+	inForce := func() webhook.Policy { return p }
+	webhooks := webhook.NewServer(
+		&webhook.Validator{Policy: inForce, Lookup: lookup.NewMemory(), Metrics: counts, Log: logr.Discard()},
+		&webhook.Mutator{Policy: inForce, Lookup: lookup.NewMemory(), Log: logr.Discard()}, &webhook.PolicyValidator{}, counts, logr.Discard(),
+	)
+	server := webhooks.HTTP(func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &certificate, nil })
+	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() { _ = server.Serve(webhooks.Listener(listener, server)) }()
+	t.Cleanup(func() { _ = server.Close() })
+	return tlsServer{webhooks, server, registry, "https://" + listener.Addr().String() + webhookconfig.ValidatePath}
+}
+
+func (s tlsServer) address() string {
+	return strings.TrimSuffix(strings.TrimPrefix(s.url, "https://"), webhookconfig.ValidatePath)
+}
+
+// dial opens a connection from a local address.
+func (s tlsServer) dial(t *testing.T, from string) net.Conn {
+	t.Helper()
+	d := &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}
+	conn, err := d.DialContext(t.Context(), "tcp", s.address())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	return conn
+}
+
+// dialTLS opens a TLS connection from a local address.
+func (s tlsServer) dialTLS(t *testing.T, from string, protocols ...string) *tls.Conn {
+	t.Helper()
+	conn := tls.Client(s.dial(t, from), &tls.Config{InsecureSkipVerify: true, NextProtos: protocols}) //nolint:gosec // a throwaway certificate
+	if err := conn.HandshakeContext(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return conn
+}
+
+// review sends a review over a connection and reads the response to its end.
+func review(t *testing.T, conn net.Conn, query, body string) *admissionv1.AdmissionResponse {
+	t.Helper()
+	if _, err := fmt.Fprintf(conn, "POST %s%s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s", webhookconfig.ValidatePath, query, len(body), body); err != nil {
+		t.Fatal(err)
+	}
+	return response(t, conn)
+}
+
+func response(t *testing.T, conn net.Conn) *admissionv1.AdmissionResponse {
+	t.Helper()
+	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	data, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out admissionv1.AdmissionReview
+	if err := json.Unmarshal(data, &out); err != nil || out.Response == nil {
+		t.Fatalf("%v: %s", err, data)
+	}
+	return out.Response
+}
+
+// gauge returns the value of a metric without labels.
+func gauge(t *testing.T, registry *prometheus.Registry, name string) float64 {
+	t.Helper()
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() == name {
+			return f.GetMetric()[0].GetGauge().GetValue()
+		}
+	}
+	t.Fatalf("no metric %s", name)
+	return 0
+}
+
+// TestServer_SpeaksHTTP11Only offers HTTP/2, over which a response at the deadline would only end with the evaluation.
+func TestServer_SpeaksHTTP11Only(t *testing.T) {
+	block := make(chan struct{})
+	defer close(block)
+	s := serveTLS(t, &fakePolicy{review: func(context.Context, validators.Request) { <-block }})
+	conn := s.dialTLS(t, "127.0.0.1", "h2", "http/1.1")
+	if got := conn.ConnectionState().NegotiatedProtocol; got != "http/1.1" {
+		t.Fatalf("negotiated %q", got)
+	}
+	got := review(t, conn, "?timeout=100ms", write{operation: admissionv1.Create, object: kustomization}.body(t))
+	if !got.Allowed || got.AuditAnnotations["error"] != "the evaluation timed out" {
+		t.Errorf("%v; want the response of the deadline, to its end", got)
+	}
+}
+
+// TestServer_LimitsConnections opens connections from one address without sending anything: it holds no more than the limit
+// of them, and a client at another address is served on an old connection and on new ones.
+func TestServer_LimitsConnections(t *testing.T) {
+	s := serveTLS(t, &fakePolicy{})
+	body := write{operation: admissionv1.Create, object: kustomization}.body(t)
+	old := s.dialTLS(t, "127.0.0.2")
+	review(t, old, "", body)
+	for range 1500 {
+		s.dial(t, "127.0.0.1")
+	}
+	// The connections are accepted in order: after this one, all others are open or closed.
+	if got := review(t, s.dialTLS(t, "127.0.0.2"), "", body); !got.Allowed {
+		t.Error(got)
+	}
+	if got := review(t, old, "", body); !got.Allowed {
+		t.Error(got)
+	}
+	if n := gauge(t, s.registry, "flux_admission_connections"); n < 2 || n > 512 {
+		t.Errorf("%v connections are open; want at most 512", n)
+	}
+}
+
+// TestServer_EvaluatesLongerThanABodyMayTake has an evaluation that takes longer than the deadline of the body: the server
+// reads on while it evaluates, to notice that the client has gone.
+func TestServer_EvaluatesLongerThanABodyMayTake(t *testing.T) {
+	ended := make(chan error, 1)
+	s := serveTLS(t, &fakePolicy{review: func(ctx context.Context, _ validators.Request) {
+		select {
+		case <-time.After(2500 * time.Millisecond):
+		case <-ctx.Done():
+		}
+		ended <- context.Cause(ctx)
+	}})
+	got := review(t, s.dialTLS(t, "127.0.0.1"), "?timeout=30s", write{operation: admissionv1.Create, object: kustomization}.body(t))
+	if cause := <-ended; !got.Allowed || len(got.Warnings) > 0 || cause != nil {
+		t.Errorf("%v, ended by %v", got, cause)
+	}
+}
