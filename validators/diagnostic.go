@@ -53,7 +53,7 @@ const (
 	ProblemEntryPointMissing ProblemKind = "entry-point-missing"
 	// ProblemRootAssumed: the root of the source is taken to be another directory than the tree's; Name is the directory.
 	ProblemRootAssumed ProblemKind = "root-assumed"
-	// ProblemNoEntryPoint: nothing says where Flux starts; the files are evaluated without Flux.
+	// ProblemNoEntryPoint: nothing in the tree is where Flux starts; the files are evaluated without Flux.
 	ProblemNoEntryPoint ProblemKind = "no-entry-point"
 )
 

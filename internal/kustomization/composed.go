@@ -158,7 +158,7 @@ func (c *clusterBuilder) captures(spec *generatorSpec, sources map[string]valida
 	return out
 }
 
-// composeKey says what a composed artifact depends on.
+// composeKey is what a composed artifact depends on.
 type composeKey struct {
 	copy    string
 	sources string

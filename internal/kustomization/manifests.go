@@ -71,7 +71,7 @@ func (r *Result) addManifests(a *sourcetree.Artifact, p string) {
 	r.addObjects(r.Clusters[0], a, p, false)
 }
 
-// addObjects adds the objects of a file to a cluster. MayBePatch says that they may be patches.
+// addObjects adds the objects of a file to a cluster. mayBePatch: they may be patches.
 func (r *Result) addObjects(c *Cluster, a *sourcetree.Artifact, p string, mayBePatch bool) {
 	f := a.File(p)
 	for i := range f.Parse().Documents {

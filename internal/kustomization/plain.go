@@ -70,7 +70,7 @@ func BuildWithoutFlux(ctx context.Context, opts Options) (_ *Result, err error) 
 	return res, nil
 }
 
-// noEntryPointText says what was done instead, and what the user can give.
+// noEntryPointText is what was done instead, and what the user can give.
 func noEntryPointText(t *sourcetree.Tree) string {
 	text := ErrNoEntryPoint.Error() +
 		"; evaluated what kustomize builds, and the objects beside it; give the directory that Flux syncs with --entrypoint DIR"

@@ -3,15 +3,18 @@ package manifests_test
 
 import (
 	"errors"
+	"io"
 	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/util/yaml"
 
 	"github.com/flux-admission/flux-admission/test/controlplane"
 	"github.com/flux-admission/flux-admission/test/env"
@@ -113,13 +116,14 @@ func TestOverlays_NoCABundle(t *testing.T) {
 	}
 }
 
-// The component removes the permission to read Secrets and nothing else.
-func TestComponents_NoSecrets(t *testing.T) {
-	dir := t.TempDir()
+// compose writes an overlay of a copy of the manifests, and returns its directory.
+func compose(t *testing.T, kustomization string) string {
+	t.Helper()
 	root, err := env.Root()
 	if err != nil {
 		t.Fatal(err)
 	}
+	dir := t.TempDir()
 	if err := os.CopyFS(filepath.Join(dir, "manifests"), os.DirFS(filepath.Join(root, "manifests"))); err != nil {
 		t.Fatal(err)
 	}
@@ -127,10 +131,37 @@ func TestComponents_NoSecrets(t *testing.T) {
 	if err := os.Mkdir(mine, 0o750); err != nil {
 		t.Fatal(err)
 	}
-	text := "resources: [../manifests/overlays/self-managed]\ncomponents: [../manifests/components/no-secrets]\n"
-	if err := os.WriteFile(filepath.Join(mine, "kustomization.yaml"), []byte(text), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(mine, "kustomization.yaml"), []byte(kustomization), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	return mine
+}
+
+// objects returns the objects that kustomize builds, by kind and name.
+func objects(t *testing.T, dir string) map[string]*unstructured.Unstructured {
+	t.Helper()
+	text, stderr, err := plane.Kubectl(t.Context(), nil, "kustomize", dir)
+	if err != nil {
+		t.Fatalf("%v\n%s", err, stderr)
+	}
+	out := map[string]*unstructured.Unstructured{}
+	decoder := yaml.NewYAMLOrJSONDecoder(strings.NewReader(text), 4096)
+	for {
+		o := &unstructured.Unstructured{}
+		err := decoder.Decode(o)
+		if errors.Is(err, io.EOF) {
+			return out
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		out[o.GetKind()+"/"+o.GetName()] = o
+	}
+}
+
+// The component removes the permission to read Secrets and nothing else.
+func TestComponents_NoSecrets(t *testing.T) {
+	mine := compose(t, "resources: [../manifests/overlays/self-managed]\ncomponents: [../manifests/components/no-secrets]\n")
 	left, kept := 0, 0
 	if err := plane.InstallManifests(t.Context(), mine, func(o *unstructured.Unstructured) {
 		kept++
@@ -142,5 +173,52 @@ func TestComponents_NoSecrets(t *testing.T) {
 	}
 	if left > 0 || kept < 10 {
 		t.Errorf("%d objects, %d of which still grant access to Secrets", kept, left)
+	}
+}
+
+// Every set of components gives a valid installation that has the effects of each.
+func TestComponents_Combine(t *testing.T) {
+	if err := plane.InstallCRDs(t.Context(), certManagerCRDs(t)); err != nil {
+		t.Fatal(err)
+	}
+	names := []string{"cert-manager", "strict", "audit-only"}
+	for set := range 1 << len(names) {
+		var chosen []string
+		for i, name := range names {
+			if set&(1<<i) != 0 {
+				chosen = append(chosen, name)
+			}
+		}
+		t.Run(strings.Join(chosen, "+"), func(t *testing.T) {
+			text := "resources: [../manifests/base, ../manifests/policy]\ncomponents:\n"
+			for _, name := range chosen {
+				text += "- ../manifests/components/" + name + "\n"
+			}
+			dir := compose(t, text)
+			built := objects(t, dir)
+			for kind, has := range map[string]func(o *unstructured.Unstructured) bool{
+				"strict": func(o *unstructured.Unstructured) bool {
+					policy, _, _ := unstructured.NestedString(built["AdmissionPolicy/default"].Object, "spec", "onError")
+					hooks, _, _ := unstructured.NestedSlice(o.Object, "webhooks")
+					hook, _ := hooks[0].(map[string]any)
+					return policy == "Deny" && hook["failurePolicy"] == "Fail"
+				},
+				"cert-manager": func(o *unstructured.Unstructured) bool {
+					return o.GetAnnotations()["cert-manager.io/inject-ca-from"] == "flux-admission-system/flux-admission" &&
+						built["ClusterRole/flux-admission-ca"] == nil && built["Role/flux-admission-ca"] == nil
+				},
+				"audit-only": func(*unstructured.Unstructured) bool {
+					mode, _, _ := unstructured.NestedString(built["AdmissionPolicy/default"].Object, "spec", "mode")
+					return mode == "AuditOnly"
+				},
+			} {
+				if got, want := has(built["ValidatingWebhookConfiguration/flux-admission"]), slices.Contains(chosen, kind); got != want {
+					t.Errorf("%s: %v, want %v", kind, got, want)
+				}
+			}
+			if err := plane.InstallManifests(t.Context(), dir, nil); err != nil {
+				t.Error(err)
+			}
+		})
 	}
 }

@@ -235,7 +235,7 @@ func (f *finder) entry(kind Kind, k candidate) *EntryPoint {
 	return e
 }
 
-// at returns the entry point of a directory that was given. What the tree itself says of that directory defines the rest of it: an entry point
+// at returns the entry point of a directory that was given. What the tree itself has for that directory defines the rest of it: an entry point
 // that syncs it, or a Kustomization with that path.
 func (f *finder) at(dir string) (*EntryPoint, error) {
 	given := f.tree.Artifact("")
