@@ -167,7 +167,7 @@ type composeKey struct {
 // compose makes the artifact of an ArtifactGenerator.
 func (c *clusterBuilder) compose(made *composedArtifact, depth int) (*sourcetree.Artifact, error) {
 	sources := map[string]*sourcetree.Artifact{}
-	text := ""
+	var text strings.Builder
 	for alias, ref := range made.sources {
 		if a := c.sourceArtifact(ref, depth+1); a != nil {
 			sources[alias] = a
@@ -178,9 +178,9 @@ func (c *clusterBuilder) compose(made *composedArtifact, depth int) (*sourcetree
 		if _, declared := made.sources[alias]; declared && sources[alias] == nil {
 			return nil, errors.New("a source of the ArtifactGenerator is not known")
 		}
-		text += fmt.Sprintf("%p ", sources[alias])
+		fmt.Fprintf(&text, "%p ", sources[alias])
 	}
-	key := composeKey{fmt.Sprintf("%+v", made.copy), text}
+	key := composeKey{fmt.Sprintf("%+v", made.copy), text.String()}
 	c.composeMu.Lock()
 	defer c.composeMu.Unlock()
 	if done, ok := c.composedArtifacts[key]; ok {

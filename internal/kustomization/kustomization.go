@@ -2,6 +2,7 @@ package kustomization
 
 import (
 	"fmt"
+	"maps"
 	"runtime/debug"
 	"slices"
 
@@ -90,6 +91,7 @@ type Kustomization struct {
 	variables       *substitute.Variables // nil without spec.postBuild
 	variableSources []*Object             // by substitute.Variable.Source
 	substitutes     bool                  // Flux substitutes variables in its objects
+	mistyped        error                 // why Spec lacks fields of the object
 }
 
 // Failed reports whether Flux refuses to build it.
@@ -123,12 +125,30 @@ func (k *Kustomization) DependsOn() []types.NamespacedName {
 
 // readSpec decodes the spec and sets the fields that follow from it.
 func (k *Kustomization) readSpec() error {
-	var typed kustomizev1.Kustomization
+	k.mistyped = nil
 	spec, _ := k.Object.Object["spec"].(map[string]any)
-	if err := apiruntime.DefaultUnstructuredConverter.FromUnstructured(map[string]any{"spec": spec}, &typed); err != nil {
-		return fmt.Errorf("reading the spec: %w", err)
+	decoded, err := decodeSpec(spec)
+	if err != nil {
+		// The API server refuses the object, and rules on schemas report the field. What it would build is evaluated all
+		// the same, without the fields of a wrong type.
+		readable := map[string]any{}
+		for field, value := range spec {
+			if field == "postBuild" {
+				value = withTextVariables(value)
+			}
+			if _, err := decodeSpec(map[string]any{field: value}); err == nil {
+				readable[field] = value
+			}
+		}
+		if readable["sourceRef"] == nil || readable["path"] == nil && spec["path"] != nil {
+			return err
+		}
+		k.mistyped = err
+		if decoded, err = decodeSpec(readable); err != nil {
+			return err
+		}
 	}
-	k.Spec = typed.Spec
+	k.Spec = decoded
 	k.Path = sourcetree.Rel(k.Spec.Path)
 	s := k.Spec.SourceRef
 	k.Source = validators.ObjectRef{Group: flux.GitRepository.Group, Kind: s.Kind, Namespace: s.Namespace, Name: s.Name}
@@ -136,6 +156,34 @@ func (k *Kustomization) readSpec() error {
 		k.Source.Namespace = k.Key.Namespace
 	}
 	return nil
+}
+
+func decodeSpec(spec map[string]any) (kustomizev1.KustomizationSpec, error) {
+	var typed kustomizev1.Kustomization
+	if err := apiruntime.DefaultUnstructuredConverter.FromUnstructured(map[string]any{"spec": spec}, &typed); err != nil {
+		return typed.Spec, fmt.Errorf("reading the spec: %w", err)
+	}
+	return typed.Spec, nil
+}
+
+// withTextVariables copies spec.postBuild with the numbers and booleans of substitute as text: what their author means.
+func withTextVariables(postBuild any) any {
+	fields, _ := postBuild.(map[string]any)
+	variables, _ := fields["substitute"].(map[string]any)
+	if variables == nil {
+		return postBuild
+	}
+	text := make(map[string]any, len(variables))
+	for name, value := range variables {
+		switch value.(type) {
+		case map[string]any, []any:
+		default:
+			text[name] = fmt.Sprint(value)
+		}
+	}
+	out := maps.Clone(fields)
+	out["substitute"] = text
+	return out
 }
 
 func problem(kind validators.ProblemKind, at validators.Position, format string, args ...any) *validators.Problem {
@@ -168,6 +216,9 @@ func (c *clusterBuilder) build(k *Kustomization) {
 	if err := k.readSpec(); err != nil {
 		k.reportSpec(err)
 		return
+	}
+	if k.mistyped != nil {
+		k.reportSpec(k.mistyped)
 	}
 	if k.artifact = c.artifact(k); k.artifact == nil {
 		return
@@ -217,6 +268,7 @@ func (k *Kustomization) reportPath() {
 	if k.artifact.File(k.Path) != nil {
 		p := problem(validators.ProblemBuildFailed, validators.Position{}, "the path %s is a file, not a directory", k.Spec.Path)
 		p.Path, p.Name = validators.NewPath("spec", "path"), k.Spec.Path
+		p.Fix = "Set spec.path to the directory of the file."
 		k.report(p)
 		return
 	}
@@ -273,13 +325,30 @@ func (c *clusterBuilder) setVariables(k *Kustomization) {
 		k.variables.Add(substitute.Source{Object: o.Unstructured, Encrypted: o.Encrypted, Unresolved: o.Unresolved})
 	}
 	k.variables.AddInline(pb.Substitute)
-	name := k.variables.Invalid()
-	k.substitutes = name == "" && k.variables.Enabled()
-	if name != "" && len(k.output.Objects) > 0 {
-		p := problem(validators.ProblemBuildFailed, validators.Position{}, "the variable name %q is invalid: it may contain only letters, digits and underscores", name)
+	k.substitutes = k.variables.Enabled()
+	if len(k.output.Objects) == 0 {
+		return
+	}
+	for _, name := range k.variables.Invalid() {
+		v, _ := k.variables.Get(name)
+		at := k.definer(v).Locate(v.Path).Position
+		p := problem(validators.ProblemBuildFailed, at, "the variable name %q is invalid: it may contain only letters, digits and underscores", name)
 		p.Path, p.Name = validators.NewPath("spec", "postBuild"), name
+		p.Fix = "Rename the variable where it is defined and used."
+		if v.Source != substitute.Inline {
+			p.Fix = "Rename the key, or move it to an object that substituteFrom does not name: Flux takes every key as a variable."
+			p.Related = []validators.Position{k.Object.Locate(validators.NewPath("spec", "postBuild", "substituteFrom")).Position}
+		}
 		k.report(p)
 	}
+}
+
+// definer returns the object that defines a variable.
+func (k *Kustomization) definer(v substitute.Variable) *Object {
+	if v.Source == substitute.Inline {
+		return k.Object
+	}
+	return k.variableSources[v.Source]
 }
 
 // substitute substitutes the variables of an object. Reported are the unset variables that were reported, with their
@@ -289,8 +358,13 @@ func (k *Kustomization) substitute(o *Object, reported map[string]bool) {
 		return
 	}
 	result, err := k.variables.Substitute(o.Object)
+	for _, f := range result.Failures {
+		k.reportExpression(o, f)
+	}
 	if err != nil {
-		k.report(problem(validators.ProblemBuildFailed, o.Locate(nil).Position, "%s: %v", o, err))
+		p := problem(validators.ProblemBuildFailed, o.Locate(nil).Position, "%s: %v", o, err)
+		p.Fix = "Quote values that hold variables, or " + disableSubstitution
+		k.report(p)
 		return
 	}
 	for _, name := range result.Unset {
@@ -304,6 +378,25 @@ func (k *Kustomization) substitute(o *Object, reported map[string]bool) {
 	}
 	o.Object, o.Unresolved = result.Object, result.Unresolved
 }
+
+// reportExpression reports an expression in an object that envsubst cannot parse.
+func (k *Kustomization) reportExpression(o *Object, f substitute.Failure) {
+	at := o.searchText(f.Expression)
+	field := f.Path.String()
+	if o.GetKind() == "Secret" {
+		p := problem(validators.ProblemBuildFailed, at, "variable substitution fails in %s of %s: %v", field, o, f.Err)
+		p.Fix = "Escape what is no variable as $${...}, or " + disableSubstitution
+		k.report(p)
+		return
+	}
+	p := problem(validators.ProblemBuildFailed, at, "variable substitution fails at %s in %s of %s: %v", f.Expression, field, o, f.Err)
+	p.Name = f.Expression
+	p.Fix = fmt.Sprintf("Write $%s if it is no variable, or %s", f.Expression, disableSubstitution)
+	k.report(p)
+}
+
+// disableSubstitution ends the fixes of failed substitutions.
+const disableSubstitution = "exclude the object from substitution with the annotation kustomize.toolkit.fluxcd.io/substitute: disabled."
 
 // decrypt does to an encrypted object what is possible without its key: it removes what SOPS has added.
 func (k *Kustomization) decrypt(o *Object) {

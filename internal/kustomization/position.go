@@ -8,7 +8,6 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/flux-admission/flux-admission/internal/kustomization/build"
-	"github.com/flux-admission/flux-admission/internal/kustomization/substitute"
 	"github.com/flux-admission/flux-admission/internal/unresolved"
 	"github.com/flux-admission/flux-admission/internal/yamlposition"
 	"github.com/flux-admission/flux-admission/validators"
@@ -177,11 +176,7 @@ func (o *Object) definitions(text string) []Location {
 		if !ok {
 			continue
 		}
-		definer := k.Object
-		if v.Source != substitute.Inline {
-			definer = k.variableSources[v.Source]
-		}
-		if definer != o {
+		if definer := k.definer(v); definer != o {
 			out = append(out, Location{definer.Locate(v.Path).Position, RoleVariable})
 		}
 	}

@@ -39,6 +39,9 @@ func reportProblems(
 		}
 		f := p.Report(at, nil, "%s", problem.Message)
 		f.Position, f.Related = problem.Position, problem.Related
+		if problem.Fix != "" {
+			f.Fix = problem.Fix
+		}
 		if detail := strings.TrimSpace(problem.Detail); detail != "" && !strings.Contains(f.Message, detail) {
 			f.Message += " (" + firstLine(detail) + ")"
 		}

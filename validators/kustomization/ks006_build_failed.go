@@ -26,17 +26,21 @@ var BuildFailed = &validators.Rule{
 			Title: "kustomize cannot build the Kustomization",
 			Why: "kustomize-controller applies nothing of a Kustomization whose build fails, and leaves what it " +
 				"applied before as it is. Kustomizations that it applies no longer follow Git either.",
-			Fix:   "Correct the file at the position: add the file that it lists, or remove the entry.",
+			Fix:   "Correct what the message names at the position; \"kustomize build\" of the directory fails in the same way.",
 			Since: "v0.1.0",
 		},
 	},
 	Check: func(ctx context.Context, p *validators.Pass) error {
 		accept := func(problem validators.Problem) bool {
-			return problem.Kind == validators.ProblemBuildFailed || problem.Kind == validators.ProblemSpecInvalid
+			if problem.Kind == validators.ProblemSpecInvalid {
+				// The rules on schemas report the field.
+				p.Skip("a field of spec has a wrong type; what the Kustomization builds was evaluated without the field")
+			}
+			return problem.Kind == validators.ProblemBuildFailed
 		}
 		reportProblems(ctx, p, accept, func(f *validators.Finding, problem validators.Problem) {
 			if problem.Suggestion != "" {
-				f.Fix = "Change the entry to " + problem.Suggestion + ", or add the file that it lists."
+				f.Fix = "Change the entry to " + problem.Suggestion + ", or add what it names."
 			}
 		})
 		return nil

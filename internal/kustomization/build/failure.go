@@ -39,27 +39,39 @@ func (g *graph) explain(err error) *validators.Problem {
 	switch {
 	case duplicateID.MatchString(text):
 		g.explainDuplicate(p, duplicateID.FindStringSubmatch(text)[1])
+		p.Fix = "Keep one definition, or list the file or directory once."
 	case noPatchMatch.MatchString(text):
 		kind, namespace, name := splitID(noPatchMatch.FindStringSubmatch(text)[1])
 		p.Name = name
 		p.Message = fmt.Sprintf("the build fails: a patch targets %s %s, which is not among the resources", kind, objectName(namespace, name))
+		p.Fix = "Correct the kind, the name or the namespace of the patch's target, or remove the patch."
 		if positions := g.definitions(kind, name, g.patchFiles()); len(positions) > 0 {
 			p.Position = positions[0]
 		}
 	case unknownField.MatchString(text):
 		p.Name = unknownField.FindStringSubmatch(text)[1]
 		p.Message = fmt.Sprintf("the build fails: %s has an unknown field %q", path.Base(p.Position.File), p.Name)
+		p.Fix = "Correct the name of the field, or remove it."
 	case strings.Contains(text, "must specify --enable-helm"):
 		p.Message = "the build fails: helmCharts need kustomize's Helm support, which Flux does not enable; use a HelmRelease"
+		p.Fix = "Replace helmCharts by a HelmRelease with its source."
 	case strings.Contains(text, "cycle detected: "):
 		p.Message = "the build fails: the directories include each other: " + text[strings.Index(text, "cycle detected: ")+len("cycle detected: "):]
+		p.Fix = "Remove the entry that includes a directory from below itself."
 	case strings.Contains(text, "kustomization.yaml is empty"):
 		p.Message = "the build fails: the kustomization.yaml is empty"
+		p.Fix = emptyFix
 	default:
 		p.Message = "the build fails: " + withoutContext(text)
 	}
 	return p
 }
+
+// emptyFix is the fix of an empty kustomization.yaml.
+const emptyFix = "List resources in the kustomization.yaml, or remove the directory and what lists it."
+
+// listedFix is the fix of an entry that is not there.
+const listedFix = "Add the file or directory that the entry names, or remove the entry."
 
 // explainDuplicate completes the problem of an object that two resources define. ID is kustomize's name of it.
 func (g *graph) explainDuplicate(p *validators.Problem, id string) {

@@ -90,6 +90,7 @@ func (g *generated) merge(a *sourcetree.Artifact, dir string, spec *kustomizev1.
 	for _, c := range spec.Components {
 		if !fluxgenerator.IsLocalRelativePath(c) {
 			p := buildFailed(validators.Position{}, "the component path %q must be local and relative", c)
+			p.Fix = "Set the component to a path relative to spec.path, without a leading slash."
 			p.Name = c
 			return p
 		}
@@ -194,11 +195,13 @@ func parseFailure(a *sourcetree.Artifact, p string, err error) *validators.Probl
 	out.Detail = Redact(err.Error())
 	if failure := a.File(p).Parse().Failure(); failure != nil {
 		out.Position, out.Message = failure.Position, "the build fails: "+failure.Message
+		out.Fix = yamlFix
 		return out
 	}
 	if m := unknownField.FindStringSubmatch(err.Error()); m != nil {
 		out.Name = m[1]
 		out.Message = fmt.Sprintf("the build fails: %s has an unknown field %q", path.Base(p), m[1])
+		out.Fix = "Correct the name of the field, or remove it."
 		if place, ok := a.Search(p, m[1]+":", 1); ok {
 			out.Position = place
 		}

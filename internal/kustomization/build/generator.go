@@ -75,6 +75,7 @@ func (g *graph) readable(n *node, kind, name, file string) bool {
 		return true
 	}
 	problem := buildFailed(at, "the build fails: the generator of the %s %s reads %s, but %s", kind, name, file, g.artifact.ExplainMissing(p))
+	problem.Fix = "Add the file to the tree, or correct the generator's entry."
 	problem.Name, problem.Suggestion = file, g.suggestion(n.dir, p)
 	g.report(problem)
 	return false

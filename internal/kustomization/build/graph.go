@@ -177,6 +177,7 @@ func (g *graph) add(n *node, field string, index int, text string, component boo
 	}
 	if !g.artifact.IsDir(p) {
 		problem := buildFailed(at, "the build fails: %s lists %s, but %s", path.Base(n.file), text, g.artifact.ExplainMissing(p))
+		problem.Fix = listedFix
 		problem.Name, problem.Suggestion = text, g.suggestion(n.dir, p)
 		g.report(problem)
 		return false
@@ -184,6 +185,7 @@ func (g *graph) add(n *node, field string, index int, text string, component boo
 	file := File(g.artifact, p)
 	if file == "" {
 		problem := buildFailed(at, "the build fails: %s lists the directory %s, which has no kustomization.yaml", path.Base(n.file), p)
+		problem.Fix = "Add a kustomization.yaml to the directory, list its files one by one, or remove the entry."
 		problem.Name = text
 		g.report(problem)
 		return false
@@ -215,7 +217,7 @@ func (g *graph) addNode(parent, n *node, at validators.Position) bool {
 	g.nodes[n.dir] = n
 	if err := parsed.k.CheckEmpty(); err != nil {
 		problem := buildFailed(f.Position(0, 0), "the build fails: the kustomization.yaml is empty")
-		problem.Related = []validators.Position{at}
+		problem.Related, problem.Fix = []validators.Position{at}, emptyFix
 		g.report(problem)
 		return false
 	}

@@ -10,12 +10,17 @@ import (
 	"github.com/flux-admission/flux-admission/validators"
 )
 
+// yamlFix is the fix of a file that does not parse.
+const yamlFix = "Correct the YAML at this line or just above it."
+
 // repair replaces a file of resources with duplicate keys by one that kustomize can read, and reports whether
 // kustomize can read the file.
 func (g *graph) repair(p string, f *sourcetree.File) bool {
 	parsed := f.Parse()
 	if failure := parsed.Failure(); failure != nil {
-		g.report(buildFailed(failure.Position, "the build fails: %s", failure.Message))
+		problem := buildFailed(failure.Position, "the build fails: %s", failure.Message)
+		problem.Fix = yamlFix
+		g.report(problem)
 		return false
 	}
 	if _, done := g.written[p]; done {
@@ -27,6 +32,7 @@ func (g *graph) repair(p string, f *sourcetree.File) bool {
 		}
 		problem := buildFailed(duplicate.Position, "the build fails: duplicate key %q; first defined at line %d", duplicate.Name, duplicate.Related[0].Line)
 		problem.Name, problem.Related = duplicate.Name, duplicate.Related
+		problem.Fix = "Remove one of the two keys."
 		g.report(problem)
 		if data, err := withoutDuplicates(parsed.Documents); err == nil {
 			g.written[p] = data

@@ -127,22 +127,29 @@ func (v *Variables) Get(name string) (Variable, bool) {
 // Names returns the sorted names of all variables.
 func (v *Variables) Names() []string { return slices.Sorted(maps.Keys(v.known)) }
 
-// Invalid returns the first name that Flux refuses; empty when there is none.
-func (v *Variables) Invalid() string {
-	for _, name := range v.Names() {
-		if !variableName.MatchString(name) {
-			return name
-		}
-	}
-	return ""
+// Invalid returns the sorted names that Flux refuses.
+func (v *Variables) Invalid() []string {
+	return slices.DeleteFunc(v.Names(), variableName.MatchString)
 }
 
 // Enabled reports whether Flux substitutes at all.
 func (v *Variables) Enabled() bool { return len(v.known) > 0 || v.Always || v.missing }
 
+// Failure is an expression that envsubst cannot parse.
+type Failure struct {
+	// Path is the field with the expression; when the expression is in a key, the map of the key.
+	Path validators.Path
+	// Expression is its text from ${ on, as far as it can be told where it ends.
+	Expression string
+	// Err is the error of envsubst.
+	Err error
+}
+
 // Result is an object after substitution.
 type Result struct {
 	Object map[string]any
+	// Failures are the expressions that envsubst cannot parse, for which Flux fails. The object keeps their text.
+	Failures []Failure
 	// Unset are the variables without a value and without a default, in their order of appearance.
 	Unset []string
 	// Unresolved are the fields with a value that is not in Git. They keep the text ${NAME}.
@@ -167,11 +174,19 @@ func (v *Variables) Substitute(object map[string]any) (Result, error) {
 	out := Result{Object: object}
 	tree, err := parse.Parse(text)
 	if err != nil {
-		return out, fmt.Errorf("variable substitution failed: %w", err)
+		escaped, failures := escapeFailures(object)
+		if data, err := yaml.Marshal(escaped); err == nil && len(failures) > 0 {
+			text = string(data)
+		}
+		out.Failures = failures
+		if tree, err = parse.Parse(text); err != nil {
+			return out, fmt.Errorf("variable substitution failed: %w", err)
+		}
 	}
 	size := len(text)
-	for _, f := range functions(tree.Root, nil) {
-		value, ok := v.lookup(f.Param)
+	expressions := functions(tree.Root, nil)
+	for _, f := range expressions {
+		value, ok := v.lookup(f)
 		if size += len(value); size > maxOutput {
 			return out, fmt.Errorf("the object would be larger than %d bytes after substitution", maxOutput)
 		}
@@ -179,9 +194,13 @@ func (v *Variables) Substitute(object map[string]any) (Result, error) {
 			out.Unset = append(out.Unset, f.Param)
 		}
 	}
+	next := 0
 	result, err := envsubst.Eval(text, func(name string) (string, bool) {
-		value, ok := v.lookup(name)
-		if !ok && slices.Contains(out.Unset, name) {
+		// envsubst evaluates the expressions in the order of the list.
+		f := expressions[next]
+		next++
+		value, ok := v.lookup(f)
+		if !ok && !suppliesDefault(f.Name) {
 			return markOpen + name + markClose, true
 		}
 		return value, ok
@@ -205,8 +224,11 @@ func (v *Variables) Substitute(object map[string]any) (Result, error) {
 	return out, nil
 }
 
-// lookup returns the value of a variable, marked when it is unresolved, and whether the variable may have one.
-func (v *Variables) lookup(name string) (string, bool) {
+// lookup returns the value of the variable of an expression, marked when it is unresolved, and whether the variable has
+// one. A variable that only a missing object can set has its default, if the expression has one: that is what its author
+// expects to work.
+func (v *Variables) lookup(f *parse.FuncNode) (string, bool) {
+	name := f.Param
 	if x, ok := v.known[name]; ok {
 		if x.Unresolved {
 			return markOpen + name + markClose, true
@@ -218,6 +240,9 @@ func (v *Variables) lookup(name string) (string, bool) {
 	}
 	if value, ok := v.External[name]; ok {
 		return value, true
+	}
+	if suppliesDefault(f.Name) {
+		return "", false
 	}
 	return markOpen + name + markClose, true
 }
@@ -249,16 +274,16 @@ func unmark(v any, at validators.Path, found *[]validators.Path) any {
 
 var unmarker = strings.NewReplacer(markOpen, "${", markClose, "}")
 
-// functions appends the ${…} expressions of a parsed text, nested ones included.
+// functions appends the ${…} expressions of a parsed text in the order of their evaluation: those in the arguments of
+// another come before it.
 func functions(n parse.Node, out []*parse.FuncNode) []*parse.FuncNode {
 	for {
 		switch node := n.(type) {
 		case *parse.FuncNode:
-			out = append(out, node)
 			for _, a := range node.Args {
 				out = functions(a, out)
 			}
-			return out
+			return append(out, node)
 		case *parse.ListNode:
 			// The last element of a list is often a list: it is followed without recursion.
 			for _, c := range node.Nodes[:len(node.Nodes)-1] {
