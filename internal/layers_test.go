@@ -21,7 +21,7 @@ const module = "github.com/flux-admission/flux-admission/"
 // lower layers only, and none of the other side but the shared ones.
 var (
 	shared = [][]string{
-		{"suggest", "unresolved"},
+		{"boundedregexp", "suggest", "unresolved"},
 	}
 	kustomizationSide = slices.Concat(shared, [][]string{
 		{"yamlposition", "lookup"},

@@ -4,11 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"regexp"
 	"strings"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
+	"github.com/flux-admission/flux-admission/internal/boundedregexp"
 	"github.com/flux-admission/flux-admission/internal/chartsource/fetch"
 	"github.com/flux-admission/flux-admission/internal/chartsource/registry"
 	"github.com/flux-admission/flux-admission/internal/chartsource/repository"
@@ -127,7 +127,10 @@ func (o *ociChart) selectBy(ref map[string]string) error {
 	case ref["digest"] != "":
 		fixed(ref["digest"])
 	case ref["semver"] != "":
-		filter, err := regexp.Compile(ref["semverFilter"])
+		filter, err := boundedregexp.Compile(ref["semverFilter"])
+		if errors.Is(err, boundedregexp.ErrTooComplex) {
+			return fmt.Errorf("spec.ref.semverFilter: %w", err)
+		}
 		if err != nil {
 			return errors.New("spec.ref.semverFilter is not a regular expression")
 		}
@@ -136,7 +139,7 @@ func (o *ociChart) selectBy(ref map[string]string) error {
 			o.criterion += " filtered by " + ref["semverFilter"]
 		}
 		o.selectRef = func(ctx context.Context, r *registry.Repository) (string, error) {
-			return r.Latest(ctx, ref["semver"], filter.MatchString)
+			return r.Latest(ctx, ref["semver"], filterTags(ctx, filter))
 		}
 	case ref["tag"] != "":
 		fixed(ref["tag"])
@@ -144,4 +147,16 @@ func (o *ociChart) selectBy(ref map[string]string) error {
 		fixed("latest")
 	}
 	return nil
+}
+
+// filterTags returns a function that reports whether a tag matches a semverFilter. All tags together have the limit of
+// one match.
+func filterTags(ctx context.Context, filter *boundedregexp.Regexp) func(tag string) (bool, error) {
+	var work int64
+	return func(tag string) (bool, error) {
+		if work += filter.Work(tag); work > boundedregexp.MaxWork {
+			return false, fmt.Errorf("spec.ref.semverFilter is too complex for the number of tags: %w", boundedregexp.ErrTooComplex)
+		}
+		return filter.Match(ctx, tag)
+	}
 }

@@ -150,6 +150,7 @@ func TestResolver_OCI(t *testing.T) {
 		"an OCIRepository without a ref is latest": {source: repository(plain, ""), ref: byRef, want: validators.Present, version: "9.9.9"},
 		"an OCIRepository by tag":                  {source: repository(plain, ", ref: {tag: 1.0.0}"), ref: byRef, want: validators.Present, version: "1.0.0"},
 		"an OCIRepository by range":                {source: repository(plain, ", ref: {semver: '>=1.0.0-0', semverFilter: '-rc'}"), ref: byRef, want: validators.Present, version: "2.0.0-rc.1"},
+		"an OCIRepository with a complex filter":   {source: repository(plain, ", ref: {semver: '>=1.0.0-0', semverFilter: '(?:"+strings.Repeat("ab", 1500)+"){1000}'}"), ref: byRef, reason: "OCIRepository apps/repo: spec.ref.semverFilter: the pattern has more than 10000 states: too complex"},
 		"an OCIRepository by digest":               {source: repository(plain, ", ref: {digest: '"+first+"'}"), ref: byRef, want: validators.Present, version: "1.0.0"},
 		"an OCIRepository with a layer selector":   {source: repository(plain, ", ref: {tag: 1.0.0}, layerSelector: {mediaType: application/x-nope}"), ref: byRef, reason: "chart app 1.0.0 of OCIRepository apps/repo: the manifest of 1.0.0 has no layer of type application/x-nope"},
 		"an OCIRepository's tag that is not there": {source: repository(plain, ", ref: {tag: nope}"), ref: byRef, want: validators.Absent},

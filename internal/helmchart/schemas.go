@@ -1,6 +1,7 @@
 package helmchart
 
 import (
+	"context"
 	"crypto/sha256"
 
 	chart "helm.sh/helm/v4/pkg/chart/v2"
@@ -59,8 +60,12 @@ func (s *schemas) of(c *chart.Chart) *compiledSchema {
 	return s.byDocument[&c.Schema[0]]
 }
 
-// knows reports whether the schema of the named chart defines or rejects the field at a path.
-func (s *schemas) knows(name string, path validators.Path) bool {
-	c := s.byChart[name]
-	return c != nil && (c.err != nil || c.schema.Knows(path))
+// knower returns a function that reports whether the schema of the named chart defines or rejects the field at a path.
+// Its calls end with the context and share the limits of one evaluation.
+func (s *schemas) knower(ctx context.Context) func(name string, path validators.Path) bool {
+	k := schema.NewKnower(ctx)
+	return func(name string, path validators.Path) bool {
+		c := s.byChart[name]
+		return c != nil && (c.err != nil || k.Knows(c.schema, path))
+	}
 }

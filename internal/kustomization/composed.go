@@ -1,6 +1,7 @@
 package kustomization
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -13,6 +14,7 @@ import (
 	apiruntime "k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
+	"github.com/flux-admission/flux-admission/internal/boundedregexp"
 	"github.com/flux-admission/flux-admission/internal/sourcetree"
 	"github.com/flux-admission/flux-admission/validators"
 	"github.com/flux-admission/flux-admission/validators/flux"
@@ -137,18 +139,18 @@ func (c *clusterBuilder) captures(spec *generatorSpec, sources map[string]valida
 		return nil
 	}
 	text := regexp.MustCompile(`\\\{([A-Za-z_][A-Za-z0-9_]*)\\\}`).ReplaceAllString(regexp.QuoteMeta(pattern), `(?P<$1>[^/]+)`)
-	matcher, err := regexp.Compile("^" + text + "$")
+	matcher, err := boundedregexp.Compile("^" + text + "$")
 	if err != nil {
 		return nil
 	}
 	var out []map[string]string
 	for _, dir := range source.Dirs() {
-		m := matcher.FindStringSubmatch(dir)
-		if m == nil {
+		m, err := matcher.Submatches(context.Background(), dir)
+		if err != nil || m == nil {
 			continue
 		}
 		values := map[string]string{}
-		for i, name := range matcher.SubexpNames() {
+		for i, name := range matcher.Groups() {
 			if name != "" {
 				values[name] = m[i]
 			}

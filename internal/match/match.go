@@ -2,12 +2,15 @@
 package match
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"path"
-	"regexp"
 	"slices"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
+	"github.com/flux-admission/flux-admission/internal/boundedregexp"
 )
 
 // Match selects objects. An object must match every field that is set. An empty Match selects every object.
@@ -34,7 +37,7 @@ type Match struct {
 	// +optional
 	Labels map[string]string `json:"labels,omitempty"`
 
-	path *regexp.Regexp
+	path *boundedregexp.Regexp
 }
 
 // Compile compiles Path. It must be called once before Object.
@@ -46,7 +49,10 @@ func (m *Match) Compile() error {
 	if slices.Contains(m.Kinds, "HelmRelease") {
 		return fmt.Errorf("path: a HelmRelease has no spec.path; remove HelmRelease from kinds or remove path")
 	}
-	re, err := regexp.Compile(m.Path)
+	re, err := boundedregexp.Compile(m.Path)
+	if errors.Is(err, boundedregexp.ErrTooComplex) {
+		return fmt.Errorf("path: use fewer or smaller repetitions: %w", err)
+	}
 	if err != nil {
 		return fmt.Errorf("path: not a regular expression (RE2 syntax): %w", err)
 	}
@@ -60,7 +66,7 @@ func (m *Match) Groups() []string {
 	if m.path == nil {
 		return nil
 	}
-	for _, n := range m.path.SubexpNames() {
+	for _, n := range m.path.Groups() {
 		if n != "" {
 			names = append(names, n)
 		}
@@ -68,47 +74,51 @@ func (m *Match) Groups() []string {
 	return names
 }
 
-// Object reports whether the object is selected, and returns the captures of the named groups of Path.
-func (m *Match) Object(o *unstructured.Unstructured) (captures map[string]string, ok bool) {
+// Object reports whether the object is selected, and returns the captures of the named groups of Path. An
+// error means that spec.path cannot be matched: it is too long, or the context is done.
+func (m *Match) Object(ctx context.Context, o *unstructured.Unstructured) (captures map[string]string, ok bool, err error) {
 	if len(m.Kinds) == 0 && o.GetKind() != "Kustomization" || len(m.Kinds) > 0 && !slices.Contains(m.Kinds, o.GetKind()) {
-		return nil, false
+		return nil, false, nil
 	}
 	if len(m.Namespaces) > 0 && !slices.Contains(m.Namespaces, o.GetNamespace()) {
-		return nil, false
+		return nil, false, nil
 	}
 	if len(m.Labels) > 0 {
 		labels := o.GetLabels()
 		for k, v := range m.Labels {
 			if got, found := labels[k]; !found || got != v {
-				return nil, false
+				return nil, false, nil
 			}
 		}
 	}
 	if m.path == nil {
-		return nil, true
+		return nil, true, nil
 	}
 	p, _, _ := unstructured.NestedString(o.Object, "spec", "path")
-	sub := m.find(p)
+	sub, err := m.find(ctx, p)
+	if err != nil {
+		return nil, false, fmt.Errorf("spec.path: %w", err)
+	}
 	if sub == nil {
-		return nil, false
+		return nil, false, nil
 	}
 	captures = map[string]string{}
-	for i, n := range m.path.SubexpNames() {
+	for i, n := range m.path.Groups() {
 		if n != "" {
 			captures[n] = sub[i]
 		}
 	}
-	return captures, true
+	return captures, true, nil
 }
 
 // find returns the submatches of Path in a spec.path. Flux joins the path to the root of the source, which it cannot leave, so that many spellings are
 // one directory. Path is evaluated on the cleaned path only, written in each of the three ways in which an author may anchor it: "./a", "a" and "/a".
-func (m *Match) find(specPath string) []string {
+func (m *Match) find(ctx context.Context, specPath string) ([]string, error) {
 	cleaned := path.Clean("/" + specPath)
 	for _, spelling := range []string{"." + cleaned, cleaned[1:], cleaned} {
-		if sub := m.path.FindStringSubmatch(spelling); sub != nil {
-			return sub
+		if sub, err := m.path.Submatches(ctx, spelling); err != nil || sub != nil {
+			return sub, err
 		}
 	}
-	return nil
+	return nil, nil
 }

@@ -90,17 +90,17 @@ func (s *Setting) compile() error {
 }
 
 // namespaceFor returns the namespace of the object; matched is false if the setting does not select the object.
-func (s *Setting) namespaceFor(o *unstructured.Unstructured) (ns string, matched bool) {
-	captures, ok := s.Match.Object(o)
-	if !ok {
-		return "", false
+func (s *Setting) namespaceFor(ctx context.Context, o *unstructured.Unstructured) (ns string, matched bool, err error) {
+	captures, ok, err := s.Match.Object(ctx, o)
+	if err != nil || !ok {
+		return "", false, err
 	}
 	if s.TargetNamespaceLabel != "" {
-		return o.GetLabels()[s.TargetNamespaceLabel], true
+		return o.GetLabels()[s.TargetNamespaceLabel], true, nil
 	}
 	return placeholder.ReplaceAllStringFunc(s.TargetNamespace, func(m string) string {
 		return captures[strings.Trim(m, "{}")]
-	}), true
+	}), true, nil
 }
 
 // Mutator is the mutator target-namespace.
@@ -129,7 +129,12 @@ func mutate(ctx context.Context, p *mutators.Pass) error {
 	settings := *p.Settings.(*Settings)
 	want, matched := "", false
 	for i := range settings {
-		if want, matched = settings[i].namespaceFor(p.Object); matched {
+		var err error
+		if want, matched, err = settings[i].namespaceFor(ctx, p.Object); err != nil {
+			p.Skip("spec.targetNamespace was not set: %v", err)
+			return nil
+		}
+		if matched {
 			break
 		}
 	}

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -18,6 +17,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/yaml"
 
 	"github.com/flux-admission/flux-admission/api/v1alpha1"
+	"github.com/flux-admission/flux-admission/internal/boundedregexp"
 	"github.com/flux-admission/flux-admission/validators"
 	"github.com/flux-admission/flux-admission/validators/flux"
 )
@@ -67,17 +67,17 @@ var (
 	lastAppliedKey = "kubectl.kubernetes.io/last-applied-configuration"
 )
 
-func checkMonitoringEnabled(_ context.Context, p *validators.Pass) error {
+func checkMonitoringEnabled(ctx context.Context, p *validators.Pass) error {
 	switch p.Object.GroupVersionKind().GroupKind() {
 	case Cluster:
 		checkCluster(p)
 	case flux.Kustomization:
-		checkPatches(p, validators.NewPath("spec", "patches"))
+		checkPatches(ctx, p, validators.NewPath("spec", "patches"))
 	case flux.HelmRelease:
 		renderers, _ := nested(p.Object.Object, "spec", "postRenderers").([]any)
 		for i, r := range renderers {
 			if _, ok := nested(r, "kustomize", "patches").([]any); ok {
-				checkPatches(p, validators.NewPath("spec", "postRenderers").Index(i).Child("kustomize", "patches"))
+				checkPatches(ctx, p, validators.NewPath("spec", "postRenderers").Index(i).Child("kustomize", "patches"))
 			}
 		}
 		checkRawManifests(p, validators.NewPath("spec", "values"), nested(p.Object.Object, "spec", "values"))
@@ -116,7 +116,7 @@ type patch struct {
 	target map[string]any
 }
 
-func checkPatches(p *validators.Pass, at validators.Path) {
+func checkPatches(ctx context.Context, p *validators.Pass, at validators.Path) {
 	list, _ := at.Lookup(p.Object.Object).([]any)
 	for i, item := range list {
 		entry, _ := item.(map[string]any)
@@ -131,7 +131,11 @@ func checkPatches(p *validators.Pass, at validators.Path) {
 			continue
 		}
 		target, _ := entry["target"].(map[string]any)
-		v, found, err := patch{text: text, target: target}.setsEnabled()
+		v, found, err := patch{text: text, target: target}.setsEnabled(ctx)
+		if errors.Is(err, errTarget) {
+			p.Unknown("cannot determine whether %s applies to a CloudNativePG Cluster: %v", where, err)
+			continue
+		}
 		if err != nil {
 			p.Unknown("cannot parse %s: %v", where, err)
 			continue
@@ -142,8 +146,11 @@ func checkPatches(p *validators.Pass, at validators.Path) {
 	}
 }
 
+// errTarget is the error of a patch whose target cannot be evaluated.
+var errTarget = errors.New("its target cannot be evaluated")
+
 // setsEnabled reports whether the patch sets spec.monitoring.enabled of a CNPG Cluster, and returns the value.
-func (pt patch) setsEnabled() (value any, found bool, err error) {
+func (pt patch) setsEnabled(ctx context.Context) (value any, found bool, err error) {
 	docs, err := decodeYAML(pt.text)
 	if err != nil {
 		return nil, false, err
@@ -151,7 +158,11 @@ func (pt patch) setsEnabled() (value any, found bool, err error) {
 	for _, doc := range docs {
 		switch d := doc.(type) {
 		case []any: // JSON Patch (RFC 6902)
-			if !pt.targetsCluster() {
+			selected, err := pt.targetsCluster(ctx)
+			if err != nil {
+				return nil, false, err
+			}
+			if !selected {
 				continue
 			}
 			for _, op := range d {
@@ -161,11 +172,18 @@ func (pt patch) setsEnabled() (value any, found bool, err error) {
 			}
 		case map[string]any: // strategic merge
 			// The target's kind takes precedence over the kind in the body.
-			if kind, _ := pt.target["kind"].(string); kind != "" && !pt.targetsCluster() || kind == "" && !isCluster(d) {
+			selected := isCluster(d)
+			// In a merge patch null removes the field.
+			v, ok := enabled(d)
+			if !ok || v == nil {
 				continue
 			}
-			// In a merge patch null removes the field.
-			if v, ok := enabled(d); ok && v != nil {
+			if kind, _ := pt.target["kind"].(string); kind != "" {
+				if selected, err = pt.targetsCluster(ctx); err != nil {
+					return nil, false, err
+				}
+			}
+			if selected {
 				return v, true, nil
 			}
 		}
@@ -175,18 +193,36 @@ func (pt patch) setsEnabled() (value any, found bool, err error) {
 
 // targetsCluster reports whether the patch's target selects CNPG Clusters by kind. kustomize matches group and kind as
 // regular expressions against the whole name. A target without a group selects every kind of that name.
-func (pt patch) targetsCluster() bool {
+func (pt patch) targetsCluster(ctx context.Context) (bool, error) {
 	kind, _ := pt.target["kind"].(string)
 	group, _ := pt.target["group"].(string)
-	return kind != "" && wholeMatch(kind, Cluster.Kind) && (group == "" || wholeMatch(group, clusterGroup))
+	if kind == "" {
+		return false, nil
+	}
+	if selected, err := wholeMatch(ctx, kind, Cluster.Kind); !selected || group == "" {
+		return selected, err
+	}
+	return wholeMatch(ctx, group, clusterGroup)
 }
 
-func wholeMatch(expr, s string) bool {
+// wholeMatch reports whether an expression matches a whole name. An invalid one, which kustomize rejects, does not. The
+// error wraps errTarget for an expression that is too complex.
+func wholeMatch(ctx context.Context, expr, s string) (bool, error) {
 	if expr == s {
-		return true
+		return true, nil
 	}
-	re, err := regexp.Compile("^(?:" + expr + ")$")
-	return err == nil && re.MatchString(s)
+	re, err := boundedregexp.Compile("^(?:" + expr + ")$")
+	if errors.Is(err, boundedregexp.ErrTooComplex) {
+		return false, fmt.Errorf("%w: %w", errTarget, err)
+	}
+	if err != nil {
+		return false, nil //nolint:nilerr // no build with the patch succeeds
+	}
+	matched, err := re.Match(ctx, s)
+	if err != nil {
+		return false, fmt.Errorf("%w: %w", errTarget, err)
+	}
+	return matched, nil
 }
 
 func operationSetsEnabled(op any) (any, bool) {

@@ -61,13 +61,18 @@ var TargetNamespace = &validators.Rule{
 	Check: checkTargetNamespace,
 }
 
-func checkTargetNamespace(_ context.Context, p *validators.Pass) error {
+func checkTargetNamespace(ctx context.Context, p *validators.Pass) error {
 	if target, _, _ := unstructured.NestedString(p.Object.Object, "spec", "targetNamespace"); target != "" {
 		return nil
 	}
 	params := p.Params.(*TargetNamespaceParams)
 	for i := range params.RequiredFor {
-		if _, ok := params.RequiredFor[i].Object(p.Object); ok {
+		_, ok, err := params.RequiredFor[i].Object(ctx, p.Object)
+		if err != nil {
+			p.Unknown("cannot determine whether spec.targetNamespace is required: %v", err)
+			return nil
+		}
+		if ok {
 			p.Report(validators.NewPath("spec", "targetNamespace"), nil, "spec.targetNamespace is required but not set")
 			return nil
 		}

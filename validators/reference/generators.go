@@ -10,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/flux-admission/flux-admission/internal/boundedregexp"
 	"github.com/flux-admission/flux-admission/internal/unresolved"
 	"github.com/flux-admission/flux-admission/validators"
 )
@@ -106,7 +107,7 @@ func generated(ctx context.Context, p *validators.Pass, r reference) bool {
 // creates it from.
 func Generated(ctx context.Context, look validators.Lookup, to schema.GroupKind, key types.NamespacedName) bool {
 	named := func(o *unstructured.Unstructured, g generator) bool {
-		return slices.ContainsFunc(g.names(o), func(name string) bool { return matchesName(name, key.Name) })
+		return slices.ContainsFunc(g.names(o), func(name string) bool { return matchesName(ctx, name, key.Name) })
 	}
 	for _, g := range generatorsOf(to) {
 		// Most generated objects have their generator's name, and one object is found faster than all.
@@ -127,7 +128,7 @@ func Generated(ctx context.Context, look validators.Lookup, to schema.GroupKind,
 }
 
 // matchesName reports whether a name that may hold unresolved variables can be the wanted one.
-func matchesName(name, want string) bool {
+func matchesName(ctx context.Context, name, want string) bool {
 	if !unresolved.HasVariable(name) {
 		return name == want
 	}
@@ -135,8 +136,12 @@ func matchesName(name, want string) bool {
 	for i, part := range parts {
 		parts[i] = regexp.QuoteMeta(part)
 	}
-	matched, err := regexp.MatchString("^"+strings.Join(parts, ".*")+"$", want)
-	return err == nil && matched
+	re, err := boundedregexp.Compile("^" + strings.Join(parts, ".*") + "$")
+	if err != nil {
+		return true // it may be
+	}
+	matched, err := re.Match(ctx, want)
+	return err != nil || matched
 }
 
 // variable is a variable of a Kustomization's substitution that has no known value.

@@ -102,18 +102,27 @@ func (r *Repository) Tag(ctx context.Context, rng string) (string, error) {
 }
 
 // Latest returns the highest tag within a range, of those that keep accepts, as source-controller does for an
-// OCIRepository.
-func (r *Repository) Latest(ctx context.Context, rng string, keep func(tag string) bool) (string, error) {
+// OCIRepository. An error of keep is returned.
+func (r *Repository) Latest(ctx context.Context, rng string, keep func(tag string) (bool, error)) (string, error) {
 	tags, err := r.tags(ctx)
 	if err != nil {
 		return "", err
 	}
-	tags = slices.DeleteFunc(tags, func(t string) bool { return !keep(t) })
-	i, err := repository.Select(tags, rng, nil)
+	var kept []string
+	for _, t := range tags {
+		ok, err := keep(t)
+		if err != nil {
+			return "", err
+		}
+		if ok {
+			kept = append(kept, t)
+		}
+	}
+	i, err := repository.Select(kept, rng, nil)
 	if err != nil {
 		return "", err
 	}
-	return tags[i], nil
+	return kept[i], nil
 }
 
 func (r *Repository) tags(ctx context.Context) ([]string, error) {

@@ -6,10 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/url"
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/flux-admission/flux-admission/internal/boundedregexp"
 )
 
 // The limits of a schema document. They bound the cost of compiling it: the compiler recurses through the document and
@@ -53,9 +56,13 @@ type document struct {
 	// permissive maps the schemas whose reference is not loaded, by the URL of their document and the JSON Pointer in it,
 	// to the URL that they refer to.
 	permissive map[string]string
-	size       int
-	schemas    int
-	searches   int
+	// patterns are the states of the regular expressions by their text; -1 for those that are too complex.
+	patterns map[string]int
+	// states is the size of all regular expressions together. Those in schemas are counted twice.
+	states   int
+	size     int
+	schemas  int
+	searches int
 }
 
 // resource is one document.
@@ -71,7 +78,7 @@ type Load func(url string) ([]byte, error)
 // parse reads a schema document and those that it refers to within the limits, and removes references to other
 // documents.
 func parse(doc []byte, load Load) (*document, error) {
-	d := &document{ids: map[string]bool{}, permissive: map[string]string{}}
+	d := &document{ids: map[string]bool{}, permissive: map[string]string{}, patterns: map[string]int{}}
 	if err := d.add(mustParse(rootURL), doc); err != nil {
 		return nil, err
 	}
@@ -80,6 +87,15 @@ func parse(doc []byte, load Load) (*document, error) {
 	}
 	for _, r := range d.resources {
 		d.removeReferences(r)
+		d.replacePatterns(r)
+	}
+	for _, r := range d.resources {
+		if err := d.checkPatterns(r.root); err != nil {
+			return nil, err
+		}
+	}
+	if d.states > maxStates {
+		return nil, fmt.Errorf("its patterns have more than %d states together: %w", maxStates, boundedregexp.ErrTooComplex)
 	}
 	for _, r := range d.resources {
 		if err := checkChains(r.root); err != nil {
@@ -277,6 +293,87 @@ func (d *document) removeReferences(r *resource) {
 			return
 		}
 	})
+}
+
+// complexPattern replaces a regular expression that is too complex, before the library compiles it. A schema that has it
+// itself is treated alike.
+const complexPattern = "^this pattern is too complex$"
+
+// maxStates bounds the regular expressions of a schema together. A schema of 630 KB has 4,000.
+const maxStates = 200_000
+
+// replacePatterns replaces the regular expressions of a document that are too complex.
+func (d *document) replacePatterns(r *resource) {
+	walk(r.root, r.url, "", func(m map[string]any, _ *url.URL, _ string) {
+		if text, ok := m["pattern"].(string); ok && d.tooComplex(text) {
+			m["pattern"] = complexPattern
+		}
+		named, ok := m["patternProperties"].(map[string]any)
+		if !ok {
+			return
+		}
+		for _, text := range slices.Sorted(maps.Keys(named)) {
+			if !d.tooComplex(text) {
+				continue
+			}
+			// Two of them in one schema become one that applies both.
+			if other, ok := named[complexPattern]; ok && text != complexPattern {
+				named[complexPattern] = map[string]any{"allOf": []any{other, named[text]}}
+			} else {
+				named[complexPattern] = named[text]
+			}
+			if text != complexPattern {
+				delete(named, text)
+			}
+		}
+	})
+}
+
+// tooComplex measures a regular expression, and reports whether it cannot be compiled within the limits.
+func (d *document) tooComplex(text string) bool {
+	states, ok := d.patterns[text]
+	if !ok {
+		var err error
+		if states, err = boundedregexp.Measure(text); errors.Is(err, boundedregexp.ErrTooComplex) {
+			states = -1
+		} // the compiler reports other errors
+		d.patterns[text] = states
+	}
+	if states < 0 {
+		return true
+	}
+	d.states += states
+	return false
+}
+
+// checkPatterns returns an error for a regular expression that is too complex and that replacePatterns does not find: in
+// data, for example, to which a reference may lead.
+func (d *document) checkPatterns(v any) error {
+	switch v := v.(type) {
+	case []any:
+		for _, c := range v {
+			if err := d.checkPatterns(c); err != nil {
+				return err
+			}
+		}
+	case map[string]any:
+		texts := []string{}
+		if text, ok := v["pattern"].(string); ok {
+			texts = append(texts, text)
+		}
+		if named, ok := v["patternProperties"].(map[string]any); ok {
+			texts = slices.AppendSeq(texts, maps.Keys(named))
+		}
+		if slices.ContainsFunc(texts, d.tooComplex) {
+			return fmt.Errorf("it has a pattern outside of its schemas: %w", boundedregexp.ErrTooComplex)
+		}
+		for _, c := range v {
+			if err := d.checkPatterns(c); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // metaSchema reports whether a URL is that of a meta-schema that the compiler has and that has no dynamic references.

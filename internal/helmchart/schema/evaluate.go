@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"unicode/utf8"
 
+	"github.com/flux-admission/flux-admission/internal/boundedregexp"
 	"github.com/flux-admission/flux-admission/validators"
 )
 
@@ -55,6 +56,8 @@ type Result struct {
 	Steps int
 	// NotLoaded are the URLs of the schemas that apply to the values and are not loaded.
 	NotLoaded []string
+	// TooComplex is set when a regular expression applies to the values that is too complex, or too complex for them.
+	TooComplex bool
 }
 
 // ErrBudget is the error of an evaluation that exceeds the limits.
@@ -77,7 +80,7 @@ func (s *Schema) Evaluate(ctx context.Context, values any) (Result, error) {
 		}
 		return a.Message < b.Message
 	})
-	res := Result{Steps: e.steps}
+	res := Result{Steps: e.steps, TooComplex: e.tooComplex}
 	names := map[*node][]string{}
 	for i, p := range e.problems {
 		if i > 0 && p.sortKey == e.problems[i-1].sortKey && p.Message == e.problems[i-1].Message {
@@ -113,7 +116,9 @@ type evaluator struct {
 	path      validators.Path // of the current value; reused
 	problems  []problem
 	notLoaded []string
-	err       error
+	// tooComplex means that the result of a regular expression is unknown.
+	tooComplex bool
+	err        error
 }
 
 func (e *evaluator) fail(err error) state {
@@ -141,6 +146,44 @@ func (e *evaluator) spend(n int) bool {
 		}
 	}
 	return true
+}
+
+// workPerStep is the work of a match, in states times bytes, that costs as much as a step.
+const workPerStep = 16
+
+// match evaluates a regular expression, nil for one that is too complex: valid when it matches the text, maybe when that
+// is unknown.
+func (e *evaluator) match(re *boundedregexp.Regexp, text string) state {
+	if re == nil {
+		e.tooComplex = true
+		return maybe
+	}
+	// A match of more than the limit of all steps is not tried.
+	if !e.spend(1 + int(min(re.Work(text), boundedregexp.MaxWork)/workPerStep)) {
+		return maybe
+	}
+	matched, err := re.Match(e.ctx, text)
+	switch {
+	case errors.Is(err, boundedregexp.ErrTooComplex):
+		e.tooComplex = true
+		return maybe
+	case err != nil:
+		return e.fail(fmt.Errorf("%w: %w", ErrBudget, err))
+	}
+	return boolState(matched)
+}
+
+// isRegexp evaluates whether a text is a regular expression.
+func (e *evaluator) isRegexp(text string) state {
+	if !e.spend(1 + len(text)) {
+		return maybe
+	}
+	_, err := boundedregexp.Measure(text)
+	if errors.Is(err, boundedregexp.ErrTooComplex) {
+		e.tooComplex = true
+		return maybe
+	}
+	return boolState(err == nil)
 }
 
 // child evaluates the value at a step below the current one.
@@ -243,6 +286,13 @@ func (e *evaluator) evalConstants(n *node, v any, t types, report bool) state {
 		e.report(report, "format", "is not a valid "+n.format)
 		return invalid
 	}
+	if text, ok := v.(string); ok && n.regexpFormat {
+		s := e.isRegexp(text)
+		if s == invalid {
+			e.report(report, "format", "is not a valid "+n.format)
+		}
+		st = and(st, s)
+	}
 	return st
 }
 
@@ -329,22 +379,24 @@ func (e *evaluator) present(m map[string]any, open bool, name string, report fun
 }
 
 func (e *evaluator) evalProperty(n *node, name string, v any, report bool) state {
-	st, evaluated := valid, false
+	st, evaluated := valid, invalid
 	if p, ok := n.properties[name]; ok {
-		evaluated = true
+		evaluated = valid
 		st = e.child(p, key(name), v, report)
 	}
 	for _, p := range n.patterns {
-		if !e.spend(1 + len(name)/64) {
-			return maybe
-		}
-		if p.re.MatchString(name) {
-			evaluated = true
+		switch e.match(p.re, name) {
+		case valid:
+			evaluated = valid
 			st = and(st, e.child(p.node, key(name), v, report))
+		case maybe:
+			evaluated = min(evaluated, maybe)
+			st = and(st, maybe)
+		case invalid:
 		}
 	}
 	switch {
-	case evaluated:
+	case evaluated != invalid:
 	case n.additionalFalse:
 		if u, ok := v.(Unknown); ok && u.MayVanish {
 			return maybe
@@ -462,14 +514,12 @@ func (e *evaluator) evalString(n *node, v string, report bool) state {
 			st = invalid
 		}
 	}
-	if n.pattern != nil {
-		if !e.spend(1 + len(v)/16) {
-			return maybe
-		}
-		if !n.pattern.MatchString(v) {
+	if n.pattern != nil || n.complexPattern {
+		s := e.match(n.pattern, v)
+		if s == invalid {
 			e.report(report, "pattern", "does not match pattern "+quote(n.pattern.String()))
-			st = invalid
 		}
+		st = and(st, s)
 	}
 	return st
 }
@@ -675,12 +725,18 @@ func (e *evaluator) collectEvaluated(n *node, v any, seen *evaluated, sure state
 	defer func() { e.nesting-- }()
 	if m, _ := object(v); m != nil {
 		for name := range m {
-			_, ok := n.properties[name]
-			for _, p := range n.patterns {
-				ok = ok || p.re.MatchString(name)
+			s := invalid
+			if _, ok := n.properties[name]; ok || n.additionalFalse || n.additionalTrue || n.additional != nil ||
+				!top && n.unevaluatedProperties != nil {
+				s = valid
 			}
-			if ok || n.additionalFalse || n.additionalTrue || n.additional != nil || !top && n.unevaluatedProperties != nil {
-				seen.name(name, sure)
+			for _, p := range n.patterns {
+				if s != valid {
+					s = min(s, e.match(p.re, name))
+				}
+			}
+			if s != invalid {
+				seen.name(name, max(s, sure))
 			}
 		}
 	}

@@ -1,6 +1,7 @@
 package schema
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"math/big"
@@ -244,12 +245,21 @@ func enumMessage(allowed []any) string {
 	return b.String()
 }
 
-// Knows reports whether the schema defines the field at a path, or rejects it.
-func (s *Schema) Knows(path validators.Path) bool {
+// Knower reports which fields a schema knows, with the limits of one evaluation for all calls together.
+type Knower struct{ e evaluator }
+
+// NewKnower returns a Knower whose calls end with the context.
+func NewKnower(ctx context.Context) *Knower { return &Knower{evaluator{ctx: ctx}} }
+
+// Knows reports whether the schema defines the field at a path, or rejects it. Past the limits it may do so.
+func (k *Knower) Knows(s *Schema, path validators.Path) bool {
 	level := expand([]*node{s.root})
 	for _, step := range path {
 		var next []*node
 		for _, n := range level {
+			if !k.e.spend(1) {
+				return true
+			}
 			if step.IsIndex() {
 				return true // the items of lists have no names
 			}
@@ -259,7 +269,7 @@ func (s *Schema) Knows(path validators.Path) bool {
 			}
 			matched := false
 			for _, p := range n.patterns {
-				if p.re.MatchString(step.Key) {
+				if k.e.match(p.re, step.Key) != invalid {
 					next, matched = append(next, p.node), true
 				}
 			}

@@ -21,6 +21,8 @@ import (
 
 	"github.com/Masterminds/semver/v3"
 	"github.com/santhosh-tekuri/jsonschema/v5"
+
+	"github.com/flux-admission/flux-admission/internal/boundedregexp"
 )
 
 // Schema is a compiled schema. It is immutable and safe for concurrent use.
@@ -30,10 +32,12 @@ type Schema struct {
 	size int
 	// nodes is the number of compiled schemas.
 	nodes int
+	// patterns is the memory of the compiled regular expressions, in bytes.
+	patterns int64
 }
 
 // Cost estimates the memory that the compiled schema takes, in bytes.
-func (s *Schema) Cost() int64 { return int64(s.size) + int64(s.nodes)*768 }
+func (s *Schema) Cost() int64 { return int64(s.size) + int64(s.nodes)*768 + s.patterns }
 
 type types uint8
 
@@ -66,8 +70,17 @@ func (t types) String() string {
 }
 
 type pattern struct {
-	re   *regexp.Regexp
+	// re is nil for a regular expression that is too complex: it may match any name.
+	re   *boundedregexp.Regexp
 	node *node
+}
+
+// text returns the regular expression; "" for one that is too complex.
+func (p pattern) text() string {
+	if p.re == nil {
+		return ""
+	}
+	return p.re.String()
 }
 
 type dependency struct {
@@ -88,6 +101,8 @@ type node struct {
 
 	format     string
 	formatTest func(any) bool
+	// regexpFormat means that a string must be a regular expression. Its test is not the library's, which compiles it.
+	regexpFormat bool
 
 	refs []*node // $ref, $recursiveRef, $dynamicRef
 
@@ -119,7 +134,8 @@ type node struct {
 	unevaluatedItems         *node
 
 	minLength, maxLength int
-	pattern              *regexp.Regexp
+	pattern              *boundedregexp.Regexp
+	complexPattern       bool // has a pattern that is too complex: it may match any string
 
 	minimum, exclusiveMinimum, maximum, exclusiveMaximum, multipleOf *big.Rat
 
@@ -156,14 +172,21 @@ func Compile(doc []byte, load Load) (s *Schema, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("the schema is not valid: %w", firstCause(err))
 	}
-	b := builder{nodes: map[*jsonschema.Schema]*node{}, document: d}
+	b := builder{nodes: map[*jsonschema.Schema]*node{}, document: d, patterns: map[string]*boundedregexp.Regexp{}}
 	root := b.node(compiled)
 	for len(b.queue) > 0 {
 		next := b.queue[0]
 		b.queue = b.queue[1:]
 		b.fill(next, b.nodes[next])
 	}
-	return &Schema{root: root, size: d.size, nodes: len(b.nodes)}, nil
+	if b.err != nil {
+		return nil, fmt.Errorf("the schema is rejected: %w", b.err)
+	}
+	out := &Schema{root: root, size: d.size, nodes: len(b.nodes)}
+	for _, re := range b.patterns {
+		out.patterns += re.Memory()
+	}
+	return out, nil
 }
 
 // firstCause reduces the compiler's error, which can be as long as the schema, to its first leaf.
@@ -186,6 +209,26 @@ type builder struct {
 	nodes    map[*jsonschema.Schema]*node
 	queue    []*jsonschema.Schema
 	document *document
+	// patterns are the regular expressions by their text: equal ones are kept once.
+	patterns map[string]*boundedregexp.Regexp
+	err      error
+}
+
+// regexp returns a regular expression that the library has compiled; nil for one that is too complex.
+func (b *builder) regexp(re *regexp.Regexp) *boundedregexp.Regexp {
+	text := re.String()
+	if text == complexPattern {
+		return nil
+	}
+	out, ok := b.patterns[text]
+	if !ok {
+		var err error
+		if out, err = boundedregexp.Wrap(re); err != nil {
+			b.err = err
+		}
+		b.patterns[text] = out
+	}
+	return out
 }
 
 // position returns the URL of the document that contains a schema, and its JSON Pointer there; false for a meta-schema.
@@ -251,6 +294,7 @@ func (b *builder) fill(s *jsonschema.Schema, n *node) {
 	n.enum = s.Enum
 	if b.assertsFormat(s) {
 		n.format, n.formatTest = s.Format, format(s.Format)
+		n.regexpFormat = s.Format == "regex"
 	}
 	for _, ref := range []*jsonschema.Schema{s.Ref, s.RecursiveRef, s.DynamicRef} {
 		if ref != nil {
@@ -261,8 +305,12 @@ func (b *builder) fill(s *jsonschema.Schema, n *node) {
 	n.when, n.then, n.other = b.node(s.If), b.node(s.Then), b.node(s.Else)
 	b.fillObject(s, n)
 	b.fillArray(s, n)
-	n.minLength, n.maxLength, n.pattern = s.MinLength, s.MaxLength, s.Pattern
-	n.hasString = n.minLength >= 0 || n.maxLength >= 0 || n.pattern != nil
+	n.minLength, n.maxLength = s.MinLength, s.MaxLength
+	if s.Pattern != nil {
+		n.pattern = b.regexp(s.Pattern)
+		n.complexPattern = n.pattern == nil
+	}
+	n.hasString = n.minLength >= 0 || n.maxLength >= 0 || s.Pattern != nil
 	n.minimum, n.exclusiveMinimum, n.multipleOf = s.Minimum, s.ExclusiveMinimum, s.MultipleOf
 	n.maximum, n.exclusiveMaximum = s.Maximum, s.ExclusiveMaximum
 	n.hasNumber = n.minimum != nil || n.exclusiveMinimum != nil || n.maximum != nil || n.exclusiveMaximum != nil ||
@@ -278,9 +326,9 @@ func (b *builder) fillObject(s *jsonschema.Schema, n *node) {
 		}
 	}
 	for re, p := range s.PatternProperties {
-		n.patterns = append(n.patterns, pattern{re, b.node(p)})
+		n.patterns = append(n.patterns, pattern{b.regexp(re), b.node(p)})
 	}
-	slices.SortFunc(n.patterns, func(x, y pattern) int { return strings.Compare(x.re.String(), y.re.String()) })
+	slices.SortFunc(n.patterns, func(x, y pattern) int { return strings.Compare(x.text(), y.text()) })
 	n.propertyNames = b.node(s.PropertyNames)
 	switch a := s.AdditionalProperties.(type) {
 	case bool:
@@ -342,6 +390,8 @@ func (b *builder) assertsFormat(s *jsonschema.Schema) bool {
 // format returns the test of a format; nil for a format that Helm's validator does not know.
 func format(name string) func(any) bool {
 	switch name {
+	case "regex": // see node.regexpFormat
+		return nil
 	case "ip-address", "uriref": // of older drafts; only this library knows them
 		return nil
 	case "semver": // only Helm's validator knows it
