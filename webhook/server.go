@@ -10,6 +10,7 @@ import (
 
 	"github.com/go-logr/logr"
 
+	"github.com/flux-admission/flux-admission/webhook/certs"
 	"github.com/flux-admission/flux-admission/webhook/metrics"
 	"github.com/flux-admission/flux-admission/webhook/webhookconfig"
 )
@@ -17,13 +18,21 @@ import (
 // Server is the HTTP server of the webhooks.
 type Server struct {
 	mux         *http.ServeMux
+	metrics     *metrics.Metrics
+	clients     Clients
 	draining    atomic.Bool
 	connections *connections
 }
 
+// Clients authenticates the clients of a Server. certs.Clients implements it.
+type Clients interface {
+	// Refuse returns why a client is not answered; empty if it is authenticated.
+	Refuse(state *tls.ConnectionState) certs.Refusal
+}
+
 // NewServer returns a server of the three webhooks, which share one limit on the memory of concurrent requests.
 func NewServer(v *Validator, m *Mutator, p *PolicyValidator, counts *metrics.Metrics, log logr.Logger) *Server {
-	s := &Server{mux: http.NewServeMux(), connections: newConnections()}
+	s := &Server{mux: http.NewServeMux(), metrics: counts, connections: newConnections()}
 	counts.Connections(s.connections.size)
 	shared := newLimits()
 	for path, h := range map[string]*Handler{
@@ -37,8 +46,20 @@ func NewServer(v *Validator, m *Mutator, p *PolicyValidator, counts *metrics.Met
 	return s
 }
 
-// ServeHTTP implements http.Handler.
+// Authenticate limits the server to the requests of authenticated clients. It must be called before HTTP.
+func (s *Server) Authenticate(clients Clients) { s.clients = clients }
+
+// ServeHTTP implements http.Handler. A request that is not authenticated is counted and nothing else: nobody can fill
+// the log with it, and its body is not read.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if s.clients != nil {
+		if refusal := s.clients.Refuse(r.TLS); refusal != "" {
+			s.metrics.Unauthenticated(string(refusal))
+			w.Header().Set("Connection", "close") // otherwise net/http reads on to the next request
+			w.WriteHeader(http.StatusUnauthorized)
+			return
+		}
+	}
 	if s.draining.Load() {
 		// The API server keeps connections open for a long time. With this header it opens the next one, to another replica,
 		// instead of sending a request while this one closes.
@@ -69,11 +90,17 @@ func (s *Server) Listener(l net.Listener, server *http.Server) net.Listener {
 func (s *Server) HTTP(certificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)) *http.Server {
 	var protocols http.Protocols
 	protocols.SetHTTP1(true)
+	config := &tls.Config{
+		MinVersion: tls.VersionTLS12, GetCertificate: certificate, NextProtos: []string{"http/1.1"},
+	}
+	if s.clients != nil {
+		// ServeHTTP verifies the certificate: then a refusal is a response and a count, not a failed handshake, and a
+		// changed CA counts on open connections. The names of accepted CAs are not sent.
+		config.ClientAuth = tls.RequestClientCert
+	}
 	return &http.Server{
-		Handler: s,
-		TLSConfig: &tls.Config{
-			MinVersion: tls.VersionTLS12, GetCertificate: certificate, NextProtos: []string{"http/1.1"},
-		},
+		Handler:   s,
+		TLSConfig: config,
 		Protocols: &protocols,
 		ConnState: s.connections.changed,
 		// The limit of the TLS handshake, too.

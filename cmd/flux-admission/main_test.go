@@ -161,6 +161,18 @@ func TestRun_InvalidArguments(t *testing.T) {
 			append(free, "--tls-cert-file="+missing, "--tls-key-file="+missing, "--kubeconfig="+kubeconfig(t, apiServer(t))),
 			[]string{"--tls-cert-file", missing},
 		},
+		"a missing client CA": {
+			append(free, "--client-ca-file="+missing, "--kubeconfig="+kubeconfig(t, apiServer(t))),
+			[]string{"--client-ca-file", missing},
+		},
+		"a client CA that is none": {
+			append(free, "--client-ca-file="+write(t, "nothing"), "--kubeconfig="+kubeconfig(t, apiServer(t))),
+			[]string{"--client-ca-file"},
+		},
+		"a name of clients without a CA": {
+			append(free, "--client-ca-name=kube-apiserver", "--kubeconfig="+kubeconfig(t, apiServer(t))),
+			[]string{"--client-ca-name needs --client-ca-file"},
+		},
 		"a missing directory of charts": {
 			append(free, "--charts="+missing, "--kubeconfig="+kubeconfig(t, apiServer(t))), []string{"--charts", missing},
 		},

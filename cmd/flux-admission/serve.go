@@ -54,6 +54,11 @@ func newServe() *cobra.Command {
 	f.StringVar(&o.TLSCertFile, "tls-cert-file", "",
 		"certificate file, reloaded when it changes (default: a self-managed certificate)")
 	f.StringVar(&o.TLSKeyFile, "tls-key-file", "", "private key file of --tls-cert-file (default: none)")
+	f.StringVar(&o.ClientCAFile, "client-ca-file", "",
+		"CA of the API server's client certificate, reloaded when it changes; other clients get 401 "+
+			"(default: clients are not authenticated)")
+	f.StringArrayVar(&o.ClientCANames, "client-ca-name", nil,
+		"common name or DNS name that a client certificate of --client-ca-file must have; repeatable (default: any)")
 	f.DurationVar(&o.CADuration, "ca-duration", 365*24*time.Hour,
 		"validity of the self-managed CA, which is renewed after two thirds of it")
 	f.DurationVar(&o.LeafDuration, "leaf-duration", 7*24*time.Hour,

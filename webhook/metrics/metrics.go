@@ -45,17 +45,18 @@ const other = "other"
 type Metrics struct {
 	kinds map[schema.GroupKind]string
 
-	reviews        *prometheus.CounterVec
-	findings       *prometheus.CounterVec
-	ruleErrors     *prometheus.CounterVec
-	unknown        *prometheus.CounterVec
-	panics         prometheus.Counter
-	memory         prometheus.Gauge
-	duration       *prometheus.HistogramVec
-	reloads        *prometheus.CounterVec
-	caBundleWrites *prometheus.CounterVec
-	deferred       *prometheus.CounterVec
-	registry       prometheus.Registerer
+	reviews         *prometheus.CounterVec
+	findings        *prometheus.CounterVec
+	ruleErrors      *prometheus.CounterVec
+	unknown         *prometheus.CounterVec
+	panics          prometheus.Counter
+	memory          prometheus.Gauge
+	duration        *prometheus.HistogramVec
+	reloads         *prometheus.CounterVec
+	caBundleWrites  *prometheus.CounterVec
+	deferred        *prometheus.CounterVec
+	unauthenticated *prometheus.CounterVec
+	registry        prometheus.Registerer
 }
 
 // New registers the metrics. The kinds are those with a label value of their own.
@@ -104,12 +105,16 @@ func New(registry prometheus.Registerer, kinds ...schema.GroupKind) *Metrics {
 			Name: "flux_admission_deferred_evaluations_total",
 			Help: "Number of deferred evaluations of releases whose chart was not read in time, by rule and outcome.",
 		}, []string{"rule", "outcome"}),
+		unauthenticated: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "flux_admission_unauthenticated_requests_total",
+			Help: "Number of requests refused because their client is not authenticated, by reason.",
+		}, []string{"reason"}),
 	}
 	for _, gk := range kinds {
 		m.kinds[gk] = gk.Kind
 	}
 	registry.MustRegister(m.reviews, m.findings, m.ruleErrors, m.unknown, m.panics, m.memory, m.duration, m.reloads,
-		m.caBundleWrites, m.deferred)
+		m.caBundleWrites, m.deferred, m.unauthenticated)
 	return m
 }
 
@@ -172,6 +177,9 @@ func (m *Metrics) CABundleWrite(err error) {
 func (m *Metrics) DeferredEvaluation(rule string, o deferred.Outcome) {
 	m.deferred.WithLabelValues(rule, string(o)).Inc()
 }
+
+// Unauthenticated counts a request of a client that is not authenticated. The reason is a name of this product.
+func (m *Metrics) Unauthenticated(reason string) { m.unauthenticated.WithLabelValues(reason).Inc() }
 
 // CertificateExpiry registers a gauge of the expiry of the serving certificate; 0 without a certificate.
 func (m *Metrics) CertificateExpiry(expiry func() time.Time) {

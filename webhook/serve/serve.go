@@ -76,6 +76,8 @@ type Options struct {
 	DNSNames                 []string
 	WebhookConfig, CASecret  string
 	TLSCertFile, TLSKeyFile  string
+	ClientCAFile             string
+	ClientCANames            []string
 	CADuration, LeafDuration time.Duration
 	ShutdownDelay            time.Duration
 }
@@ -106,6 +108,7 @@ type Server struct {
 	charts      *chartsource.Resolver
 	config      *rest.Config
 	certificate certs.Source
+	clients     *certs.Clients // nil to answer every client
 
 	manager    ctrl.Manager
 	objects    *lookup.Cluster
@@ -147,6 +150,9 @@ func (s *Server) Close() {
 func (s *Server) Run(ctx context.Context) error {
 	s.log.Info("Starting", "version", s.options.Version,
 		"webhooks", s.webhookListener.Addr().String(), "health", s.healthListener.Addr().String())
+	if s.clients == nil {
+		s.log.Info("Clients are not authenticated, whoever can connect is answered; set --client-ca-file")
+	}
 	ctx, stop := drainFirst(ctx, s.webhooks, s.options.ShutdownDelay, s.log)
 	defer stop()
 	if err := s.manager.Start(ctx); err != nil {
@@ -244,6 +250,22 @@ func (s *Server) connect(ctx context.Context) error {
 		return err
 	}
 	s.metrics.CertificateExpiry(s.certificate.Expiry)
+	return s.newClients()
+}
+
+// newClients reads the CA of the clients, if there is one.
+func (s *Server) newClients() error {
+	o := s.options
+	if o.ClientCAFile == "" {
+		if len(o.ClientCANames) > 0 {
+			return errors.New("--client-ca-name needs --client-ca-file")
+		}
+		return nil
+	}
+	var err error
+	if s.clients, err = certs.NewClients(o.ClientCAFile, o.ClientCANames); err != nil {
+		return fmt.Errorf("--client-ca-file: %w", err)
+	}
 	return nil
 }
 
@@ -332,6 +354,9 @@ func (s *Server) newWebhooks(context.Context) error {
 		},
 		s.metrics, s.log,
 	)
+	if s.clients != nil {
+		s.webhooks.Authenticate(s.clients)
+	}
 	webhookServer := s.webhooks.HTTP(s.certificate.GetCertificate)
 	webhookServer.ErrorLog = httpErrorLog(s.log)
 
@@ -346,6 +371,9 @@ func (s *Server) newWebhooks(context.Context) error {
 	}
 	if s.metricsListener != nil {
 		runnables = append(runnables, newHTTPServer("metrics", s.metricsHandler(), s.metricsListener))
+	}
+	if s.clients != nil {
+		runnables = append(runnables, s.clients)
 	}
 	if s.prefetcher != nil {
 		runnables = append(runnables, s.prefetcher)
