@@ -20,7 +20,7 @@ comma := ,
 
 export CGO_ENABLED ?= 0
 
-.PHONY: help demo test unit test-race cover envtest e2e bench fuzz generate lint verify freshness build image clean
+.PHONY: help demo test unit test-race cover envtest e2e bench fuzz generate lint verify alerts freshness build image clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -89,6 +89,13 @@ verify: ## generated files are up to date, modules are tidy
 	go generate ./...
 	go mod tidy -diff
 	@git diff --exit-code --stat || { echo "generated files are stale: run make generate and commit"; exit 1; }
+
+alerts: ## the alerts, with Prometheus' own rule tester
+	@mkdir -p bin/alerts
+	go build -C $(TOOLS)/promtool -tags remove_all_sd -o $(CURDIR)/bin/promtool github.com/prometheus/prometheus/cmd/promtool
+	go run ./$(TOOLS)/alerts manifests/monitoring/prometheusrule.yaml manifests/monitoring/prometheusrule_test.yaml bin/alerts
+	bin/promtool check rules bin/alerts/annotated.yaml
+	bin/promtool test rules bin/alerts/test.yaml
 
 freshness: ## report how old the built-in definitions are, against what the module proxy serves
 	@go run ./$(TOOLS)/freshness
