@@ -353,7 +353,7 @@ func nameOf(o *unstructured.Unstructured) report.Object {
 func (e *evaluation) problem(p *validators.Problem) {
 	switch p.Kind {
 	case validators.ProblemRemoteBase, validators.ProblemRemoteContent, validators.ProblemSourceUnknown,
-		validators.ProblemDecryptionMissing, validators.ProblemRootAssumed, validators.ProblemNoEntryPoint:
+		validators.ProblemRootAssumed, validators.ProblemNoEntryPoint:
 		if e.first(p) {
 			e.report.Skipped = append(
 				e.report.Skipped, report.Skipped{

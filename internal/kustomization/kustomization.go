@@ -5,6 +5,7 @@ import (
 	"maps"
 	"runtime/debug"
 	"slices"
+	"strings"
 
 	kustomizev1 "github.com/fluxcd/kustomize-controller/api/v1"
 	fluxssa "github.com/fluxcd/pkg/ssa/utils"
@@ -27,6 +28,9 @@ const fluxGroups = ".toolkit.fluxcd.io"
 
 // substituteKey is the label or annotation of objects that are excluded from variable substitution.
 var substituteKey = flux.Kustomization.Group + "/substitute"
+
+// decryptKey is the annotation of objects that are excluded from decryption.
+var decryptKey = flux.Kustomization.Group + "/decrypt"
 
 // State is how much of a Kustomization's objects is known.
 type State int
@@ -404,7 +408,13 @@ func (k *Kustomization) decrypt(o *Object) {
 		return
 	}
 	o.Encrypted = true
+	if strings.EqualFold(o.GetAnnotations()[decryptKey], "disabled") {
+		return
+	}
 	if k.Spec.Decryption == nil {
+		if k.Object.Origin.Synthesized {
+			return // what creates it may set the field
+		}
 		k.report(problem(validators.ProblemDecryptionMissing, o.Locate(validators.NewPath("sops")).Position,
 			"%s is encrypted with SOPS, but the Kustomization %s has no spec.decryption", o, k.Key))
 		return

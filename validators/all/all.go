@@ -8,6 +8,7 @@ import (
 	"github.com/flux-admission/flux-admission/validators/helmrelease"
 	"github.com/flux-admission/flux-admission/validators/kustomization"
 	"github.com/flux-admission/flux-admission/validators/object"
+	"github.com/flux-admission/flux-admission/validators/rbac"
 	"github.com/flux-admission/flux-admission/validators/reference"
 	"github.com/flux-admission/flux-admission/validators/schema"
 	"github.com/flux-admission/flux-admission/validators/source"
@@ -27,6 +28,7 @@ func Rules() []*validators.Rule {
 		kustomization.Unapplied,
 		kustomization.HealthCheckMissing,
 		kustomization.PruneMove,
+		kustomization.DecryptionMissing,
 		source.Missing,
 		helmrelease.ValuesSchema,
 		helmrelease.UnknownKey,
@@ -38,7 +40,9 @@ func Rules() []*validators.Rule {
 		helmrelease.RenderFailed,
 		helmrelease.RenderedInvalid,
 		helmrelease.SchemaValidationHalfDisabled,
+		helmrelease.ReleaseNameShared,
 		cnpg.MonitoringEnabled,
+		cnpg.Bootstrap,
 		schema.UnknownField,
 		schema.InvalidValue,
 		schema.APIVersionNotServed,
@@ -47,6 +51,7 @@ func Rules() []*validators.Rule {
 		object.AppliedTwice,
 		reference.Missing,
 		reference.NamespaceMissing,
+		rbac.SubjectNamespace,
 		file.DuplicateKey,
 		file.InvalidYAML,
 	}

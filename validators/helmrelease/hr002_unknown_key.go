@@ -3,6 +3,7 @@ package helmrelease
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
@@ -91,10 +92,18 @@ func reportUnknownKey(p *validators.Pass, chart validators.Chart, k validators.U
 	if k.Chart != chart.Name() {
 		message = fmt.Sprintf("subchart %s of %s", k.Chart, message)
 	}
-	if k.Suggestion != "" {
+	last := k.Path[len(k.Path)-1].Key
+	dotted := strings.Contains(last, ".")
+	switch {
+	case dotted:
+		message += fmt.Sprintf("; the dots in '%s' are part of one key", last)
+	case k.Suggestion != "":
 		message += fmt.Sprintf("; did you mean '%s'?", k.Suggestion)
 	}
 	f := p.Report(path, nil, "%s", message)
+	if dotted {
+		f.Fix = "Write the key as nested maps, one for each dot, as the chart's values.yaml has them, or remove it."
+	}
 	// Another version of the chart does not make it another finding.
 	f.Key = k.Chart + " " + k.Path.Pointer()
 	// No edits: without a schema it is unknown whether the value is valid under the other name.

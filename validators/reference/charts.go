@@ -32,6 +32,10 @@ func chartMayCreate(ctx context.Context, p *validators.Pass, r reference) error 
 				return namedAfter(o, release, r.to, r.key.Name)
 			})
 		}
+	case role, clusterRole:
+		mayCreate = func(o *unstructured.Unstructured) bool { return sharesWord(o, r.key.Name) }
+	case cnpgCluster, imageCatalog, clusterImageCatalog, objectStore:
+		mayCreate = func(o *unstructured.Unstructured) bool { return cnpgMayCreate(o, r) }
 	default:
 		return nil
 	}

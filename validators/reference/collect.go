@@ -60,10 +60,8 @@ func references(ctx context.Context, p *validators.Pass) []reference {
 		c.pod(spec.Child("jobTemplate", "spec", "template", "spec"))
 	case volumeClaim, bucketClaim:
 		c.class(spec.Child("storageClassName"))
-	case cnpgCluster:
-		c.class(spec.Child("storage", "storageClass"))
-		c.class(spec.Child("walStorage", "storageClass"))
-		c.each(spec.Child("tablespaces"), func(at validators.Path) { c.class(at.Child("storage", "storageClass")) })
+	case roleBinding, clusterRoleBinding:
+		c.binding()
 	case externalSecret:
 		c.store(spec.Child("secretStoreRef"))
 		c.each(spec.Child("data"), func(at validators.Path) { c.store(at.Child("sourceRef", "storeRef")) })
@@ -99,6 +97,8 @@ func references(ctx context.Context, p *validators.Pass) []reference {
 			}
 			c.add(spec.Child("serviceAccountName"), serviceAccount, namespace)
 		}
+	default:
+		c.cnpg(gk)
 	}
 	return c.out
 }

@@ -28,8 +28,9 @@ var Missing = &validators.Rule{
 		Doc: validators.Doc{
 			Title: "Referenced object does not exist in the tree",
 			Why: "A Pod without its Secret, ConfigMap, ServiceAccount or volume does not start, an ExternalSecret " +
-				"without its store stays empty, a volume without its StorageClass is never provisioned. An object " +
-				"that was once created by hand is missing when the cluster is rebuilt.",
+				"without its store stays empty, a volume without its StorageClass is never provisioned, a binding " +
+				"without its role grants nothing, a backup without its Cluster never runs. An object that was once " +
+				"created by hand is missing when the cluster is rebuilt.",
 			Fix: "Correct the name, or add the object or what creates it, such as an ExternalSecret, to the tree " +
 				"and list it in a kustomization.yaml. Mark a reference as optional: true if the object may be " +
 				"missing.",
@@ -37,7 +38,7 @@ var Missing = &validators.Rule{
 		},
 		Reads: append([]schema.GroupKind{
 			secret, configMap, serviceAccount, volumeClaim, storageClass, secretStore, clusterSecretStore, issuer, clusterIssuer,
-			statefulSet, persistentVolume, flux.HelmRelease, flux.Kustomization,
+			statefulSet, persistentVolume, role, clusterRole, imageCatalog, clusterImageCatalog, objectStore, flux.HelmRelease, flux.Kustomization,
 		}, generatorKinds()...),
 	},
 	Check: checkReferences,
@@ -55,6 +56,8 @@ func checkReferences(ctx context.Context, p *validators.Pass) error {
 			near = nearest(ctx, p, r)
 		}
 		switch {
+		case presence != validators.Present && r.to == serviceAccount && bindsOnly(p) && near == "" && len(namespacesOf(ctx, p.Lookup, r)) == 0:
+			// Operators create service accounts, and a grant to one that does not exist does no harm.
 		case presence == validators.Absent:
 			report(ctx, p, r, near, "does not exist in the tree")
 		case presence == validators.Unknown && r.to == storageClass && near != "" &&

@@ -254,7 +254,8 @@ func (f *finder) compare(c *Chart, values, defaults map[string]any, at, root val
 		f.searched++
 		near := suggest.Nearest(k, names)
 		if f.candidates {
-			if c.documented[k] || c.reads(joined(here[len(root):])) {
+			// A template reads a key with dots by index alone: .Values.a.b is not the key "a.b".
+			if c.documented[k] || !strings.Contains(k, ".") && c.reads(joined(here[len(root):])) {
 				continue
 			}
 		} else if near == "" && item(v, defaults) {
