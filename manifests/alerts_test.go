@@ -107,7 +107,7 @@ func TestAlerts_EveryFailure(t *testing.T) {
 		known[a.Alert] = true
 	}
 	rows := 0
-	for _, line := range strings.Split(section, "\n") {
+	for line := range strings.SplitSeq(section, "\n") {
 		if !strings.HasPrefix(line, "| ") || strings.HasPrefix(line, "| event") {
 			continue
 		}
