@@ -202,9 +202,20 @@ func (s *Suite) Evaluate(ctx context.Context, r Request, l Lookup) Result {
 		select {
 		case <-done:
 		case <-ctx.Done():
+			if overrun, ok := ctx.Value(overrunKey{}).(func(<-chan struct{})); ok {
+				overrun(done)
+			}
 		}
 	}
 	return s.result(e, rules, r)
+}
+
+type overrunKey struct{}
+
+// WithOverrun returns a context with which Suite.Evaluate calls f if it returns before all of its rules have ended, because
+// one of them ignores ctx. The channel is closed when they have. Until then they use the request's memory.
+func WithOverrun(ctx context.Context, f func(ended <-chan struct{})) context.Context {
+	return context.WithValue(ctx, overrunKey{}, f)
 }
 
 // evaluation is the state of an evaluation, by index of the rule. Only rules that read other objects are evaluated while it is

@@ -40,6 +40,8 @@ type request struct {
 
 	// incomplete names the parts of the objects that were not decoded; nil if there are none.
 	incomplete *errTooComplex
+	// size is the estimated memory of the objects, in bytes.
+	size int64
 }
 
 // errNoReview is the error for any request that cannot be decoded; the parser's own error might quote a secret.

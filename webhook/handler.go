@@ -15,31 +15,22 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
-	"golang.org/x/sync/semaphore"
 	admissionv1 "k8s.io/api/admission/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/flux-admission/flux-admission/validators"
+	"github.com/flux-admission/flux-admission/webhook/budget"
 	"github.com/flux-admission/flux-admission/webhook/metrics"
 )
 
 const (
-	// maxBody limits a request body, in bytes. etcd stores no object above 1.5 MiB, and a review holds at most an
-	// object and its old version, so that valid requests stay well below.
-	maxBody = 7 << 20
-	// maxBodies limits the sum of all request bodies in memory, in bytes.
-	maxBodies = maxBody + 1<<20
-	// minWeight is the least that a request takes of maxBodies, in bytes, which limits their number.
-	minWeight = 16 << 10
-	// maxDecoded limits the estimated memory of all requests that are being evaluated, in bytes. A request that exceeds it
-	// alone is not evaluated.
-	maxDecoded = 128 << 20
-
 	// defaultTimeout applies to a request without the query parameter timeout, which the API server always sets.
 	defaultTimeout = 5 * time.Second
 	// maxTimeout is the longest timeout that a webhook configuration can set.
 	maxTimeout = 30 * time.Second
+	// firstBytes is how much of a body is read without taking memory from the budget, in bytes.
+	firstBytes = 4 << 10
 	// maxBodyTime is the longest time for a request body, from its header. The API server sends header and body at once.
 	maxBodyTime = 2 * time.Second
 )
@@ -63,7 +54,7 @@ type evaluator interface {
 type Handler struct {
 	webhook   metrics.Webhook
 	evaluator evaluator
-	limits    *limits
+	budget    *budget.Budget
 	metrics   *metrics.Metrics
 	log       logr.Logger
 }
@@ -79,8 +70,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), timeout(r))
 	defer cancel()
 	var req request
-	unread, release := h.readRequest(ctx, w, r, &req)
-	defer release()
+	evaluation, unread := h.readRequest(ctx, w, r, &req)
 	if unread != nil {
 		h.write(w, start, &req, *unread)
 		return
@@ -89,82 +79,69 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	// in a goroutine per request instead would cost more in the common case.
 	var once sync.Once
 	stop := context.AfterFunc(ctx, func() {
+		evaluation.Overdue()
 		once.Do(func() {
 			w.Header().Set("Connection", "close") // the connection is busy until the evaluation ends
 			h.write(w, start, &req, result{h.unevaluated(&req, errors.New("the evaluation timed out")), metrics.Timeout})
 			_ = http.NewResponseController(w).Flush() // otherwise the response waits for the evaluation, too
 		})
 	})
-	res := h.evaluate(ctx, &req)
+	var running <-chan struct{}
+	res := h.evaluate(validators.WithOverrun(ctx, func(ended <-chan struct{}) { running = ended }), &req)
 	stop()
 	once.Do(func() { h.write(w, start, &req, res) })
+	if running == nil {
+		evaluation.End()
+		return
+	}
+	// A rule ignores its deadline. It must not hold the connection.
+	evaluation.Overdue()
+	go func() {
+		<-running
+		evaluation.End()
+	}()
 }
 
-// limits bound the memory of all webhooks together.
-type limits struct {
-	bodies, decoded *semaphore.Weighted
-}
-
-func newLimits() *limits {
-	return &limits{bodies: semaphore.NewWeighted(maxBodies), decoded: semaphore.NewWeighted(maxDecoded)}
-}
-
-// readRequest reads and decodes a request within the limits. It returns a result if that fails, and in any case a
-// function that gives the memory back to the limits.
+// readRequest reads and decodes a request within the budget. It returns the memory of its objects, or a result if that
+// fails.
 func (h *Handler) readRequest(
 	ctx context.Context, w http.ResponseWriter, r *http.Request, req *request,
-) (*result, func()) {
-	var acquired []func()
-	acquire := func(s *semaphore.Weighted, weight int64) error {
-		if err := s.Acquire(ctx, weight); err != nil {
-			return errors.New("too many concurrent requests")
-		}
-		h.metrics.AddMemory(weight)
-		acquired = append(acquired, func() {
-			h.metrics.AddMemory(-weight)
-			s.Release(weight)
-		})
-		return nil
-	}
-	release := func() {
-		for _, f := range acquired {
-			f()
-		}
-	}
-	weight := r.ContentLength
-	if weight < 0 || weight > maxBody {
-		weight = maxBody
-	}
-	if err := acquire(h.limits.bodies, max(weight, minWeight)); err != nil {
-		req.UID = uidFromPrefix(r.Body)
-		return &result{h.unevaluated(req, err), metrics.Overloaded}, release
-	}
-	body, err := readBody(ctx, w, r)
-	if err != nil {
-		req.UID = uidFromPrefix(bytes.NewReader(body))
-		return &result{h.unevaluated(req, err), metrics.Failed}, release
-	}
-	size, spans := measure(body)
-	if size > maxDecoded {
-		var blanked []validators.Path
-		size, blanked = reduce(body, size, spans, maxDecoded/2)
-		req.incomplete = &errTooComplex{blanked}
-	}
-	if size > maxDecoded {
-		req.UID = uidFromPrefix(bytes.NewReader(body))
-		return &result{h.unevaluated(req, errTooComplex{}), metrics.Overloaded}, release
-	}
-	if err := acquire(h.limits.decoded, size); err != nil {
-		req.UID = uidFromPrefix(bytes.NewReader(body))
-		return &result{h.unevaluated(req, err), metrics.Overloaded}, release
-	}
-	if err := decode(body, req); err != nil {
+) (*budget.Evaluation, *result) {
+	memory := h.budget.Body()
+	defer memory.Release()
+	failed := func(body []byte, err error, o metrics.Outcome) *result {
 		if req.UID == "" {
 			req.UID = uidFromPrefix(bytes.NewReader(body))
 		}
-		return &result{h.unevaluated(req, err), metrics.Failed}, release
+		return &result{h.unevaluated(req, err), o}
 	}
-	return nil, release
+	body, err := readBody(ctx, w, r, memory)
+	if err != nil {
+		outcome := metrics.Failed
+		if errors.Is(err, budget.ErrOverloaded) {
+			outcome = metrics.Overloaded
+		}
+		return nil, failed(body, err, outcome)
+	}
+	size, spans := measure(body)
+	if size > budget.MaxEvaluation {
+		var blanked []validators.Path
+		size, blanked = reduce(body, size, spans, budget.MaxEvaluation/2)
+		req.incomplete = &errTooComplex{blanked}
+	}
+	if size > budget.MaxEvaluation {
+		return nil, failed(body, errTooComplex{}, metrics.Overloaded)
+	}
+	evaluation, err := h.budget.Evaluate(ctx, size)
+	if err != nil {
+		return nil, failed(body, err, metrics.Overloaded)
+	}
+	req.size = size
+	if err := decode(body, req); err != nil {
+		evaluation.End()
+		return nil, failed(body, err, metrics.Failed)
+	}
+	return evaluation, nil
 }
 
 // write counts and writes a result.
@@ -239,29 +216,48 @@ func allowedUnevaluated(err error) *admissionv1.AdmissionResponse {
 	}
 }
 
-// readBody reads the request body. With an error it returns what was read until then.
-func readBody(ctx context.Context, w http.ResponseWriter, r *http.Request) ([]byte, error) {
+// readBody reads the request body, and takes memory for it as it arrives. With an error it returns what was read until then.
+func readBody(ctx context.Context, w http.ResponseWriter, r *http.Request, memory *budget.Body) ([]byte, error) {
+	// A client that sends slowly must not hold its memory for long.
+	setDeadline := func() bool { return false }
 	if deadline, ok := ctx.Deadline(); ok && r.ContentLength != 0 {
-		// A client that sends slowly must not hold its share of the memory for long. A server without deadlines, as in a
-		// test, has no such limit.
 		control := http.NewResponseController(w)
-		if control.SetReadDeadline(time.Now().Add(min(time.Until(deadline), maxBodyTime))) == nil {
+		setDeadline = func() bool {
+			return control.SetReadDeadline(time.Now().Add(min(time.Until(deadline), maxBodyTime))) == nil
+		}
+		if setDeadline() { // a server without deadlines, as in a test, has no such limit
 			// The server reads on to notice that the client has gone: a deadline there would end the evaluation.
 			defer func() { _ = control.SetReadDeadline(time.Time{}) }()
 		}
 	}
-	var buffer bytes.Buffer
-	if r.ContentLength > 0 && r.ContentLength <= maxBody {
-		buffer.Grow(int(r.ContentLength) + bytes.MinRead)
+	body := make([]byte, 0, firstBytes)
+	for {
+		n, err := r.Body.Read(body[len(body):cap(body)])
+		body = body[:len(body)+n]
+		switch {
+		case errors.Is(err, io.EOF):
+			return body, nil
+		case err != nil:
+			return body, fmt.Errorf("reading the request: %w", err)
+		case len(body) < cap(body):
+			continue
+		case len(body) > budget.MaxBody:
+			return body, fmt.Errorf("the request is larger than %d bytes", budget.MaxBody)
+		}
+		size := 2 * len(body)
+		if r.ContentLength >= int64(len(body)) {
+			size = min(size, int(r.ContentLength)+1) // with room to read the end
+		}
+		size = min(size, budget.MaxBody+1)
+		waited, err := memory.Grow(ctx, int64(size))
+		if err != nil {
+			return body, err
+		}
+		if waited {
+			setDeadline() // the wait was not the client's fault
+		}
+		body = append(make([]byte, 0, size), body...)
 	}
-	n, err := buffer.ReadFrom(io.LimitReader(r.Body, maxBody+1))
-	switch {
-	case err != nil:
-		return buffer.Bytes(), fmt.Errorf("reading the request: %w", err)
-	case n > maxBody:
-		return buffer.Bytes(), fmt.Errorf("the request is larger than %d bytes", maxBody)
-	}
-	return buffer.Bytes(), nil
 }
 
 // timeout returns the time for a request: a tenth less than the API server waits, which is left for the network.

@@ -10,6 +10,7 @@ import (
 
 	"github.com/go-logr/logr"
 
+	"github.com/flux-admission/flux-admission/webhook/budget"
 	"github.com/flux-admission/flux-admission/webhook/certs"
 	"github.com/flux-admission/flux-admission/webhook/metrics"
 	"github.com/flux-admission/flux-admission/webhook/webhookconfig"
@@ -22,6 +23,7 @@ type Server struct {
 	clients     Clients
 	draining    atomic.Bool
 	connections *connections
+	budget      *budget.Budget
 }
 
 // Clients authenticates the clients of a Server. certs.Clients implements it.
@@ -34,13 +36,13 @@ type Clients interface {
 func NewServer(v *Validator, m *Mutator, p *PolicyValidator, counts *metrics.Metrics, log logr.Logger) *Server {
 	s := &Server{mux: http.NewServeMux(), metrics: counts, connections: newConnections()}
 	counts.Connections(s.connections.size)
-	shared := newLimits()
+	s.budget = budget.New(counts)
 	for path, h := range map[string]*Handler{
 		webhookconfig.ValidatePath: {webhook: metrics.Validate, evaluator: v},
 		webhookconfig.MutatePath:   {webhook: metrics.Mutate, evaluator: m},
 		webhookconfig.PolicyPath:   {webhook: metrics.Policy, evaluator: p},
 	} {
-		h.limits, h.metrics, h.log = shared, counts, log
+		h.budget, h.metrics, h.log = s.budget, counts, log
 		s.mux.Handle(path, h)
 	}
 	return s
@@ -71,13 +73,16 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // Drain makes Ready fail and closes every connection after its next response.
 func (s *Server) Drain() { s.draining.Store(true) }
 
-// Ready returns an error once the server is draining.
+// Ready returns an error once the server is draining, and while it is overloaded.
 func (s *Server) Ready() error {
 	if s.draining.Load() {
 		return errors.New("shutting down")
 	}
-	return nil
+	return s.budget.Ready()
 }
+
+// Live returns an error when an evaluation does not end, so that only a restart gives back what it uses.
+func (s *Server) Live() error { return s.budget.Live() }
 
 // Listener returns a TLS listener for the server that HTTP returned, with a limit on its connections.
 func (s *Server) Listener(l net.Listener, server *http.Server) net.Listener {

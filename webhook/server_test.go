@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"strings"
@@ -16,8 +17,11 @@ import (
 	"github.com/go-logr/logr"
 	"github.com/prometheus/client_golang/prometheus"
 	admissionv1 "k8s.io/api/admission/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 
+	"github.com/flux-admission/flux-admission/api/v1alpha1"
 	"github.com/flux-admission/flux-admission/internal/lookup"
+	"github.com/flux-admission/flux-admission/internal/policy"
 	"github.com/flux-admission/flux-admission/validators"
 	"github.com/flux-admission/flux-admission/webhook"
 	"github.com/flux-admission/flux-admission/webhook/metrics"
@@ -50,6 +54,7 @@ func serveTLS(t *testing.T, p webhook.Policy) tlsServer {
 	if err != nil {
 		t.Fatal(err)
 	}
+	server.ErrorLog = log.New(io.Discard, "", 0)
 	go func() { _ = server.Serve(webhooks.Listener(listener, server)) }()
 	t.Cleanup(func() { _ = server.Close() })
 	return tlsServer{webhooks, server, registry, "https://" + listener.Addr().String() + webhookconfig.ValidatePath}
@@ -175,5 +180,75 @@ func TestServer_EvaluatesLongerThanABodyMayTake(t *testing.T) {
 	got := review(t, s.dialTLS(t, "127.0.0.1"), "?timeout=30s", write{operation: admissionv1.Create, object: kustomization}.body(t))
 	if cause := <-ended; !got.Allowed || len(got.Warnings) > 0 || cause != nil {
 		t.Errorf("%v, ended by %v", got, cause)
+	}
+}
+
+// TestServer_AnnouncedBodiesTakeNoMemory has clients that announce large bodies and send two bytes.
+func TestServer_AnnouncedBodiesTakeNoMemory(t *testing.T) {
+	s := serveTLS(t, &fakePolicy{decision: policy.Decision{Deny: []*validators.Finding{finding(bad, path, "it is bad")}}})
+	for _, size := range []int{7 << 20, 1 << 20, 7 << 20, 7 << 20} {
+		conn := s.dialTLS(t, "127.0.0.1")
+		if _, err := fmt.Fprintf(conn, "POST %s?timeout=30s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n{\"", webhookconfig.ValidatePath, size); err != nil {
+			t.Fatal(err)
+		}
+	}
+	honest := s.dialTLS(t, "127.0.0.1")
+	for _, object := range []string{kustomization, strings.Replace(kustomization, "./x", strings.Repeat("x", 3<<20), 1)} {
+		if got := review(t, honest, "?timeout=30s", write{operation: admissionv1.Create, object: object}.body(t)); got.Allowed {
+			t.Errorf("not evaluated: %v", got.AuditAnnotations)
+		}
+	}
+	if n := gauge(t, s.registry, "flux_admission_reviews_memory_bytes"); n != 0 {
+		t.Errorf("%v bytes are taken", n)
+	}
+}
+
+// TestServer_StuckEvaluationsGiveTheirShareBack has evaluations that do not end. Others are evaluated, the number of those
+// that gave their share back is bounded, and all of it is given back when they end.
+func TestServer_StuckEvaluationsGiveTheirShareBack(t *testing.T) {
+	release := make(chan struct{})
+	stuck := &validators.Rule{
+		Meta: validators.Meta{
+			ID: "XX001", Name: "stuck", Scope: bad.Scope, Stages: validators.StageAdmission, Severity: validators.SeverityError,
+			Reads:    []schema.GroupKind{{Kind: "ConfigMap"}},
+			Defaults: validators.Defaults{Admission: v1alpha1.ActionDeny},
+			Doc:      validators.Doc{Title: "It is stuck", Why: "It never ends.", Fix: "Wait.", Since: "v0.1.0"},
+		},
+		Check: func(context.Context, *validators.Pass) error { <-release; return nil },
+	}
+	suite, err := validators.NewSuite(stuck)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := serveTLS(t, &fakePolicy{
+		decision: policy.Decision{Deny: []*validators.Finding{finding(bad, path, "it is bad")}},
+		review: func(ctx context.Context, r validators.Request) {
+			switch r.Object.GetName() {
+			case "rule": // the suite does not wait for the rule
+				suite.Evaluate(ctx, r, nil)
+			case "stuck":
+				<-release
+			}
+		},
+	})
+	const count = 12 // a sixth of the memory of small requests each
+	padded := strings.Replace(kustomization, "./x", strings.Repeat("x", 2_000_000), 1)
+	for _, name := range []string{"rule", "stuck"} {
+		body := write{operation: admissionv1.Create, object: strings.Replace(padded, `"name":"x"`, `"name":"`+name+`"`, 1)}.body(t)
+		for range count / 2 {
+			review(t, s.dialTLS(t, "127.0.0.1"), "?timeout=300ms", body)
+		}
+	}
+	honest := s.dialTLS(t, "127.0.0.1")
+	body := write{operation: admissionv1.Create, object: padded}.body(t)
+	if got := review(t, honest, "?timeout=30s", body); got.Allowed {
+		t.Errorf("not evaluated: %v", got.AuditAnnotations)
+	}
+	if n := gauge(t, s.registry, "flux_admission_overdue_evaluations"); n != count {
+		t.Errorf("%v overdue evaluations; want %d", n, count)
+	}
+	close(release)
+	for gauge(t, s.registry, "flux_admission_reviews_memory_bytes") != 0 || gauge(t, s.registry, "flux_admission_overdue_evaluations") != 0 {
+		<-time.After(time.Millisecond)
 	}
 }

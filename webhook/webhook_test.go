@@ -393,7 +393,7 @@ func TestHandler_AllowsWhatItCannotEvaluate(t *testing.T) {
 		"an object that takes far more memory than its text": {&fakePolicy{decision: deny},
 			write{operation: admissionv1.Create, object: strings.Replace(kustomization, `"namespace"`, `"labels":[`+strings.Repeat(`{"a":0},`, 500_000)+`0],"namespace"`, 1)}.body(t), "", "u-1", "overloaded",
 			"the object is too complex"},
-		"deeply nested JSON": {&fakePolicy{decision: deny}, strings.Replace(create.body(t), `"./x"`, strings.Repeat("[", 1<<20), 1), "", "u-1", "failed",
+		"deeply nested JSON": {&fakePolicy{decision: deny}, strings.Replace(create.body(t), `"./x"`, strings.Repeat("[", 1<<18), 1), "", "u-1", "failed",
 			"the request is not an AdmissionReview"},
 	} {
 		for _, endpoint := range []string{webhookconfig.ValidatePath, webhookconfig.MutatePath} {
@@ -474,35 +474,45 @@ func TestHandler_RejectsOtherMethods(t *testing.T) {
 	}
 }
 
-// TestHandler_Overload occupies the server with a request that does not end, then sends one more.
+// TestHandler_Overload occupies the server with large requests that do not end: one more is refused with the reason, and an
+// ordinary request is evaluated.
 func TestHandler_Overload(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	started := make(chan struct{}, 16)
 	g := &fakePolicy{
 		decision: policy.Decision{Deny: []*validators.Finding{finding(bad, path, "it is bad")}},
-		review:   func(context.Context, validators.Request) { started <- struct{}{}; <-ctx.Done() },
+		review: func(_ context.Context, r validators.Request) {
+			if spec, _ := r.Object.Object["spec"].(map[string]any); len(spec["path"].(string)) > 1<<20 {
+				started <- struct{}{}
+				<-ctx.Done()
+			}
+		},
 	}
 	b := newTestServer(g, logr.Discard())
 	large := write{operation: admissionv1.Create, object: strings.Replace(kustomization, "./x", strings.Repeat("x", 6<<20), 1)}.body(t)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		w := httptest.NewRecorder()
-		b.handler.ServeHTTP(w, httptest.NewRequestWithContext(ctx, http.MethodPost, webhookconfig.ValidatePath, strings.NewReader(large)))
-	}()
-	<-started
-	response := b.post(t, webhookconfig.ValidatePath+"?timeout=20ms", strings.Replace(large, "u-1", "u-2", 1))
+	var running sync.WaitGroup
+	for range 3 {
+		running.Go(func() {
+			w := httptest.NewRecorder()
+			b.handler.ServeHTTP(w, httptest.NewRequestWithContext(ctx, http.MethodPost, webhookconfig.ValidatePath+"?timeout=30s", strings.NewReader(large)))
+		})
+		<-started
+	}
+	response := b.post(t, webhookconfig.ValidatePath+"?timeout=1s", strings.Replace(large, "u-1", "u-2", 1))
 	if !response.Allowed || response.UID != "u-2" || response.AuditAnnotations["error"] != "too many concurrent requests" {
 		t.Errorf("allowed %v, UID %s, %v; want it allowed with the reason", response.Allowed, response.UID, response.AuditAnnotations)
 	}
 	if got := b.outcome(t); got != "overloaded" {
 		t.Errorf("outcome %s; want overloaded", got)
 	}
+	if response := b.post(t, webhookconfig.ValidatePath, write{operation: admissionv1.Create, object: kustomization}.body(t)); response.Allowed {
+		t.Errorf("an ordinary request was not evaluated: %v", response.AuditAnnotations)
+	}
 	cancel()
-	<-done
+	running.Wait()
 	// The memory was given back.
 	if response := b.post(t, webhookconfig.ValidatePath, large); response.Allowed {
-		t.Error("allowed after the first request ended; want a denial")
+		t.Error("allowed after the other requests ended; want a denial")
 	}
 }
 

@@ -51,6 +51,8 @@ type Metrics struct {
 	unknown         *prometheus.CounterVec
 	panics          prometheus.Counter
 	memory          prometheus.Gauge
+	overdue         prometheus.Gauge
+	overloaded      prometheus.Gauge
 	duration        *prometheus.HistogramVec
 	reloads         *prometheus.CounterVec
 	caBundleWrites  *prometheus.CounterVec
@@ -88,6 +90,14 @@ func New(registry prometheus.Registerer, kinds ...schema.GroupKind) *Metrics {
 			Name: "flux_admission_reviews_memory_bytes",
 			Help: "Estimated memory of the requests that are being evaluated, in bytes.",
 		}),
+		overdue: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "flux_admission_overdue_evaluations",
+			Help: "Number of evaluations that are still running after their deadline.",
+		}),
+		overloaded: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "flux_admission_overloaded",
+			Help: "1 while requests of ordinary size are refused for lack of memory, else 0.",
+		}),
 		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "flux_admission_review_duration_seconds",
 			Help:    "Time from the arrival of a request to its response, in seconds.",
@@ -113,8 +123,8 @@ func New(registry prometheus.Registerer, kinds ...schema.GroupKind) *Metrics {
 	for _, gk := range kinds {
 		m.kinds[gk] = gk.Kind
 	}
-	registry.MustRegister(m.reviews, m.findings, m.ruleErrors, m.unknown, m.panics, m.memory, m.duration, m.reloads,
-		m.caBundleWrites, m.deferred, m.unauthenticated)
+	registry.MustRegister(m.reviews, m.findings, m.ruleErrors, m.unknown, m.panics, m.memory, m.overdue, m.overloaded,
+		m.duration, m.reloads, m.caBundleWrites, m.deferred, m.unauthenticated)
 	return m
 }
 
@@ -154,6 +164,18 @@ func (m *Metrics) Panic() { m.panics.Inc() }
 
 // AddMemory adds to the estimated memory of the requests that are being evaluated, in bytes.
 func (m *Metrics) AddMemory(bytes int64) { m.memory.Add(float64(bytes)) }
+
+// AddOverdue adds to the number of evaluations that run past their deadline.
+func (m *Metrics) AddOverdue(evaluations int) { m.overdue.Add(float64(evaluations)) }
+
+// Overloaded sets whether requests are refused for lack of memory.
+func (m *Metrics) Overloaded(yes bool) {
+	if yes {
+		m.overloaded.Set(1)
+	} else {
+		m.overloaded.Set(0)
+	}
+}
 
 // PolicyReload counts a policy that was loaded, and whether it was accepted.
 func (m *Metrics) PolicyReload(accepted bool) {

@@ -40,15 +40,25 @@ func (h *readiness) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
 		}
 	}
 	if text == "" {
-		healthy(w, nil)
+		fmt.Fprintln(w, "ok")
 		return
 	}
 	w.WriteHeader(http.StatusServiceUnavailable)
 	fmt.Fprintln(w, text)
 }
 
-// healthy serves /healthz: a process that responds is healthy. A restart would not fix what readiness reports.
-func healthy(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") }
+// liveness serves /healthz: a process that responds is healthy, unless the check fails. A restart would not fix what
+// readiness reports.
+func liveness(check func() error) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		if err := check(); err != nil {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			fmt.Fprintln(w, err)
+			return
+		}
+		fmt.Fprintln(w, "ok")
+	}
+}
 
 // informersSynced returns a check that passes once the informer of Namespaces has synced, and the others have or were
 // abandoned.

@@ -39,3 +39,13 @@ func TestReadiness_ReportsFailingChecksAndLogsChanges(t *testing.T) {
 		t.Errorf("logged %q", logged)
 	}
 }
+
+func TestLiveness(t *testing.T) {
+	for want, err := range map[int]error{http.StatusOK: nil, http.StatusServiceUnavailable: errors.New("it does not end")} {
+		w := httptest.NewRecorder()
+		liveness(func() error { return err })(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/healthz", nil))
+		if w.Code != want {
+			t.Errorf("%v: status %d, want %d", err, w.Code, want)
+		}
+	}
+}

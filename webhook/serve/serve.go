@@ -393,7 +393,7 @@ func (s *Server) healthHandler() http.Handler {
 	maps.Copy(checks, s.certificate.Checks())
 	mux := http.NewServeMux()
 	mux.Handle("/readyz", &readiness{checks: checks, log: s.log})
-	mux.HandleFunc("/healthz", healthy)
+	mux.HandleFunc("/healthz", liveness(s.webhooks.Live))
 	return mux
 }
 
