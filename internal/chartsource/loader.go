@@ -69,8 +69,7 @@ func (l *loader) fromArchive(ctx context.Context, data []byte, wantSum string, r
 
 // fromTree reads the chart at a reference's path from the archive of a source tree, and caches it.
 func (l *loader) fromTree(ctx context.Context, key string, data []byte, ref validators.ChartRef) (*cachedChart, error) {
-	limits := archive.SourceLimits()
-	limits.AllFiles = l.opts.Templates
+	limits := l.opts.Limits.OfSource()
 	ch, files, err := archive.ReadArtifact(bytes.NewReader(data), ref.Chart, limits, ref.ValuesFiles...)
 	if err != nil {
 		return nil, err

@@ -42,7 +42,7 @@ type Options struct {
 	SchemaHosts []string
 	// AllowLoopback lets sources redirect to loopback and link-local addresses.
 	AllowLoopback bool
-	// Limits bound the charts; archive.DefaultLimits by default.
+	// Limits bound the charts; by default archive.DefaultLimits with Templates, and archive.AdmissionLimits without.
 	Limits archive.Limits
 	// Templates loads what validators.Chart's Template needs. A check of a Git tree sets it. The webhook does not: the
 	// execution of a Go template cannot be stopped, so untrusted templates must not run there.
@@ -79,7 +79,10 @@ func (o Options) withDefaults() Options {
 		o.MaxFetches = 8
 	}
 	if o.Limits == (archive.Limits{}) {
-		o.Limits = archive.DefaultLimits()
+		o.Limits = archive.AdmissionLimits()
+		if o.Templates {
+			o.Limits = archive.DefaultLimits()
+		}
 	}
 	o.Limits.AllFiles = o.Templates
 	if o.Observer == nil {

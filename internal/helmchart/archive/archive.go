@@ -35,6 +35,8 @@ type Limits struct {
 	Ratio int64
 	// Depth is how deep subcharts may be nested.
 	Depth int
+	// YAML is the size of the documents of the chart, its subcharts and values files together.
+	YAML YAMLBudget
 	// AllFiles keeps all files of a chart, which templating needs. Otherwise only the files are kept that values, schemas
 	// and the names of values need.
 	AllFiles bool
@@ -42,12 +44,23 @@ type Limits struct {
 
 // DefaultLimits returns limits that are ten times what any known public chart needs.
 func DefaultLimits() Limits {
-	return Limits{Entries: 20_000, Bytes: 128 << 20, Kept: 32 << 20, Ratio: 200, Depth: 8}
+	return Limits{
+		Entries: 20_000, Bytes: 128 << 20, Kept: 32 << 20, Ratio: 200, Depth: 8,
+		YAML: YAMLBudget{Bytes: maxYAMLBytes, Entries: maxYAMLEntries},
+	}
 }
 
-// SourceLimits returns the limits for the archive of a whole source, of which a chart is a part.
-func SourceLimits() Limits {
-	l := DefaultLimits()
+// AdmissionLimits returns limits for a process with 256 MiB of memory. They are three times what any known public chart
+// needs.
+func AdmissionLimits() Limits {
+	return Limits{
+		Entries: 20_000, Bytes: 128 << 20, Kept: 12 << 20, Ratio: 200, Depth: 8,
+		YAML: YAMLBudget{Bytes: 4 << 20, Entries: 100_000},
+	}
+}
+
+// OfSource returns the limits for the archive of a whole source, of which a chart with these limits is a part.
+func (l Limits) OfSource() Limits {
 	l.Entries, l.Bytes = 500_000, 1<<30
 	return l
 }
@@ -57,10 +70,11 @@ type budget struct {
 	Limits
 	entries     int
 	bytes, kept int64
+	yaml        YAMLBudget
 }
 
 func (l Limits) budget() *budget {
-	return &budget{Limits: l, entries: l.Entries, bytes: l.Bytes, kept: l.Kept}
+	return &budget{Limits: l, entries: l.Entries, bytes: l.Bytes, kept: l.Kept, yaml: l.YAML}
 }
 
 func (b *budget) entry() error {
@@ -85,7 +99,7 @@ func Read(r io.Reader, limits Limits, extra ...string) (*chart.Chart, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading the chart archive: %w", err)
 	}
-	return load(files)
+	return b.load(files, extra)
 }
 
 // ReadArtifact reads a chart from the archive of a whole source (.tar.gz, as source-controller serves Git repositories
@@ -106,7 +120,14 @@ func ReadArtifact(r io.Reader, dir string, limits Limits, extra ...string) (*cha
 	if len(files) == 0 {
 		return nil, nil, fmt.Errorf("%w at %s of the source", ErrNoChart, quoted(dir))
 	}
-	c, err := load(files)
+	for _, e := range extra {
+		if data, ok := others[path.Clean("/" + e)[1:]]; ok {
+			if err := b.yaml.Take(data); err != nil {
+				return nil, nil, fmt.Errorf("%s: %w", quoted(e), err)
+			}
+		}
+	}
+	c, err := b.load(files, nil)
 	return c, others, err
 }
 
@@ -219,7 +240,7 @@ func ReadFS(fsys fs.FS, dir string, limits Limits, extra ...string) (*chart.Char
 	if err != nil {
 		return nil, fmt.Errorf("reading the chart directory %s: %w", dir, err)
 	}
-	return load(files)
+	return b.load(files, extra)
 }
 
 // ReadPath reads a chart from a directory or an archive of the local file system. It follows no links that lead
@@ -245,18 +266,22 @@ func ReadPath(name string, limits Limits, extra ...string) (*chart.Chart, error)
 	return c, errors.Join(err, root.Close())
 }
 
-// load parses a chart from its files. Helm's loader does not expect malicious ones.
-func load(files []*helmarchive.BufferedFile) (c *chart.Chart, err error) {
+// load parses a chart from its files, of which extra are values files. Helm's loader does not expect malicious ones.
+func (b *budget) load(files []*helmarchive.BufferedFile, extra []string) (c *chart.Chart, err error) {
 	defer func() {
 		if r := recover(); r != nil {
 			c, err = nil, fmt.Errorf("reading the chart's files panicked: %v", r)
 		}
 	}()
 	for _, f := range files {
-		if own := inChart(f.Name); own != "Chart.yaml" && own != "values.yaml" && own != "requirements.yaml" {
-			continue
+		switch inChart(f.Name) {
+		case "Chart.yaml", "Chart.lock", "values.yaml", "requirements.yaml", "requirements.lock":
+		default:
+			if !slices.ContainsFunc(extra, func(e string) bool { return path.Clean(e) == f.Name }) {
+				continue
+			}
 		}
-		if err := CheckYAML(f.Data); err != nil {
+		if err := b.yaml.Take(f.Data); err != nil {
 			return nil, fmt.Errorf("%s: %w", f.Name, err)
 		}
 	}

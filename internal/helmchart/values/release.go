@@ -28,8 +28,19 @@ import (
 	"github.com/flux-admission/flux-admission/validators"
 )
 
-// maxNested bounds the nesting of values; deeper ones are an error.
-const maxNested = 256
+// The limits of a release's values; more are an error.
+const (
+	// maxNested bounds the nesting.
+	maxNested = 256
+	// maxSources bounds the entries of spec.valuesFrom.
+	maxSources = 256
+	// maxSourceBytes and maxSourceEntries bound the documents of spec.valuesFrom together, before they are decoded.
+	maxSourceBytes   = 8 << 20
+	maxSourceEntries = 100_000
+	// maxListIndexes bounds the sum of the list indexes of all targetPaths: Helm allocates a list up to its index, of
+	// 65,536 at most for each index in a path.
+	maxListIndexes = 10_000
+)
 
 // Release is a release's own values as Flux hands them to Helm, as far as they are known.
 type Release struct {
@@ -43,6 +54,13 @@ type Release struct {
 	// unknown are the strings in Values, keys included, whose final value is unknown.
 	unknown map[string]bool
 	sources []source
+	budget  budget
+}
+
+// budget is what remains of the limits while spec.valuesFrom is read.
+type budget struct {
+	yaml    archive.YAMLBudget
+	indexes int
 }
 
 // source is one entry of valuesFrom, read.
@@ -64,7 +82,12 @@ func FromRelease(ctx context.Context, v validators.Values) (*Release, error) {
 	if archive.Depth(v.Inline, maxNested+1) > maxNested {
 		return nil, fmt.Errorf("spec.values is nested deeper than %d", maxNested)
 	}
-	r := &Release{unknown: map[string]bool{}}
+	if len(v.From) > maxSources {
+		return nil, fmt.Errorf("spec.valuesFrom has %d entries, more than %d", len(v.From), maxSources)
+	}
+	r := &Release{unknown: map[string]bool{}, budget: budget{
+		yaml: archive.YAMLBudget{Bytes: maxSourceBytes, Entries: maxSourceEntries}, indexes: maxListIndexes,
+	}}
 	for i, ref := range v.From {
 		if err := r.read(i, ref, v.Namespace); err != nil {
 			return nil, err
@@ -188,6 +211,9 @@ func leaves(v any, into map[string]bool) {
 
 // read reads one entry of valuesFrom.
 func (r *Release) read(i int, ref validators.ValuesSource, namespace string) error {
+	if err := r.takeIndexes(i, ref.TargetPath, false); err != nil {
+		return err
+	}
 	s := source{index: i, ref: ref}
 	name := fmt.Sprintf("%s %s/%s", ref.Kind, namespace, ref.Name)
 	dataKey := ref.Key
@@ -221,7 +247,7 @@ func (r *Release) read(i int, ref validators.ValuesSource, namespace string) err
 	}
 	s.content, s.known = content, true
 	if ref.TargetPath == "" {
-		if err := archive.CheckYAML([]byte(content)); err != nil {
+		if err := r.budget.yaml.Take([]byte(content)); err != nil {
 			return fmt.Errorf("%s key %s: %w", name, dataKey, err)
 		}
 		// Flux's library would quote the text in its error.
@@ -232,6 +258,15 @@ func (r *Release) read(i int, ref validators.ValuesSource, namespace string) err
 			return nil
 		}
 		s.document = doc.AsMap()
+	} else {
+		if r.budget.yaml.Bytes -= int64(len(content)); r.budget.yaml.Bytes < 0 {
+			return fmt.Errorf("the documents of spec.valuesFrom have more than %d bytes", maxSourceBytes)
+		}
+		if !ref.Literal { // a comma in it ends the value, and another path follows
+			if err := r.takeIndexes(i, content, true); err != nil {
+				return err
+			}
+		}
 	}
 	r.sources = append(r.sources, s)
 	return nil
@@ -356,6 +391,42 @@ func (d documents) Get(_ context.Context, key client.ObjectKey, obj client.Objec
 	}
 	cm.Data = map[string]string{"values.yaml": d.texts[i]}
 	return nil
+}
+
+// takeIndexes takes the list indexes in the targetPath of an entry, or in its value, from the budget.
+func (r *Release) takeIndexes(i int, text string, value bool) error {
+	if r.budget.indexes -= listIndexes(text, value); r.budget.indexes < 0 {
+		return fmt.Errorf("the list indexes of spec.valuesFrom[%d].targetPath and of the entries before it are more than %d together",
+			i, maxListIndexes)
+	}
+	return nil
+}
+
+// listIndexes returns the sum of the list indexes in an assignment of Helm's --set, or in its value. In a value, brackets
+// are plain text; after a comma another path may follow.
+func listIndexes(assignment string, value bool) int {
+	sum := 0
+	for i := 0; i < len(assignment) && sum <= maxListIndexes; i++ {
+		switch assignment[i] {
+		case '\\':
+			i++
+		case '=':
+			value = true
+		case ',', '{', '}':
+			value = false
+		case '[':
+			if value {
+				continue
+			}
+			digits, _, ok := strings.Cut(assignment[i+1:min(len(assignment), i+16)], "]")
+			if index, err := strconv.Atoi(strings.TrimSpace(digits)); ok && err == nil && index > 0 {
+				sum += index
+			} else if !ok {
+				sum = maxListIndexes + 1 // Helm rejects an index of so many digits
+			}
+		}
+	}
+	return sum
 }
 
 // markUnknown makes the value at a targetPath unknown, or the value at the longest prefix of it that exists.

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"reflect"
+	goruntime "runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -214,8 +215,8 @@ func TestFromRelease_ErrorsQuoteNoValue(t *testing.T) {
 		"a value that cannot be set at its path": {"", []validators.ValuesSource{from("ConfigMap", "x", "", "", "a: hunter2"), from("Secret", "y", "p", "a.b", "hunter2")}, "spec.valuesFrom cannot be composed: a value cannot be set at its targetPath"},
 		"inline values that are nested too deep": {"a: " + deep, nil, "spec.values is nested deeper than 256"},
 		"values of a source that nest too deep":  {"", []validators.ValuesSource{from("ConfigMap", "x", "", "", "a: "+deep)}, "the composed values are nested deeper than 256"},
-		"ten megabytes of nested YAML":           {"", []validators.ValuesSource{from("ConfigMap", "x", "", "", strings.Repeat("[", 10<<20))}, "ConfigMap apps/x key values.yaml: it is nested too deep"},
-		"a document that is too large":           {"", []validators.ValuesSource{from("ConfigMap", "x", "", "", strings.Repeat("#", 17<<20))}, "ConfigMap apps/x key values.yaml: it has 17825792 bytes, more than 16777216"},
+		"five megabytes of nested YAML":          {"", []validators.ValuesSource{from("ConfigMap", "x", "", "", strings.Repeat("[", 5<<20))}, "ConfigMap apps/x key values.yaml: it is nested too deep"},
+		"a document that is too large":           {"", []validators.ValuesSource{from("ConfigMap", "x", "", "", strings.Repeat("#", 17<<20))}, "ConfigMap apps/x key values.yaml: it has 17825792 bytes, more than the 8388608 left of the limit"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := values.FromRelease(t.Context(), validators.Values{Namespace: "apps", Inline: decode(t, tc.inline), From: tc.from})
@@ -470,4 +471,68 @@ func rounds(n int) uint64 {
 		n /= 10
 	}
 	return uint64(n)
+}
+
+// TestFromRelease_Limits: an object of a few kilobytes cannot make Helm's library allocate gigabytes.
+func TestFromRelease_Limits(t *testing.T) {
+	entry := func(path, content string, literal bool) validators.ValuesSource {
+		return validators.ValuesSource{
+			Kind: "ConfigMap", Name: "c", Key: "k", TargetPath: path, Literal: literal, Presence: validators.Present,
+			Object: &unstructured.Unstructured{Object: map[string]any{"kind": "ConfigMap", "data": map[string]any{"k": content}}},
+		}
+	}
+	unread := entry("a"+strings.Repeat("[65535]", 30), "", false)
+	unread.Presence, unread.Object = validators.Unknown, nil
+	var nested []validators.ValuesSource // 3 GiB
+	for i := range 50 {
+		nested = append(nested, entry(fmt.Sprintf("a%d%s", i, strings.Repeat("[65535]", 30)), "1", false))
+	}
+	const indexes = "more than 10000 together"
+	aliases := "s: &s " + strings.Repeat("x", 100_000) + "\nl: [" + strings.Repeat("*s,", 2_000) + "]\n"
+	for name, tc := range map[string]struct {
+		from []validators.ValuesSource
+		want string // part of the error; "" for none
+	}{
+		"an index":                         {[]validators.ValuesSource{entry("a[3].b", "1", false)}, ""},
+		"nested indexes":                   {nested, indexes},
+		"many indexes":                     {slices.Repeat([]validators.ValuesSource{entry("a[500]", "1", false)}, 50), indexes},
+		"an index with zeros":              {[]validators.ValuesSource{entry("a[000000000000000000065535]", "1", false)}, indexes},
+		"an entry that could not be read":  {[]validators.ValuesSource{unread}, indexes},
+		"indexes in a value":               {[]validators.ValuesSource{entry("a", "1,b[65535][65535]=2", false)}, indexes},
+		"indexes in a list of a value":     {[]validators.ValuesSource{entry("a", "{1,2},b[65535]=2", false)}, indexes},
+		"brackets in a value":              {[]validators.ValuesSource{entry("a", "x[65535]", false)}, ""},
+		"brackets in a literal value":      {[]validators.ValuesSource{entry("a", "x,b[65535]=2", true)}, ""},
+		"brackets in an escaped path":      {[]validators.ValuesSource{entry(`a\[65535\]`, "1", false)}, ""},
+		"many entries":                     {slices.Repeat([]validators.ValuesSource{entry("a", "1", false)}, 257), "spec.valuesFrom has 257 entries, more than 256"},
+		"many large documents":             {slices.Repeat([]validators.ValuesSource{entry("", "a: "+strings.Repeat("x", 1<<20), false)}, 9), "it has 1048579 bytes, more than the"},
+		"many large texts":                 {slices.Repeat([]validators.ValuesSource{entry("a", strings.Repeat("x", 1<<20), false)}, 9), "more than 8388608 bytes"},
+		"many lists":                       {[]validators.ValuesSource{entry("", "a: ["+strings.Repeat("[],", 300_000)+"]", false)}, "more entries of maps and lists than the 100000 left"},
+		"many lists in several documents":  {slices.Repeat([]validators.ValuesSource{entry("", "a: ["+strings.Repeat("[],", 40_000)+"]", false)}, 3), "more entries of maps and lists than the"},
+		"aliases of a long text":           {[]validators.ValuesSource{entry("", aliases, false)}, "its aliases are replaced by more bytes than the 8388608 left"},
+		"aliases of aliases":               {[]validators.ValuesSource{entry("", doublings(30), false)}, "its aliases are replaced by more entries of maps and lists than the 100000 left"},
+		"aliases as charts have them":      {[]validators.ValuesSource{entry("", "a: &a {b: [1, 2]}\nc: *a\nd:\n  <<: *a\n", false)}, ""},
+		"an alias that is not YAML at all": {[]validators.ValuesSource{entry("a", "* [", false)}, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var before, after goruntime.MemStats
+			goruntime.ReadMemStats(&before)
+			_, err := values.FromRelease(t.Context(), validators.Values{Namespace: "n", From: tc.from, Inline: map[string]any{}})
+			goruntime.ReadMemStats(&after)
+			if tc.want == "" && err != nil || tc.want != "" && (err == nil || !strings.Contains(err.Error(), tc.want)) {
+				t.Errorf("FromRelease() = %v, want %q", err, tc.want)
+			}
+			if allocated := (after.TotalAlloc - before.TotalAlloc) >> 20; allocated > 128 {
+				t.Errorf("FromRelease() allocated %d MiB, want at most 128", allocated)
+			}
+		})
+	}
+}
+
+// doublings returns a document whose aliases double its size n times.
+func doublings(n int) string {
+	text := "a0: &a0 [x, x]\n"
+	for i := range n {
+		text += fmt.Sprintf("a%d: &a%d [*a%d, *a%d]\n", i+1, i+1, i, i)
+	}
+	return text
 }
