@@ -61,11 +61,13 @@ func (a artifact) fetch(ctx context.Context, opts Options, limit int64) ([]byte,
 // chartArtifact is a chart that source-controller has packaged, with its values files merged.
 type chartArtifact struct {
 	artifact
-	name string
+	name      string
+	namespace string
 }
 
 func (a *chartArtifact) String() string   { return a.name }
 func (a *chartArtifact) kind() string     { return "HelmChart" }
+func (a *chartArtifact) tenant() tenant   { return tenant{namespace: a.namespace} }
 func (a *chartArtifact) key() string      { return join("artifact", a.name) }
 func (a *chartArtifact) revision() string { return a.digest.String() }
 
@@ -89,7 +91,7 @@ func preferArtifact(obj *unstructured.Unstructured, src source, err error) (sour
 	if !ok {
 		return src, err
 	}
-	first := &chartArtifact{artifact: a, name: fmt.Sprintf("%s %s/%s", obj.GetKind(), obj.GetNamespace(), obj.GetName())}
+	first := &chartArtifact{artifact: a, name: fmt.Sprintf("%s %s/%s", obj.GetKind(), obj.GetNamespace(), obj.GetName()), namespace: obj.GetNamespace()}
 	if err != nil {
 		return first, nil
 	}
@@ -110,7 +112,8 @@ func newTree(_ context.Context, _ validators.Lookup, obj *unstructured.Unstructu
 	return &tree{artifact: a, ref: ref}, nil
 }
 
-func (t *tree) kind() string { return t.ref.Source.Kind }
+func (t *tree) kind() string   { return t.ref.Source.Kind }
+func (t *tree) tenant() tenant { return tenant{namespace: t.ref.Source.Namespace} }
 
 func (t *tree) String() string {
 	return fmt.Sprintf("chart %s of %s %s/%s", path.Clean("/" + t.ref.Chart)[1:], t.ref.Source.Kind, t.ref.Source.Namespace, t.ref.Source.Name)

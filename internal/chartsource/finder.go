@@ -70,7 +70,7 @@ func (f finder) withHelmChart(ctx context.Context, ref validators.ChartRef, src 
 	if !ok {
 		return src
 	}
-	return &withFallback{artifact: &chartArtifact{artifact: a, name: "HelmChart " + key.String()}, fallback: src}
+	return &withFallback{artifact: &chartArtifact{artifact: a, name: "HelmChart " + key.String(), namespace: key.Namespace}, fallback: src}
 }
 
 // helmChart returns the source of a HelmChart object: its artifact, or the source that it refers to.

@@ -38,6 +38,7 @@ func newHelmRepository(ctx context.Context, objects validators.Lookup, obj *unst
 
 func (h *helmRepository) kind() string     { return "HelmRepository" }
 func (h *helmRepository) revision() string { return "" }
+func (h *helmRepository) tenant() tenant   { return tenantOf(h.ref, h.url, h.credentials) }
 
 func (h *helmRepository) String() string {
 	return fmt.Sprintf("chart %s %s of HelmRepository %s/%s", h.ref.Chart, anyVersion(h.ref.Version), h.ref.Source.Namespace, h.ref.Source.Name)
@@ -61,12 +62,16 @@ func (h *helmRepository) key() string {
 }
 
 func (h *helmRepository) load(ctx context.Context, l *loader) (*cachedChart, error) {
+	return l.fromHost(h.tenant(), func() (*cachedChart, error) { return h.fetch(ctx, l) })
+}
+
+func (h *helmRepository) fetch(ctx context.Context, l *loader) (*cachedChart, error) {
 	client, err := fetch.NewClient(h.url, h.credentials, l.opts.AllowLoopback)
 	if err != nil {
 		return nil, err
 	}
 	defer client.Close()
-	index, err := l.indexes.get(h.repositoryKey(), func() (*repository.Index, error) {
+	index, err := l.indexes.get(ctx, h.repositoryKey(), func() (*repository.Index, error) {
 		url, err := repository.IndexURL(h.url)
 		if err != nil {
 			return nil, err

@@ -1,10 +1,11 @@
 package chartsource
 
 import (
+	"context"
+	"errors"
+	"fmt"
 	"sync"
 	"time"
-
-	"golang.org/x/sync/singleflight"
 
 	"github.com/flux-admission/flux-admission/internal/chartsource/repository"
 )
@@ -17,10 +18,17 @@ const maxIndexes = 64
 type indexes struct {
 	ttl   time.Duration
 	clock func() time.Time
-	calls singleflight.Group
 
 	mu    sync.Mutex
 	items map[string]timedIndex
+	calls map[string]*indexCall
+}
+
+// indexCall is an index that is being read.
+type indexCall struct {
+	done  chan struct{} // closed when the others are set
+	index *repository.Index
+	err   error
 }
 
 type timedIndex struct {
@@ -31,41 +39,56 @@ type timedIndex struct {
 // newIndexes returns a cache for charts with a time to live. An index expires before the charts that were selected from
 // it: otherwise they would be selected from the same index again.
 func newIndexes(chartTTL time.Duration, clock func() time.Time) *indexes {
-	return &indexes{ttl: chartTTL / 2, clock: clock, items: map[string]timedIndex{}}
+	return &indexes{ttl: chartTTL / 2, clock: clock, items: map[string]timedIndex{}, calls: map[string]*indexCall{}}
 }
 
 // get returns the index of a repository, and reads it unless it is cached. Concurrent calls for the same key share one
-// read.
-func (x *indexes) get(key string, read func() (*repository.Index, error)) (*repository.Index, error) {
-	v, err, _ := x.calls.Do(key, func() (any, error) {
-		if index := x.cached(key); index != nil {
-			return index, nil
-		}
-		index, err := read()
-		if err != nil {
-			return nil, err
-		}
-		x.put(key, index)
+// read; those that wait for it hold no slot.
+func (x *indexes) get(ctx context.Context, key string, read func() (*repository.Index, error)) (*repository.Index, error) {
+	x.mu.Lock()
+	if index := x.cached(key); index != nil {
+		x.mu.Unlock()
 		return index, nil
-	})
-	if err != nil {
-		return nil, err
 	}
-	return v.(*repository.Index), nil
+	call := x.calls[key]
+	if call != nil {
+		x.mu.Unlock()
+		err := withoutSlot(ctx, func() error {
+			select {
+			case <-call.done:
+				return call.err
+			case <-ctx.Done():
+				return fmt.Errorf("waiting for the index: %w", ctx.Err())
+			}
+		})
+		return call.index, err
+	}
+	call = &indexCall{done: make(chan struct{}), err: errors.New("reading the index panicked")}
+	x.calls[key] = call
+	x.mu.Unlock()
+	defer func() {
+		x.mu.Lock()
+		if call.err == nil {
+			x.put(key, call.index)
+		}
+		delete(x.calls, key)
+		x.mu.Unlock()
+		close(call.done)
+	}()
+	call.index, call.err = read()
+	return call.index, call.err
 }
 
+// cached returns the cached index of a repository; nil when there is none. The mutex is held.
 func (x *indexes) cached(key string) *repository.Index {
-	x.mu.Lock()
-	defer x.mu.Unlock()
 	if t := x.items[key]; t.index != nil && x.clock().Before(t.expires) {
 		return t.index
 	}
 	return nil
 }
 
+// put caches an index. The mutex is held.
 func (x *indexes) put(key string, index *repository.Index) {
-	x.mu.Lock()
-	defer x.mu.Unlock()
 	now := x.clock()
 	if len(x.items) >= maxIndexes {
 		for k, t := range x.items {

@@ -5,7 +5,9 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
+	"net"
 
 	chart "helm.sh/helm/v4/pkg/chart/v2"
 
@@ -22,13 +24,15 @@ type loader struct {
 	disk    *disk.Store // nil without Options.CacheDir
 	indexes *indexes
 	schemas *schemaDocuments
-	outages *outages
+	// outages are of charts and of artifacts, hosts of the hosts of tenants.
+	outages, hosts *outages
 }
 
 func newLoader(opts Options) *loader {
 	return &loader{
 		opts: opts, cache: newCache(opts.CacheBytes), indexes: newIndexes(opts.TTL, opts.Clock),
 		schemas: newSchemaDocuments(opts), outages: newOutages(opts.NegativeTTL, opts.Clock),
+		hosts: newOutages(opts.NegativeTTL/4, opts.Clock),
 	}
 }
 
@@ -118,6 +122,22 @@ func (l *loader) toDisk(reference, key string) {
 	if err := l.disk.PutReference(reference, key); err != nil {
 		l.opts.Log.Error(err, "Failed to write a reference to the cache directory")
 	}
+}
+
+// fromHost calls load, which fetches from the host of a tenant. It does not if that host did not respond to the tenant a
+// short time ago. Another tenant may reach it: through another proxy, or with another certificate.
+func (l *loader) fromHost(t tenant, load func() (*cachedChart, error)) (*cachedChart, error) {
+	key := join(t.namespace, t.host)
+	if l.hosts.failed(key) {
+		return nil, fmt.Errorf("%s %w", t.host, errBackoff)
+	}
+	c, err := load()
+	if _, ok := errors.AsType[net.Error](err); ok {
+		l.hosts.record(key)
+	} else {
+		l.hosts.clear(key)
+	}
+	return c, err
 }
 
 // close closes the cache directory.

@@ -32,6 +32,7 @@ type ociChart struct {
 
 func (o *ociChart) kind() string     { return o.ref.Source.Kind }
 func (o *ociChart) revision() string { return "" }
+func (o *ociChart) tenant() tenant   { return tenantOf(o.ref, o.url, o.credentials) }
 
 func (o *ociChart) String() string {
 	name, s := o.url[strings.LastIndex(o.url, "/")+1:], o.ref.Source
@@ -45,6 +46,10 @@ func (o *ociChart) key() string {
 }
 
 func (o *ociChart) load(ctx context.Context, l *loader) (*cachedChart, error) {
+	return l.fromHost(o.tenant(), func() (*cachedChart, error) { return o.fetch(ctx, l) })
+}
+
+func (o *ociChart) fetch(ctx context.Context, l *loader) (*cachedChart, error) {
 	repo, err := registry.Open(o.url, o.credentials, o.insecure, l.opts.AllowLoopback)
 	if err != nil {
 		return nil, err

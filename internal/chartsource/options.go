@@ -24,7 +24,8 @@ type Options struct {
 	// TTL is how long a chart is used without asking its source again; 5 minutes by default. An older chart is used while
 	// a new one is fetched.
 	TTL time.Duration
-	// NegativeTTL is how long a failure or an absence is cached; 20 seconds by default.
+	// NegativeTTL is how long a failure or an absence is cached; 20 seconds by default. A failure that follows another one
+	// is cached twice as long, up to two minutes.
 	NegativeTTL time.Duration
 	// FetchTimeout bounds fetching one chart; a minute by default.
 	FetchTimeout time.Duration
@@ -34,6 +35,10 @@ type Options struct {
 	ArtifactTimeout time.Duration
 	// MaxFetches bounds the charts that are fetched concurrently; 8 by default.
 	MaxFetches int
+	// MaxFetchesPerTenant bounds those from one host, and for the sources of one namespace; MaxFetches by default.
+	MaxFetchesPerTenant int
+	// HeaderTimeout bounds connecting to a source until the header of its response; 30 seconds by default.
+	HeaderTimeout time.Duration
 	// NoCrossNamespace denies sources in other namespaces than the release's, as Flux's controllers do with
 	// --no-cross-namespace-refs.
 	NoCrossNamespace bool
@@ -77,6 +82,12 @@ func (o Options) withDefaults() Options {
 	}
 	if o.MaxFetches <= 0 {
 		o.MaxFetches = 8
+	}
+	if o.MaxFetchesPerTenant <= 0 {
+		o.MaxFetchesPerTenant = o.MaxFetches
+	}
+	if o.HeaderTimeout <= 0 {
+		o.HeaderTimeout = 30 * time.Second
 	}
 	if o.Limits == (archive.Limits{}) {
 		o.Limits = archive.AdmissionLimits()

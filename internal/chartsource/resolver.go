@@ -13,12 +13,16 @@ import (
 	"golang.org/x/sync/singleflight"
 
 	"github.com/flux-admission/flux-admission/internal/chartsource/disk"
+	"github.com/flux-admission/flux-admission/internal/chartsource/fetch"
 	"github.com/flux-admission/flux-admission/internal/helmchart"
 	"github.com/flux-admission/flux-admission/validators"
 )
 
-// maxRunning bounds the references that are fetched or queued for it.
-const maxRunning = 256
+// maxRunning bounds the references that are fetched or queued for it, and those of the sources of one namespace.
+const (
+	maxRunning          = 512
+	maxRunningNamespace = 128
+)
 
 // errClosed is the error of a fetch after Close.
 var errClosed = errors.New("the server is shutting down")
@@ -33,11 +37,11 @@ type Resolver struct {
 	ctx    context.Context // of all background work
 	cancel context.CancelFunc
 	calls  singleflight.Group
-	slots  chan struct{}
+	slots  *slots
 
 	mu      sync.Mutex
 	closed  bool
-	running map[string]struct{}
+	running map[string]string // the namespaces of the sources that are fetched or queued for it, by key
 	tasks   sync.WaitGroup
 }
 
@@ -46,7 +50,7 @@ func New(opts Options) (*Resolver, error) {
 	opts = opts.withDefaults()
 	r := &Resolver{
 		opts: opts, loader: newLoader(opts), results: newResults(opts.Clock),
-		slots: make(chan struct{}, opts.MaxFetches), running: map[string]struct{}{},
+		slots: newSlots(opts.MaxFetches, opts.MaxFetchesPerTenant), running: map[string]string{},
 	}
 	// A fetch outlives the review that started it, and ends with the Resolver.
 	r.ctx, r.cancel = context.WithCancel(context.Background())
@@ -196,18 +200,18 @@ func (r *Resolver) cached(src source) (res *result, fresh bool) {
 func (r *Resolver) start(src source) (<-chan singleflight.Result, error) {
 	key := src.key()
 	r.mu.Lock()
-	err := r.admit(key)
+	err := r.admit(src)
 	r.mu.Unlock()
 	if err != nil {
 		return nil, err
 	}
 	return r.calls.DoChan(key, func() (any, error) {
 		r.mu.Lock()
-		if err := r.admit(key); err != nil {
+		if err := r.admit(src); err != nil {
 			r.mu.Unlock()
 			return result{err: err}, nil
 		}
-		r.running[key] = struct{}{}
+		r.running[key] = src.tenant().namespace
 		r.tasks.Add(1)
 		r.mu.Unlock()
 		defer r.tasks.Done()
@@ -222,13 +226,25 @@ func (r *Resolver) start(src source) (<-chan singleflight.Result, error) {
 	}), nil
 }
 
-// admit returns an error when no fetch for a key may be started. The mutex is held.
-func (r *Resolver) admit(key string) error {
+// admit returns an error when no fetch from a source may be started. The mutex is held.
+func (r *Resolver) admit(src source) error {
 	if r.closed {
 		return errClosed
 	}
-	if _, ok := r.running[key]; !ok && len(r.running) >= maxRunning {
+	if _, ok := r.running[src.key()]; ok {
+		return nil
+	}
+	if len(r.running) >= maxRunning {
 		return fmt.Errorf("%d charts are already being fetched", maxRunning)
+	}
+	count, namespace := 0, src.tenant().namespace
+	for _, other := range r.running {
+		if other == namespace {
+			count++
+		}
+	}
+	if count >= maxRunningNamespace {
+		return fmt.Errorf("%d charts of the namespace %s are already being fetched", maxRunningNamespace, namespace)
 	}
 	return nil
 }
@@ -244,26 +260,20 @@ func (r *Resolver) fetchOnce(src source) (result, func()) {
 
 // fetch fetches a source's chart and caches the result. The function that it returns reports the fetch to the observer.
 func (r *Resolver) fetch(src source) (result, func()) {
-	ctx, cancel := context.WithTimeout(r.ctx, r.opts.FetchTimeout)
-	defer cancel()
 	start := time.Now()
-	var res result
-	var outcome Outcome
-	select {
-	case r.slots <- struct{}{}:
-		res, outcome = r.load(ctx, src)
-		<-r.slots
-	case <-ctx.Done():
-		res.err, outcome = fmt.Errorf("%s: waiting for other charts to be fetched: %w", src, ctx.Err()), OutcomeError
-	}
+	res, outcome := r.loadInSlot(src)
 	lifetime := r.opts.NegativeTTL
-	switch outcome {
-	case OutcomeFetched:
+	switch {
+	case outcome == OutcomeFetched:
 		lifetime = r.opts.TTL
 		r.loader.toDisk(src.key(), res.key)
-	case OutcomeDisk:
+	case outcome == OutcomeDisk:
 		lifetime = 0 // the next review fetches the chart from its source
-	default:
+	case outcome == OutcomeError && !errors.Is(res.err, errBackoff):
+		lifetime = r.loader.outages.record(src.key())
+	}
+	if outcome == OutcomeFetched || outcome == OutcomeAbsent {
+		r.loader.outages.clear(src.key())
 	}
 	r.results.put(src.key(), src.revision(), res, lifetime)
 	duration := time.Since(start)
@@ -279,6 +289,20 @@ func (r *Resolver) fetch(src source) (result, func()) {
 		r.opts.Observer.Fetched(kindLabel(src.kind()), outcome, duration)
 		r.opts.Observer.Cached(r.loader.cache.size())
 	}
+}
+
+// loadInSlot waits for a slot and reads a chart.
+func (r *Resolver) loadInSlot(src source) (result, Outcome) {
+	waiting, cancel := context.WithTimeout(r.ctx, r.opts.FetchTimeout)
+	defer cancel()
+	if err := r.slots.acquire(waiting, src.tenant()); err != nil {
+		return result{err: fmt.Errorf("%s: waiting for other charts to be fetched: %w", src, err)}, OutcomeError
+	}
+	s := &slot{r.slots, src.tenant(), true}
+	defer s.end()
+	ctx, cancel := context.WithTimeout(fetch.WithHeaderTimeout(context.WithValue(r.ctx, slotKey{}, s), r.opts.HeaderTimeout), r.opts.FetchTimeout)
+	defer cancel()
+	return r.load(ctx, src)
 }
 
 // load reads a chart from the cache directory or from its source. A panic of a library is an error like any other.

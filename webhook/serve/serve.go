@@ -225,6 +225,8 @@ func (s *Server) newCharts(context.Context) error {
 	s.charts, err = chartsource.New(chartsource.Options{
 		Dirs: o.Charts, Wait: o.ChartWait, CacheBytes: size.Value(), CacheDir: o.ChartCacheDir,
 		NoCrossNamespace: o.NoCrossNamespaceRefs, SchemaHosts: o.SchemaHosts, AllowLoopback: o.ChartsAllowLocal,
+		// One tenant's slow sources leave most of the fetches to others, and end soon.
+		MaxFetches: 8, MaxFetchesPerTenant: 3, HeaderTimeout: 5 * time.Second, FetchTimeout: 30 * time.Second,
 		Observer: s.chartMetrics, Log: s.log.WithName("charts"),
 	})
 	if err != nil {

@@ -237,9 +237,54 @@ func (t targetTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 		return nil, fmt.Errorf("%w: %s is not an http or https URL", ErrRefused, RedactedURL(req.URL))
 	}
 	if t.c.own(req.URL) {
-		return t.c.direct.RoundTrip(req)
+		return roundTrip(t.c.direct, req)
 	}
-	return t.c.foreign.RoundTrip(req)
+	return roundTrip(t.c.foreign, req)
+}
+
+type headerTimeoutKey struct{}
+
+// errNoHeader is the cause of a request that ends because of WithHeaderTimeout.
+var errNoHeader = fmt.Errorf("no response in time: %w", context.DeadlineExceeded)
+
+// WithHeaderTimeout returns a context with which requests fail unless the header of the response is there after d.
+func WithHeaderTimeout(ctx context.Context, d time.Duration) context.Context {
+	return context.WithValue(ctx, headerTimeoutKey{}, d)
+}
+
+// roundTrip makes one request within the timeout of its context.
+func roundTrip(t *http.Transport, req *http.Request) (*http.Response, error) {
+	d, ok := req.Context().Value(headerTimeoutKey{}).(time.Duration)
+	if !ok {
+		return t.RoundTrip(req)
+	}
+	ctx, cancel := context.WithCancelCause(req.Context())
+	timer := time.AfterFunc(d, func() { cancel(errNoHeader) })
+	resp, err := t.RoundTrip(req.WithContext(ctx))
+	if !timer.Stop() && err == nil {
+		err = errors.Join(errNoHeader, resp.Body.Close())
+	}
+	if err != nil {
+		cancel(nil)
+		if errors.Is(context.Cause(ctx), errNoHeader) {
+			return nil, errNoHeader
+		}
+		return nil, err
+	}
+	resp.Body = cancelledBody{resp.Body, func() { cancel(nil) }}
+	return resp, nil
+}
+
+// cancelledBody releases the context of a response with its body.
+type cancelledBody struct {
+	io.ReadCloser
+	cancel func()
+}
+
+// Close implements io.Closer.
+func (b cancelledBody) Close() error {
+	defer b.cancel()
+	return b.ReadCloser.Close()
 }
 
 // own reports whether a URL is on the source's own host.
@@ -260,7 +305,7 @@ func (c *Client) once(ctx context.Context, u *url.URL, limit int64) (body []byte
 	if own || c.credentials.PassCredentials {
 		c.authorize(req)
 	}
-	resp, err := t.RoundTrip(req)
+	resp, err := roundTrip(t, req)
 	if err != nil {
 		return nil, nil, fmt.Errorf("fetching %s: %w", RedactedURL(u), err)
 	}
