@@ -42,6 +42,7 @@ func addInputFlags(c *cobra.Command, in *check.Input) {
 type checkOptions struct {
 	check.Options
 	output, failOn string
+	reports        []string
 	noProgress     bool
 }
 
@@ -59,6 +60,11 @@ func newCheck() *cobra.Command {
 			"No file is written, except for the one of --write-baseline.\n\n" +
 			"Exit code 0: nothing would be denied. 1: there are findings at or above\n" +
 			"--fail-on, or Flux could not apply the tree. 2: the check could not run.",
+		Example: "  flux-admission check                      # the tree in this directory\n" +
+			"  flux-admission check --fetch-charts --fail-on unknown\n" +
+			"  flux-admission check --report sarif=results.sarif --report markdown=comment.md\n" +
+			"  flux-admission check --skip KS001 --warn helm-values-unknown-key\n" +
+			"  kustomize build apps | flux-admission check -",
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			o.Path, o.Stdin = pathOf(args), c.InOrStdin()
@@ -69,7 +75,16 @@ func newCheck() *cobra.Command {
 	f := c.Flags()
 	f.StringVarP(&o.output, "output", "o", "text", "format of the report: "+formats())
 	f.StringVar(&o.failOn, "fail-on", "deny",
-		"least action of a finding that makes the exit code 1: deny, warn or never")
+		"what makes the exit code 1: deny, warn (and deny), unknown (deny, and evaluations that were\n"+
+			"inconclusive) or never")
+	f.StringArrayVar(&o.reports, "report", nil,
+		"FORMAT=FILE, a further report; may be repeated (default: none)")
+	f.StringSliceVar(&o.Only, "only", nil, "rules to evaluate, by name or ID; may be repeated (default: all)")
+	f.StringSliceVar(&o.Skip, "skip", nil, "rules not to evaluate, by name or ID; may be repeated (default: none)")
+	f.StringSliceVar(&o.Deny, "deny", nil,
+		"rules whose findings have the action Deny, by name or ID; may be repeated (default: as the policy has it)")
+	f.StringSliceVar(&o.Warn, "warn", nil,
+		"rules whose findings have the action Warn, by name or ID; may be repeated (default: as the policy has it)")
 	f.StringVar(&o.Baseline, "baseline", "",
 		"file with findings that do not count, written by --write-baseline (default: none)")
 	f.StringVar(&o.WriteBaseline, "write-baseline", "",
@@ -102,8 +117,14 @@ func (o *checkOptions) validate() error {
 	if !slices.Contains(report.Formats(), report.Format(o.output)) {
 		return fmt.Errorf("--output %q is not a format: use %s", o.output, formats())
 	}
-	if o.failOn != "deny" && o.failOn != "warn" && o.failOn != "never" {
-		return fmt.Errorf("--fail-on %q: use deny, warn or never", o.failOn)
+	if !slices.Contains([]string{"deny", "warn", "unknown", "never"}, o.failOn) {
+		return fmt.Errorf("--fail-on %q: use deny, warn, unknown or never", o.failOn)
+	}
+	for _, r := range o.reports {
+		format, file, ok := strings.Cut(r, "=")
+		if !ok || file == "" || !slices.Contains(report.Formats(), report.Format(format)) {
+			return fmt.Errorf("--report %q: use FORMAT=FILE with the format %s", r, formats())
+		}
 	}
 	return nil
 }
@@ -132,9 +153,47 @@ func runCheck(ctx context.Context, o checkOptions, stdout, stderr io.Writer) err
 	if err := report.Write(stdout, report.Format(o.output), result, opts); err != nil {
 		return fmt.Errorf("writing the report: %w", err)
 	}
-	s := result.Summary
-	if o.failOn != "never" && (s.Deny > 0 || s.Errors > 0) || o.failOn == "warn" && s.Warn > 0 {
+	if err := writeReports(o, result, opts); err != nil {
+		return err
+	}
+	if failed(o.failOn, result.Summary) {
 		return runError{errFindings}
+	}
+	return nil
+}
+
+// failed reports whether the summary makes the exit code 1.
+func failed(failOn string, s report.Summary) bool {
+	switch {
+	case failOn == "never":
+		return false
+	case s.Deny > 0 || s.Errors > 0:
+		return true
+	}
+	return failOn == "warn" && s.Warn > 0 || failOn == "unknown" && s.Unknown > 0
+}
+
+// writeReports writes the further reports: the files of --report, and in a step of GitHub Actions its summary.
+func writeReports(o checkOptions, result *report.Report, opts report.Options) (err error) {
+	opts.Color = false
+	write := func(format report.Format, file string, flags int) (err error) {
+		f, err := os.OpenFile(file, flags|os.O_WRONLY|os.O_CREATE, 0o644) //nolint:gosec // a report is for everybody who sees the job
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, f.Close()) }()
+		return report.Write(f, format, result, opts)
+	}
+	for _, r := range o.reports {
+		format, file, _ := strings.Cut(r, "=")
+		if err := write(report.Format(format), file, os.O_TRUNC); err != nil {
+			return fmt.Errorf("--report %s: %w", r, err)
+		}
+	}
+	if summary := os.Getenv("GITHUB_STEP_SUMMARY"); summary != "" && report.Format(o.output) == report.GitHub {
+		if err := write(report.Markdown, summary, os.O_APPEND); err != nil {
+			return fmt.Errorf("writing the summary of the step: %w", err)
+		}
 	}
 	return nil
 }

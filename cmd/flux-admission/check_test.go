@@ -192,10 +192,28 @@ func TestCheck_InvalidOptions(t *testing.T) {
 	}{
 		"an unknown format": {
 			checkOptions{output: "xml", failOn: "deny"}, good,
-			`--output "xml" is not a format: use text, json, sarif, junit, github or html`,
+			`--output "xml" is not a format: use text, json, sarif, junit, github, html or markdown`,
 		},
 		"an unknown threshold": {
-			checkOptions{output: "text", failOn: "always"}, good, `--fail-on "always": use deny, warn or never`,
+			checkOptions{output: "text", failOn: "always"}, good, `--fail-on "always": use deny, warn, unknown or never`,
+		},
+		"a report without a file": {
+			checkOptions{output: "text", failOn: "deny", reports: []string{"sarif"}}, good, `--report "sarif": use FORMAT=FILE`,
+		},
+		"a report of an unknown format": {
+			checkOptions{output: "text", failOn: "deny", reports: []string{"xml=a"}}, good, `--report "xml=a": use FORMAT=FILE`,
+		},
+		"a misspelt rule": {
+			checkOptions{output: "text", failOn: "deny", Options: input(check.Input{Skip: []string{"kustomization-namespac"}})}, good,
+			`--skip: unknown rule "kustomization-namespac"; did you mean kustomization-namespace?`,
+		},
+		"a rule with two actions": {
+			checkOptions{output: "text", failOn: "deny", Options: input(check.Input{Skip: []string{"KS001"}, Warn: []string{"ks001"}})},
+			good, "--warn ks001: another flag makes its action Off",
+		},
+		"a rule that is left out": {
+			checkOptions{output: "text", failOn: "deny", Options: input(check.Input{Only: []string{"KS001"}, Deny: []string{"KS002"}})},
+			good, "--only leaves out the rule kustomization-target-namespace, which another flag names",
 		},
 		"a variable without a value": {
 			checkOptions{output: "text", failOn: "deny", Options: input(check.Input{Variables: []string{"X"}})}, good,

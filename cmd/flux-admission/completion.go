@@ -24,7 +24,7 @@ func addCompletions(root *cobra.Command) error {
 		complete       cobra.CompletionFunc
 	}{
 		{"check", "output", words(reportFormats()...)},
-		{"check", "fail-on", words("deny", "warn", "never")},
+		{"check", "fail-on", words("deny", "warn", "unknown", "never")},
 		{"check", "changed-since", cobra.NoFileCompletions},
 		{"check fix", "var", cobra.NoFileCompletions},
 		{"check fix serve rules", "policy", yamlFiles},
@@ -33,6 +33,10 @@ func addCompletions(root *cobra.Command) error {
 		{"serve", "log-format", words("json", "console")},
 		{"rules", "output", words(listText, listJSON)},
 		{"fix", "rule", completeRule},
+		{"check", "only", completeRule},
+		{"check", "skip", completeRule},
+		{"check", "deny", completeRule},
+		{"check", "warn", completeRule},
 		{"fix", "", firstOnly(directories)},
 		{"explain", "", firstOnly(completeRule)},
 	} {

@@ -35,16 +35,16 @@ func TestCompletion(t *testing.T) {
 		directive string
 	}{
 		"formats of a report": {
-			[]string{"check", "--output", ""}, []string{"text", "json", "sarif", "junit", "github", "html"}, noFiles,
+			[]string{"check", "--output", ""}, []string{"text", "json", "sarif", "junit", "github", "html", "markdown"}, noFiles,
 		},
-		"values of --fail-on":          {[]string{"check", "--fail-on", ""}, []string{"deny", "warn", "never"}, noFiles},
+		"values of --fail-on":          {[]string{"check", "--fail-on", ""}, []string{"deny", "warn", "unknown", "never"}, noFiles},
 		"formats of the list of rules": {[]string{"rules", "-o", ""}, []string{"text", "json"}, noFiles},
 		"all names of rules":           {[]string{"explain", ""}, names, noFiles},
 		"names of rules with a prefix": {
 			[]string{"explain", "kustomization-dep"},
 			[]string{"kustomization-dependency-missing", "kustomization-dependency-cycle"}, noFiles,
 		},
-		"IDs of rules with a prefix": {[]string{"explain", "PG"}, []string{"PG001"}, noFiles},
+		"IDs of rules with a prefix": {[]string{"explain", "PG001"}, []string{"PG001"}, noFiles},
 		"no second rule":             {[]string{"explain", "KS001", ""}, []string{}, noFiles},
 		"names of rules to repair":   {[]string{"fix", "--rule", "source"}, []string{"source-missing"}, noFiles},
 		"YAML files for a policy":    {[]string{"check", "--policy", ""}, []string{"yaml", "yml"}, byExtension},

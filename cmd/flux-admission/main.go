@@ -20,6 +20,8 @@ import (
 const (
 	exitFailed = 1 // it ran and failed
 	exitUsage  = 2 // it could not start: an invalid flag, an unreadable file, a port in use, no cluster
+	// exitInterrupted is what shells use for a program that SIGINT ended.
+	exitInterrupted = 130
 )
 
 func main() {
@@ -40,6 +42,10 @@ func run(args []string) int {
 	}
 	if errors.Is(err, errFindings) {
 		return exitFailed
+	}
+	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		fmt.Fprintln(stderr, "flux-admission: interrupted")
+		return exitInterrupted
 	}
 	fmt.Fprintln(stderr, "flux-admission: "+oneLine(err))
 	if _, ok := errors.AsType[runError](err); ok {
@@ -68,7 +74,7 @@ func terminated() (context.Context, func()) {
 			return
 		}
 		<-signals
-		os.Exit(exitFailed)
+		os.Exit(exitInterrupted)
 	}()
 	return ctx, func() {
 		signal.Stop(signals)
@@ -100,6 +106,8 @@ func newRoot() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
+	root.Version = versionString()
+	root.SetVersionTemplate("{{.Version}}\n")
 	// Flags are wrapped at 80 columns, as the texts of the commands are.
 	root.SetUsageTemplate(strings.NewReplacer(
 		".LocalFlags.FlagUsages", ".LocalFlags.FlagUsagesWrapped 80",

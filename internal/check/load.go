@@ -42,6 +42,10 @@ type Input struct {
 	Sources []string
 	// Policy is the file with the AdmissionPolicy; default: the tree's own, or the default policy.
 	Policy string
+	// Only are the rules to evaluate, by name or ID; all if there are none. Skip are rules not to evaluate.
+	Only, Skip []string
+	// Deny and Warn are rules whose findings have that action, whatever the policy has.
+	Deny, Warn []string
 	// AllowRemoteBases lets kustomizations fetch remote resources.
 	AllowRemoteBases bool
 }
@@ -63,7 +67,10 @@ type Tree struct {
 // Load builds the tree, chooses the policy and applies the policy's mutations. The caller must close the tree.
 func Load(ctx context.Context, in Input) (*Tree, error) {
 	t := &Tree{close: func() {}}
-	var err error
+	actions, err := actionsOf(in)
+	if err != nil {
+		return nil, err
+	}
 	if t.definitions, err = readDefinitions(in.CRDs); err != nil {
 		return nil, err
 	}
@@ -71,7 +78,7 @@ func Load(ctx context.Context, in Input) (*Tree, error) {
 	if err != nil {
 		return nil, err
 	}
-	if t.Policy, t.isDefault, err = choosePolicy(in.Policy, t.Built); err != nil {
+	if t.Policy, t.isDefault, err = choosePolicy(in.Policy, actions, t.Built); err != nil {
 		return nil, err
 	}
 	mutated, err := mutate(ctx, t.Built, t.Policy)

@@ -2,6 +2,7 @@ package report
 
 import (
 	"bufio"
+	"crypto/rand"
 	"fmt"
 	"io"
 	"strings"
@@ -24,7 +25,8 @@ var (
 )
 
 // WriteGitHub writes findings as workflow commands, one per line, which GitHub Actions shows as annotations in a pull request. Similar findings
-// are grouped. If there are more than GitHub's limit, the last annotation of the level contains the number of the others.
+// are grouped. If there are more than GitHub's limit, the last annotation of the level contains the number of the others. The whole report
+// follows as text, for the log.
 func WriteGitHub(w io.Writer, r *Report, o Options) error {
 	b := bufio.NewWriter(w)
 	levels := []string{"error", "warning", "notice"}
@@ -48,14 +50,26 @@ func WriteGitHub(w io.Writer, r *Report, o Options) error {
 			writeCommand(b, level, annotation(g, o))
 		}
 		if left > 0 {
-			writeCommand(b, level, command{title: r.Tool.Name, text: fmt.Sprintf("%s omitted because of GitHub's limit; see another output format",
+			writeCommand(b, level, command{title: r.Tool.Name, text: fmt.Sprintf("%s omitted because of GitHub's limit; the log has all",
 				count(left, "more "+level, "more "+level+"s"))})
 		}
 	}
 	for _, e := range r.Errors[:min(len(r.Errors), annotationsPerLevel/2)] {
 		writeCommand(b, "error", command{file: withPrefix(o, e.File), line: e.Line, column: e.Column, title: "check failed", text: printable(e.Message)})
 	}
-	return b.Flush()
+	if err := b.Flush(); err != nil {
+		return err
+	}
+	// Until the token is repeated, GitHub executes no command in the texts of the tree, whose author must not know the token.
+	token := rand.Text()
+	if _, err := fmt.Fprintf(w, "::stop-commands::%s\n", token); err != nil {
+		return err
+	}
+	if err := WriteText(w, r, o); err != nil {
+		return err
+	}
+	_, err := fmt.Fprintf(w, "::%s::\n", token)
+	return err
 }
 
 // annotationLevel returns the level of an action in GitHub, which calls SARIF's note a notice.

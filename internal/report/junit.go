@@ -1,6 +1,7 @@
 package report
 
 import (
+	"cmp"
 	"encoding/xml"
 	"fmt"
 	"io"
@@ -45,9 +46,10 @@ type (
 	}
 )
 
-// WriteJUnit writes the report as a JUnit report with a test suite for each file and a test case for each finding. The case fails for the actions
-// Deny and Warn, passes for Audit, and is skipped if the finding is suppressed. A report without findings has one passing case.
-func WriteJUnit(w io.Writer, r *Report) error {
+// WriteJUnit writes the report as a JUnit report with a test suite for each file and a test case for each finding. The case fails for the action
+// Deny, passes with the finding as its output for Warn and Audit, and is skipped if the finding is suppressed. Each Kustomization without
+// findings is a passing case, and each cause of inconclusive evaluations a skipped one. A report without any of these has one passing case.
+func WriteJUnit(w io.Writer, r *Report, o Options) error {
 	all := junitSuites{Name: r.Tool.Name}
 	suite := func(name string) *junitSuite {
 		if n := len(all.Suites); n == 0 || all.Suites[n-1].Name != name {
@@ -57,17 +59,26 @@ func WriteJUnit(w io.Writer, r *Report) error {
 	}
 	for i := range r.Findings {
 		f := &r.Findings[i]
-		name := f.File
-		if name == "" {
-			name = "no file"
-		}
-		suite(name).add(junitFinding(f))
+		suite(cmp.Or(withPrefix(o, f.File), "no file")).add(junitFinding(f, o))
 	}
 	for _, e := range r.Errors {
 		where := e.Position().String()
 		suite("errors").add(junitCase{
-			Name: strings.TrimSpace(where + " " + e.Rule), Class: e.Rule, File: e.File, Line: e.Line, Error: &junitDetail{Message: e.Message, Type: e.ID, Text: e.Message},
+			Name: strings.TrimSpace(where + " " + e.Rule), Class: e.Rule, File: withPrefix(o, e.File), Line: e.Line, Error: &junitDetail{Message: e.Message, Type: e.ID, Text: e.Message},
 		})
+	}
+	for _, n := range r.Graph.Nodes {
+		if n.State == NodeOK {
+			suite("Kustomizations").add(junitCase{Name: n.ID, Class: "Kustomization"})
+		}
+	}
+	for _, g := range groupSkipped(r.Skipped) {
+		if g.Unknown {
+			suite("not evaluated").add(junitCase{
+				Name: strings.TrimPrefix(g.Rule+": "+g.Reason, ": "), Class: cmp.Or(g.Rule, "check"),
+				Skipped: &junitDetail{Message: count(g.count, "evaluation", "evaluations")},
+			})
+		}
 	}
 	if len(all.Suites) == 0 {
 		suite("check").add(junitCase{Name: "no findings", Class: r.Tool.Name})
@@ -90,8 +101,8 @@ func WriteJUnit(w io.Writer, r *Report) error {
 	return err
 }
 
-func junitFinding(f *Finding) junitCase {
-	c := junitCase{Name: strings.TrimSpace(f.Object.String() + " " + f.Path), Class: f.Rule, File: f.File, Line: f.Line}
+func junitFinding(f *Finding, o Options) junitCase {
+	c := junitCase{Name: strings.TrimSpace(f.Object.String() + " " + f.Path), Class: f.Rule, File: withPrefix(o, f.File), Line: f.Line}
 	var text strings.Builder
 	fmt.Fprintf(&text, "%s\n%s: %s\n", f.Message, f.ID, f.Position())
 	for _, p := range f.Related {
@@ -103,8 +114,8 @@ func junitFinding(f *Finding) junitCase {
 	switch {
 	case !f.Counts():
 		c.Skipped = &junitDetail{Message: "suppressed by " + f.Suppressed.By.String() + ": " + f.Message}
-	case f.Action == v1alpha1.ActionAudit || f.Action == v1alpha1.ActionOff:
-		c.SystemOut = text.String()
+	case f.Action != v1alpha1.ActionDeny:
+		c.SystemOut = string(f.Action) + ": " + text.String()
 	default:
 		c.Failure = &junitDetail{Message: f.Message, Type: f.ID, Text: text.String()}
 	}

@@ -194,6 +194,8 @@ type Summary struct {
 	Objects        int `json:"objects"`
 	Kustomizations int `json:"kustomizations"`
 	Files          int `json:"files"`
+	// Unknown counts the evaluations that were inconclusive; they are among Skipped.
+	Unknown int `json:"unknown"`
 	// StaleBaseline counts the entries of the baseline without a finding.
 	StaleBaseline int `json:"staleBaseline"`
 }
@@ -240,6 +242,12 @@ func (r *Report) Normalize() {
 	s := &r.Summary
 	s.Findings, s.Deny, s.Warn, s.Audit, s.Suppressed, s.Fixable = 0, 0, 0, 0, 0, 0
 	s.Skipped, s.Errors = len(r.Skipped), len(r.Errors)
+	s.Unknown = 0
+	for _, skipped := range r.Skipped {
+		if skipped.Unknown {
+			s.Unknown++
+		}
+	}
 	for i := range r.Findings {
 		f := &r.Findings[i]
 		f.Fingerprint = f.Identity().Fingerprint()
@@ -326,10 +334,12 @@ const (
 	JUnit  Format = "junit"
 	GitHub Format = "github"
 	HTML   Format = "html"
+	// Markdown is the text of a comment.
+	Markdown Format = "markdown"
 )
 
 // Formats returns all formats in the order of the documentation.
-func Formats() []Format { return []Format{Text, JSON, SARIF, JUnit, GitHub, HTML} }
+func Formats() []Format { return []Format{Text, JSON, SARIF, JUnit, GitHub, HTML, Markdown} }
 
 // Options configure how a report is written.
 type Options struct {
@@ -366,11 +376,13 @@ func Write(w io.Writer, format Format, r *Report, o Options) error {
 	case SARIF:
 		err = WriteSARIF(w, r, o)
 	case JUnit:
-		err = WriteJUnit(w, r)
+		err = WriteJUnit(w, r, o)
 	case GitHub:
 		err = WriteGitHub(w, r, o)
 	case HTML:
 		err = WriteHTML(w, r, o)
+	case Markdown:
+		err = WriteMarkdown(w, r, o)
 	default:
 		names := make([]string, 0, len(Formats()))
 		for _, f := range Formats() {

@@ -145,13 +145,15 @@ func TestWrite_Golden(t *testing.T) {
 		"clean.xml":        {report.JUnit, clean, nil},
 		"clean-github.txt": {report.GitHub, clean, nil},
 		"clean.html":       {report.HTML, clean, nil},
+		"report.md":        {report.Markdown, sample, nil},
+		"clean.md":         {report.Markdown, clean, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			o := options()
 			if tc.change != nil {
 				tc.change(&o)
 			}
-			got := write(t, tc.format, tc.report(), o)
+			got := stopToken.ReplaceAll(write(t, tc.format, tc.report(), o), []byte("TOKEN"))
 			path := filepath.Join("testdata", "golden", name)
 			if *update {
 				if err := os.WriteFile(path, got, 0o644); err != nil {
@@ -168,6 +170,9 @@ func TestWrite_Golden(t *testing.T) {
 		})
 	}
 }
+
+// stopToken is a random text, between which GitHub executes no commands.
+var stopToken = regexp.MustCompile(`\b[A-Z2-7]{26}\b`)
 
 func clean() *report.Report {
 	r := &report.Report{Tool: report.Tool{Name: "flux-admission", Version: "v0.1.0"}, Summary: report.Summary{Objects: 1}}
@@ -259,8 +264,16 @@ func TestWriteGitHub_Commands(t *testing.T) {
 	}
 	r.Normalize()
 	counts := map[string]int{}
+	commands, log, _ := strings.Cut(string(write(t, report.GitHub, r, options())), "::stop-commands::")
+	token, log, _ := strings.Cut(log, "\n")
+	if !stopToken.MatchString(token) || !strings.HasSuffix(log, "\n::"+token+"::\n") || strings.Count(log, token) != 1 {
+		t.Errorf("the text is not between two tokens: %q … %q", token, log[max(0, len(log)-100):])
+	}
+	if !strings.Contains(log, " 38 äää") {
+		t.Error("the log does not have all findings")
+	}
 	line := regexp.MustCompile(`^::(error|warning|notice) [^\n:]*::(.*)$`)
-	for l := range strings.Lines(string(write(t, report.GitHub, r, options()))) {
+	for l := range strings.Lines(commands) {
 		m := line.FindStringSubmatch(strings.TrimSuffix(l, "\n"))
 		if m == nil {
 			t.Errorf("%.80q is not a command", l)
@@ -273,6 +286,29 @@ func TestWriteGitHub_Commands(t *testing.T) {
 	}
 	if counts["error"] != 10 || counts["warning"] != 1 || counts["notice"] != 1 {
 		t.Errorf("annotations %v, want 10 errors, 1 warning, 1 notice", counts)
+	}
+}
+
+func TestWriteMarkdown_IsLimitedAndEscaped(t *testing.T) {
+	r := sample()
+	for i := range 2000 {
+		r.Findings = append(r.Findings, report.Finding{
+			Rule: "unknown-field", ID: "SC001", Action: v1alpha1.ActionDeny, File: "a.yaml", Line: i + 1,
+			Message: fmt.Sprintf("%d @everyone <img src=x> | [a](javascript:b)\n# heading", i),
+		})
+	}
+	r.Normalize()
+	text := string(write(t, report.Markdown, r, options()))
+	if len(text) > 60_000 {
+		t.Errorf("%d bytes", len(text))
+	}
+	if !strings.HasPrefix(text, report.MarkdownMarker+"\n") || !strings.Contains(text, "more entries omitted") {
+		t.Errorf("no marker, or nothing is omitted: %.200s", text)
+	}
+	for _, bad := range []string{"@everyone", "<img", " [a](javascript", "\n# ", "<script"} {
+		if strings.Contains(text, bad) {
+			t.Errorf("the text contains %q", bad)
+		}
 	}
 }
 
@@ -290,7 +326,7 @@ func TestWriteHTML_SelfContained(t *testing.T) {
 
 func TestWrite_UnknownFormat(t *testing.T) {
 	err := report.Write(&bytes.Buffer{}, "yaml", sample(), report.Options{})
-	const want = `unknown output format "yaml"; must be one of text, json, sarif, junit, github, html`
+	const want = `unknown output format "yaml"; must be one of text, json, sarif, junit, github, html, markdown`
 	if err == nil || err.Error() != want {
 		t.Errorf("error %v, want %s", err, want)
 	}

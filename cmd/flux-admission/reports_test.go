@@ -1,0 +1,97 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/flux-admission/flux-admission/internal/report"
+)
+
+func badTree(t *testing.T) string {
+	return writeTree(t, map[string]string{
+		"clusters/home/gotk-sync.yaml": gotkSync,
+		"clusters/home/db.yaml":        fmt.Sprintf(child, "flux-system"),
+		"apps/db/cluster.yaml":         fmt.Sprintf(cluster, "enabled"),
+		"apps/namespace.yaml":          "apiVersion: v1\nkind: Namespace\nmetadata: {name: apps}\n",
+	})
+}
+
+func TestCheck_FurtherReports(t *testing.T) {
+	dir := t.TempDir()
+	sarif, junit := filepath.Join(dir, "a.sarif"), filepath.Join(dir, "b.xml")
+	code, stdout, stderr := execute(t, "check", badTree(t), "--report", "sarif="+sarif, "--report", "junit="+junit)
+	if code != 1 || !strings.Contains(stdout, "PG001") {
+		t.Fatalf("exit code %d\n%s%s", code, stdout, stderr)
+	}
+	for file, want := range map[string]string{sarif: `"PG001"`, junit: "<failure"} {
+		text, err := os.ReadFile(file)
+		if err != nil || !strings.Contains(string(text), want) {
+			t.Errorf("%s does not contain %s (%v)", file, want, err)
+		}
+	}
+	code, _, stderr = execute(t, "check", badTree(t), "--report", "sarif="+filepath.Join(dir, "missing", "a"))
+	if code != 2 || !strings.Contains(stderr, "no such file or directory") {
+		t.Errorf("a file in a missing directory: exit code %d\n%s", code, stderr)
+	}
+}
+
+func TestCheck_SummaryOfAStep(t *testing.T) {
+	summary := filepath.Join(t.TempDir(), "summary.md")
+	if err := os.WriteFile(summary, []byte("an earlier step\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("GITHUB_STEP_SUMMARY", summary)
+	var out strings.Builder
+	err := runCheckIn(t, checkOptions{output: "github", failOn: "never"}, badTree(t), nil, &out, &strings.Builder{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(summary)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.HasPrefix(string(text), "an earlier step\n"+report.MarkdownMarker) || !strings.Contains(string(text), "PG001") {
+		t.Errorf("the summary is %s", text)
+	}
+}
+
+func TestCheck_RulesAndThreshold(t *testing.T) {
+	unknown := writeTree(t, map[string]string{"a.yaml": "apiVersion: helm.toolkit.fluxcd.io/v2\nkind: HelmRelease\n" +
+		"metadata: {name: a, namespace: a}\nspec: {interval: 1m, chart: {spec: {chart: a, sourceRef: {kind: HelmRepository, name: a}}}}\n"})
+	for name, tc := range map[string]struct {
+		tree string
+		args []string
+		code int
+		with string
+		not  string
+	}{
+		"the rule is evaluated":           {badTree(t), nil, 1, "deny  Cluster apps/db  PG001", ""},
+		"the rule is skipped, by ID":      {badTree(t), []string{"--skip", "pg001,SC001"}, 0, "1 warn", "PG001"},
+		"the rule is skipped, by name":    {badTree(t), []string{"--skip", "cnpg-monitoring-enabled", "--skip", "unknown-field"}, 0, "1 warn", "PG001"},
+		"another rule is the only one":    {badTree(t), []string{"--only", "KS001"}, 0, "No findings", "PG001"},
+		"the rule warns":                  {badTree(t), []string{"--only", "PG001", "--warn", "PG001"}, 0, "warn  Cluster apps/db  PG001", ""},
+		"a warning fails":                 {badTree(t), []string{"--only", "PG001", "--warn", "PG001", "--fail-on", "warn"}, 1, "warn  Cluster", ""},
+		"nothing is denied":               {unknown, []string{"--only", "HR001"}, 0, "Not evaluated", ""},
+		"what is not evaluated fails":     {unknown, []string{"--only", "HR001", "--fail-on", "unknown"}, 1, "Not evaluated", ""},
+		"a rule that warns by default":    {badTree(t), []string{"--deny", "namespace-missing", "--skip", "PG001,SC001"}, 1, "deny  ", "PG001"},
+		"everything evaluated, no denial": {badTree(t), []string{"--only", "KS001", "--fail-on", "unknown"}, 0, "No findings", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			code, stdout, stderr := execute(t, append([]string{"check", tc.tree}, tc.args...)...)
+			if code != tc.code || !strings.Contains(stdout, tc.with) || tc.not != "" && strings.Contains(stdout, tc.not) {
+				t.Errorf("exit code %d, want %d with %q and without %q:\n%s%s", code, tc.code, tc.with, tc.not, stdout, stderr)
+			}
+		})
+	}
+}
+
+func TestVersion_Flag(t *testing.T) {
+	code, stdout, _ := execute(t, "--version")
+	_, command, _ := execute(t, "version")
+	if code != 0 || stdout == "" || stdout != command {
+		t.Errorf("exit code %d: %q, want %q", code, stdout, command)
+	}
+}
