@@ -203,7 +203,7 @@ func TestCheck_InvalidOptions(t *testing.T) {
 		"a report of an unknown format": {
 			checkOptions{output: "text", failOn: "deny", reports: []string{"xml=a"}}, good, `--report "xml=a": use FORMAT=FILE`,
 		},
-		"a misspelt rule": {
+		"a misspelled rule": {
 			checkOptions{output: "text", failOn: "deny", Options: input(check.Input{Skip: []string{"kustomization-namespac"}})}, good,
 			`--skip: unknown rule "kustomization-namespac"; did you mean kustomization-namespace?`,
 		},

@@ -124,8 +124,9 @@ func fileTasks(built *kustomization.Result) []task {
 	var names []string
 	byFile := map[string][]validators.Problem{}
 	for _, p := range built.Problems {
-		switch p.Kind {
-		case validators.ProblemEntryPointMissing, validators.ProblemRootAssumed, validators.ProblemNoEntryPoint:
+		if noRule := []validators.ProblemKind{
+			validators.ProblemEntryPointMissing, validators.ProblemRootAssumed, validators.ProblemNoEntryPoint,
+		}; slices.Contains(noRule, p.Kind) {
 			continue // no rule reports it
 		}
 		if byFile[p.Position.File] == nil {

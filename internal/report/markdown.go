@@ -20,7 +20,7 @@ var markdownText = strings.NewReplacer("\\", "\\\\", "|", "\\|", "<", "&lt;", ">
 	"[", "\\[", "`", "\\`", "@", "@&#8203;", "#", "&#35;")
 
 // WriteMarkdown writes the report as a comment of a pull request or merge request: the counts, a table of the findings that would
-// be denied, and the others folded. It has at most 60,000 bytes; what is left out is counted.
+// be denied, and the others in collapsed sections. It has at most 60,000 bytes; what is left out is counted.
 func WriteMarkdown(w io.Writer, r *Report, o Options) error {
 	var b strings.Builder
 	s := r.Summary
