@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -71,16 +72,17 @@ func (h *helmRepository) fetch(ctx context.Context, l *loader) (*cachedChart, er
 		return nil, err
 	}
 	defer client.Close()
-	index, err := l.indexes.get(ctx, h.repositoryKey(), func() (*repository.Index, error) {
+	index, err := l.indexes.get(ctx, h.repositoryKey(), h.ref.Chart, func() (*repository.Index, error) {
 		url, err := repository.IndexURL(h.url)
 		if err != nil {
 			return nil, err
 		}
-		data, err := client.Get(ctx, url, repository.MaxIndexBytes)
-		if err != nil {
-			return nil, err
-		}
-		return repository.ParseIndex(data)
+		var index *repository.Index
+		err = client.Read(ctx, url, repository.MaxIndexBytes, func(r io.Reader) error {
+			index, err = repository.ReadIndex(r, h.ref.Chart, l.opts.Indexes)
+			return err
+		})
+		return index, err
 	})
 	if err != nil {
 		return nil, err

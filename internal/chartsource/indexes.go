@@ -10,8 +10,11 @@ import (
 	"github.com/flux-admission/flux-admission/internal/chartsource/repository"
 )
 
-// maxIndexes bounds the repositories whose index is cached.
-const maxIndexes = 64
+// The limits of the cached indexes.
+const (
+	maxIndexes      = 64
+	maxIndexesBytes = 16 << 20
+)
 
 // indexes caches the indexes of Helm repositories, so that many charts of one repository cost one download. It is safe
 // for concurrent use.
@@ -21,6 +24,7 @@ type indexes struct {
 
 	mu    sync.Mutex
 	items map[string]timedIndex
+	bytes int64 // of the items
 	calls map[string]*indexCall
 }
 
@@ -42,13 +46,29 @@ func newIndexes(chartTTL time.Duration, clock func() time.Time) *indexes {
 	return &indexes{ttl: chartTTL / 2, clock: clock, items: map[string]timedIndex{}, calls: map[string]*indexCall{}}
 }
 
-// get returns the index of a repository, and reads it unless it is cached. Concurrent calls for the same key share one
-// read; those that wait for it hold no slot.
-func (x *indexes) get(ctx context.Context, key string, read func() (*repository.Index, error)) (*repository.Index, error) {
+// get returns the index of a repository that covers a chart, and reads it unless it is cached. Concurrent calls for the
+// same key share one read, or read one after the other when each needs another part; those that wait hold no slot.
+func (x *indexes) get(
+	ctx context.Context, key, chart string, read func() (*repository.Index, error),
+) (*repository.Index, error) {
+	for {
+		index, err := x.getOnce(ctx, key, chart, read)
+		if err != nil || index.Covers(chart) {
+			return index, err
+		}
+	}
+}
+
+// getOnce returns a cached index that covers a chart, or the result of one read, which may be for another chart.
+func (x *indexes) getOnce(
+	ctx context.Context, key, chart string, read func() (*repository.Index, error),
+) (*repository.Index, error) {
 	x.mu.Lock()
-	if index := x.cached(key); index != nil {
-		x.mu.Unlock()
-		return index, nil
+	for _, k := range []string{key, join(key, chart)} {
+		if index := x.cached(k); index != nil && index.Covers(chart) {
+			x.mu.Unlock()
+			return index, nil
+		}
 	}
 	call := x.calls[key]
 	if call != nil {
@@ -68,7 +88,11 @@ func (x *indexes) get(ctx context.Context, key string, read func() (*repository.
 	x.mu.Unlock()
 	defer func() {
 		x.mu.Lock()
-		if call.err == nil {
+		switch {
+		case call.err != nil:
+		case call.index.Partial():
+			x.put(join(key, chart), call.index)
+		default:
 			x.put(key, call.index)
 		}
 		delete(x.calls, key)
@@ -90,18 +114,29 @@ func (x *indexes) cached(key string) *repository.Index {
 // put caches an index. The mutex is held.
 func (x *indexes) put(key string, index *repository.Index) {
 	now := x.clock()
-	if len(x.items) >= maxIndexes {
+	x.remove(key)
+	full := func() bool { return len(x.items) >= maxIndexes || x.bytes+index.Memory() > maxIndexesBytes }
+	if full() {
 		for k, t := range x.items {
 			if !now.Before(t.expires) {
-				delete(x.items, k)
+				x.remove(k)
 			}
 		}
 	}
 	for k := range x.items {
-		if len(x.items) < maxIndexes {
+		if !full() {
 			break
 		}
-		delete(x.items, k)
+		x.remove(k)
 	}
 	x.items[key] = timedIndex{index, now.Add(x.ttl)}
+	x.bytes += index.Memory()
+}
+
+// remove removes an index from the cache. The mutex is held.
+func (x *indexes) remove(key string) {
+	if t, ok := x.items[key]; ok {
+		x.bytes -= t.index.Memory()
+		delete(x.items, key)
+	}
 }

@@ -5,6 +5,7 @@ import (
 
 	"github.com/go-logr/logr"
 
+	"github.com/flux-admission/flux-admission/internal/chartsource/repository"
 	"github.com/flux-admission/flux-admission/internal/helmchart/archive"
 )
 
@@ -49,6 +50,8 @@ type Options struct {
 	AllowLoopback bool
 	// Limits bound the charts; by default archive.DefaultLimits with Templates, and archive.AdmissionLimits without.
 	Limits archive.Limits
+	// Indexes bound the indexes of Helm repositories, with the same defaults as Limits.
+	Indexes repository.IndexLimits
 	// Templates loads what validators.Chart's Template needs. A check of a Git tree sets it. The webhook does not: the
 	// execution of a Go template cannot be stopped, so untrusted templates must not run there.
 	Templates bool
@@ -93,6 +96,12 @@ func (o Options) withDefaults() Options {
 		o.Limits = archive.AdmissionLimits()
 		if o.Templates {
 			o.Limits = archive.DefaultLimits()
+		}
+	}
+	if o.Indexes == (repository.IndexLimits{}) {
+		o.Indexes = repository.AdmissionIndexLimits()
+		if o.Templates {
+			o.Indexes = repository.DefaultIndexLimits()
 		}
 	}
 	o.Limits.AllFiles = o.Templates

@@ -193,22 +193,52 @@ func (c *Client) Close() {
 }
 
 // Get fetches a URL, following redirects, and returns the body when it has at most limit bytes.
-func (c *Client) Get(ctx context.Context, raw string, limit int64) ([]byte, error) {
+func (c *Client) Get(ctx context.Context, raw string, limit int64) (body []byte, err error) {
+	err = c.Read(ctx, raw, limit, func(r io.Reader) error {
+		body, err = io.ReadAll(r)
+		return err
+	})
+	return body, err
+}
+
+// Read fetches a URL, following redirects, and passes the body to a function. A body of more than limit bytes is an
+// error of the reader. The error of the function is returned.
+func (c *Client) Read(ctx context.Context, raw string, limit int64, read func(io.Reader) error) error {
 	u, err := parse(raw)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	for range maxRedirects + 1 {
-		body, next, err := c.once(ctx, u, limit)
+		next, err := c.once(ctx, u, limit, read)
 		if err != nil || next == nil {
-			return body, err
+			return err
 		}
 		if u.Scheme == "https" && next.Scheme == "http" {
-			return nil, fmt.Errorf("%w: %s redirects from https to http", ErrRefused, RedactedURL(u))
+			return fmt.Errorf("%w: %s redirects from https to http", ErrRefused, RedactedURL(u))
 		}
 		u = next
 	}
-	return nil, fmt.Errorf("%s redirects more than %d times", RedactedURL(u), maxRedirects)
+	return fmt.Errorf("%s redirects more than %d times", RedactedURL(u), maxRedirects)
+}
+
+// body reads a response's body within a limit.
+type body struct {
+	r     io.Reader
+	url   *url.URL
+	limit int64
+	n     int64
+}
+
+// Read implements io.Reader.
+func (b *body) Read(p []byte) (int, error) {
+	n, err := b.r.Read(p)
+	if b.n += int64(n); b.n > b.limit {
+		return 0, fmt.Errorf("%s has more than %d bytes", RedactedURL(b.url), b.limit)
+	}
+	if err != nil && !errors.Is(err, io.EOF) {
+		err = fmt.Errorf("reading %s: %w", RedactedURL(b.url), err)
+	}
+	return n, err
 }
 
 // HTTP returns a client for a library with its own protocol over HTTP. It has the same limits on the targets of
@@ -290,11 +320,11 @@ func (b cancelledBody) Close() error {
 // own reports whether a URL is on the source's own host.
 func (c *Client) own(u *url.URL) bool { return u.Scheme == c.source.Scheme && u.Host == c.source.Host }
 
-// once makes one request. It returns the body, or the URL of a redirect.
-func (c *Client) once(ctx context.Context, u *url.URL, limit int64) (body []byte, next *url.URL, err error) {
+// once makes one request. It passes the body to read, or returns the URL of a redirect.
+func (c *Client) once(ctx context.Context, u *url.URL, limit int64, read func(io.Reader) error) (next *url.URL, err error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
 	if err != nil {
-		return nil, nil, errors.New("the request is invalid")
+		return nil, errors.New("the request is invalid")
 	}
 	req.Header.Set("User-Agent", "flux-admission")
 	t := c.foreign
@@ -307,7 +337,7 @@ func (c *Client) once(ctx context.Context, u *url.URL, limit int64) (body []byte
 	}
 	resp, err := roundTrip(t, req)
 	if err != nil {
-		return nil, nil, fmt.Errorf("fetching %s: %w", RedactedURL(u), err)
+		return nil, fmt.Errorf("fetching %s: %w", RedactedURL(u), err)
 	}
 	defer func() { err = errors.Join(err, resp.Body.Close()) }()
 	switch resp.StatusCode {
@@ -315,24 +345,17 @@ func (c *Client) once(ctx context.Context, u *url.URL, limit int64) (body []byte
 	case http.StatusMovedPermanently, http.StatusFound, http.StatusSeeOther, http.StatusTemporaryRedirect, http.StatusPermanentRedirect:
 		location, err := resp.Location()
 		if err != nil {
-			return nil, nil, fmt.Errorf("%s redirects without a location", RedactedURL(u))
+			return nil, fmt.Errorf("%s redirects without a location", RedactedURL(u))
 		}
 		next, err := parse(location.String())
-		return nil, next, err
+		return next, err
 	default:
-		return nil, nil, &StatusError{URL: RedactedURL(u), Code: resp.StatusCode}
+		return nil, &StatusError{URL: RedactedURL(u), Code: resp.StatusCode}
 	}
 	if resp.ContentLength > limit {
-		return nil, nil, fmt.Errorf("%s has %d bytes, more than %d", RedactedURL(u), resp.ContentLength, limit)
+		return nil, fmt.Errorf("%s has %d bytes, more than %d", RedactedURL(u), resp.ContentLength, limit)
 	}
-	body, err = io.ReadAll(io.LimitReader(resp.Body, limit+1))
-	if err != nil {
-		return nil, nil, fmt.Errorf("reading %s: %w", RedactedURL(u), err)
-	}
-	if int64(len(body)) > limit {
-		return nil, nil, fmt.Errorf("%s has more than %d bytes", RedactedURL(u), limit)
-	}
-	return body, nil, nil
+	return nil, read(&body{r: resp.Body, url: u, limit: limit})
 }
 
 func (c *Client) authorize(req *http.Request) {

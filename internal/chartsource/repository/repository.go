@@ -8,11 +8,9 @@ import (
 	"path"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/Masterminds/semver/v3"
 	helmrepo "helm.sh/helm/v4/pkg/repo/v1"
-	"sigs.k8s.io/yaml"
 )
 
 // The sizes that source-controller accepts, in bytes.
@@ -21,50 +19,11 @@ const (
 	MaxChartBytes = 10 << 20
 )
 
+// maxRange bounds a version range, which every version is compared with.
+const maxRange = 1024
+
 // ErrNotFound is the error of a chart or version that the index does not have.
 var ErrNotFound = errors.New("not found")
-
-// Version is one version of a chart in an index.
-type Version struct {
-	Version string
-	// URL is where the archive is, absolute or relative to the repository.
-	URL string
-	// Digest is the SHA-256 of the archive in hex; empty when the index has none.
-	Digest  string
-	Created time.Time
-}
-
-// Index is the index of a repository. It is immutable.
-type Index struct {
-	entries map[string][]Version
-	// Bytes is the size of the source.
-	Bytes int
-}
-
-// ParseIndex parses an index.yaml, in YAML or JSON. It keeps what selecting a chart needs.
-func ParseIndex(data []byte) (*Index, error) {
-	var file helmrepo.IndexFile
-	if err := yaml.Unmarshal(data, &file); err != nil {
-		return nil, errors.New("the repository's index is not a YAML index of Helm")
-	}
-	if file.APIVersion == "" {
-		return nil, errors.New("the repository's index has no apiVersion")
-	}
-	idx := &Index{entries: make(map[string][]Version, len(file.Entries)), Bytes: len(data)}
-	for name, versions := range file.Entries {
-		for _, v := range versions {
-			if v == nil || v.Metadata == nil {
-				continue
-			}
-			out := Version{Version: v.Version, Digest: strings.ToLower(strings.TrimPrefix(v.Digest, "sha256:")), Created: v.Created}
-			if len(v.URLs) > 0 {
-				out.URL = v.URLs[0] // as source-controller does
-			}
-			idx.entries[name] = append(idx.entries[name], out)
-		}
-	}
-	return idx, nil
-}
 
 // Find returns the version of a chart that a range selects: the version that equals it, else the highest within it. An
 // empty range selects the highest that is no pre-release. The error is ErrNotFound when there is none.
@@ -88,6 +47,9 @@ func (x *Index) Find(name, rng string) (Version, error) {
 // range, else the highest within it. Older breaks ties between versions that differ only in their build metadata; it
 // may be nil. The error is ErrNotFound when there is none.
 func Select(versions []string, rng string, older func(i, j int) bool) (int, error) {
+	if len(rng) > maxRange {
+		return 0, fmt.Errorf("the version range has %d bytes, more than %d", len(rng), maxRange)
+	}
 	if rng != "" {
 		if i := slices.Index(versions, rng); i >= 0 {
 			return i, nil

@@ -3,7 +3,6 @@ package repository_test
 import (
 	"errors"
 	"testing"
-	"time"
 
 	"github.com/flux-admission/flux-admission/internal/chartsource/repository"
 )
@@ -63,45 +62,4 @@ func TestIndexURL(t *testing.T) {
 	if _, err := repository.ChartURL("https://example.com", repository.Version{Version: "1.0.0"}); err == nil || err.Error() != "the repository has no URL for version 1.0.0" {
 		t.Errorf("ChartURL without an address: %v", err)
 	}
-}
-
-func TestParseIndex(t *testing.T) {
-	x, err := repository.ParseIndex([]byte(`{"apiVersion": "v1", "entries": {"b": [null, {"name": "b", "version": "1.0.0", "digest": "sha256:ABC", "urls": ["x", "y"], "created": "2020-01-01T00:00:00Z"}], "a": []}}`))
-	if err != nil {
-		t.Fatal(err)
-	}
-	got, err := x.Find("b", "")
-	if want := (repository.Version{Version: "1.0.0", URL: "x", Digest: "abc", Created: time.Date(2020, 1, 1, 0, 0, 0, 0, time.UTC)}); err != nil || got != want {
-		t.Errorf("Find = %+v, %v; want %+v", got, err, want)
-	}
-	for _, name := range []string{"a", "c"} {
-		if _, err := x.Find(name, ""); !errors.Is(err, repository.ErrNotFound) {
-			t.Errorf("Find(%s): %v", name, err)
-		}
-	}
-	if _, err := repository.ParseIndex([]byte("entries: {}")); err == nil || err.Error() != "the repository's index has no apiVersion" {
-		t.Errorf("without apiVersion: %v", err)
-	}
-}
-
-func FuzzIndex(f *testing.F) {
-	f.Add([]byte("apiVersion: v1\nentries: {app: [{name: app, version: 1.0.0, urls: [a.tgz], digest: x}]}"), "1.x", "https://example.com")
-	f.Add([]byte(`{"apiVersion": "v1", "entries": {"app": [null, {}]}}`), ">=1 <2 || x", "::")
-	f.Add([]byte("apiVersion: v1\nentries: {app: [{version: v1.0.0-rc.1+b, urls: ['%zz']}]}"), "", "https://example.com/%2f?x")
-	f.Fuzz(func(t *testing.T, data []byte, rng, url string) {
-		x, err := repository.ParseIndex(data)
-		if err != nil {
-			return
-		}
-		v, err := x.Find("app", rng)
-		if err != nil {
-			return
-		}
-		if _, err := repository.IndexURL(url); err != nil {
-			return
-		}
-		if u, err := repository.ChartURL(url, v); err == nil && u == "" {
-			t.Error("an empty address")
-		}
-	})
 }
