@@ -111,6 +111,8 @@ type ValuesSource struct {
 	Optional bool
 	// Presence reports whether Object could be read. With Unknown, the result of a validation is partial.
 	Presence Presence
+	// Withheld reports that Object is Unknown because the operator does not let rules read it.
+	Withheld bool
 	// Object is the ConfigMap or Secret; nil unless Present.
 	Object *unstructured.Unstructured
 }

@@ -2,6 +2,7 @@ package validators
 
 import (
 	"context"
+	"errors"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -30,6 +31,10 @@ func (p Presence) String() string {
 	}
 	return "unknown"
 }
+
+// ErrWithheld is wrapped by the error of a lookup of an object that the operator does not let rules read. A rule does
+// not call Pass.Unknown for it, but Pass.Skip: otherwise a policy that denies what is unknown would deny each use.
+var ErrWithheld = errors.New("not read for rules")
 
 // Lookup returns other objects, of a cluster, a Git tree or a test, to rules.
 //

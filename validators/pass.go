@@ -93,8 +93,8 @@ type Finding struct {
 type Skipped struct {
 	Rule   *Meta
 	Reason string
-	// Unknown means that data was missing: the policy's onUnknown applies. Otherwise a setting of the object disables what
-	// the rule evaluates.
+	// Unknown means that data was missing: the policy's onUnknown applies. Otherwise a setting disables what the rule
+	// evaluates.
 	Unknown bool
 	// Cause is the error in Reason; nil if there is none.
 	Cause error
@@ -119,7 +119,8 @@ func (p *Pass) Report(path Path, value any, format string, args ...any) *Finding
 	return f
 }
 
-// Skip records that the rule does not evaluate the object because a setting of the object disables what it evaluates.
+// Skip records that the rule does not evaluate the object, or not completely, because a setting of the object or of the
+// operator disables what it evaluates.
 func (p *Pass) Skip(format string, args ...any) {
 	p.skipped = append(p.skipped, Skipped{Rule: p.rule, Reason: fmt.Sprintf(format, args...)})
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -26,12 +27,24 @@ var namespaceGK = schema.GroupKind{Kind: "Namespace"}
 type Cluster struct {
 	// Watched reports whether the informer of a kind has synced; nil for no informers but that of Namespaces.
 	Watched func(gk schema.GroupKind) bool
+	// WithoutSecrets withholds every Secret from rules. The credentials of chart sources are read nevertheless.
+	WithoutSecrets bool
+	// Withheld are namespaces whose Secrets and ConfigMaps are not read at all.
+	Withheld []string
 
 	cached client.Reader
 	live   client.Reader
 	mapper meta.RESTMapper
 	charts Charts
+
+	forbidden refusals
 }
+
+// secretGK and configMapGK hold what is withheld.
+var (
+	secretGK    = schema.GroupKind{Kind: "Secret"}
+	configMapGK = schema.GroupKind{Kind: "ConfigMap"}
+)
 
 // NewCluster returns a Lookup that reads Namespaces and watched kinds from the cache, and all others from the API
 // server. The cache must have an informer of Namespaces. Charts may be nil: every chart is then Unknown.
@@ -44,6 +57,22 @@ func NewCluster(cached, live client.Reader, mapper meta.RESTMapper, charts Chart
 func (c *Cluster) Get(
 	ctx context.Context, gk schema.GroupKind, key types.NamespacedName,
 ) (*unstructured.Unstructured, validators.Presence, error) {
+	if c.WithoutSecrets && gk == secretGK {
+		return nil, validators.Unknown, fmt.Errorf("%s %s is %w, because clients are not authenticated", gk.Kind, key, validators.ErrWithheld)
+	}
+	return c.get(ctx, gk, key)
+}
+
+// get reads an object for a rule or for the resolver of charts.
+func (c *Cluster) get(
+	ctx context.Context, gk schema.GroupKind, key types.NamespacedName,
+) (*unstructured.Unstructured, validators.Presence, error) {
+	if (gk == secretGK || gk == configMapGK) && slices.Contains(c.Withheld, key.Namespace) {
+		return nil, validators.Unknown, fmt.Errorf("%s %s is %w", gk.Kind, key, validators.ErrWithheld)
+	}
+	if gk == secretGK && c.forbidden.has(key) {
+		return nil, validators.Unknown, noPermission(gk, key)
+	}
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
 	o := &unstructured.Unstructured{}
@@ -54,6 +83,9 @@ func (c *Cluster) Get(
 			return o, validators.Present, nil
 		}
 		err = c.live.Get(ctx, key, o)
+		if gk == secretGK && apierrors.IsForbidden(err) {
+			c.forbidden.add(key)
+		}
 	}
 	return outcome(o, err, gk, key)
 }
@@ -64,6 +96,9 @@ func (c *Cluster) watched(gk schema.GroupKind) bool { return c.Watched != nil &&
 func (c *Cluster) List(
 	ctx context.Context, gk schema.GroupKind, namespace string,
 ) ([]*unstructured.Unstructured, validators.Presence, error) {
+	if gk == secretGK || gk == configMapGK {
+		return nil, validators.Unknown, fmt.Errorf("all objects of kind %s are %w", gk.Kind, validators.ErrWithheld)
+	}
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
 	gvk, err := c.version(gk)
@@ -104,7 +139,17 @@ func (c *Cluster) Chart(ctx context.Context, ref validators.ChartRef) (validator
 	if c.charts == nil {
 		return nil, validators.Unknown, errors.New("charts are not read here")
 	}
-	return c.charts.Resolve(ctx, c, ref)
+	return c.charts.Resolve(ctx, sources{c}, ref)
+}
+
+// sources is the Lookup of the resolver of charts, which reads the credentials of sources.
+type sources struct{ *Cluster }
+
+// Get implements validators.Lookup.
+func (s sources) Get(
+	ctx context.Context, gk schema.GroupKind, key types.NamespacedName,
+) (*unstructured.Unstructured, validators.Presence, error) {
+	return s.get(ctx, gk, key)
 }
 
 // Kind implements validators.Lookup: no kind is known, because the API server validates objects against their schemas
@@ -151,10 +196,19 @@ func outcome(
 func explain(err error, gk schema.GroupKind, key types.NamespacedName) error {
 	switch {
 	case apierrors.IsForbidden(err):
-		return fmt.Errorf("no permission to read %s %s", gk.Kind, key)
+		return noPermission(gk, key)
 	case errors.Is(err, context.DeadlineExceeded), apierrors.IsTimeout(err), apierrors.IsServerTimeout(err):
 		return fmt.Errorf("reading %s %s took too long", gk.Kind, key)
 	default:
 		return fmt.Errorf("reading %s %s: %w", gk.Kind, key, err)
 	}
+}
+
+// noPermission returns why an object is not read. Which Secrets may be read is up to the operator: without the
+// permission they are withheld.
+func noPermission(gk schema.GroupKind, key types.NamespacedName) error {
+	if gk == secretGK {
+		return fmt.Errorf("no permission to read %s %s: it is %w", gk.Kind, key, validators.ErrWithheld)
+	}
+	return fmt.Errorf("no permission to read %s %s", gk.Kind, key)
 }

@@ -24,6 +24,8 @@ func TestMain(m *testing.M) {
 	os.Exit(env.Main(m, env.Options{
 		ControlPlane: controlplane.Options{CRDSets: controlplane.DefaultCRDs(), Audit: true},
 		Charts:       []string{env.AirflowChart},
+		// Values from Secrets are not read nevertheless: clients are not authenticated here.
+		Components: []string{"read-secrets"},
 	}, func(_ context.Context, e *env.Env) error {
 		shared = e
 		return nil

@@ -60,6 +60,9 @@ func run(m *testing.M) int {
 				"admission-control-config-file": {filepath.Join(dir, "admission.yaml")},
 			},
 		},
+		// Authenticated, it reads Secrets where it may.
+		Components: []string{"read-secrets"},
+		Charts:     []string{"test/authentication/testdata/hostile"},
 		// A review that the webhook server refuses is a refused write.
 		FailurePolicy: admissionregv1.Fail,
 		Args:          []string{"--client-ca-file=" + filepath.Join(dir, "ca.crt"), "--client-ca-name=" + apiServerName},

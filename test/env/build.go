@@ -12,8 +12,6 @@ import (
 
 	admissionregv1 "k8s.io/api/admissionregistration/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-
-	"github.com/flux-admission/flux-admission/test/controlplane"
 )
 
 // Overlay is the kustomization whose manifests are installed.
@@ -59,20 +57,39 @@ func build(ctx context.Context, dir string) (string, error) {
 }
 
 // install applies the project's manifests with strict validation. There is no network of pods here, so each webhook
-// gets the URL of address (host:port) in place of its Service. A failure policy that is not empty replaces that of
-// every webhook.
-func install(
-	ctx context.Context, cp *controlplane.ControlPlane, address string, failurePolicy admissionregv1.FailurePolicyType,
-) error {
-	root, err := Root()
+// gets the URL of e.Address in place of its Service. A failure policy that is not empty replaces that of every webhook.
+func (e *Env) install(ctx context.Context, components []string, failurePolicy admissionregv1.FailurePolicyType) error {
+	dir, err := e.overlay(components)
 	if err != nil {
 		return err
 	}
-	return cp.InstallManifests(ctx, filepath.Join(root, Overlay), func(o *unstructured.Unstructured) {
+	return e.ControlPlane.InstallManifests(ctx, dir, func(o *unstructured.Unstructured) {
 		if strings.HasSuffix(o.GetKind(), "WebhookConfiguration") {
-			editWebhooks(o, address, failurePolicy)
+			editWebhooks(o, e.Address, failurePolicy)
 		}
 	})
+}
+
+// overlay returns the directory of the kustomization to install.
+func (e *Env) overlay(components []string) (string, error) {
+	root, err := Root()
+	if err != nil || len(components) == 0 {
+		return filepath.Join(root, Overlay), err
+	}
+	dir, err := e.mkdir("overlay")
+	if err != nil {
+		return "", err
+	}
+	manifests, err := filepath.Rel(dir, filepath.Join(root, "manifests"))
+	if err != nil {
+		return "", err
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "resources: [%s]\ncomponents:\n", filepath.Join(manifests, "overlays", filepath.Base(Overlay)))
+	for _, c := range components {
+		fmt.Fprintf(&b, "  - %s\n", filepath.Join(manifests, "components", c))
+	}
+	return dir, os.WriteFile(filepath.Join(dir, "kustomization.yaml"), []byte(b.String()), 0o600)
 }
 
 func editWebhooks(o *unstructured.Unstructured, address string, failurePolicy admissionregv1.FailurePolicyType) {

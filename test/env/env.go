@@ -42,6 +42,8 @@ type Options struct {
 	// Replicas is the number of webhook servers; the default is 1. Several are behind a load balancer, as behind a
 	// Service.
 	Replicas int
+	// Components are installed with the overlay, by their directories' names in manifests/components.
+	Components []string
 	// Args are added to the arguments of serve.
 	Args []string
 	// FailurePolicy replaces that of the manifests in every webhook. Fail shows a call that fails as a refused write.
@@ -203,7 +205,7 @@ func (e *Env) startWebhooks(ctx context.Context, o Options) error {
 		e.ControlPlane.Cleanup(e.balancer.close)
 		e.Address = e.balancer.address()
 	}
-	if err := install(ctx, e.ControlPlane, e.Address, o.FailurePolicy); err != nil {
+	if err := e.install(ctx, o.Components, o.FailurePolicy); err != nil {
 		return err
 	}
 	for _, w := range e.Webhooks {

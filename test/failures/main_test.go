@@ -33,7 +33,9 @@ func TestMain(m *testing.M) {
 		ControlPlane: controlplane.Options{CRDSets: controlplane.DefaultCRDs(), Audit: true},
 		// With Ignore, a review that times out would be an admitted write.
 		FailurePolicy: admissionregv1.Fail,
-		Charts:        []string{env.AirflowChart},
+		// Credentials of repositories are in Secrets.
+		Components: []string{"read-secrets"},
+		Charts:     []string{env.AirflowChart},
 	}, func(ctx context.Context, e *env.Env) error {
 		shared.Env = e
 		var err error

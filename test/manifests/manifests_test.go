@@ -159,23 +159,6 @@ func objects(t *testing.T, dir string) map[string]*unstructured.Unstructured {
 	}
 }
 
-// The component removes the permission to read Secrets and nothing else.
-func TestComponents_NoSecrets(t *testing.T) {
-	mine := compose(t, "resources: [../manifests/overlays/self-managed]\ncomponents: [../manifests/components/no-secrets]\n")
-	left, kept := 0, 0
-	if err := plane.InstallManifests(t.Context(), mine, func(o *unstructured.Unstructured) {
-		kept++
-		if o.GetName() == "flux-admission-secrets" {
-			left++
-		}
-	}); err != nil {
-		t.Fatal(err)
-	}
-	if left > 0 || kept < 10 {
-		t.Errorf("%d objects, %d of which still grant access to Secrets", kept, left)
-	}
-}
-
 // Every set of components gives a valid installation that has the effects of each.
 func TestComponents_Combine(t *testing.T) {
 	if err := plane.InstallCRDs(t.Context(), certManagerCRDs(t)); err != nil {

@@ -71,7 +71,8 @@ func checkValuesSchema(ctx context.Context, p *validators.Pass) error {
 	if !ok {
 		return nil
 	}
-	values := releaseValues(ctx, p.Object, p.Lookup)
+	all := releaseValues(ctx, p.Object, p.Lookup)
+	values, secrets := withoutSecrets(all)
 	result, err := chart.Validate(ctx, values)
 	if err != nil {
 		p.Unknown("cannot validate the values for chart %s %s: %v", chart.Name(), chart.Version(), err)
@@ -95,15 +96,80 @@ func checkValuesSchema(ctx context.Context, p *validators.Pass) error {
 			f.Edits = []validators.Edit{edit}
 		}
 	}
-	if result.HasSchema && len(result.Missing) > 0 {
-		p.Unknown(
-			"cannot validate all values against the schema of chart %s %s; missing: %s",
-			chart.Name(),
-			chart.Version(),
-			strings.Join(result.Missing, "; "),
-		)
+	if len(secrets) > 0 {
+		result.Missing = without(result.Missing, values, func(s validators.ValuesSource) bool {
+			return s.Kind == "Secret" && slices.Contains(secrets, s.Name)
+		})
+		if len(result.Violations) == 0 {
+			validateSecrets(ctx, p, chart, all, secrets, &result)
+		}
 	}
+	reportMissing(p, chart, all, result)
 	return nil
+}
+
+// validateSecrets validates the values with those from Secrets, if result, that of the others, has no violation. The
+// author of the release may have written the schema and may not be allowed to read the Secrets, so that what is reported
+// is one sentence without anything that depends on their content: no position, keyword, operand, key or number.
+func validateSecrets(
+	ctx context.Context, p *validators.Pass, chart validators.Chart, values validators.Values, secrets []string,
+	result *validators.ValuesResult,
+) {
+	for i, name := range secrets {
+		secrets[i] = "Secret " + p.Object.GetNamespace() + "/" + name
+	}
+	from := strings.Join(secrets, ", ")
+	full, err := chart.Validate(ctx, values)
+	switch {
+	case err != nil || len(full.Violations) == 0 && len(full.Missing) > len(result.Missing):
+		p.Unknown("cannot validate the values of %s for chart %s %s", from, chart.Name(), chart.Version())
+	case len(full.Violations) > 0:
+		at := validators.NewPath("spec", "valuesFrom")
+		if i := slices.IndexFunc(values.From, func(s validators.ValuesSource) bool {
+			return s.Kind == "Secret" && s.Presence == validators.Present
+		}); i >= 0 {
+			at = at.Index(i)
+		}
+		f := p.Report(at, nil, "the values fail the schema of chart %s %s with those of %s", chart.Name(), chart.Version(), from)
+		f.Key = "secret"
+		if p.Provenance != nil {
+			// The Secret is in the tree, as plain text. A message of a schema quotes no value.
+			v := full.Violations[0]
+			f.Fix = fmt.Sprintf("Correct the value at '%s': %s. ", v.Pointer, v.Message) + f.Fix
+		} else {
+			f.Fix = "Correct the values in the Secret; `helm template` with them reports the positions. " + f.Fix
+		}
+	}
+	result.HasSchema = full.HasSchema || result.HasSchema
+}
+
+// without returns the missing parts without the selected sources that are Unknown.
+func without(missing []string, values validators.Values, selected func(validators.ValuesSource) bool) []string {
+	return slices.DeleteFunc(slices.Clone(missing), func(m string) bool {
+		return slices.ContainsFunc(values.From, func(s validators.ValuesSource) bool {
+			return s.Presence == validators.Unknown && selected(s) && m == s.Kind+" "+values.Namespace+"/"+s.Name+" could not be read"
+		})
+	})
+}
+
+// reportMissing records what could not be validated. Which Secrets are read for rules is up to the operator, and no
+// reason to refuse a release that uses others.
+func reportMissing(p *validators.Pass, chart validators.Chart, values validators.Values, result validators.ValuesResult) {
+	if !result.HasSchema || len(result.Missing) == 0 {
+		return
+	}
+	rest := without(result.Missing, values, func(s validators.ValuesSource) bool { return s.Withheld })
+	if len(rest) == 0 {
+		p.Skip("%s: not read for rules; the other values were validated for chart %s %s",
+			strings.Join(withheld(values), ", "), chart.Name(), chart.Version())
+		return
+	}
+	p.Unknown(
+		"cannot validate all values against the schema of chart %s %s; missing: %s",
+		chart.Name(),
+		chart.Version(),
+		strings.Join(result.Missing, "; "),
+	)
 }
 
 // action is what Helm does next, and whether it validates the values then.

@@ -48,6 +48,9 @@ func checkUnknownKey(ctx context.Context, p *validators.Pass) error {
 		return nil
 	}
 	values := releaseValues(ctx, p.Object, p.Lookup)
+	if p.Provenance == nil {
+		values, _ = withoutSecrets(values) // a finding names the key
+	}
 	result, err := chart.Validate(ctx, values)
 	if err != nil {
 		p.Unknown("cannot compose the values for chart %s %s: %v", chart.Name(), chart.Version(), err)

@@ -61,6 +61,8 @@ func checkValuesReferences(ctx context.Context, p *validators.Pass) error {
 				s.Name,
 				key(s),
 			)
+		case s.Withheld:
+			p.Skip("%s %s/%s is not read for rules", s.Kind, p.Object.GetNamespace(), s.Name)
 		case s.Presence == validators.Unknown:
 			p.Unknown("cannot determine whether %s %s/%s exists", s.Kind, p.Object.GetNamespace(), s.Name)
 		}

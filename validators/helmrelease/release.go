@@ -4,12 +4,15 @@ package helmrelease
 import (
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
+	"slices"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/flux-admission/flux-admission/internal/unresolved"
 	"github.com/flux-admission/flux-admission/validators"
 	"github.com/flux-admission/flux-admission/validators/flux"
 )
@@ -143,11 +146,52 @@ func releaseValues(ctx context.Context, o *unstructured.Unstructured, look valid
 		// Flux rejects other kinds.
 		if s.Kind == "ConfigMap" || s.Kind == "Secret" {
 			key := types.NamespacedName{Namespace: o.GetNamespace(), Name: s.Name}
-			s.Object, s.Presence, _ = look.Get(ctx, schema.GroupKind{Kind: s.Kind}, key)
+			var err error
+			s.Object, s.Presence, err = look.Get(ctx, schema.GroupKind{Kind: s.Kind}, key)
+			s.Withheld = errors.Is(err, validators.ErrWithheld)
 		}
 		v.From = append(v.From, s)
 	}
 	return v
+}
+
+// withoutSecrets returns the values without what comes from Secrets, and the names of the Secrets whose content is left
+// out. That a Secret or its key does not exist is no content.
+func withoutSecrets(v validators.Values) (validators.Values, []string) {
+	var secrets []string
+	v.From = slices.Clone(v.From)
+	for i := range v.From {
+		s := &v.From[i]
+		if s.Kind != "Secret" || s.Presence != validators.Present || encrypted(*s) {
+			continue
+		}
+		if !hasKey(s.Object, key(*s)) {
+			s.Presence, s.Object = validators.Absent, nil
+			continue
+		}
+		s.Presence, s.Object = validators.Unknown, nil
+		if !slices.Contains(secrets, s.Name) {
+			secrets = append(secrets, s.Name)
+		}
+	}
+	return v, secrets
+}
+
+// encrypted reports whether SOPS encrypted the values of a Secret, which is a manifest then.
+func encrypted(s validators.ValuesSource) bool {
+	text, _, _ := unstructured.NestedString(s.Object.Object, "stringData", key(s))
+	return unresolved.IsEncryptedObject(s.Object.Object) || unresolved.IsEncrypted(text)
+}
+
+// withheld returns the entries of valuesFrom that rules may not read.
+func withheld(v validators.Values) []string {
+	var out []string
+	for _, s := range v.From {
+		if s.Withheld {
+			out = append(out, s.Kind+" "+v.Namespace+"/"+s.Name)
+		}
+	}
+	return out
 }
 
 func text(m map[string]any, key string) string {

@@ -18,6 +18,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/dynamic"
@@ -151,7 +152,7 @@ func (s *Server) Run(ctx context.Context) error {
 	s.log.Info("Starting", "version", s.options.Version,
 		"webhooks", s.webhookListener.Addr().String(), "health", s.healthListener.Addr().String())
 	if s.clients == nil {
-		s.log.Info("Clients are not authenticated, whoever can connect is answered; set --client-ca-file")
+		s.log.Info("Clients are not authenticated: whoever can connect is answered, and no Secret is read for rules; set --client-ca-file")
 	}
 	ctx, stop := drainFirst(ctx, s.webhooks, s.options.ShutdownDelay, s.log)
 	defer stop()
@@ -321,6 +322,10 @@ func (s *Server) newManager(ctx context.Context) error {
 		return fmt.Errorf("watching namespaces: %w", err)
 	}
 	s.objects = lookup.NewCluster(mgr.GetCache(), mgr.GetAPIReader(), mgr.GetRESTMapper(), s.charts)
+	// An answer must be worth nothing to a client that is not authenticated, and credentials of the cluster itself are
+	// nobody's values.
+	s.objects.WithoutSecrets = s.clients == nil
+	s.objects.Withheld = []string{metav1.NamespaceSystem, s.options.Namespace}
 	var changed lookup.Changed
 	if s.options.ChartPrefetch {
 		s.prefetcher = &deferred.Prefetcher{Lookup: s.objects, Log: s.log.WithName("prefetcher")}
