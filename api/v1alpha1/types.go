@@ -77,9 +77,10 @@ const (
 // +kubebuilder:object:root=true
 // +kubebuilder:resource:scope=Cluster,shortName=fap
 // +kubebuilder:subresource:status
-// +kubebuilder:printcolumn:name="Mode",type=string,JSONPath=`.spec.mode`
+// +kubebuilder:printcolumn:name="Mode",type=string,JSONPath=`.status.mode`
 // +kubebuilder:printcolumn:name="Accepted",type=string,JSONPath=`.status.conditions[?(@.type=="Accepted")].status`
-// +kubebuilder:printcolumn:name="Reason",type=string,priority=1,JSONPath=`.status.conditions[?(@.type=="Accepted")].message`
+// +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
+// +kubebuilder:printcolumn:name="Reason",type=string,priority=1,JSONPath=`.status.conditions[?(@.type=="Ready")].message`
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
 // +kubebuilder:validation:XValidation:rule="self.metadata.name == 'default'",message="an AdmissionPolicy must be named default"
 type AdmissionPolicy struct {
@@ -92,6 +93,7 @@ type AdmissionPolicy struct {
 	Spec AdmissionPolicySpec `json:"spec,omitempty"`
 	// Status reports whether the policy is in effect.
 	// +optional
+	// +kubebuilder:default={"observedGeneration":-1}
 	Status AdmissionPolicyStatus `json:"status,omitempty"`
 }
 
@@ -212,11 +214,21 @@ type AdmissionPolicyStatus struct {
 	// ObservedGeneration is the generation that the conditions refer to.
 	// +optional
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
-	// Conditions of the policy. Accepted reports whether this generation is in effect; if it is not, the last valid generation is.
+	// Conditions of the policy. Accepted reports whether all parts of this generation can be used; the message names what cannot, and what applies
+	// instead. Ready reports whether this generation is in force in every replica, without a part that cannot be used. Stalled is present if it
+	// will not become ready without a change.
 	// +listType=map
 	// +listMapKey=type
 	// +optional
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
+	// Mode is the mode in force.
+	// +optional
+	Mode Mode `json:"mode,omitempty"`
+	// Replicas are the webhook servers and what each has in force.
+	// +listType=map
+	// +listMapKey=name
+	// +optional
+	Replicas []ReplicaStatus `json:"replicas,omitempty"`
 	// ActiveRules are the rules that are evaluated, with their actions.
 	// +listType=map
 	// +listMapKey=name
@@ -227,6 +239,21 @@ type AdmissionPolicyStatus struct {
 	// +listMapKey=name
 	// +optional
 	InactiveRules []InactiveRule `json:"inactiveRules,omitempty"`
+}
+
+// ReplicaStatus is what one webhook server has in force.
+type ReplicaStatus struct {
+	// Name identifies the replica.
+	Name string `json:"name"`
+	// Version is the version of the program.
+	Version string `json:"version"`
+	// ObservedGeneration is the generation of the policy in force; 0 if the policy is not this one.
+	ObservedGeneration int64 `json:"observedGeneration"`
+	// Mode is the mode in force.
+	Mode Mode `json:"mode"`
+	// Problems is the number of parts of the policy that this version cannot use.
+	// +optional
+	Problems int32 `json:"problems,omitempty"`
 }
 
 // ActiveRule is a rule that is evaluated.
@@ -245,5 +272,12 @@ type InactiveRule struct {
 	Reason string `json:"reason"`
 }
 
-// ConditionAccepted is the type of the condition that reports whether a policy is in effect.
-const ConditionAccepted = "Accepted"
+// The types of the conditions of an AdmissionPolicy.
+const (
+	// ConditionAccepted reports whether all parts of a policy can be used.
+	ConditionAccepted = "Accepted"
+	// ConditionReady reports whether all of a policy is in force in every replica. It is read by kstatus, and so by Flux and kubectl wait.
+	ConditionReady = "Ready"
+	// ConditionStalled reports that a policy will not become ready without a change. It is absent otherwise.
+	ConditionStalled = "Stalled"
+)

@@ -25,6 +25,8 @@ func newServe() *cobra.Command {
 	f := c.Flags()
 	f.StringVar(&o.Policy, "policy", "",
 		"AdmissionPolicy file, for a cluster without the CRD (default: the AdmissionPolicy of the cluster, or the default policy)")
+	f.StringVar(&o.DefaultMode, "default-mode", "",
+		"mode of the default policy, which is in force until the cluster has an AdmissionPolicy: Enforce or AuditOnly (default: Enforce)")
 	f.StringArrayVar(&o.Charts, "charts", nil,
 		"directory with Helm charts, matched by name and version whatever their source; repeatable (default: none)")
 	f.DurationVar(&o.ChartWait, "chart-wait", 2*time.Second, "longest time that a review waits for a chart; 0 to never wait")

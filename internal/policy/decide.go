@@ -158,7 +158,7 @@ func (p *Policy) action(rule string, namespaceLabels map[string]string, labelsKn
 	for _, o := range p.overrides {
 		switch {
 		case !o.rules[rule]:
-		case !labelsKnown:
+		case !labelsKnown || o.selector == nil:
 			action = atMost(action, o.action)
 		case namespaceLabels != nil && o.selector.Matches(labels.Set(namespaceLabels)):
 			action = o.action

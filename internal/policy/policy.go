@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -14,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	sigsjson "sigs.k8s.io/json"
+	"sigs.k8s.io/yaml"
 
 	"github.com/flux-admission/flux-admission/api/v1alpha1"
 	"github.com/flux-admission/flux-admission/manifests"
@@ -56,7 +58,9 @@ type Policy struct {
 	mutators   *mutators.Set
 	mutated    map[schema.GroupKind]bool
 	all        []*validators.Meta
-	clock      func() time.Time
+	// invalid are the reasons why rules are off that the policy does not turn off, by rule.
+	invalid map[string]string
+	clock   func() time.Time
 }
 
 type ruleSettings struct {
@@ -65,7 +69,7 @@ type ruleSettings struct {
 }
 
 type override struct {
-	selector labels.Selector
+	selector labels.Selector // nil: unusable, so that it may select every namespace
 	rules    map[string]bool
 	action   v1alpha1.Action
 }
@@ -81,6 +85,17 @@ type exemption struct {
 // Default returns the default policy, which is built into the program.
 func Default() (*v1alpha1.AdmissionPolicy, error) {
 	return Parse("the default policy", manifests.DefaultPolicy)
+}
+
+// DefaultSpec returns the spec of the default policy, for Read.
+func DefaultSpec() (map[string]any, error) {
+	var object struct {
+		Spec map[string]any `json:"spec"`
+	}
+	if err := yaml.Unmarshal(manifests.DefaultPolicy, &object); err != nil {
+		return nil, fmt.Errorf("the default policy: %w", err)
+	}
+	return object.Spec, nil
 }
 
 // DefaultAt returns the default policy with the actions that the rules have by default at a stage.
@@ -113,57 +128,139 @@ func DefaultAt(stage validators.Stage, rules []*validators.Meta) (*v1alpha1.Admi
 // Compile binds a policy that Parse returned to rules and mutators. The clock decides whether an exemption has expired; nil is the system's
 // clock. The error names every invalid field.
 func Compile(p *v1alpha1.AdmissionPolicy, suite *validators.Suite, muts *mutators.Set, clock func() time.Time) (*Policy, error) {
+	b := newBuilder(suite, clock)
+	b.build(p.Spec, muts)
+	if len(b.issues) > 0 {
+		errs := make([]error, 0, len(b.issues))
+		for _, i := range b.issues {
+			errs = append(errs, errors.New(i.text))
+		}
+		return nil, errors.Join(errs...)
+	}
+	return b.out, nil
+}
+
+// issue is a part of a policy that cannot be used as it is.
+type issue struct {
+	text string
+	// effect is what applies instead.
+	effect string
+	// harmless issues change nothing that another version of the program or a valid policy would do: names and fields that are not known.
+	harmless bool
+}
+
+// builder binds the parts of a policy, and collects the issues of all of them. A part with an issue gets the mildest settings that its author may
+// have meant.
+type builder struct {
+	out    *Policy
+	issues []issue
+	// unusable are the reasons why parts cannot be bound, found before binding, by part: "rules.kustomization-namespace".
+	unusable map[string]string
+	// last returns the settings of a rule or mutation that were last in force, to use in place of unusable ones; nil for none.
+	last func(section, name string) (raw apiextensionsv1.JSON, ok bool)
+	// replaced are the parts whose settings cannot be used, and whether the last ones are in force instead.
+	replaced map[string]bool
+}
+
+func newBuilder(suite *validators.Suite, clock func() time.Time) *builder {
 	if clock == nil {
 		clock = time.Now
 	}
-	out := &Policy{
-		auditOnly: p.Spec.Mode == v1alpha1.ModeAuditOnly,
-		ratchet:   p.Spec.Ratchet != v1alpha1.RatchetDisabled,
-		onError:   failureAction(p.Spec.OnError),
-		rules:     map[string]ruleSettings{},
-		mutated:   map[schema.GroupKind]bool{},
-		all:       suite.Rules(),
-		clock:     clock,
-	}
-	params, errs := out.bindRules(p.Spec.Rules)
-	errs = append(errs, out.bindOverrides(p.Spec.Overrides)...)
-	errs = append(errs, out.bindExemptions(p.Spec.Exemptions)...)
-	settings, mutationErrs := bindMutations(p.Spec.Mutations, muts)
-	errs = append(errs, mutationErrs...)
-	if len(errs) > 0 {
-		return nil, errors.Join(errs...)
-	}
-	out.suite = suite.Bind(params, func(m *validators.Meta) bool { return out.strictest(m.Name) != v1alpha1.ActionOff })
-	out.mutators = muts.Bind(settings)
-	for _, m := range out.mutators.Mutators() {
-		for _, gk := range m.Kinds {
-			out.mutated[gk] = true
-		}
-	}
-	return out, nil
+	return &builder{out: &Policy{
+		rules: map[string]ruleSettings{}, invalid: map[string]string{}, mutated: map[schema.GroupKind]bool{}, suite: suite, all: suite.Rules(), clock: clock,
+	}, replaced: map[string]bool{}}
 }
 
-func (p *Policy) bindRules(rules map[string]apiextensionsv1.JSON) (params map[string]any, errs []error) {
-	params = map[string]any{}
-	for _, m := range p.all {
-		raw, listed := rules[m.Name]
-		s, typed, err := bindRule(m, raw, listed)
-		if err != nil {
-			errs = append(errs, fmt.Errorf("spec.rules.%s.%w", m.Name, err))
-			continue
+// problem records what cannot be used, and what applies instead.
+func (b *builder) problem(effect, format string, args ...any) {
+	b.issues = append(b.issues, issue{text: fmt.Sprintf(format, args...), effect: effect})
+}
+
+func (b *builder) note(format string, args ...any) {
+	b.issues = append(b.issues, issue{text: fmt.Sprintf(format, args...), harmless: true})
+}
+
+func (b *builder) build(spec v1alpha1.AdmissionPolicySpec, muts *mutators.Set) {
+	p := b.out
+	p.auditOnly = spec.Mode == v1alpha1.ModeAuditOnly
+	p.ratchet = spec.Ratchet != v1alpha1.RatchetDisabled
+	p.onError = failureAction(spec.OnError)
+	params := b.bindRules(spec.Rules)
+	for i, o := range spec.Overrides {
+		b.bindOverride(fmt.Sprintf("spec.overrides[%d]", i), o)
+	}
+	for i, e := range spec.Exemptions {
+		b.bindExemption(fmt.Sprintf("spec.exemptions[%d]", i), e)
+	}
+	settings := b.bindMutations(spec.Mutations, muts)
+	p.suite = p.suite.Bind(params, func(m *validators.Meta) bool { return p.strictest(m.Name) != v1alpha1.ActionOff })
+	p.mutators = muts.Bind(settings)
+	for _, m := range p.mutators.Mutators() {
+		for _, gk := range m.Kinds {
+			p.mutated[gk] = true
 		}
-		p.rules[m.Name] = s
+	}
+}
+
+func (b *builder) bindRules(rules map[string]apiextensionsv1.JSON) (params map[string]any) {
+	params = map[string]any{}
+	for _, m := range b.out.all {
+		raw, listed := rules[m.Name]
+		s, typed, err := b.bindRule(m, raw, listed)
+		if err != nil {
+			s, typed = b.replaceRule(m, raw, err)
+		}
+		b.out.rules[m.Name] = s
 		if typed != nil {
 			params[m.Name] = typed
 		}
 	}
-	for name := range rules {
-		if _, known := p.rules[name]; !known && !slices.ContainsFunc(p.all, func(m *validators.Meta) bool { return m.Name == name }) {
-			errs = append(errs, fmt.Errorf("spec.rules.%s: unknown rule%s", name, suggestion(name, p.ruleNames())))
+	for _, name := range slices.Sorted(maps.Keys(rules)) {
+		if _, known := b.out.rules[name]; !known {
+			b.note("spec.rules.%s: unknown rule%s", name, suggestion(name, b.out.ruleNames()))
 		}
 	}
-	return params, errs
+	return params
 }
+
+func (b *builder) bindRule(m *validators.Meta, raw apiextensionsv1.JSON, listed bool) (ruleSettings, any, error) {
+	if reason := b.unusable["rules."+m.Name]; reason != "" {
+		return ruleSettings{}, nil, errors.New(reason)
+	}
+	s, typed, err := bindRule(m, raw, listed)
+	if err != nil {
+		err = fmt.Errorf("spec.rules.%s.%w", m.Name, err)
+	}
+	return s, typed, err
+}
+
+// replaceRule returns settings in place of those that cannot be used: the rule's last ones, but never a stricter action than the policy has for it,
+// or else the rule is off.
+func (b *builder) replaceRule(m *validators.Meta, raw apiextensionsv1.JSON, cause error) (ruleSettings, any) {
+	var common struct {
+		Action v1alpha1.Action `json:"action"`
+	}
+	_ = json.Unmarshal(raw.Raw, &common) // an action that cannot be read limits nothing
+	if b.last != nil {
+		if lastRaw, ok := b.last("rules", m.Name); ok {
+			if s, typed, err := bindRule(m, lastRaw, true); err == nil {
+				if slices.Contains(actions, common.Action) {
+					s.action = atMost(s.action, common.Action)
+				}
+				b.problem("the rule keeps its last valid settings, with action "+string(s.action), "%v", cause)
+				b.replaced["rules."+m.Name] = true
+				return s, typed
+			}
+		}
+	}
+	b.problem("the rule is off", "%v", cause)
+	b.replaced["rules."+m.Name] = false
+	b.out.invalid[m.Name] = "its settings are invalid"
+	return ruleSettings{action: v1alpha1.ActionOff, onUnknown: v1alpha1.ActionAudit, listed: true}, nil
+}
+
+// actions are the actions of rules, mildest first.
+var actions = []v1alpha1.Action{v1alpha1.ActionOff, v1alpha1.ActionAudit, v1alpha1.ActionWarn, v1alpha1.ActionDeny}
 
 func bindRule(m *validators.Meta, raw apiextensionsv1.JSON, listed bool) (ruleSettings, any, error) {
 	s := ruleSettings{action: m.DefaultAction(), onUnknown: v1alpha1.ActionAudit, listed: listed}
@@ -221,85 +318,102 @@ func compileSettings(typed any) error {
 	return nil
 }
 
-func bindMutations(mutations map[string]apiextensionsv1.JSON, muts *mutators.Set) (settings map[string]any, errs []error) {
+func (b *builder) bindMutations(mutations map[string]apiextensionsv1.JSON, muts *mutators.Set) (settings map[string]any) {
 	settings = map[string]any{}
 	var names []string
 	for _, m := range muts.Mutators() {
 		names = append(names, m.Name)
 		raw, ok := mutations[m.Name]
-		if !ok {
+		reason := b.unusable["mutations."+m.Name]
+		if !ok && reason == "" {
 			continue
 		}
-		typed := m.Settings()
-		if strict, err := sigsjson.UnmarshalStrict(raw.Raw, typed); err != nil || len(strict) > 0 {
-			errs = append(errs, fmt.Errorf("spec.mutations.%s: %w", m.Name, errors.Join(append(strict, err)...)))
-			continue
+		typed, err := bindMutation(m, raw)
+		if reason != "" {
+			err = errors.New(reason)
 		}
-		if err := compileSettings(typed); err != nil {
-			errs = append(errs, fmt.Errorf("spec.mutations.%s%w", m.Name, err))
-			continue
-		}
-		settings[m.Name] = typed
-	}
-	for name := range mutations {
-		if !slices.Contains(names, name) {
-			errs = append(errs, fmt.Errorf("spec.mutations.%s: unknown mutation%s", name, suggestion(name, names)))
-		}
-	}
-	return settings, errs
-}
-
-func (p *Policy) bindOverrides(list []v1alpha1.Override) (errs []error) {
-	for i, o := range list {
-		selector, err := metav1.LabelSelectorAsSelector(&o.NamespaceSelector)
 		if err != nil {
-			errs = append(errs, fmt.Errorf("spec.overrides[%d].namespaceSelector: %w", i, err))
-			continue
+			typed = b.replaceMutation(m, err)
 		}
-		set, setErrs := p.ruleSet(fmt.Sprintf("spec.overrides[%d].rules", i), o.Rules)
-		errs = append(errs, setErrs...)
-		p.overrides = append(p.overrides, override{selector, set, o.Action})
+		if typed != nil {
+			settings[m.Name] = typed
+		}
 	}
-	return errs
+	for _, name := range slices.Sorted(maps.Keys(mutations)) {
+		if !slices.Contains(names, name) {
+			b.note("spec.mutations.%s: unknown mutation%s", name, suggestion(name, names))
+		}
+	}
+	return settings
 }
 
-func (p *Policy) bindExemptions(list []v1alpha1.Exemption) (errs []error) {
-	for i, e := range list {
-		at := fmt.Sprintf("spec.exemptions[%d]", i)
-		x := exemption{kinds: e.Match.Kinds, namespaces: e.Match.Namespaces, names: e.Match.Names, reason: e.Reason}
-		if strings.TrimSpace(e.Reason) == "" {
-			errs = append(errs, fmt.Errorf("%s.reason: must not be blank", at))
-		}
-		if len(x.kinds)+len(x.namespaces)+len(x.names) == 0 && e.Match.Selector == nil {
-			errs = append(errs, fmt.Errorf("%s.match: must set at least one of kinds, namespaces, names, selector", at))
-		}
-		if e.Match.Selector != nil {
-			selector, err := metav1.LabelSelectorAsSelector(e.Match.Selector)
-			if err != nil {
-				errs = append(errs, fmt.Errorf("%s.match.selector: %w", at, err))
+func bindMutation(m *mutators.Mutator, raw apiextensionsv1.JSON) (any, error) {
+	typed := m.Settings()
+	if strict, err := sigsjson.UnmarshalStrict(raw.Raw, typed); err != nil || len(strict) > 0 {
+		return nil, fmt.Errorf("spec.mutations.%s: %w", m.Name, errors.Join(append(strict, err)...))
+	}
+	if err := compileSettings(typed); err != nil {
+		return nil, fmt.Errorf("spec.mutations.%s%w", m.Name, err)
+	}
+	return typed, nil
+}
+
+func (b *builder) replaceMutation(m *mutators.Mutator, cause error) any {
+	if b.last != nil {
+		if raw, ok := b.last("mutations", m.Name); ok {
+			if typed, err := bindMutation(m, raw); err == nil {
+				b.problem("the mutation keeps its last valid settings", "%v", cause)
+				b.replaced["mutations."+m.Name] = true
+				return typed
 			}
-			x.selector = selector
 		}
-		if e.Expires != nil {
-			x.expires = e.Expires.Time
-		}
-		set, setErrs := p.ruleSet(at+".rules", e.Rules)
-		x.rules = set
-		errs = append(errs, setErrs...)
-		p.exemptions = append(p.exemptions, x)
 	}
-	return errs
+	b.problem("the mutation is off", "%v", cause)
+	b.replaced["mutations."+m.Name] = false
+	return nil
 }
 
-func (p *Policy) ruleSet(at string, names []string) (set map[string]bool, errs []error) {
-	set = map[string]bool{}
+func (b *builder) bindOverride(at string, o v1alpha1.Override) {
+	selector, err := metav1.LabelSelectorAsSelector(&o.NamespaceSelector)
+	if err != nil {
+		b.problem("in every namespace, the milder of the actions applies", "%s.namespaceSelector: %v", at, err)
+		selector = nil
+	}
+	b.out.overrides = append(b.out.overrides, override{selector, b.ruleSet(at+".rules", o.Rules), o.Action})
+}
+
+func (b *builder) bindExemption(at string, e v1alpha1.Exemption) {
+	x := exemption{kinds: e.Match.Kinds, namespaces: e.Match.Namespaces, names: e.Match.Names, reason: e.Reason}
+	if strings.TrimSpace(e.Reason) == "" {
+		b.problem("the exemption applies", "%s.reason: must not be blank", at)
+	}
+	if len(x.kinds)+len(x.namespaces)+len(x.names) == 0 && e.Match.Selector == nil {
+		b.problem("every object is exempt", "%s.match: must set at least one of kinds, namespaces, names, selector", at)
+	}
+	if e.Match.Selector != nil {
+		selector, err := metav1.LabelSelectorAsSelector(e.Match.Selector)
+		if err != nil {
+			b.problem("objects are exempt whatever their labels", "%s.match.selector: %v", at, err)
+			selector = nil
+		}
+		x.selector = selector
+	}
+	if e.Expires != nil {
+		x.expires = e.Expires.Time
+	}
+	x.rules = b.ruleSet(at+".rules", e.Rules)
+	b.out.exemptions = append(b.out.exemptions, x)
+}
+
+func (b *builder) ruleSet(at string, names []string) map[string]bool {
+	set := map[string]bool{}
 	for i, n := range names {
-		if !slices.Contains(p.ruleNames(), n) {
-			errs = append(errs, fmt.Errorf("%s[%d]: unknown rule %q%s", at, i, n, suggestion(n, p.ruleNames())))
+		if !slices.Contains(b.out.ruleNames(), n) {
+			b.note("%s[%d]: unknown rule %q%s", at, i, n, suggestion(n, b.out.ruleNames()))
 		}
 		set[n] = true
 	}
-	return set, errs
+	return set
 }
 
 func (p *Policy) ruleNames() []string {
@@ -351,7 +465,11 @@ func (p *Policy) Rules() (active []v1alpha1.ActiveRule, inactive []v1alpha1.Inac
 	for _, m := range p.all {
 		s := p.rules[m.Name]
 		if p.strictest(m.Name) == v1alpha1.ActionOff {
-			inactive = append(inactive, v1alpha1.InactiveRule{Name: m.Name, Reason: "its action is Off"})
+			reason := "its action is Off"
+			if invalid := p.invalid[m.Name]; invalid != "" {
+				reason = invalid
+			}
+			inactive = append(inactive, v1alpha1.InactiveRule{Name: m.Name, Reason: reason})
 			continue
 		}
 		active = append(active, v1alpha1.ActiveRule{Name: m.Name, Action: p.capped(s.action)})

@@ -245,7 +245,8 @@ func hasLabels(m *dto.Metric, labels []string) bool {
 
 var policyGVK = schema.GroupVersionKind{Group: "flux-admission.dev", Version: "v1alpha1", Kind: "AdmissionPolicy"}
 
-// WaitPolicy waits until the status of the AdmissionPolicy reports that its newest generation is in force.
+// WaitPolicy waits until the status of the AdmissionPolicy reports that its newest generation is in force in every
+// replica.
 func (w *Webhook) WaitPolicy(ctx context.Context, c client.Reader) error {
 	var last any
 	err := wait.PollUntilContextTimeout(ctx, pollEvery, readyTimeout, true, func(ctx context.Context) (bool, error) {
@@ -259,7 +260,7 @@ func (w *Webhook) WaitPolicy(ctx context.Context, c client.Reader) error {
 		for _, item := range conditions {
 			condition, _ := item.(map[string]any)
 			generation, _ := condition["observedGeneration"].(int64)
-			if condition["type"] == "Accepted" && condition["status"] == "True" && generation == o.GetGeneration() {
+			if condition["type"] == "Ready" && condition["status"] == "True" && generation == o.GetGeneration() {
 				return true, nil
 			}
 		}

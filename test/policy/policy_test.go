@@ -7,13 +7,19 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
+	kstatus "github.com/fluxcd/cli-utils/pkg/kstatus/status"
+	"github.com/go-logr/logr"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/client-go/dynamic"
+	coordinationclient "k8s.io/client-go/kubernetes/typed/coordination/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/flux-admission/flux-admission/internal/policy"
+	"github.com/flux-admission/flux-admission/internal/policy/source"
 	"github.com/flux-admission/flux-admission/mutators"
 	allmutators "github.com/flux-admission/flux-admission/mutators/all"
 	"github.com/flux-admission/flux-admission/test/controlplane"
@@ -134,14 +140,19 @@ func eventually(t *testing.T, what string, condition func() bool) {
 
 func status(t *testing.T) map[string]any {
 	t.Helper()
+	s, _ := object(t).Object["status"].(map[string]any)
+	return s
+}
+
+func object(t *testing.T) *unstructured.Unstructured {
+	t.Helper()
 	o := &unstructured.Unstructured{}
 	o.SetAPIVersion("flux-admission.dev/v1alpha1")
 	o.SetKind("AdmissionPolicy")
 	if err := shared.Client.Get(t.Context(), client.ObjectKey{Name: "default"}, o); err != nil {
 		t.Fatal(err)
 	}
-	s, _ := o.Object["status"].(map[string]any)
-	return s
+	return o
 }
 
 func TestPolicy_InForceWhenAccepted(t *testing.T) {
@@ -170,36 +181,83 @@ func TestPolicy_InForceWhenAccepted(t *testing.T) {
 	}
 }
 
-// An invalid policy that is stored while no webhook validates it is not put in force.
-func TestPolicy_LastValidPolicyStaysInForce(t *testing.T) {
-	if a := apply(t, document("  rules: {kustomization-namespace: {action: Deny}}\n")); a.Err != nil {
-		t.Fatal(a.Err)
-	}
-	if err := shared.Webhook().WaitPolicy(t.Context(), shared.Client); err != nil {
-		t.Fatal(err)
-	}
+// What can be used of an invalid policy, stored while no webhook validates it, is in force, and no rule becomes stricter: not at
+// once, and not at a start.
+func TestPolicy_InvalidParts(t *testing.T) {
+	put(t, document("  rules:\n    kustomization-namespace: {action: Deny}\n    kustomization-target-namespace: {requiredFor: [{path: '^./team/'}]}\n"))
 	bad := document("  mode: AuditOnly\n  rules: {kustomization-target-namespace: {requiredFor: [{path: '('}]}}\n")
 	withoutPolicyWebhook(t, func() {
 		if a := apply(t, bad); a.Err != nil {
 			t.Fatal(a.Err)
 		}
+		for _, when := range []string{"at once", "after a restart"} {
+			eventually(t, "the condition names the part that cannot be used", func() bool {
+				s := fmt.Sprint(status(t)["conditions"])
+				return strings.Contains(s, "requiredFor[0].path: not a regular expression")
+			})
+			if denied(t) {
+				t.Errorf("%s: the invalid part of an audit-only policy makes it enforce", when)
+			}
+			if mode := status(t)["mode"]; mode != "AuditOnly" {
+				t.Errorf("%s: status.mode is %v, want AuditOnly", when, mode)
+			}
+			if computed := kstatusOf(t); computed == kstatus.CurrentStatus || computed == kstatus.InProgressStatus {
+				t.Errorf("%s: kstatus is %s, want Failed", when, computed)
+			}
+			if when == "at once" {
+				if err := shared.Webhook().Restart(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
 	})
-	eventually(t, "the condition has the reason why the policy is not accepted", func() bool {
-		s := fmt.Sprint(status(t)["conditions"])
-		return strings.Contains(s, "status:False") && strings.Contains(s, "requiredFor[0].path: not a regular expression")
-	})
-	if !denied(t) {
-		t.Error("the last valid policy is no longer in force")
+	put(t, document("  mode: AuditOnly\n"))
+	if denied(t) {
+		t.Error("the repaired policy is not in force")
 	}
-	if a := apply(t, document("  mode: AuditOnly\n")); a.Err != nil {
+	eventually(t, "kstatus is Current", func() bool { return kstatusOf(t) == kstatus.CurrentStatus })
+}
+
+// An unknown operator of a selector does not turn audit-only into enforcing at a start.
+func TestPolicy_InvalidAtStart(t *testing.T) {
+	put(t, document("  mode: AuditOnly\n"))
+	withoutPolicyWebhook(t, func() {
+		if err := shared.Webhook().Stop(); err != nil {
+			t.Fatal(err)
+		}
+		bad := "  mode: AuditOnly\n  overrides: [{namespaceSelector: {matchExpressions: [{key: a, operator: Is}]}, rules: [kustomization-namespace], action: Deny}]\n"
+		if a := apply(t, document(bad)); a.Err != nil {
+			t.Fatal(a.Err)
+		}
+		if err := shared.Webhook().Restart(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "the status is that of the invalid policy", func() bool { return strings.Contains(fmt.Sprint(status(t)), "namespaceSelector") })
+		if denied(t) {
+			t.Error("the policy enforces")
+		}
+	})
+	put(t, document("  mode: AuditOnly\n"))
+}
+
+// put applies a policy and waits until it is in force.
+func put(t *testing.T, text string) {
+	t.Helper()
+	if a := apply(t, text); a.Err != nil {
 		t.Fatal(a.Err)
 	}
 	if err := shared.Webhook().WaitPolicy(t.Context(), shared.Client); err != nil {
 		t.Fatal(err)
 	}
-	if denied(t) {
-		t.Error("the repaired policy is not in force")
+}
+
+func kstatusOf(t *testing.T) kstatus.Status {
+	t.Helper()
+	r, err := kstatus.Compute(object(t))
+	if err != nil {
+		t.Fatal(err)
 	}
+	return r.Status
 }
 
 // withoutPolicyWebhook calls during while the validating webhook configuration has no webhook for AdmissionPolicies.
@@ -245,13 +303,92 @@ func withoutPolicyWebhook(t *testing.T, during func()) {
 	}
 }
 
-func TestPolicy_DefaultPolicy(t *testing.T) {
-	if a := apply(t, document("  mode: AuditOnly\n")); a.Err != nil {
-		t.Fatal(a.Err)
-	}
-	eventually(t, "the policy is in force", func() bool { return !denied(t) })
+// Deleting the policy makes nothing stricter, not at a start either.
+func TestPolicy_DeletedPolicy(t *testing.T) {
+	put(t, document("  mode: AuditOnly\n"))
+	eventually(t, "the policy is kept", func() bool {
+		out, _, err := shared.ControlPlane.Kubectl(t.Context(), nil, "get", "configmap", "-n", env.Namespace, "flux-admission-policy", "-o", "yaml")
+		return err == nil && strings.Contains(out, "AuditOnly")
+	})
 	if _, _, err := shared.ControlPlane.Kubectl(t.Context(), nil, "delete", "admissionpolicy", "default"); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the default policy is in force", func() bool { return denied(t) })
+	eventually(t, "the deletion is noticed", func() bool { return strings.Contains(shared.Webhook().LogTail(), "The AdmissionPolicy was deleted") })
+	if denied(t) {
+		t.Error("deleting an audit-only policy makes the webhook enforce")
+	}
+	if err := shared.Webhook().Restart(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if denied(t) {
+		t.Error("a restart without the audit-only policy makes the webhook enforce")
+	}
+	// A cluster that never had a policy has the default policy.
+	if _, _, err := shared.ControlPlane.Kubectl(t.Context(), nil, "delete", "configmap", "-n", env.Namespace, "flux-admission-policy"); err != nil {
+		t.Fatal(err)
+	}
+	if err := shared.Webhook().Restart(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if !denied(t) {
+		t.Error("the default policy is not in force")
+	}
+}
+
+// Versions with different rules do not overwrite each other's status: at rest, nothing is written.
+func TestPolicy_TwoVersions(t *testing.T) {
+	put(t, document("  mode: AuditOnly\n"))
+	ctx, stop := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	defer running.Wait()
+	defer stop()
+	for i, rules := range [][]*validators.Rule{allvalidators.Rules()[1:], allvalidators.Rules()[:5]} {
+		start(t, ctx, &running, fmt.Sprintf("version-%d", i), rules)
+	}
+	eventually(t, "the status has all three replicas, ready", func() bool {
+		s := status(t)
+		replicas, _ := s["replicas"].([]any)
+		return len(replicas) == 3 && strings.Contains(fmt.Sprint(s["conditions"]), "in force in 3 of 3 replicas")
+	})
+	before := object(t).GetResourceVersion()
+	select {
+	case <-t.Context().Done():
+	case <-time.After(12 * time.Second): // longer than a heartbeat
+	}
+	if after := object(t).GetResourceVersion(); after != before {
+		t.Errorf("the policy was written at rest: resource version %s, then %s", before, after)
+	}
+}
+
+// start runs what a replica with the rules does with the policy.
+func start(t *testing.T, ctx context.Context, running *sync.WaitGroup, name string, rules []*validators.Rule) {
+	t.Helper()
+	suite, err := validators.NewSuite(rules...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	muts, err := mutators.NewSet(allmutators.Mutators()...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	policies, err := dynamic.NewForConfig(shared.ControlPlane.Config())
+	if err != nil {
+		t.Fatal(err)
+	}
+	leases, err := coordinationclient.NewForConfig(shared.ControlPlane.Config())
+	if err != nil {
+		t.Fatal(err)
+	}
+	cluster := source.NewCluster(source.ClusterOptions{
+		Client: policies, Namespace: env.Namespace, Reloaded: func(bool) {}, Log: logr.Discard(),
+		Read: func(spec any, last map[string]any) (policy.Reading, error) { return policy.Read(spec, last, suite, muts, nil) },
+	})
+	reporter := &source.Reporter{Cluster: cluster, Leases: leases, Namespace: env.Namespace, Identity: name, Version: name, Log: logr.Discard()}
+	for _, r := range []interface{ Start(context.Context) error }{cluster, reporter} {
+		running.Go(func() {
+			if err := r.Start(ctx); err != nil {
+				t.Error(err)
+			}
+		})
+	}
 }

@@ -10,8 +10,10 @@ import (
 	"maps"
 	"net"
 	"net/http"
+	"os"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -21,7 +23,9 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	utilrand "k8s.io/apimachinery/pkg/util/rand"
 	"k8s.io/client-go/dynamic"
+	coordinationclient "k8s.io/client-go/kubernetes/typed/coordination/v1"
 	"k8s.io/client-go/rest"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
@@ -56,6 +60,8 @@ type Options struct {
 	Kubeconfig string
 	// Policy is a file with the AdmissionPolicy; empty for the AdmissionPolicy of the cluster.
 	Policy string
+	// DefaultMode is the mode of the default policy, which is in force until there is an AdmissionPolicy; empty for its own.
+	DefaultMode string
 	// Namespace is where the server runs.
 	Namespace string
 
@@ -103,6 +109,7 @@ type Server struct {
 	rules     *validators.Suite
 	mutations *mutators.Set
 	policies  policySource
+	reporter  *source.Reporter // nil with a policy file
 
 	webhookListener, healthListener, metricsListener net.Listener
 
@@ -247,7 +254,9 @@ func (s *Server) connect(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("creating a client for the AdmissionPolicy: %w", err)
 		}
-		s.policies = source.NewCluster(c, s.compile, s.metrics.PolicyReload, s.log)
+		if err := s.newClusterPolicy(c); err != nil {
+			return err
+		}
 	}
 	if s.certificate, err = s.newCertificate(); err != nil {
 		return err
@@ -270,6 +279,48 @@ func (s *Server) newClients() error {
 		return fmt.Errorf("--client-ca-file: %w", err)
 	}
 	return nil
+}
+
+// newClusterPolicy watches the AdmissionPolicy of the cluster.
+func (s *Server) newClusterPolicy(c dynamic.Interface) error {
+	mode := v1alpha1.Mode(s.options.DefaultMode)
+	if mode != "" && mode != v1alpha1.ModeEnforce && mode != v1alpha1.ModeAuditOnly {
+		return fmt.Errorf("--default-mode %s must be %s or %s", mode, v1alpha1.ModeEnforce, v1alpha1.ModeAuditOnly)
+	}
+	leases, err := coordinationclient.NewForConfig(s.config)
+	if err != nil {
+		return fmt.Errorf("creating a client for Leases: %w", err)
+	}
+	identity, err := identity()
+	if err != nil {
+		return err
+	}
+	cluster := source.NewCluster(source.ClusterOptions{
+		Client: c, Reloaded: s.metrics.PolicyReload, DefaultMode: mode, Namespace: s.options.Namespace, Log: s.log,
+		Read: func(spec any, last map[string]any) (policy.Reading, error) {
+			return policy.Read(spec, last, s.rules, s.mutations, nil)
+		},
+	})
+	s.policies = cluster
+	s.reporter = &source.Reporter{
+		Cluster: cluster, Leases: leases, Namespace: s.options.Namespace, Identity: identity, Version: s.options.Version,
+		Log: s.log.WithName("policy"),
+	}
+	return nil
+}
+
+// identity returns a name of this process that is unique in the cluster: that of the Pod and a random suffix, since a
+// container may restart in its Pod.
+func identity() (string, error) {
+	name := os.Getenv("POD_NAME")
+	if name == "" {
+		var err error
+		if name, err = os.Hostname(); err != nil {
+			return "", fmt.Errorf("reading the name of the host: %w", err)
+		}
+	}
+	name = strings.ToLower(name)
+	return name[:min(len(name), 200)] + "." + utilrand.String(5), nil
 }
 
 func (s *Server) newCertificate() (certs.Source, error) {
@@ -384,6 +435,9 @@ func (s *Server) newWebhooks(context.Context) error {
 	}
 	if s.prefetcher != nil {
 		runnables = append(runnables, s.prefetcher)
+	}
+	if s.reporter != nil {
+		runnables = append(runnables, s.reporter)
 	}
 	for _, r := range runnables {
 		if err := s.manager.Add(r); err != nil {

@@ -2,10 +2,8 @@ package source
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"reflect"
 	"strings"
 	"sync"
 	"time"
@@ -16,7 +14,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/fields"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/dynamic/dynamicinformer"
 	"k8s.io/client-go/tools/cache"
@@ -30,32 +27,71 @@ const (
 	pollUntilWatched = 2 * time.Second
 	requestTimeout   = 10 * time.Second
 	resync           = 10 * time.Minute
-	// maxMessage is the API server's limit on the message of a condition, in bytes.
-	maxMessage = 32 << 10
 )
 
 var resource = v1alpha1.GroupVersion.WithResource("admissionpolicies")
 
-// Cluster is the policy of a cluster: its AdmissionPolicy, or the default policy if there is none.
+// ClusterOptions configure a Cluster.
+type ClusterOptions struct {
+	// Client reads the AdmissionPolicy and writes its status.
+	Client dynamic.Interface
+	// Read reads the spec of a stored policy: policy.Read with its other arguments filled in.
+	Read Read
+	// Reloaded is called after each load; accepted is false if parts of the policy cannot be used.
+	Reloaded Reloaded
+	// DefaultMode is the mode of the default policy, which is in force until there is an AdmissionPolicy; default: Enforce.
+	DefaultMode v1alpha1.Mode
+	// Namespace is where the last policy in force is kept; empty to keep none.
+	Namespace string
+	Log       logr.Logger
+}
+
+// Read reads the spec of a stored policy. The spec that was in force before is nil if there was none.
+type Read func(spec any, last map[string]any) (policy.Reading, error)
+
+// Origin is where the policy in force comes from.
+type Origin string
+
+// The origins.
+const (
+	OriginObject  Origin = "AdmissionPolicy"      // the stored object
+	OriginLast    Origin = "last AdmissionPolicy" // a deleted object, or one whose CRD was deleted
+	OriginDefault Origin = "default policy"       // there was never an object
+)
+
+// InForce is the policy in force in a cluster.
+type InForce struct {
+	policy.Reading
+	Origin Origin
+	// Generation and UID are those of the object; zero unless Origin is OriginObject.
+	Generation int64
+	UID        string
+}
+
+// Cluster is the policy of a cluster: its AdmissionPolicy, or the last one if that was deleted, or the default policy if there was none.
 type Cluster struct {
 	Current
-	client   dynamic.Interface
-	compile  Compile
-	reloaded Reloaded
-	log      logr.Logger
+	options ClusterOptions
+	client  dynamic.Interface
+	log     logr.Logger
 
 	// mu serializes loads. Requests only read Current.
-	mu         sync.Mutex
-	generation int64 // of the last loaded object; 0 if there is none
-	uid        string
+	mu      sync.Mutex
+	inForce InForce
+	// object is the AdmissionPolicy as it was last seen; nil if there is none.
+	object *unstructured.Unstructured
+	// kept is the policy that was in force when the last process stopped; nil before it was read.
+	kept *kept
+	// changed receives a value after a load; it never blocks.
+	changed chan struct{}
 }
 
 // NewCluster returns the policy of a cluster. It is ready once Start has loaded a policy.
-func NewCluster(client dynamic.Interface, compile Compile, reloaded Reloaded, log logr.Logger) *Cluster {
-	return &Cluster{client: client, compile: compile, reloaded: reloaded, log: log}
+func NewCluster(o ClusterOptions) *Cluster {
+	return &Cluster{options: o, client: o.Client, log: o.Log, changed: make(chan struct{}, 1)}
 }
 
-// NeedLeaderElection returns false: every replica watches the policy, and all compute the same status.
+// NeedLeaderElection returns false: every replica watches the policy.
 func (c *Cluster) NeedLeaderElection() bool { return false }
 
 // Ready returns an error until a policy is in effect.
@@ -64,6 +100,13 @@ func (c *Cluster) Ready() error {
 		return errors.New("no policy has been loaded")
 	}
 	return nil
+}
+
+// InForce returns the policy in force, and the AdmissionPolicy as it was last seen, nil if there is none. Neither may be changed.
+func (c *Cluster) InForce() (InForce, *unstructured.Unstructured) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.inForce, c.object
 }
 
 // Start watches the AdmissionPolicy until ctx is done.
@@ -82,11 +125,11 @@ func (c *Cluster) Start(ctx context.Context) error {
 			o = tombstone.Obj
 		}
 		if u, ok := o.(*unstructured.Unstructured); ok {
-			c.load(ctx, u)
+			c.load(u)
 		}
 	}
 	if _, err := informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
-		AddFunc: handle, UpdateFunc: func(_, o any) { handle(o) }, DeleteFunc: func(any) { c.useDefault() },
+		AddFunc: handle, UpdateFunc: func(_, o any) { handle(o) }, DeleteFunc: func(any) { c.absent() },
 	}); err != nil {
 		return fmt.Errorf("watching the AdmissionPolicy: %w", err)
 	}
@@ -110,121 +153,105 @@ func (c *Cluster) Start(ctx context.Context) error {
 
 // poll reads the policy once.
 func (c *Cluster) poll(ctx context.Context) {
-	get, cancel := context.WithTimeout(ctx, requestTimeout)
-	defer cancel()
-	o, err := c.client.Resource(resource).Get(get, v1alpha1.Name, metav1.GetOptions{})
-	switch {
-	case err == nil:
-		c.load(ctx, o)
-	case apierrors.IsNotFound(err) || meta.IsNoMatchError(err):
-		c.useDefault()
-	default:
-		c.log.Error(err, "Failed to read the AdmissionPolicy; the last valid policy stays in effect")
-	}
-}
-
-// useDefault puts the default policy into effect when the cluster has no AdmissionPolicy.
-func (c *Cluster) useDefault() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.Get() != nil && c.uid == "" {
-		return
-	}
-	if c.setDefault() {
-		c.generation, c.uid = 0, ""
-		c.log.Info("Found no AdmissionPolicy; the default policy is in effect")
-	}
-}
-
-// load puts a valid policy into effect, and writes the result to the status of the AdmissionPolicy.
-func (c *Cluster) load(ctx context.Context, o *unstructured.Unstructured) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if o.GetName() != v1alpha1.Name || !o.GetDeletionTimestamp().IsZero() {
-		return
-	}
-	loaded := c.uid == string(o.GetUID()) && c.generation == o.GetGeneration()
-	p, err := c.compileObject(o)
-	if !loaded {
-		c.generation, c.uid = o.GetGeneration(), string(o.GetUID())
-		c.reloaded(err == nil)
-		if err == nil {
-			c.set(p)
-			c.log.Info("Loaded the AdmissionPolicy", "generation", o.GetGeneration(), "auditOnly", p.AuditOnly())
-		} else {
-			c.log.Error(err, "The AdmissionPolicy is invalid; the last valid policy stays in effect", "generation", o.GetGeneration())
-			if c.Get() == nil {
-				c.setDefault()
-			}
-		}
-	}
-	c.writeStatus(ctx, o, p, err)
-}
-
-// setDefault puts the default policy into effect. It reports whether that succeeded.
-func (c *Cluster) setDefault() bool {
-	p, err := compileDefault(c.compile)
-	if err != nil {
-		c.log.Error(err, "Failed to compile the default policy")
-		return false
-	}
-	c.set(p)
-	return true
-}
-
-func (c *Cluster) compileObject(o *unstructured.Unstructured) (*policy.Policy, error) {
-	data, err := json.Marshal(map[string]any{
-		"apiVersion": o.GetAPIVersion(), "kind": o.GetKind(), "metadata": map[string]any{"name": o.GetName()}, "spec": o.Object["spec"],
-	})
-	if err != nil {
-		return nil, fmt.Errorf("encoding the AdmissionPolicy: %w", err)
-	}
-	parsed, err := policy.ParseObject(data)
-	if err != nil {
-		return nil, err
-	}
-	return c.compile(parsed)
-}
-
-// writeStatus writes the result of loading the policy to its status. All replicas compute the same status, so that only the first one writes it.
-func (c *Cluster) writeStatus(ctx context.Context, o *unstructured.Unstructured, p *policy.Policy, loadErr error) {
-	var have v1alpha1.AdmissionPolicyStatus
-	if status, ok := o.Object["status"].(map[string]any); ok {
-		if err := runtime.DefaultUnstructuredConverter.FromUnstructured(status, &have); err != nil {
-			c.log.V(1).Info("Failed to decode the status of the AdmissionPolicy; replacing it", "error", err.Error())
-		}
-	}
-	want := *have.DeepCopy()
-	want.ObservedGeneration = o.GetGeneration()
-	condition := metav1.Condition{Type: v1alpha1.ConditionAccepted, ObservedGeneration: o.GetGeneration()}
-	if loadErr == nil {
-		condition.Status, condition.Reason, condition.Message = metav1.ConditionTrue, "InEffect", "This policy is in effect"
-		if warnings := p.Warnings(); len(warnings) > 0 {
-			condition.Message += "; " + strings.Join(warnings, "; ")
-		}
-		want.ActiveRules, want.InactiveRules = p.Rules()
-	} else {
-		condition.Status, condition.Reason, condition.Message = metav1.ConditionFalse, "Invalid", "The last valid policy stays in effect: "+loadErr.Error()
-	}
-	if len(condition.Message) > maxMessage {
-		condition.Message = strings.ToValidUTF8(condition.Message[:maxMessage], "")
-	}
-	meta.SetStatusCondition(&want.Conditions, condition)
-	if reflect.DeepEqual(have, want) {
-		return
-	}
-	status, err := runtime.DefaultUnstructuredConverter.ToUnstructured(&want)
-	if err != nil {
-		c.log.Error(err, "Failed to write the status of the AdmissionPolicy")
-		return
-	}
-	update := o.DeepCopy()
-	update.Object["status"] = status
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
-	_, err = c.client.Resource(resource).UpdateStatus(ctx, update, metav1.UpdateOptions{FieldManager: "flux-admission"})
-	// A conflict means that a newer object will arrive, or that another replica wrote the status first.
-	if err != nil && !apierrors.IsConflict(err) && !apierrors.IsNotFound(err) && ctx.Err() == nil {
-		c.log.Error(err, "Failed to write the status of the AdmissionPolicy")
+	if err := c.readKept(ctx); err != nil {
+		c.log.Error(err, "Failed to read the last AdmissionPolicy in force; retrying", "configMap", c.options.Namespace+"/"+keptName)
+		return
+	}
+	o, err := c.client.Resource(resource).Get(ctx, v1alpha1.Name, metav1.GetOptions{})
+	switch {
+	case err == nil:
+		c.load(o)
+	case apierrors.IsNotFound(err) || meta.IsNoMatchError(err):
+		c.absent()
+	default:
+		c.log.Error(err, "Failed to read the AdmissionPolicy; the policy in force stays in force")
+	}
+}
+
+// load puts what can be used of a stored policy in force.
+func (c *Cluster) load(o *unstructured.Unstructured) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if o.GetName() != v1alpha1.Name || !o.GetDeletionTimestamp().IsZero() || c.kept == nil {
+		return
+	}
+	c.object = o
+	if c.inForce.Origin == OriginObject && c.inForce.UID == string(o.GetUID()) && c.inForce.Generation == o.GetGeneration() {
+		return
+	}
+	last := c.kept.spec
+	if c.inForce.Policy != nil {
+		last = c.inForce.Spec
+	}
+	r, err := c.options.Read(o.Object["spec"], last)
+	if err != nil {
+		c.log.Error(err, "Failed to read the AdmissionPolicy; the policy in force stays in force")
+		c.options.Reloaded(false)
+		return
+	}
+	c.put(InForce{Reading: r, Origin: OriginObject, Generation: o.GetGeneration(), UID: string(o.GetUID())})
+	c.options.Reloaded(len(r.Problems) == 0)
+	c.log.Info("Loaded the AdmissionPolicy", "generation", o.GetGeneration(), "auditOnly", r.Policy.AuditOnly(), "notes", r.Notes)
+	if len(r.Problems) > 0 {
+		c.log.Error(errors.New(strings.Join(r.Problems, "; ")), "Parts of the AdmissionPolicy cannot be used", "generation", o.GetGeneration())
+	}
+}
+
+// absent puts a policy in force if the cluster has no AdmissionPolicy: the last one, or the default policy if there was none. Deleting a policy, or its
+// CRD, never makes anything stricter.
+func (c *Cluster) absent() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.object = nil
+	switch {
+	case c.kept == nil || c.inForce.Policy != nil && c.inForce.Origin != OriginObject:
+		return
+	case c.inForce.Policy != nil:
+		c.put(InForce{Reading: c.inForce.Reading, Origin: OriginLast})
+		c.log.Info("The AdmissionPolicy was deleted; the last one stays in force", "auditOnly", c.inForce.Policy.AuditOnly())
+	case c.kept.spec != nil:
+		r, err := c.options.Read(c.kept.spec, nil)
+		if err != nil {
+			c.log.Error(err, "Failed to read the last AdmissionPolicy")
+			return
+		}
+		c.put(InForce{Reading: r, Origin: OriginLast})
+		c.log.Info("Found no AdmissionPolicy; the last one stays in force", "auditOnly", r.Policy.AuditOnly())
+	default:
+		c.useDefault()
+	}
+}
+
+// useDefault puts the default policy in force, in the mode of the options, or AuditOnly if it cannot be determined whether there was a policy.
+func (c *Cluster) useDefault() {
+	spec, err := policy.DefaultSpec()
+	if err != nil {
+		c.log.Error(err, "Failed to read the default policy")
+		return
+	}
+	mode := c.options.DefaultMode
+	if c.kept.unknown {
+		mode = v1alpha1.ModeAuditOnly
+	}
+	if mode != "" {
+		spec["mode"] = string(mode)
+	}
+	r, err := c.options.Read(spec, nil)
+	if err != nil {
+		c.log.Error(err, "Failed to read the default policy")
+		return
+	}
+	c.put(InForce{Reading: r, Origin: OriginDefault})
+	c.log.Info("Found no AdmissionPolicy; the default policy is in force", "auditOnly", r.Policy.AuditOnly())
+}
+
+func (c *Cluster) put(f InForce) {
+	c.inForce = f
+	c.set(f.Policy)
+	select {
+	case c.changed <- struct{}{}:
+	default:
 	}
 }

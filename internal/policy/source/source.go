@@ -2,7 +2,6 @@
 package source
 
 import (
-	"fmt"
 	"sync/atomic"
 
 	"github.com/flux-admission/flux-admission/api/v1alpha1"
@@ -22,12 +21,3 @@ type Current struct{ p atomic.Pointer[policy.Policy] }
 func (c *Current) Get() *policy.Policy { return c.p.Load() }
 
 func (c *Current) set(p *policy.Policy) { c.p.Store(p) }
-
-// compileDefault compiles the default policy.
-func compileDefault(compile Compile) (*policy.Policy, error) {
-	p, err := policy.Default()
-	if err != nil {
-		return nil, fmt.Errorf("parsing the default policy: %w", err)
-	}
-	return compile(p)
-}
