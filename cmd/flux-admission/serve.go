@@ -30,9 +30,11 @@ func newServe() *cobra.Command {
 	f.StringArrayVar(&o.Charts, "charts", nil,
 		"directory with Helm charts, matched by name and version whatever their source; repeatable (default: none)")
 	f.DurationVar(&o.ChartWait, "chart-wait", 2*time.Second, "longest time that a review waits for a chart; 0 to never wait")
-	f.BoolVar(&o.ChartPrefetch, "chart-prefetch", true, "read the charts of all releases before the first review needs them")
+	f.BoolVar(&o.ChartPrefetch, "chart-prefetch", true, "read the charts of all releases before the first review needs them, while they fit into --chart-cache")
 	f.StringVar(&o.ChartCache, "chart-cache", "96Mi", "memory for charts and their compiled schemas, in bytes")
 	f.StringVar(&o.ChartCacheDir, "chart-cache-dir", "", "directory to keep charts in across restarts (default: none)")
+	f.StringVar(&o.StateDir, "state-dir", "",
+		"directory that outlives the process, to not prefetch a chart again that ended it; an emptyDir will do (default: none)")
 	f.StringArrayVar(&o.SchemaHosts, "schema-host", nil,
 		"host that a $ref in a chart's values schema may refer to; repeatable (default: none)")
 	f.BoolVar(&o.NoCrossNamespaceRefs, "no-cross-namespace-refs", false,

@@ -22,6 +22,7 @@ type loader struct {
 	opts    Options
 	cache   *cache
 	disk    *disk.Store // nil without Options.CacheDir
+	crashes *crashes
 	indexes *indexes
 	schemas *schemaDocuments
 	// outages are of charts and of artifacts, hosts of the hosts of tenants.
@@ -140,8 +141,11 @@ func (l *loader) fromHost(t tenant, load func() (*cachedChart, error)) (*cachedC
 	return c, err
 }
 
-// close closes the cache directory.
+// close closes the directories.
 func (l *loader) close() {
+	if err := l.crashes.close(); err != nil {
+		l.opts.Log.Error(err, "Failed to close the state directory")
+	}
 	if l.disk == nil {
 		return
 	}

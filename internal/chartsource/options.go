@@ -22,6 +22,9 @@ type Options struct {
 	CacheDir string
 	// CacheDirBytes bounds CacheDir; 1 GiB by default.
 	CacheDirBytes int64
+	// StateDir records the charts that are being read, so that one that ends the process is not read again at once; empty
+	// for none.
+	StateDir string
 	// TTL is how long a chart is used without asking its source again; 5 minutes by default. An older chart is used while
 	// a new one is fetched.
 	TTL time.Duration

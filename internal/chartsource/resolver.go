@@ -60,6 +60,10 @@ func New(opts Options) (*Resolver, error) {
 		r.cancel()
 		return nil, err
 	}
+	if r.loader.crashes, err = openCrashes(opts.StateDir); err != nil {
+		r.cancel()
+		return nil, err
+	}
 	if opts.CacheDir != "" {
 		if r.loader.disk, err = disk.Open(opts.CacheDir, opts.CacheDirBytes); err != nil {
 			r.cancel()
@@ -81,6 +85,12 @@ func (r *Resolver) Close() {
 	if first {
 		r.loader.close()
 	}
+}
+
+// Full reports whether the cache of charts is so full that another one may evict one.
+func (r *Resolver) Full() bool {
+	_, bytes := r.loader.cache.size()
+	return bytes > r.opts.CacheBytes/4*3
 }
 
 type budgetKey struct{}
@@ -151,6 +161,9 @@ func (r *Resolver) await(ctx context.Context, src source) (result, Outcome) {
 	cached, fresh := r.cached(src)
 	if cached != nil && fresh {
 		return *cached, OutcomeHit
+	}
+	if err := r.loader.crashes.refused(ctx, src); err != nil {
+		return result{err: err}, OutcomeError
 	}
 	fetched, err := r.start(src)
 	if cached != nil && cached.presence == validators.Present {
@@ -300,6 +313,11 @@ func (r *Resolver) loadInSlot(src source) (result, Outcome) {
 	}
 	s := &slot{r.slots, src.tenant(), true}
 	defer s.end()
+	end, err := r.loader.crashes.begin(src.key())
+	if err != nil {
+		r.opts.Log.Error(err, "Failed to record that a chart is being read")
+	}
+	defer end()
 	ctx, cancel := context.WithTimeout(fetch.WithHeaderTimeout(context.WithValue(r.ctx, slotKey{}, s), r.opts.HeaderTimeout), r.opts.FetchTimeout)
 	defer cancel()
 	return r.load(ctx, src)

@@ -64,6 +64,7 @@ type repo struct {
 	files    map[string][]byte
 	delay    time.Duration
 	user     string
+	other    string
 	requests atomic.Int64
 	indexes  atomic.Int64
 }
@@ -78,7 +79,7 @@ func newRepo(t testing.TB) *repo {
 
 func (r *repo) serve(w http.ResponseWriter, req *http.Request) {
 	r.mu.Lock()
-	delay, user := r.delay, r.user
+	delay, user, other := r.delay, r.user, r.other
 	body, ok := r.files[req.URL.Path]
 	r.mu.Unlock()
 	if strings.HasSuffix(req.URL.Path, "index.yaml") {
@@ -93,6 +94,10 @@ func (r *repo) serve(w http.ResponseWriter, req *http.Request) {
 	}
 	if u, p, _ := req.BasicAuth(); user != "" && u+":"+p != user {
 		w.WriteHeader(http.StatusUnauthorized)
+		return
+	}
+	if other != "" {
+		http.Redirect(w, req, other, http.StatusFound)
 		return
 	}
 	if !ok {
@@ -110,6 +115,13 @@ func (r *repo) set(path string, body []byte) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.files[path] = body
+}
+
+// redirect sends requests to another address; an empty one ends that.
+func (r *repo) redirect(url string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.other = url
 }
 
 func (r *repo) slow(d time.Duration) {

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/go-logr/logr"
 	"github.com/google/go-cmp/cmp"
@@ -114,27 +116,50 @@ func TestPrefetcher(t *testing.T) {
 		o.SetGeneration(generation)
 		return o
 	}
-	release := object("HelmRelease", "web", 1, "", map[string]any{
+	web := map[string]any{
 		"chart": map[string]any{"spec": map[string]any{"chart": "web", "sourceRef": map[string]any{"kind": "HelmRepository", "name": "charts"}}},
-	})
+	}
+	release := object("HelmRelease", "web", 1, "", web)
 	other := object("HelmRelease", "other", 1, "", map[string]any{"chartRef": map[string]any{"kind": "OCIRepository", "name": "other"}})
 	resolved := make(requested, 10)
 	memory := lookup.NewMemory(release, other)
 	memory.Charts = resolved
-	w := &Prefetcher{Lookup: memory, Log: logr.Discard()}
+	var full atomic.Bool
+	w := &Prefetcher{Lookup: memory, Full: full.Load, Log: logr.Discard()}
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error)
 	go func() { ended <- w.Start(ctx) }()
+	want := func(name, why string) {
+		t.Helper()
+		if got := <-resolved; got != name {
+			t.Errorf("the chart of %s was resolved; want %s", got, why)
+		}
+	}
 	old, renewed := object("HelmRepository", "charts", 1, "one", nil), object("HelmRepository", "charts", 1, "two", nil)
 	w.Changed(flux.HelmRepository, nil, old)      // there is an event for each release
 	w.Changed(flux.HelmRelease, release, release) // a resync
-	w.Changed(flux.HelmRelease, nil, other)
-	if got := <-resolved; got != "other" {
-		t.Errorf("the chart of %s was resolved; want that of the new release", got)
+	w.Changed(flux.HelmRelease, nil, release)
+	want("web", "that of the first release")
+	for i := range 5000 {
+		w.Changed(flux.HelmRelease, nil, object("HelmRelease", fmt.Sprintf("web%d", i), 1, "", web))
 	}
+	w.Changed(flux.HelmRelease, release, object("HelmRelease", "web", 2, "", web)) // other values
+	w.Changed(flux.HelmRelease, nil, other)
+	want("other", "that of the other chart, after 5,000 releases of one chart")
 	w.Changed(flux.HelmRepository, old, renewed)
-	if got := <-resolved; got != "web" {
-		t.Errorf("the chart of %s was resolved; want that of the release whose source changed", got)
+	want("web", "that whose source changed")
+	chart := func(revision string) *unstructured.Unstructured {
+		o := object("HelmChart", "apps-web", 1, revision, nil)
+		o.SetLabels(map[string]string{"helm.toolkit.fluxcd.io/name": "web", "helm.toolkit.fluxcd.io/namespace": "apps"})
+		return o
+	}
+	w.Changed(flux.HelmChart, chart("one"), chart("two"))
+	want("web", "that of the HelmChart that changed")
+	full.Store(true)
+	w.Changed(flux.HelmRepository, renewed, old)
+	w.Changed(flux.HelmRelease, nil, object("HelmRelease", "third", 1, "", map[string]any{"chartRef": map[string]any{"kind": "OCIRepository", "name": "third"}}))
+	for w.queue.Len() > 0 {
+		<-time.After(time.Millisecond)
 	}
 	cancel()
 	if err := <-ended; err != nil {

@@ -2,6 +2,7 @@ package deferred
 
 import (
 	"context"
+	"fmt"
 	"sync"
 	"time"
 
@@ -11,7 +12,6 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/util/workqueue"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/flux-admission/flux-admission/internal/chartsource"
 	"github.com/flux-admission/flux-admission/validators"
@@ -19,25 +19,37 @@ import (
 	"github.com/flux-admission/flux-admission/validators/helmrelease"
 )
 
-// Limits of prefetching, in charts per second and in charts at once after the start.
 const (
-	prefetchRate  = 5
-	prefetchBurst = 20
+	// prefetchRate and prefetchBurst limit prefetching, in charts per second and in charts at once after the start.
+	prefetchRate  = 1
+	prefetchBurst = 5
+	// maxPrefetched limits the references that are prefetched.
+	maxPrefetched = 4096
 )
 
-// A Prefetcher reads and compiles the charts of releases before a review needs them: of every release after the start,
-// and again if a release or its source changes. It is a manager.Runnable.
+// A Prefetcher reads and compiles the charts of releases before a review needs them, while they fit into the cache: each
+// chart once, however many releases have it, and again if its source changes. It is a manager.Runnable.
 type Prefetcher struct {
 	// Lookup returns releases and their charts.
 	Lookup validators.Lookup
-	Log    logr.Logger
+	// Full reports whether one more chart may not fit into the cache; nil for never.
+	Full func() bool
+	Log  logr.Logger
 
 	once  sync.Once
-	queue workqueue.TypedInterface[types.NamespacedName]
+	queue workqueue.TypedInterface[string]
+
+	mu sync.Mutex
+	// refs are the references that were queued, of the first release that has them, by their text.
+	refs map[string]validators.ChartRef
+	full bool // has been logged
 }
 
 func (p *Prefetcher) init() {
-	p.once.Do(func() { p.queue = workqueue.NewTyped[types.NamespacedName]() })
+	p.once.Do(func() {
+		p.queue = workqueue.NewTyped[string]()
+		p.refs = map[string]validators.ChartRef{}
+	})
 }
 
 // Changed handles an event of an informer: old is nil if the object is new to it. It returns at once.
@@ -47,7 +59,9 @@ func (p *Prefetcher) Changed(gk schema.GroupKind, old, o *unstructured.Unstructu
 	}
 	p.init()
 	if gk == flux.HelmRelease {
-		p.queue.Add(client.ObjectKeyFromObject(o))
+		if ref, ok := helmrelease.ChartRef(o); ok {
+			p.add(ref)
+		}
 		return
 	}
 	if old == nil {
@@ -55,18 +69,47 @@ func (p *Prefetcher) Changed(gk schema.GroupKind, old, o *unstructured.Unstructu
 	}
 	// A HelmChart that Flux creates for a release names the release in its labels.
 	if name := o.GetLabels()["helm.toolkit.fluxcd.io/name"]; gk == flux.HelmChart && name != "" {
-		p.queue.Add(types.NamespacedName{Namespace: o.GetLabels()["helm.toolkit.fluxcd.io/namespace"], Name: name})
-		return
-	}
-	// The list is read from an informer and needs no deadline.
-	releases, presence, _ := p.Lookup.List(context.Background(), flux.HelmRelease, "")
-	if presence != validators.Present {
+		key := types.NamespacedName{Namespace: o.GetLabels()["helm.toolkit.fluxcd.io/namespace"], Name: name}
+		// The release is read from an informer, or it is about to be deleted.
+		release, presence, _ := p.Lookup.Get(context.Background(), flux.HelmRelease, key)
+		if ref, ok := helmrelease.ChartRef(release); presence == validators.Present && ok {
+			p.again(func(r validators.ChartRef) bool { return identity(r) == identity(ref) })
+		}
 		return
 	}
 	source := validators.ObjectRef{Group: gk.Group, Kind: gk.Kind, Namespace: o.GetNamespace(), Name: o.GetName()}
-	for _, r := range releases {
-		if ref, ok := helmrelease.ChartRef(r); ok && ref.Source == source {
-			p.queue.Add(client.ObjectKeyFromObject(r))
+	p.again(func(r validators.ChartRef) bool { return r.Source == source })
+}
+
+// identity is what releases of one chart have in common.
+func identity(ref validators.ChartRef) string {
+	ref.ReleaseName, ref.ReleaseNamespace = "", ""
+	return fmt.Sprintf("%+q", []any{ref.Source.Group, ref.Source.Kind, ref.Source.Namespace, ref.Source.Name, ref.Chart,
+		ref.Version, ref.ValuesFiles, fmt.Sprint(ref.IgnoreMissingValuesFiles)})
+}
+
+// add queues a reference unless it was queued before.
+func (p *Prefetcher) add(ref validators.ChartRef) {
+	key := identity(ref)
+	p.mu.Lock()
+	_, known := p.refs[key]
+	known = known || len(p.refs) >= maxPrefetched
+	if !known {
+		p.refs[key] = ref
+	}
+	p.mu.Unlock()
+	if !known {
+		p.queue.Add(key)
+	}
+}
+
+// again queues the references that match once more.
+func (p *Prefetcher) again(match func(validators.ChartRef) bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for key, ref := range p.refs {
+		if match(ref) {
+			p.queue.Add(key)
 		}
 	}
 }
@@ -81,9 +124,12 @@ func revision(o *unstructured.Unstructured) string {
 func (p *Prefetcher) Start(ctx context.Context) error {
 	p.init()
 	limit := rate.NewLimiter(prefetchRate, prefetchBurst)
-	work(ctx, p.queue, func(key types.NamespacedName) {
-		if limit.Wait(ctx) == nil {
-			p.prefetch(ctx, key)
+	work(ctx, 1, p.queue, func(key string) {
+		p.mu.Lock()
+		ref := p.refs[key]
+		p.mu.Unlock()
+		if !p.skip() && limit.Wait(ctx) == nil {
+			p.prefetch(ctx, ref)
 		}
 	})
 	return nil
@@ -92,25 +138,30 @@ func (p *Prefetcher) Start(ctx context.Context) error {
 // NeedLeaderElection implements manager.LeaderElectionRunnable: every replica has its own cache.
 func (p *Prefetcher) NeedLeaderElection() bool { return false }
 
-func (p *Prefetcher) prefetch(ctx context.Context, key types.NamespacedName) {
-	ctx, cancel := context.WithTimeout(ctx, evaluationTimeout)
+// skip reports whether the cache is full: a chart that is prefetched then takes the place of one that a review has used.
+func (p *Prefetcher) skip() bool {
+	full := p.Full != nil && p.Full()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if full && !p.full {
+		p.Log.Info("Stopped prefetching charts: the cache is full", "references", len(p.refs))
+	}
+	p.full = full
+	return full
+}
+
+func (p *Prefetcher) prefetch(ctx context.Context, ref validators.ChartRef) {
+	ctx, cancel := context.WithTimeout(chartsource.WithPrefetch(ctx), evaluationTimeout)
 	defer cancel()
-	release, presence, _ := p.Lookup.Get(ctx, flux.HelmRelease, key)
-	if presence != validators.Present {
-		return
-	}
-	ref, ok := helmrelease.ChartRef(release)
-	if !ok {
-		return
-	}
 	began := time.Now()
 	chart, presence, err := p.Lookup.Chart(chartsource.WithBudget(ctx, evaluationTimeout), ref)
+	release := types.NamespacedName{Namespace: ref.ReleaseNamespace, Name: ref.ReleaseName}.String()
 	switch {
 	case presence == validators.Present:
-		p.Log.V(1).Info("Prefetched chart", "helmRelease", key.String(), "chart", chart.Name(), "version", chart.Version(),
+		p.Log.V(1).Info("Prefetched chart", "helmRelease", release, "chart", chart.Name(), "version", chart.Version(),
 			"duration", time.Since(began).String())
 	case err != nil:
 		// Not at the level of errors: the reviews of the release report it.
-		p.Log.V(1).Info("Failed to prefetch chart", "helmRelease", key.String(), "err", err.Error())
+		p.Log.V(1).Info("Failed to prefetch chart", "helmRelease", release, "err", err.Error())
 	}
 }

@@ -25,7 +25,7 @@ const (
 	evaluationTimeout = 90 * time.Second
 	// maxQueued limits the requests that wait for their deferred evaluation.
 	maxQueued = 256
-	// workers is the number of concurrent evaluations or prefetches.
+	// workers is the number of concurrent evaluations.
 	workers = 4
 )
 
@@ -111,7 +111,7 @@ func (e *Reevaluator) Enqueue(r validators.Request, d policy.Decision) {
 // Start implements manager.Runnable: it evaluates enqueued requests until ctx ends.
 func (e *Reevaluator) Start(ctx context.Context) error {
 	e.init()
-	work(ctx, e.queue, func(o object) {
+	work(ctx, workers, e.queue, func(o object) {
 		e.mu.Lock()
 		p, ok := e.queued[o]
 		delete(e.queued, o)
@@ -180,7 +180,7 @@ func worst(outcomes map[string]Outcome) Outcome {
 }
 
 // work processes the queue with several workers until ctx ends, and returns when they are done.
-func work[T comparable](ctx context.Context, queue workqueue.TypedInterface[T], process func(T)) {
+func work[T comparable](ctx context.Context, workers int, queue workqueue.TypedInterface[T], process func(T)) {
 	var running sync.WaitGroup
 	for range workers {
 		running.Go(func() {

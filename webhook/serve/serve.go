@@ -70,6 +70,7 @@ type Options struct {
 	ChartPrefetch        bool
 	ChartCache           string
 	ChartCacheDir        string
+	StateDir             string
 	SchemaHosts          []string
 	NoCrossNamespaceRefs bool
 	ChartsAllowLocal     bool
@@ -232,13 +233,14 @@ func (s *Server) newCharts(context.Context) error {
 	}
 	s.charts, err = chartsource.New(chartsource.Options{
 		Dirs: o.Charts, Wait: o.ChartWait, CacheBytes: size.Value(), CacheDir: o.ChartCacheDir,
+		StateDir:         o.StateDir,
 		NoCrossNamespace: o.NoCrossNamespaceRefs, SchemaHosts: o.SchemaHosts, AllowLoopback: o.ChartsAllowLocal,
 		// One tenant's slow sources leave most of the fetches to others, and end soon.
 		MaxFetches: 8, MaxFetchesPerTenant: 3, HeaderTimeout: 5 * time.Second, FetchTimeout: 30 * time.Second,
 		Observer: s.chartMetrics, Log: s.log.WithName("charts"),
 	})
 	if err != nil {
-		return fmt.Errorf("--charts, --chart-cache-dir: %w", err)
+		return fmt.Errorf("--charts, --chart-cache-dir, --state-dir: %w", err)
 	}
 	return nil
 }
@@ -379,7 +381,7 @@ func (s *Server) newManager(ctx context.Context) error {
 	s.objects.Withheld = []string{metav1.NamespaceSystem, s.options.Namespace}
 	var changed lookup.Changed
 	if s.options.ChartPrefetch {
-		s.prefetcher = &deferred.Prefetcher{Lookup: s.objects, Log: s.log.WithName("prefetcher")}
+		s.prefetcher = &deferred.Prefetcher{Lookup: s.objects, Full: s.charts.Full, Log: s.log.WithName("prefetcher")}
 		changed = s.prefetcher.Changed
 	}
 	s.watches = lookup.NewWatches(mgr.GetCache(), mgr.GetRESTMapper(), watchedKinds(), changed, s.log.WithName("watches"))
