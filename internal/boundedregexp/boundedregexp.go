@@ -40,22 +40,37 @@ const (
 	interruptible = 64 << 10
 )
 
-// stateBytes is the memory of a compiled state: the instruction, and its place in a pooled matcher.
-const stateBytes = 128
+// The memory of a compiled expression, in bytes: the instruction of a state with its place in a pooled matcher, and a
+// rune in each of the copies that compiling makes.
+const (
+	stateBytes = 128
+	runeBytes  = 12
+)
 
 // ErrTooComplex is the error of a pattern or of a match that exceeds the limits.
 var ErrTooComplex = errors.New("too complex")
 
 // Regexp is a compiled regular expression. It is immutable and safe for concurrent use.
 type Regexp struct {
-	re     *regexp.Regexp
-	states int
+	re   *regexp.Regexp
+	size Size
 }
+
+// Size is the size of a compiled pattern.
+type Size struct {
+	// States is the number of instructions, at most.
+	States int
+	// Runes is the number of runes in the ranges of character classes and in literals.
+	Runes int
+}
+
+// Memory estimates the memory of a pattern of this size, in bytes.
+func (s Size) Memory() int64 { return int64(s.States)*stateBytes + int64(s.Runes)*runeBytes }
 
 // Compile measures and compiles a pattern. The error wraps ErrTooComplex for a pattern that exceeds the limits, and is
 // that of package regexp otherwise.
 func Compile(pattern string) (*Regexp, error) {
-	states, err := Measure(pattern)
+	size, err := Measure(pattern)
 	if err != nil {
 		return nil, err
 	}
@@ -63,51 +78,50 @@ func Compile(pattern string) (*Regexp, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Regexp{re: re, states: states}, nil
+	return &Regexp{re: re, size: size}, nil
 }
 
 // Wrap returns an expression that a library has compiled, of a pattern that Measure accepted before.
 func Wrap(re *regexp.Regexp) (*Regexp, error) {
-	states, err := Measure(re.String())
+	size, err := Measure(re.String())
 	if err != nil {
 		return nil, err
 	}
-	return &Regexp{re: re, states: states}, nil
+	return &Regexp{re: re, size: size}, nil
 }
 
-// Measure returns the number of states that a pattern compiles to, without compiling it. The errors are those of
-// Compile.
-func Measure(pattern string) (int, error) {
+// Measure returns the size that a pattern compiles to, without compiling it. The errors are those of Compile.
+func Measure(pattern string) (Size, error) {
 	if len(pattern) > MaxLength {
-		return 0, fmt.Errorf("the pattern has %d bytes, more than %d: %w", len(pattern), MaxLength, ErrTooComplex)
+		return Size{}, fmt.Errorf("the pattern has %d bytes, more than %d: %w", len(pattern), MaxLength, ErrTooComplex)
 	}
 	if n := strings.Count(pattern, `\p`) + strings.Count(pattern, `\P`); n > maxUnicodeClasses {
-		return 0, fmt.Errorf("the pattern has %d Unicode classes, more than %d: %w", n, maxUnicodeClasses, ErrTooComplex)
+		return Size{}, fmt.Errorf("the pattern has %d Unicode classes, more than %d: %w", n, maxUnicodeClasses, ErrTooComplex)
 	}
 	parsed, err := syntax.Parse(pattern, syntax.Perl)
 	if err != nil {
 		if se, ok := errors.AsType[*syntax.Error](err); ok && (se.Code == syntax.ErrLarge || se.Code == syntax.ErrNestingDepth) {
 			// Package regexp refuses it as well, and so do Helm and Flux.
-			return 0, fmt.Errorf("the pattern cannot be compiled: %s", se.Code)
+			return Size{}, fmt.Errorf("the pattern cannot be compiled: %s", se.Code)
 		}
-		return 0, err
+		return Size{}, err
 	}
-	states, runes := size(parsed)
+	states, runes := count(parsed)
 	states += 2 // the first and the last instruction
 	switch {
 	case states > MaxStates:
-		return 0, fmt.Errorf("the pattern has more than %d states: %w", MaxStates, ErrTooComplex)
+		return Size{}, fmt.Errorf("the pattern has more than %d states: %w", MaxStates, ErrTooComplex)
 	case runes > maxRunes:
-		return 0, fmt.Errorf("the pattern's character classes have more than %d ranges: %w", maxRunes/2, ErrTooComplex)
+		return Size{}, fmt.Errorf("the pattern's character classes have more than %d ranges: %w", maxRunes/2, ErrTooComplex)
 	}
-	return int(states), nil
+	return Size{States: int(states), Runes: int(runes)}, nil
 }
 
-// size returns the instructions that an expression compiles to, at most, and the runes of its classes. The parser bounds
+// count returns the instructions that an expression compiles to, at most, and the runes of its classes. The parser bounds
 // both to millions, and the nesting to 1,000.
-func size(re *syntax.Regexp) (states, runes int64) {
+func count(re *syntax.Regexp) (states, runes int64) {
 	for _, sub := range re.Sub {
-		s, r := size(sub)
+		s, r := count(sub)
 		states, runes = states+s, runes+r
 	}
 	switch re.Op {
@@ -137,13 +151,13 @@ func size(re *syntax.Regexp) (states, runes int64) {
 func (r *Regexp) String() string { return r.re.String() }
 
 // States returns the size of the compiled program.
-func (r *Regexp) States() int { return r.states }
+func (r *Regexp) States() int { return r.size.States }
 
 // Memory estimates the memory of the compiled expression, in bytes.
-func (r *Regexp) Memory() int64 { return int64(r.states)*stateBytes + int64(len(r.re.String())) }
+func (r *Regexp) Memory() int64 { return r.size.Memory() + int64(len(r.re.String())) }
 
 // Work returns the work of matching a text: states times bytes.
-func (r *Regexp) Work(text string) int64 { return int64(r.states) * int64(len(text)+1) }
+func (r *Regexp) Work(text string) int64 { return int64(r.size.States) * int64(len(text)+1) }
 
 // Match reports whether the text contains a match. The error wraps ErrTooComplex for more work than MaxWork, or is the
 // context's: there is no result then.
@@ -155,7 +169,7 @@ func (r *Regexp) Match(ctx context.Context, text string) (bool, error) {
 	case work <= interruptible:
 		return r.re.MatchString(text), nil
 	}
-	in := &reader{ctx: ctx, text: text, interval: max(1, interruptible/r.states)}
+	in := &reader{ctx: ctx, text: text, interval: max(1, interruptible/r.size.States)}
 	matched := r.re.MatchReader(in)
 	if in.err != nil {
 		return false, in.err
@@ -180,7 +194,7 @@ func (r *Regexp) Submatches(ctx context.Context, text string) ([]string, error) 
 func (r *Regexp) Groups() []string { return r.re.SubexpNames() }
 
 func (r *Regexp) tooLong(text string) error {
-	return fmt.Errorf("matching a text of %d bytes against a pattern of %d states: %w", len(text), r.states, ErrTooComplex)
+	return fmt.Errorf("matching a text of %d bytes against a pattern of %d states: %w", len(text), r.size.States, ErrTooComplex)
 }
 
 // reader reads a text, and ends when its context does.

@@ -59,12 +59,12 @@ var ordinary = []string{
 // TestMeasure_AtLeastProgram: the measured size is never less than the size that is compiled, and not far above it.
 func TestMeasure_AtLeastProgram(t *testing.T) {
 	for _, pattern := range ordinary {
-		states, err := boundedregexp.Measure(pattern)
+		size, err := boundedregexp.Measure(pattern)
 		if err != nil {
 			t.Fatalf("Measure(%q) = %v", pattern, err)
 		}
-		if compiled := program(t, pattern); states < compiled || states > 2*compiled+2 {
-			t.Errorf("Measure(%q) = %d, want at least the %d instructions of the program, and at most twice as many", pattern, states, compiled)
+		if compiled := program(t, pattern); size.States < compiled || size.States > 2*compiled+2 {
+			t.Errorf("Measure(%q) = %d, want at least the %d instructions of the program, and at most twice as many", pattern, size.States, compiled)
 		}
 	}
 }
@@ -161,7 +161,7 @@ func FuzzMeasure(f *testing.F) {
 	}
 	f.Add("(?:a{10}){10,}|(?:|b){3,7}")
 	f.Fuzz(func(t *testing.T, pattern string) {
-		states, err := boundedregexp.Measure(pattern)
+		size, err := boundedregexp.Measure(pattern)
 		_, std := syntax.Parse(pattern, syntax.Perl)
 		if err != nil {
 			if std == nil && !errors.Is(err, boundedregexp.ErrTooComplex) {
@@ -169,8 +169,8 @@ func FuzzMeasure(f *testing.F) {
 			}
 			return
 		}
-		if compiled := program(t, pattern); states < compiled {
-			t.Errorf("Measure(%q) = %d, less than the %d instructions of the program", pattern, states, compiled)
+		if compiled := program(t, pattern); size.States < compiled {
+			t.Errorf("Measure(%q) = %d, less than the %d instructions of the program", pattern, size.States, compiled)
 		}
 	})
 }

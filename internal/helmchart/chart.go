@@ -55,6 +55,7 @@ func New(c *chart.Chart, opts Options) *Chart {
 	if opts.Unpackaged {
 		out.missing = missingDependencies(c)
 	}
+	out.memory = out.unused.Memory()
 	out.take(c, opts.LoadSchema)
 	return out
 }

@@ -23,6 +23,7 @@ func memoryOfValue(v any) int64 {
 	case string:
 		n += int64(len(v))
 	case map[string]any:
+		n += 160 // a map of one key takes 320
 		for k, c := range v {
 			n += int64(len(k)) + 48 + memoryOfValue(c)
 		}

@@ -56,13 +56,13 @@ type document struct {
 	// permissive maps the schemas whose reference is not loaded, by the URL of their document and the JSON Pointer in it,
 	// to the URL that they refer to.
 	permissive map[string]string
-	// patterns are the states of the regular expressions by their text; -1 for those that are too complex.
-	patterns map[string]int
-	// states is the size of all regular expressions together. Those in schemas are counted twice.
-	states   int
-	size     int
-	schemas  int
-	searches int
+	// patterns are the sizes of the regular expressions in memory, by their text; -1 for those that are too complex.
+	patterns map[string]int64
+	// patternMemory is the size of all regular expressions together. Those in schemas are counted twice.
+	patternMemory int64
+	size          int
+	schemas       int
+	searches      int
 }
 
 // resource is one document.
@@ -78,7 +78,7 @@ type Load func(url string) ([]byte, error)
 // parse reads a schema document and those that it refers to within the limits, and removes references to other
 // documents.
 func parse(doc []byte, load Load) (*document, error) {
-	d := &document{ids: map[string]bool{}, permissive: map[string]string{}, patterns: map[string]int{}}
+	d := &document{ids: map[string]bool{}, permissive: map[string]string{}, patterns: map[string]int64{}}
 	if err := d.add(mustParse(rootURL), doc); err != nil {
 		return nil, err
 	}
@@ -94,8 +94,8 @@ func parse(doc []byte, load Load) (*document, error) {
 			return nil, err
 		}
 	}
-	if d.states > maxStates {
-		return nil, fmt.Errorf("its patterns have more than %d states together: %w", maxStates, boundedregexp.ErrTooComplex)
+	if d.patternMemory > 2*maxPatternMemory {
+		return nil, fmt.Errorf("its patterns take more than %d bytes together: %w", maxPatternMemory, boundedregexp.ErrTooComplex)
 	}
 	for _, r := range d.resources {
 		if err := checkChains(r.root); err != nil {
@@ -299,8 +299,8 @@ func (d *document) removeReferences(r *resource) {
 // itself is treated alike.
 const complexPattern = "^this pattern is too complex$"
 
-// maxStates bounds the regular expressions of a schema together. A schema of 630 KB has 4,000.
-const maxStates = 200_000
+// maxPatternMemory bounds the regular expressions of a schema together, in bytes. Those of a schema of 630 KB take 500 KB.
+const maxPatternMemory = 8 << 20
 
 // replacePatterns replaces the regular expressions of a document that are too complex.
 func (d *document) replacePatterns(r *resource) {
@@ -331,18 +331,18 @@ func (d *document) replacePatterns(r *resource) {
 
 // tooComplex measures a regular expression, and reports whether it cannot be compiled within the limits.
 func (d *document) tooComplex(text string) bool {
-	states, ok := d.patterns[text]
+	memory, ok := d.patterns[text]
 	if !ok {
-		var err error
-		if states, err = boundedregexp.Measure(text); errors.Is(err, boundedregexp.ErrTooComplex) {
-			states = -1
+		size, err := boundedregexp.Measure(text)
+		if memory = size.Memory(); errors.Is(err, boundedregexp.ErrTooComplex) {
+			memory = -1
 		} // the compiler reports other errors
-		d.patterns[text] = states
+		d.patterns[text] = memory
 	}
-	if states < 0 {
+	if memory < 0 {
 		return true
 	}
-	d.states += states
+	d.patternMemory += memory
 	return false
 }
 

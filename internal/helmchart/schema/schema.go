@@ -32,12 +32,12 @@ type Schema struct {
 	size int
 	// nodes is the number of compiled schemas.
 	nodes int
-	// patterns is the memory of the compiled regular expressions, in bytes.
-	patterns int64
+	// patterns and values are the memory of the compiled regular expressions and of enumerations, in bytes.
+	patterns, values int64
 }
 
 // Cost estimates the memory that the compiled schema takes, in bytes.
-func (s *Schema) Cost() int64 { return int64(s.size) + int64(s.nodes)*768 + s.patterns }
+func (s *Schema) Cost() int64 { return int64(s.size) + int64(s.nodes)*768 + s.patterns + s.values }
 
 type types uint8
 
@@ -186,7 +186,31 @@ func Compile(doc []byte, load Load) (s *Schema, err error) {
 	for _, re := range b.patterns {
 		out.patterns += re.Memory()
 	}
+	for _, n := range b.nodes {
+		for _, v := range n.enum {
+			out.values += valueMemory(v)
+		}
+	}
 	return out, nil
+}
+
+// valueMemory estimates the memory of a decoded value, in bytes.
+func valueMemory(v any) int64 {
+	n := int64(32)
+	switch v := v.(type) {
+	case string:
+		n += int64(len(v))
+	case []any:
+		for _, c := range v {
+			n += valueMemory(c)
+		}
+	case map[string]any:
+		n += 320
+		for k, c := range v {
+			n += int64(len(k)) + 48 + valueMemory(c)
+		}
+	}
+	return n
 }
 
 // firstCause reduces the compiler's error, which can be as long as the schema, to its first leaf.

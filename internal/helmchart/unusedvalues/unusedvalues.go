@@ -18,23 +18,25 @@ import (
 	"github.com/flux-admission/flux-admission/validators"
 )
 
-// maxWords bounds the words that are collected from one chart's texts. A chart with more is not searched.
-const maxWords = 50_000
+// The limits of the words that are collected from the texts of one chart and its subcharts. A chart with more is not
+// searched, and none are kept.
+const (
+	maxWords     = 100_000
+	maxWordBytes = 2 << 20
+)
 
 // maxSearched bounds the keys of one release for which the most similar default is searched; later ones are not reported.
 const maxSearched = 500
 
-// Chart is what a chart's texts say about its values. It is immutable.
+// Chart is what a chart's texts mention of its values. It is immutable.
 type Chart struct {
-	name     string
-	defaults map[string]any
-	subs     map[string]*Chart
+	// collected is shared with all subcharts.
+	collected *collected
+	name      string
+	defaults  map[string]any
+	subs      map[string]*Chart
 	// missing are the names of subcharts that are not in the chart's files.
 	missing map[string]bool
-	// words are those of the comments in values.yaml and of the templates, of the chart and all subcharts.
-	words map[string]bool
-	// documented are the words of the comments alone.
-	documented map[string]bool
 	// read are the paths, joined by dots, that templates read. A map among them is passed on as a whole.
 	read map[string]bool
 }
@@ -49,29 +51,66 @@ type Key struct {
 	Suggestion string
 }
 
-// New collects the words of a chart's texts. It needs the raw values.yaml and the templates, and does not keep them.
-func New(c *chart.Chart) *Chart {
-	return build(c, map[string]bool{}, map[string]bool{})
+// collected are the words of the texts of a chart and its subcharts.
+type collected struct {
+	// words are those of the comments in values.yaml and of the templates.
+	words map[string]bool
+	// documented are the words of the comments alone.
+	documented map[string]bool
+	// count and bytes are those of all words, the paths that templates read included.
+	count int
+	bytes int64
+	// memory estimates what is kept, in bytes.
+	memory int64
+	// full means that there are more words than the limits allow.
+	full bool
 }
 
-func build(c *chart.Chart, words, documented map[string]bool) *Chart {
+// add adds a word to a set. It copies the word, which is a part of a text that is not kept.
+func (c *collected) add(set map[string]bool, word string) {
+	if word == "" || c.full || set[word] {
+		return
+	}
+	c.count++
+	if c.bytes += int64(len(word)); c.count > maxWords || c.bytes > maxWordBytes {
+		c.full = true
+		return
+	}
+	c.memory += int64(len(word)) + 96
+	set[strings.Clone(word)] = true
+}
+
+// New collects the words of a chart's texts. It needs the raw values.yaml and the templates, and does not keep them.
+func New(c *chart.Chart) *Chart {
+	all := &collected{words: map[string]bool{}, documented: map[string]bool{}}
+	out := build(c, all)
+	if all.full {
+		*all = collected{full: true}
+		return &Chart{name: out.name, collected: all}
+	}
+	return out
+}
+
+// Memory estimates the memory of the chart without its values, in bytes.
+func (c *Chart) Memory() int64 { return 1024*int64(1+len(c.subs)) + c.collected.memory }
+
+func build(c *chart.Chart, all *collected) *Chart {
 	out := &Chart{
 		name: c.Name(), defaults: c.Values, subs: map[string]*Chart{}, missing: map[string]bool{},
-		words: words, documented: documented, read: map[string]bool{},
+		collected: all, read: map[string]bool{},
 	}
 	for _, f := range c.Raw {
 		if f.Name == "values.yaml" {
-			comments(string(f.Data), words)
-			comments(string(f.Data), documented)
+			all.comments(string(f.Data))
 			out.addRead(string(f.Data)) // values may be templates
 		}
 	}
 	for _, f := range c.Templates {
-		templates(string(f.Data), words)
+		all.templates(string(f.Data))
 		out.addRead(string(f.Data))
 	}
 	for _, d := range c.Dependencies() {
-		sub := build(d, words, documented)
+		sub := build(d, all)
 		out.subs[d.Name()] = sub
 		for _, m := range c.Metadata.Dependencies {
 			if m != nil && m.Name == d.Name() {
@@ -89,16 +128,10 @@ func build(c *chart.Chart, words, documented map[string]bool) *Chart {
 		// Conditions and tags are keys as well.
 		keys := m.Condition + "," + strings.Join(m.Tags, ",")
 		for _, word := range strings.FieldsFunc(keys, func(r rune) bool { return strings.ContainsRune(",. ", r) }) {
-			add(word, words)
+			all.add(all.words, word)
 		}
 	}
 	return out
-}
-
-func add(word string, words map[string]bool) {
-	if word != "" && len(words) <= maxWords {
-		words[word] = true
-	}
 }
 
 var (
@@ -113,33 +146,42 @@ var (
 )
 
 // comments adds the keys that the comments of a text mention.
-func comments(text string, words map[string]bool) {
-	for _, c := range comment.FindAllString(text, -1) {
-		for _, m := range mentioned.FindAllString(c, -1) {
-			split(m, words)
+func (c *collected) comments(text string) {
+	for t := range strings.Lines(text) {
+		for _, m := range mentioned.FindAllString(comment.FindString(t), -1) {
+			c.split(m, c.words)
+			c.split(m, c.documented)
 		}
 	}
 }
 
 // templates adds the keys that a template accesses.
-func templates(text string, words map[string]bool) {
-	for _, m := range accessed.FindAllString(text, -1) {
-		split(m, words)
+func (c *collected) templates(text string) {
+	for t := range strings.Lines(text) {
+		if c.full {
+			return
+		}
+		for _, m := range accessed.FindAllString(t, -1) {
+			c.split(m, c.words)
+		}
 	}
 }
 
 // addRead adds the paths that a text reads.
 func (c *Chart) addRead(text string) {
-	for _, m := range reference.FindAllStringSubmatch(text, -1) {
-		if len(c.read) <= maxWords {
-			c.read[m[1][1:]] = true
+	for t := range strings.Lines(text) {
+		if c.collected.full {
+			return
+		}
+		for _, m := range reference.FindAllStringSubmatch(t, -1) {
+			c.collected.add(c.read, m[1][1:])
 		}
 	}
 }
 
-func split(s string, words map[string]bool) {
+func (c *collected) split(s string, words map[string]bool) {
 	for _, w := range strings.FieldsFunc(s, func(r rune) bool { return strings.ContainsRune(".:'\"` \t", r) }) {
-		add(w, words)
+		c.add(words, w)
 	}
 }
 
@@ -149,7 +191,7 @@ type Known func(chart string, path validators.Path) bool
 // Unknown returns the keys of a release's values that neither the chart's values nor its texts mention, in the order of
 // their paths. It returns none in maps that take any key, and those that are known when ctx ends. The values are the release's alone, without the chart's.
 func (c *Chart) Unknown(ctx context.Context, values map[string]any, known Known) []Key {
-	if len(c.words) > maxWords || len(c.defaults) == 0 && len(c.subs) == 0 {
+	if c.collected.full || len(c.defaults) == 0 && len(c.subs) == 0 {
 		return nil
 	}
 	return find(c, values, finder{ctx: ctx, known: known})
@@ -159,7 +201,7 @@ func (c *Chart) Unknown(ctx context.Context, values map[string]any, known Known)
 // them, no comment mentions them, and no template reads their whole path. Whether one is used shows in templating the
 // chart without it.
 func (c *Chart) Candidates(ctx context.Context, values map[string]any, known Known) []Key {
-	if len(c.words) > maxWords || len(c.read) > maxWords {
+	if c.collected.full {
 		return nil
 	}
 	return find(c, values, finder{ctx: ctx, known: known, candidates: true})
@@ -245,7 +287,7 @@ func (f *finder) compare(c *Chart, values, defaults map[string]any, at, root val
 		if v == nil || unresolved.HasVariable(k) || f.known(c.name, here[len(root):]) {
 			continue
 		}
-		if !f.candidates && c.words[k] {
+		if !f.candidates && c.collected.words[k] {
 			continue
 		}
 		if names == nil {
@@ -255,7 +297,7 @@ func (f *finder) compare(c *Chart, values, defaults map[string]any, at, root val
 		near := suggest.Nearest(k, names)
 		if f.candidates {
 			// A template reads a key with dots by index alone: .Values.a.b is not the key "a.b".
-			if c.documented[k] || !strings.Contains(k, ".") && c.reads(joined(here[len(root):])) {
+			if c.collected.documented[k] || !strings.Contains(k, ".") && c.reads(joined(here[len(root):])) {
 				continue
 			}
 		} else if near == "" && item(v, defaults) {
