@@ -95,3 +95,48 @@ func TestVersion_Flag(t *testing.T) {
 		t.Errorf("exit code %d: %q, want %q", code, stdout, command)
 	}
 }
+
+func TestCheck_UnusedSource(t *testing.T) {
+	code, _, stderr := execute(t, "check", badTree(t), "--source", "flux-sytem="+t.TempDir())
+	want := "source flux-sytem: no Kustomization of the tree has a source of this name; did you mean flux-system?"
+	if code != 2 || !strings.Contains(stderr, want) {
+		t.Errorf("exit code %d: %s", code, stderr)
+	}
+	code, stdout, stderr := execute(t, "check", badTree(t), "--source", "flux-system="+badTree(t))
+	if code != 1 || !strings.Contains(stdout, "PG001") {
+		t.Errorf("with a source of the tree: exit code %d\n%s%s", code, stdout, stderr)
+	}
+}
+
+// TestCheck_DefinitionsOfACluster reads definitions as kubectl get prints them.
+func TestCheck_DefinitionsOfACluster(t *testing.T) {
+	dir := writeTree(t, map[string]string{
+		"foo.yaml": "apiVersion: example.com/v1\nkind: Foo\nmetadata: {name: a, namespace: default}\nspec: {b: 1}\n",
+		"crds.json": `{"apiVersion": "v1", "kind": "List", "items": [{"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+			"metadata": {"name": "foos.example.com"}, "spec": {"group": "example.com", "scope": "Namespaced", "names": {"kind": "Foo", "plural": "foos"},
+			"versions": [{"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": {"type": "object", "properties": {
+			"spec": {"type": "object", "properties": {"a": {"type": "string"}}}}}}}]}}]}`,
+	})
+	code, stdout, stderr := execute(t, "check", filepath.Join(dir, "foo.yaml"), "--crds", filepath.Join(dir, "crds.json"))
+	if code != 1 || !strings.Contains(stdout, "spec.b is not a field of Foo (example.com/v1)") {
+		t.Errorf("exit code %d\n%s%s", code, stdout, stderr)
+	}
+}
+
+// TestCheck_MistypedKindOfFlux finds a kind that no release of Flux has, without its definition in the tree.
+func TestCheck_MistypedKindOfFlux(t *testing.T) {
+	for kind, want := range map[string]string{
+		"helm.toolkit.fluxcd.io/v2 HelmRelaese":          "did you mean HelmRelease (helm.toolkit.fluxcd.io/v2)?",
+		"kustomize.toolkit.fluxcd.io/v1 Kustomisation":   "did you mean Kustomization (kustomize.toolkit.fluxcd.io/v1)?",
+		"source.toolkit.fluxcd.io/v1 HelmRelease":        "did you mean HelmRelease (helm.toolkit.fluxcd.io/v2)?",
+		"source.toolkit.fluxcd.io/v1 SomethingOfFlux3":   "",
+		"notification.toolkit.fluxcd.io/v1beta3 Provder": "did you mean Provider (notification.toolkit.fluxcd.io/",
+	} {
+		version, name, _ := strings.Cut(kind, " ")
+		dir := writeTree(t, map[string]string{"a.yaml": "apiVersion: " + version + "\nkind: " + name + "\nmetadata: {name: a, namespace: default}\n"})
+		code, stdout, stderr := execute(t, "check", filepath.Join(dir, "a.yaml"))
+		if want == "" && code != 0 || want != "" && (code != 1 || !strings.Contains(stdout, want)) {
+			t.Errorf("%s: exit code %d, want %q\n%s%s", kind, code, want, stdout, stderr)
+		}
+	}
+}

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
@@ -70,9 +71,25 @@ func definitionsIn(name string) ([]Definition, error) {
 		if err := yaml.Unmarshal(doc, &content); err != nil {
 			return nil, fmt.Errorf("%s: %w", name, err)
 		}
-		o := &unstructured.Unstructured{Object: content}
-		if o.GroupVersionKind().GroupKind() == kindschema.CustomResourceDefinition {
-			out = append(out, Definition{Origin: name, Object: o})
+		for _, o := range objectsOf(content) {
+			if o.GroupVersionKind().GroupKind() == kindschema.CustomResourceDefinition {
+				out = append(out, Definition{Origin: name, Object: o})
+			}
 		}
 	}
+}
+
+// objectsOf returns the object of a document, or those of a list, such as kubectl get prints.
+func objectsOf(content map[string]any) []*unstructured.Unstructured {
+	items, isList := content["items"].([]any)
+	if kind, _ := content["kind"].(string); !isList || !strings.HasSuffix(kind, "List") {
+		return []*unstructured.Unstructured{{Object: content}}
+	}
+	var out []*unstructured.Unstructured
+	for _, item := range items {
+		if object, ok := item.(map[string]any); ok {
+			out = append(out, &unstructured.Unstructured{Object: object})
+		}
+	}
+	return out
 }

@@ -146,6 +146,8 @@ func (s *Set) Kind(_ context.Context, gk schema.GroupKind) (*validators.Kind, va
 		presence = validators.Unknown
 		if _, ok := s.catalog[gk]; ok {
 			presence = validators.Present
+		} else if len(s.suggestions(gk)) > 0 {
+			presence = validators.Absent // a newer release may have the kind, but a mistyped name is likelier
 		}
 	case s.builtIn.groups[gk.Group]:
 		// A newer Kubernetes may have the kind, unless the group is the core group, which is closed, or another group has the kind.

@@ -26,6 +26,7 @@ func (c *clusterBuilder) artifact(k *Kustomization) *sourcetree.Artifact {
 func (c *clusterBuilder) mapped(s validators.ObjectRef) *sourcetree.Artifact {
 	for _, name := range []string{s.Kind + "/" + s.Namespace + "/" + s.Name, s.Namespace + "/" + s.Name, s.Name} {
 		if t := c.sources[name]; t != nil {
+			c.usedSources.Store(name, true)
 			return t.Artifact("")
 		}
 	}

@@ -18,6 +18,7 @@ import (
 	"github.com/flux-admission/flux-admission/internal/kustomization/build"
 	"github.com/flux-admission/flux-admission/internal/kustomization/entrypoint"
 	"github.com/flux-admission/flux-admission/internal/sourcetree"
+	"github.com/flux-admission/flux-admission/internal/suggest"
 	"github.com/flux-admission/flux-admission/validators"
 )
 
@@ -83,9 +84,32 @@ func Build(ctx context.Context, opts Options) (_ *Result, err error) {
 	if err := b.buildClusters(ctx, res, entries, len(opts.EntryPoints) > 0); err != nil {
 		return nil, err
 	}
+	for name := range opts.Sources {
+		if _, used := b.usedSources.Load(name); !used {
+			return nil, fmt.Errorf("source %s: %w", name, errUnusedSource(name, res.Clusters))
+		}
+	}
 	res.Unapplied = b.unapplied(res.Clusters)
 	sortProblems(res.Problems)
 	return res, nil
+}
+
+// errUnusedSource returns the error of a name in Options.Sources that is not the name of a source of the tree.
+func errUnusedSource(name string, clusters []*Cluster) error {
+	var known []string
+	for _, c := range clusters {
+		for _, k := range c.Kustomizations {
+			if !slices.Contains(known, k.Source.Name) {
+				known = append(known, k.Source.Name)
+			}
+		}
+	}
+	slices.Sort(known)
+	text := "no Kustomization of the tree has a source of this name"
+	if near := suggest.Nearest(name[strings.LastIndex(name, "/")+1:], known); near != "" {
+		return fmt.Errorf("%s; did you mean %s?", text, near)
+	}
+	return fmt.Errorf("%s; the sources are %s", text, strings.Join(known, ", "))
 }
 
 // treeBuilder builds one tree.
@@ -93,6 +117,8 @@ type treeBuilder struct {
 	opts    Options
 	tree    *sourcetree.Tree
 	sources map[string]*sourcetree.Tree // other sources, by the name in Options.Sources
+	// usedSources has the names in Options.Sources that are names of sources of the tree.
+	usedSources sync.Map
 	builder *build.Builder
 	read    map[*sourcetree.File]bool // files that any build has read
 
