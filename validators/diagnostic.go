@@ -32,6 +32,12 @@ const (
 	ProblemVariableUnset ProblemKind = "variable-unset"
 	// ProblemDecryptionMissing: an object is encrypted with SOPS, and its Kustomization has no spec.decryption.
 	ProblemDecryptionMissing ProblemKind = "decryption-missing"
+	// ProblemPatchUnmatched: a patch selects no object; Name describes its target.
+	ProblemPatchUnmatched ProblemKind = "patch-unmatched"
+	// ProblemNullInPatch: a null in a strategic merge patch of a HelmRelease's values is lost; Name is the field.
+	ProblemNullInPatch ProblemKind = "null-in-patch"
+	// ProblemTagNumber: the tag of an image is read as a number, and written otherwise; Name is the tag.
+	ProblemTagNumber ProblemKind = "tag-number"
 	// ProblemRemoteBase: a resource outside the tree was not evaluated; Name is its address.
 	ProblemRemoteBase ProblemKind = "remote-base"
 	// ProblemRemoteContent: the content of a generated ConfigMap or Secret is outside the tree; Name is its address.

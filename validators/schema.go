@@ -22,6 +22,8 @@ type Kind struct {
 	Uncertain bool
 	// External means that something outside the tree installs the kind, so that it exists from the start.
 	External bool
+	// Scope is Namespaced or Cluster; ScopeUnknown without a definition.
+	Scope KindScope
 	// BuiltIn means that it is a built-in type of Kubernetes, without a CustomResourceDefinition.
 	BuiltIn bool
 	// Served are the versions that the API server serves, the preferred one first.
@@ -35,6 +37,16 @@ type Kind struct {
 	// Schemas returns the schemas of the served versions; nil if none is known.
 	Schemas Schemas
 }
+
+// KindScope is whether objects of a kind have a namespace.
+type KindScope string
+
+// The scopes, as a CustomResourceDefinition spells them.
+const (
+	ScopeUnknown    KindScope = ""
+	ScopeNamespaced KindScope = "Namespaced"
+	ScopeCluster    KindScope = "Cluster"
+)
 
 // Schemas returns the schemas of the versions of a kind.
 type Schemas interface {

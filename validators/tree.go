@@ -13,6 +13,9 @@ type Provenance struct {
 	// Unapplied means that no Kustomization applies the object although it is in a directory that one of them builds. Only
 	// rules with Scope.Unapplied evaluate it.
 	Unapplied bool
+	// Written returns the text of a scalar as it is in Git, before variables are substituted: "${TAG}", "3.10". It is empty
+	// if that is not known; the function is nil if no text is.
+	Written func(Path) string
 	// ReferencedBy is the kustomization.yaml that should list the file of an unapplied object; empty if there is none near
 	// it.
 	ReferencedBy string

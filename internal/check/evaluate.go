@@ -106,7 +106,9 @@ func (t *Tree) clusterTasks(ctx context.Context, c *kustomization.Cluster) ([]ta
 			continue
 		}
 		s := subject{name: nameOf(object.Unstructured), file: object.Origin.File, built: object}
-		from := &validators.Provenance{DeclaredNamespace: object.DeclaredNamespace(), MayBePatch: object.MayBePatch()}
+		from := &validators.Provenance{
+			DeclaredNamespace: object.DeclaredNamespace(), MayBePatch: object.MayBePatch(), Written: object.Written,
+		}
 		if object.Kustomization != nil {
 			from.Kustomization = object.Kustomization.Key
 			s.kustomization = object.Kustomization.Key.String()

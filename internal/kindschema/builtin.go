@@ -63,7 +63,7 @@ func newBuiltInTypes(minor int) (*builtInTypes, error) {
 		k := n.kinds[gk]
 		if k == nil {
 			k = &validators.Kind{
-				Origin: fmt.Sprintf("Kubernetes 1.%d", minor), Installed: true, BuiltIn: true, Retired: map[string]string{},
+				Origin: fmt.Sprintf("Kubernetes 1.%d", minor), Installed: true, BuiltIn: true, Scope: scopeOf(gk), Retired: map[string]string{},
 				Schemas: &builtInSchemas{gk: gk, byVersion: map[string]*builtInSchema{}},
 			}
 			n.kinds[gk], n.groups[gk.Group] = k, true

@@ -61,7 +61,9 @@ func newCatalogCRD(read func() (*Definition, error)) *crd {
 
 func define(def *apiextensionsv1.CustomResourceDefinition, origin string) *definition {
 	d := &definition{versions: map[string]func() (*Structural, error){}}
-	d.kind = &validators.Kind{Origin: origin, Schemas: d, Retired: map[string]string{}, Deprecated: map[string]string{}}
+	d.kind = &validators.Kind{
+		Origin: origin, Scope: validators.KindScope(def.Spec.Scope), Schemas: d, Retired: map[string]string{}, Deprecated: map[string]string{},
+	}
 	for i := range def.Spec.Versions {
 		v := &def.Spec.Versions[i]
 		if !v.Served {

@@ -244,6 +244,9 @@ func (c *clusterBuilder) build(k *Kustomization) {
 	}
 	k.output = output
 	for _, p := range output.Problems {
+		if p.Kind == validators.ProblemPatchUnmatched && len(p.Path) > 0 && k.Object.Locate(p.Path).Role != RoleField {
+			continue // another Kustomization patches it into all of its children, whatever they build
+		}
 		own := *p
 		k.report(&own)
 	}

@@ -128,14 +128,20 @@ func provenance(data []byte) (*validators.Provenance, error) {
 		Kustomization     string `json:"kustomization"`
 		Unapplied         bool   `json:"unapplied"`
 		ReferencedBy      string `json:"referencedBy"`
+		// Written are the texts of scalars, by path.
+		Written map[string]string `json:"written"`
 	}
 	if err := sigsyaml.UnmarshalStrict(data, &from); err != nil {
 		return nil, err
 	}
-	return &validators.Provenance{
+	out := &validators.Provenance{
 		DeclaredNamespace: from.DeclaredNamespace,
 		Kustomization:     key(from.Kustomization),
 		Unapplied:         from.Unapplied,
 		ReferencedBy:      from.ReferencedBy,
-	}, nil
+	}
+	if from.Written != nil {
+		out.Written = func(p validators.Path) string { return from.Written[p.String()] }
+	}
+	return out, nil
 }

@@ -36,9 +36,11 @@ func (g generator) list(ctx context.Context, look validators.Lookup, namespace s
 func generatorKinds() []schema.GroupKind {
 	var out []schema.GroupKind
 	for _, g := range generatorsOf(secret) {
-		out = append(out, g.gk)
+		if !slices.Contains(out, g.gk) {
+			out = append(out, g.gk)
+		}
 	}
-	return append(out, trustBundle)
+	return out
 }
 
 // generatorsOf returns the generators of objects of a kind.
@@ -77,6 +79,9 @@ func generatorsOf(to schema.GroupKind) []generator {
 			{gk: onePasswordItem, names: ownName},
 			{gk: trustBundle, names: ownName, anyNamespace: true},
 			{gk: secret, names: mirrored, anyNamespace: true},
+			{gk: certificate, names: mirroredTemplate("spec", "secretTemplate", "annotations"), anyNamespace: true},
+			{gk: externalSecret, names: mirroredTemplate("spec", "target", "template", "metadata", "annotations"), anyNamespace: true},
+			{gk: sealedSecret, names: mirroredTemplate("spec", "template", "metadata", "annotations"), anyNamespace: true},
 			{gk: job, names: jobSecrets},
 		}
 	case configMap:
@@ -243,13 +248,34 @@ func infisicalTargets(o *unstructured.Unstructured) []string {
 
 // mirrored returns the object's name if a common controller copies it to other namespaces.
 func mirrored(o *unstructured.Unstructured) []string {
-	for name := range o.GetAnnotations() {
-		if strings.HasPrefix(name, "reflector.v1.k8s.emberstack.com/reflection-auto-enabled") ||
-			strings.HasPrefix(name, "replicator.v1.mittwald.de/replicate-to") {
-			return []string{o.GetName()}
-		}
+	if copied(o.GetAnnotations()) {
+		return []string{o.GetName()}
 	}
 	return nil
+}
+
+// mirroredTemplate returns the function for objects from which an operator creates a Secret with the annotations at the
+// path.
+func mirroredTemplate(path ...string) func(*unstructured.Unstructured) []string {
+	return func(o *unstructured.Unstructured) []string {
+		annotations, _, _ := unstructured.NestedStringMap(o.Object, path...)
+		if !copied(annotations) {
+			return nil
+		}
+		name := field(o, field(o, o.GetName(), "spec", "target", "name"), "spec", "secretName")
+		return []string{name}
+	}
+}
+
+// copied reports whether the annotations tell a common controller to copy the object to other namespaces.
+func copied(annotations map[string]string) bool {
+	for name := range annotations {
+		if strings.HasPrefix(name, "reflector.v1.k8s.emberstack.com/reflection-auto-enabled") ||
+			strings.HasPrefix(name, "replicator.v1.mittwald.de/replicate-to") {
+			return true
+		}
+	}
+	return false
 }
 
 // claimOfStatefulSet reports whether a claim has a name that a StatefulSet gives: template-set-0.

@@ -1,6 +1,7 @@
 package reference
 
 import (
+	"context"
 	"slices"
 	"strings"
 
@@ -41,10 +42,20 @@ func (c *collector) binding() {
 	})
 }
 
-// bindsOnly reports whether the object in review is a binding of a role, which needs none of its subjects.
-func bindsOnly(p *validators.Pass) bool {
+// mayBeCreatedByOperator reports whether the subject of a binding may be a service account that an operator creates for
+// its custom resources: there are releases in its namespace, and the account exists in no other one. What is installed
+// in the namespaces of Flux and in the default one is rarely in the tree as a whole.
+func mayBeCreatedByOperator(ctx context.Context, p *validators.Pass, r reference) bool {
 	gk := p.Object.GroupVersionKind().GroupKind()
-	return gk == roleBinding || gk == clusterRoleBinding
+	if gk != roleBinding && gk != clusterRoleBinding || len(namespacesOf(ctx, p.Lookup, r)) > 0 {
+		return false
+	}
+	if r.key.Namespace == "default" || r.key.Namespace == "flux-system" {
+		return true
+	}
+	return slices.ContainsFunc(releases(ctx, p), func(o *unstructured.Unstructured) bool {
+		return effectiveNamespace(o) == r.key.Namespace
+	})
 }
 
 // providedRole reports whether a ClusterRole exists in every cluster, or comes with Flux: the user-facing roles, those

@@ -56,8 +56,8 @@ func checkReferences(ctx context.Context, p *validators.Pass) error {
 			near = nearest(ctx, p, r)
 		}
 		switch {
-		case presence != validators.Present && r.to == serviceAccount && bindsOnly(p) && near == "" && len(namespacesOf(ctx, p.Lookup, r)) == 0:
-			// Operators create service accounts, and a grant to one that does not exist does no harm.
+		case presence != validators.Present && r.to == serviceAccount && near == "" && mayBeCreatedByOperator(ctx, p, r):
+			// A grant to an account that does not exist does no harm.
 		case presence == validators.Absent:
 			report(ctx, p, r, near, "does not exist in the tree")
 		case presence == validators.Unknown && r.to == storageClass && near != "" &&

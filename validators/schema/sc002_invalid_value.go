@@ -57,9 +57,21 @@ func checkInvalidValue(ctx context.Context, p *validators.Pass) error {
 			open++
 			continue
 		}
+		// Without a Kustomization nothing is known about its substitution, which may also be the default of the variable.
+		if text, ok := v.Path.Lookup(p.Object.Object).(string); ok && unresolved.HasVariable(text) &&
+			(p.Provenance == nil || p.Provenance.Kustomization.Name == "") {
+			open++
+			continue
+		}
 		name := v.Path.String()
 		if name == "" {
 			name = "the object"
+		}
+		if text := variableText(p, v.Path); text != "" && strings.Contains(v.Message, quotesHint) {
+			f := p.Report(v.Path, nil, "%s %s: the substitution of %s makes it one", name, strings.ReplaceAll(v.Message, quotesHint, ""), text)
+			f.Fix = "Put the quotes into the value of the variable, as in '\"0123\"', or around the variable as " +
+				"${quote}" + text + "${quote} with quote: '\"': quotes in the file are gone before variables are substituted."
+			continue
 		}
 		if v.Path.HasPrefix(validators.NewPath("metadata")) { // the same in all releases
 			p.Report(v.Path, nil, "%s %s", name, v.Message)
@@ -71,4 +83,18 @@ func checkInvalidValue(ctx context.Context, p *validators.Pass) error {
 		p.Unknown("some values are encrypted or come from variables outside Git, and were not validated")
 	}
 	return nil
+}
+
+// quotesHint ends the message about a value that would be a string in quotes.
+const quotesHint = " (put it in quotes)"
+
+// variableText returns the text of a field in Git if it has a variable; empty if it has none, or is not known.
+func variableText(p *validators.Pass, at validators.Path) string {
+	if p.Provenance == nil || p.Provenance.Written == nil {
+		return ""
+	}
+	if text := p.Provenance.Written(at); unresolved.HasVariable(text) {
+		return text
+	}
+	return ""
 }

@@ -167,6 +167,7 @@ func (b *Builder) build(a *sourcetree.Artifact, dir string, spec *kustomizev1.Ku
 	if !out.align() {
 		out.annotate(dir, from)
 	}
+	out.ineffective()
 	return out
 }
 

@@ -45,9 +45,7 @@ func (g *graph) explain(err error) *validators.Problem {
 		p.Name = name
 		p.Message = fmt.Sprintf("the build fails: a patch targets %s %s, which is not among the resources", kind, objectName(namespace, name))
 		p.Fix = "Correct the kind, the name or the namespace of the patch's target, or remove the patch."
-		if positions := g.definitions(kind, name, g.patchFiles()); len(positions) > 0 {
-			p.Position = positions[0]
-		}
+		g.explainPatch(p, kind, namespace, name)
 	case unknownField.MatchString(text):
 		p.Name = unknownField.FindStringSubmatch(text)[1]
 		p.Message = fmt.Sprintf("the build fails: %s has an unknown field %q", path.Base(p.Position.File), p.Name)
@@ -189,29 +187,6 @@ func (g *graph) listings(name string) []validators.Position {
 	}
 	if len(out) < 2 {
 		return nil
-	}
-	return out
-}
-
-func (g *graph) patchFiles() []string {
-	var out []string
-	for _, dir := range slices.Sorted(maps.Keys(g.nodes)) {
-		s := g.nodes[dir]
-		if s.k == nil {
-			continue
-		}
-		names := make([]string, 0, len(s.k.Patches)+len(s.k.PatchesStrategicMerge))
-		for _, p := range s.k.Patches {
-			names = append(names, p.Path)
-		}
-		for _, p := range s.k.PatchesStrategicMerge {
-			names = append(names, string(p))
-		}
-		for _, n := range names {
-			if f := sourcetree.Rel(path.Join(s.dir, n)); g.artifact.File(f) != nil {
-				out = append(out, f)
-			}
-		}
 	}
 	return out
 }
