@@ -360,7 +360,7 @@ func (s *Server) newManager(ctx context.Context) error {
 		Cache: cache.Options{
 			// No rule starts a cluster-wide watch unnoticed: only kinds with an informer are read from the cache.
 			ReaderFailOnMissingInformer:  true,
-			DefaultTransform:             cache.TransformStripManagedFields(),
+			DefaultTransform:             lookup.Strip,
 			DefaultUnsafeDisableDeepCopy: new(true), // lookups share objects, and nothing changes them
 		},
 		GracefulShutdownTimeout: &timeout,

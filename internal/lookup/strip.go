@@ -1,0 +1,34 @@
+package lookup
+
+import (
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+)
+
+// lastApplied is the annotation of kubectl with a whole copy of the object.
+const lastApplied = "kubectl.kubernetes.io/last-applied-configuration"
+
+// unread are the fields of objects in the cache that no rule reads at admission, by kind: the values of a release are most
+// of its size. A rule reads those of the object under review, which come with the request.
+var unread = map[string][][]string{
+	"HelmRelease": {
+		{"spec", "values"}, {"spec", "postRenderers"}, {"status", "history"}, {"status", "inventory"},
+	},
+	"Kustomization": {{"status", "inventory"}},
+}
+
+// Strip removes from an object what no rule reads of another object. It is a cache.TransformFunc: it changes the object.
+func Strip(object any) (any, error) {
+	o, ok := object.(*unstructured.Unstructured)
+	if !ok {
+		return object, nil // a tombstone
+	}
+	o.SetManagedFields(nil)
+	if a := o.GetAnnotations(); a[lastApplied] != "" {
+		delete(a, lastApplied)
+		o.SetAnnotations(a)
+	}
+	for _, field := range unread[o.GetKind()] {
+		unstructured.RemoveNestedField(o.Object, field...)
+	}
+	return o, nil
+}
