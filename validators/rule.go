@@ -148,9 +148,11 @@ type Meta struct {
 	Supersedes []string
 }
 
-// ObjectOnly reports whether the rule evaluates the object alone: it declares no other kind, so that it needs neither objects
-// nor charts.
-func (m *Meta) ObjectOnly() bool { return len(m.Reads) == 0 }
+// ObjectOnly reports whether the rule evaluates the object alone: it declares no other kind but Namespace, which is always in
+// memory, so that it needs neither the API server nor charts.
+func (m *Meta) ObjectOnly() bool {
+	return !slices.ContainsFunc(m.Reads, func(gk schema.GroupKind) bool { return gk != schema.GroupKind{Kind: "Namespace"} })
+}
 
 // KindsAt returns the kinds of the rule's scope that are evaluated at the stage.
 func (m *Meta) KindsAt(stage Stage) []schema.GroupKind {
@@ -255,16 +257,11 @@ type Compiler interface {
 // actions are all actions, mildest first.
 var actions = []v1alpha1.Action{v1alpha1.ActionOff, v1alpha1.ActionAudit, v1alpha1.ActionWarn, v1alpha1.ActionDeny}
 
-// DefaultAction returns the action of a policy that lists the rule without an action. It follows the severity. The
-// default policy has its own actions, Defaults.
+// DefaultAction returns the action of a policy that has no action for the rule: that of the default policy at admission,
+// or in check for a rule that is not evaluated at admission.
 func (m *Meta) DefaultAction() v1alpha1.Action {
-	switch m.Severity {
-	case SeverityError:
-		return v1alpha1.ActionDeny
-	case SeverityWarning:
-		return v1alpha1.ActionWarn
-	case SeverityInfo:
-		return v1alpha1.ActionAudit
+	if action := m.DefaultAt(StageAdmission); action != "" {
+		return action
 	}
-	return v1alpha1.ActionAudit
+	return m.DefaultAt(StageOffline)
 }

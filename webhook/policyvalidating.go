@@ -14,8 +14,8 @@ import (
 // PolicyValidator evaluates the requests of the webhook for AdmissionPolicy objects: it denies one that does not
 // compile.
 type PolicyValidator struct {
-	// Check validates an AdmissionPolicy in JSON. Its error names the field and the fix.
-	Check func(data []byte) error
+	// Check validates an AdmissionPolicy in JSON, and returns warnings for its author. Its error names the field and the fix.
+	Check func(data []byte) (warnings []string, err error)
 	Log   logr.Logger
 }
 
@@ -31,10 +31,19 @@ func (p *PolicyValidator) evaluate(_ context.Context, req *request) (result, err
 	if err != nil {
 		return result{}, errors.New("the AdmissionPolicy could not be encoded")
 	}
-	if err := p.Check(data); err != nil {
+	warnings, err := p.Check(data)
+	if err != nil {
 		p.Log.Info("Denied invalid AdmissionPolicy", "admissionPolicy", req.Name, "user", req.UserInfo.Username,
 			"dryRun", req.DryRun, "err", err.Error())
 		return result{denied(req, cut(err.Error(), maxMessage), nil), metrics.Denied}, nil
 	}
-	return result{allowed(), metrics.Allowed}, nil
+	res := result{allowed(), metrics.Allowed}
+	if len(warnings) > 0 {
+		for _, w := range warnings {
+			res.response.Warnings = append(res.response.Warnings, cut(plain(w), maxWarning))
+		}
+		res.response.Warnings = limitWarnings(res.response.Warnings)
+		res.outcome = metrics.Warned
+	}
+	return res, nil
 }

@@ -78,11 +78,11 @@ func newTestServerWith(g webhook.Policy, objects validators.Lookup, log logr.Log
 	b.handler = webhook.NewServer(
 		&webhook.Validator{Policy: inForce, Lookup: objects, Metrics: counts, Log: log},
 		&webhook.Mutator{Policy: inForce, Lookup: objects, Log: log},
-		&webhook.PolicyValidator{Check: func(data []byte) error {
+		&webhook.PolicyValidator{Check: func(data []byte) ([]string, error) {
 			if bytes.Contains(data, []byte("wrong")) {
-				return errors.New("spec.mode: Unsupported value: use Enforce or AuditOnly")
+				return nil, errors.New("spec.mode: Unsupported value: use Enforce or AuditOnly")
 			}
-			return nil
+			return nil, nil
 		}, Log: log},
 		counts, log,
 	)

@@ -121,10 +121,16 @@ type AdmissionPolicySpec struct {
 	// +kubebuilder:default=Enabled
 	// +optional
 	Ratchet RatchetMode `json:"ratchet,omitempty"`
-	// Rules are the settings of each rule, by rule name. The action of a rule that is not listed is limited to Warn, so that rules added
-	// by a new release deny nothing on their own.
+	// Rules are the settings of each rule, by rule name. A rule that is not listed has its default settings, unless it is newer than ruleset.
 	// +optional
 	Rules map[string]apiextensionsv1.JSON `json:"rules,omitempty"`
+	// Ruleset is the release up to which rules that are not listed have their default actions. Those of later releases are limited to Warn. It
+	// is stored when the policy is created, so that an upgrade denies nothing new until it is raised. Defaults to the release of the CRD.
+	// +kubebuilder:validation:Pattern=`^v[0-9]+\.[0-9]+\.[0-9]+$`
+	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:default=v0.1.0
+	// +optional
+	Ruleset string `json:"ruleset,omitempty"`
 	// Mutations are the settings of each mutation, by mutation name. A mutation that is not listed is disabled.
 	// +optional
 	Mutations map[string]apiextensionsv1.JSON `json:"mutations,omitempty"`
@@ -143,8 +149,7 @@ type AdmissionPolicySpec struct {
 
 // RuleSettings are the settings that all rules share. Each rule adds its own parameters.
 type RuleSettings struct {
-	// Action is what happens with a finding. The default depends on the rule's severity: Deny for error, Warn for warning, Audit for
-	// info.
+	// Action is what happens with a finding. Defaults to the rule's action in the default policy.
 	// +optional
 	Action Action `json:"action,omitempty"`
 	// OnUnknown is what happens when the rule is inconclusive because an object that it depends on could not be read. It is limited to
@@ -155,10 +160,19 @@ type RuleSettings struct {
 }
 
 // Override sets another action for rules in selected namespaces.
+// +kubebuilder:validation:XValidation:rule="has(self.namespaces) || has(self.namespaceSelector)",message="set namespaces, namespaceSelector or both"
 type Override struct {
 	// NamespaceSelector selects namespaces by label. An empty selector selects every namespace.
-	NamespaceSelector metav1.LabelSelector `json:"namespaceSelector"`
-	// Rules are rule names.
+	// +optional
+	NamespaceSelector *metav1.LabelSelector `json:"namespaceSelector,omitempty"`
+	// Namespaces are names of namespaces; * stands for any characters. A namespace must match the names and the selector if both are set.
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=256
+	// +kubebuilder:validation:items:MaxLength=63
+	// +listType=set
+	// +optional
+	Namespaces []string `json:"namespaces,omitempty"`
+	// Rules are names or IDs of rules; * stands for all rules.
 	// +kubebuilder:validation:MinItems=1
 	// +kubebuilder:validation:MaxItems=64
 	// +listType=set
@@ -169,7 +183,7 @@ type Override struct {
 
 // Exemption excludes objects from rules.
 type Exemption struct {
-	// Rules are rule names.
+	// Rules are names or IDs of rules; * stands for all rules.
 	// +kubebuilder:validation:MinItems=1
 	// +kubebuilder:validation:MaxItems=64
 	// +listType=set
@@ -194,19 +208,21 @@ type ExemptionMatch struct {
 	// +listType=set
 	// +optional
 	Kinds []string `json:"kinds,omitempty"`
-	// Namespaces are namespace names.
+	// Namespaces are names of namespaces; * stands for any characters.
 	// +kubebuilder:validation:MaxItems=256
+	// +kubebuilder:validation:items:MaxLength=63
 	// +listType=set
 	// +optional
 	Namespaces []string `json:"namespaces,omitempty"`
-	// Names are object names.
+	// NamespaceSelector selects the namespaces of the objects by label. Labels of the objects themselves exempt nothing, because their authors
+	// set them.
+	// +optional
+	NamespaceSelector *metav1.LabelSelector `json:"namespaceSelector,omitempty"`
+	// Names are names of objects, or of files for rules on files; * stands for any characters.
 	// +kubebuilder:validation:MaxItems=256
 	// +listType=set
 	// +optional
 	Names []string `json:"names,omitempty"`
-	// Selector selects objects by label.
-	// +optional
-	Selector *metav1.LabelSelector `json:"selector,omitempty"`
 }
 
 // AdmissionPolicyStatus is the observed state of an AdmissionPolicy.

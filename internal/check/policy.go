@@ -62,6 +62,7 @@ func choosePolicy(
 		}
 		isDefault = true
 	}
+	policy.SetActions(parsed, validators.StageOffline, allRules())
 	if err := setActions(parsed, actions); err != nil {
 		return nil, false, err
 	}

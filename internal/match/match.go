@@ -21,7 +21,7 @@ type Match struct {
 	// +listType=set
 	// +optional
 	Kinds []string `json:"kinds,omitempty"`
-	// Namespaces are the names of the namespaces of the objects.
+	// Namespaces are the names of the namespaces of the objects; * stands for any characters.
 	// +kubebuilder:validation:MaxItems=256
 	// +kubebuilder:validation:items:MaxLength=63
 	// +listType=set
@@ -43,6 +43,11 @@ type Match struct {
 // Compile compiles Path. It must be called once before Object.
 func (m *Match) Compile() error {
 	m.path = nil
+	for i, n := range m.Namespaces {
+		if err := NamespacePattern(n); err != nil {
+			return fmt.Errorf("namespaces[%d]: %w", i, err)
+		}
+	}
 	if m.Path == "" {
 		return nil
 	}
@@ -80,7 +85,7 @@ func (m *Match) Object(ctx context.Context, o *unstructured.Unstructured) (captu
 	if len(m.Kinds) == 0 && o.GetKind() != "Kustomization" || len(m.Kinds) > 0 && !slices.Contains(m.Kinds, o.GetKind()) {
 		return nil, false, nil
 	}
-	if len(m.Namespaces) > 0 && !slices.Contains(m.Namespaces, o.GetNamespace()) {
+	if len(m.Namespaces) > 0 && !Name(m.Namespaces, o.GetNamespace()) {
 		return nil, false, nil
 	}
 	if len(m.Labels) > 0 {

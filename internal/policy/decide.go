@@ -7,10 +7,12 @@ import (
 	"slices"
 	"time"
 
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/labels"
 
 	"github.com/flux-admission/flux-admission/api/v1alpha1"
 	"github.com/flux-admission/flux-admission/internal/lookup"
+	"github.com/flux-admission/flux-admission/internal/match"
 	"github.com/flux-admission/flux-admission/mutators"
 	"github.com/flux-admission/flux-admission/validators"
 )
@@ -60,6 +62,7 @@ func evaluationTime(ctx context.Context) (context.Context, context.CancelFunc) {
 
 // Evaluate runs the active rules on one object and decides.
 func (p *Policy) Evaluate(ctx context.Context, r validators.Request, l validators.Lookup) Decision {
+	namespaces := l
 	memo := lookup.NewMemo(l) // several rules look up the same chart and the same objects
 	if r.Stage == validators.StageAdmission {
 		memo.Limit = maxLookups
@@ -68,50 +71,69 @@ func (p *Policy) Evaluate(ctx context.Context, r validators.Request, l validator
 	evaluation, cancel := evaluationTime(ctx)
 	result := p.suite.Evaluate(evaluation, r, l)
 	cancel()
-	if len(p.overrides) == 0 || len(result.Findings)+len(result.Skipped)+len(result.Errors) == 0 {
-		return p.Decide(result, nil)
+	if !p.byLabel || len(result.Findings)+len(result.Skipped)+len(result.Errors) == 0 {
+		return p.decide(result, namespace{name: namespaceOf(r.Object), known: true})
 	}
-	namespace := ""
-	if r.Object != nil {
-		namespace = r.Object.GetNamespace()
+	ns, err := namespaceLabels(ctx, namespaces, namespaceOf(r.Object))
+	d := p.decide(result, ns)
+	if !ns.known && len(result.Findings) > 0 {
+		d.Unknown = append(d.Unknown, NotEvaluated{
+			result.Findings[0].Rule, fmt.Sprintf("cannot determine the labels of the namespace, so the mildest action applies: %v", err), v1alpha1.ActionAudit, err,
+		})
 	}
-	ns, presence, err := l.Namespace(ctx, namespace)
+	return d
+}
+
+// namespace is the namespace of an object; it has no name for a cluster-scoped object.
+type namespace struct {
+	name   string
+	labels labels.Set
+	// known is false if the labels cannot be read.
+	known bool
+}
+
+func namespaceOf(o *unstructured.Unstructured) string {
+	if o == nil {
+		return ""
+	}
+	return o.GetNamespace()
+}
+
+// namespaceLabels reads the labels of a namespace. A namespace in memory is found whatever time is left.
+func namespaceLabels(ctx context.Context, l validators.Lookup, name string) (namespace, error) {
+	if name == "" {
+		return namespace{known: true}, nil
+	}
+	ns, presence, err := l.Namespace(ctx, name)
 	if presence != validators.Present {
-		d := p.decide(result, nil, false)
 		if err == nil {
-			err = fmt.Errorf("namespace %s is %s", namespace, presence)
+			err = fmt.Errorf("namespace %s is %s", name, presence)
 		}
-		for _, f := range result.Findings {
-			d.Unknown = append(d.Unknown, NotEvaluated{
-				f.Rule, fmt.Sprintf("cannot determine the labels of the namespace, so the mildest action applies: %v", err), v1alpha1.ActionAudit, err,
-			})
-			break
-		}
-		return d
+		return namespace{name: name}, err
 	}
-	labels := ns.GetLabels()
-	if labels == nil {
-		labels = map[string]string{}
+	set := labels.Set(ns.GetLabels())
+	if set == nil {
+		set = labels.Set{}
 	}
-	return p.Decide(result, labels)
+	return namespace{name, set, true}, nil
 }
 
-// Decide turns a result into a decision. The labels are those of the object's namespace; nil for a cluster-scoped object.
+// Decide turns a result into a decision. The labels are those of the object's namespace.
 func (p *Policy) Decide(r validators.Result, namespaceLabels map[string]string) Decision {
-	return p.decide(r, namespaceLabels, true)
+	return p.decide(r, namespace{namespaceOf(r.Object), namespaceLabels, true})
 }
 
-func (p *Policy) decide(r validators.Result, namespaceLabels map[string]string, labelsKnown bool) Decision {
+func (p *Policy) decide(r validators.Result, ns namespace) Decision {
 	d := Decision{AuditOnly: p.auditOnly}
 	for _, f := range r.Findings {
-		action := p.action(f.Rule.Name, namespaceLabels, labelsKnown)
+		action := p.action(f.Rule.Name, ns)
 		if p.ratchet && f.Preexisting {
 			action = atMost(action, v1alpha1.ActionWarn)
 		}
 		if f.Uncertain {
 			action = atMost(action, v1alpha1.ActionWarn)
 		}
-		if e := p.exemption(f.Rule.Name, r); e != nil {
+		if e := p.exemption(f.Rule.Name, r, ns); e != nil {
 			d.Exempted = append(d.Exempted, Exempted{f, e.reason})
 			action = atMost(action, v1alpha1.ActionAudit)
 		}
@@ -126,7 +148,7 @@ func (p *Policy) decide(r validators.Result, namespaceLabels map[string]string, 
 		}
 	}
 	for _, s := range r.Skipped {
-		action := p.action(s.Rule.Name, namespaceLabels, labelsKnown)
+		action := p.action(s.Rule.Name, ns)
 		if action == v1alpha1.ActionOff {
 			continue
 		}
@@ -140,27 +162,28 @@ func (p *Policy) decide(r validators.Result, namespaceLabels map[string]string, 
 		}
 		// An inconclusive rule is never stricter than a finding of it.
 		onUnknown = atMost(onUnknown, action)
-		d.Unknown = append(d.Unknown, NotEvaluated{s.Rule, s.Reason, p.limit(onUnknown, s.Rule.Name, r), s.Cause})
+		d.Unknown = append(d.Unknown, NotEvaluated{s.Rule, s.Reason, p.limit(onUnknown, s.Rule.Name, r, ns), s.Cause})
 	}
 	for _, e := range r.Errors {
-		action := p.action(e.Rule.Name, namespaceLabels, labelsKnown)
+		action := p.action(e.Rule.Name, ns)
 		if action == v1alpha1.ActionOff {
 			continue
 		}
-		d.Errors = append(d.Errors, NotEvaluated{e.Rule, e.Err.Error(), p.limit(atMost(p.onError, action), e.Rule.Name, r), e.Err})
+		d.Errors = append(d.Errors, NotEvaluated{e.Rule, e.Err.Error(), p.limit(atMost(p.onError, action), e.Rule.Name, r, ns), e.Err})
 	}
 	return d
 }
 
-// action returns the action of a rule in a namespace. If the labels are unknown, it is the mildest action that could apply.
-func (p *Policy) action(rule string, namespaceLabels map[string]string, labelsKnown bool) v1alpha1.Action {
+// action returns the action of a rule in a namespace. If it cannot be determined whether an override applies, it is the mildest action that could.
+func (p *Policy) action(rule string, ns namespace) v1alpha1.Action {
 	action := p.rules[rule].action
-	for _, o := range p.overrides {
+	for i := range p.overrides {
+		o := &p.overrides[i]
 		switch {
-		case !o.rules[rule]:
-		case !labelsKnown || o.selector == nil:
+		case !o.rules[rule] || len(o.namespaces) > 0 && !match.Name(o.namespaces, ns.name):
+		case o.selector == nil || !ns.known && !o.selector.Empty():
 			action = atMost(action, o.action)
-		case namespaceLabels != nil && o.selector.Matches(labels.Set(namespaceLabels)):
+		case ns.name != "" && o.selector.Matches(ns.labels):
 			action = o.action
 		}
 	}
@@ -168,8 +191,8 @@ func (p *Policy) action(rule string, namespaceLabels map[string]string, labelsKn
 }
 
 // limit limits the action to Audit if the object is exempt from the rule or the mode is AuditOnly.
-func (p *Policy) limit(action v1alpha1.Action, rule string, r validators.Result) v1alpha1.Action {
-	if p.exemption(rule, r) != nil {
+func (p *Policy) limit(action v1alpha1.Action, rule string, r validators.Result, ns namespace) v1alpha1.Action {
+	if p.exemption(rule, r, ns) != nil {
 		action = atMost(action, v1alpha1.ActionAudit)
 	}
 	return p.capped(action)
@@ -184,10 +207,10 @@ func (p *Policy) capped(action v1alpha1.Action) v1alpha1.Action {
 }
 
 // exemption returns the first exemption that applies to the rule and the object or file and has not expired; nil if there is none.
-func (p *Policy) exemption(rule string, r validators.Result) *exemption {
+func (p *Policy) exemption(rule string, r validators.Result, ns namespace) *exemption {
 	for i := range p.exemptions {
 		e := &p.exemptions[i]
-		if e.rules[rule] && e.matches(r) && (e.expires.IsZero() || p.clock().Before(e.expires)) {
+		if e.rules[rule] && e.matches(r, ns) && (e.expires.IsZero() || p.clock().Before(e.expires)) {
 			return e
 		}
 	}
@@ -197,14 +220,21 @@ func (p *Policy) exemption(rule string, r validators.Result) *exemption {
 // FileKind is the kind of a file of a Git tree in exemptions and reports.
 const FileKind = "File"
 
-func (e *exemption) matches(r validators.Result) bool {
-	in := func(list []string, s string) bool { return len(list) == 0 || slices.Contains(list, s) }
+// matches reports whether the exemption selects the object or file. If the labels of the namespace cannot be read, they are taken to match.
+func (e *exemption) matches(r validators.Result, ns namespace) bool {
+	kind, name := FileKind, ""
 	if r.File != nil {
-		return in(e.kinds, FileKind) && in(e.namespaces, "") && in(e.names, r.File.Name) && (e.selector == nil || e.selector.Matches(labels.Set{}))
+		name = r.File.Name
+	} else {
+		kind, name = r.Object.GetKind(), r.Object.GetName()
 	}
-	o := r.Object
-	return in(e.kinds, o.GetKind()) && in(e.namespaces, o.GetNamespace()) && in(e.names, o.GetName()) &&
-		(e.selector == nil || e.selector.Matches(labels.Set(o.GetLabels())))
+	if len(e.kinds) > 0 && !slices.Contains(e.kinds, kind) || len(e.names) > 0 && !match.Name(e.names, name) {
+		return false
+	}
+	if len(e.namespaces) > 0 && !match.Name(e.namespaces, ns.name) {
+		return false
+	}
+	return e.selector == nil || !ns.known || ns.name != "" && e.selector.Matches(ns.labels)
 }
 
 // Mutate returns the edits of the enabled mutators for one object. If the mode is AuditOnly, it returns no edits and records each of them as

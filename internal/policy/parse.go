@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -91,14 +93,18 @@ func ParseObject(data []byte) (*v1alpha1.AdmissionPolicy, error) {
 	return p, nil
 }
 
-// Check validates an AdmissionPolicy, given as JSON: the schema and CEL rules of the CRD, and everything that Compile validates.
-func Check(data []byte, suite *validators.Suite, muts *mutators.Set) error {
-	p, err := ParseObject(data)
+// Check validates an AdmissionPolicy, given as JSON: the schema and CEL rules of the CRD, and everything that Compile validates. It returns the warnings
+// of a valid one.
+func Check(data []byte, suite *validators.Suite, muts *mutators.Set) (warnings []string, err error) {
+	parsed, err := ParseObject(data)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	_, err = Compile(p, suite, muts, nil)
-	return err
+	p, err := Compile(parsed, suite, muts, nil)
+	if err != nil {
+		return nil, err
+	}
+	return p.Warnings(), nil
 }
 
 // oneDocument parses a YAML text that must contain one document, which must be a mapping.
@@ -200,6 +206,7 @@ func validate(s *kindschema.Structural, o *unstructured.Unstructured) []problem 
 		}
 		problems = append(problems, problem{f.Path, text})
 	}
+	problems = append(problems, unknownRules(s, o)...)
 	if len(problems) > 0 {
 		return problems
 	}
@@ -214,6 +221,27 @@ func validate(s *kindschema.Structural, o *unstructured.Unstructured) []problem 
 			}
 		}
 		problems = append(problems, p)
+	}
+	return problems
+}
+
+var ruleID = regexp.MustCompile(`^[A-Za-z]{2}[0-9]{3}$`)
+
+// unknownRules returns the names in spec.rules that no rule has. The API server stores them, because they may be those of newer rules. Compile reports
+// IDs, because it knows their rules.
+func unknownRules(s *kindschema.Structural, o *unstructured.Unstructured) []problem {
+	rules, _, _ := unstructured.NestedMap(o.Object, "spec", "rules")
+	at := validators.NewPath("spec", "rules")
+	known := s.Fields(at)
+	var problems []problem
+	for _, name := range slices.Sorted(maps.Keys(rules)) {
+		if !slices.Contains(known, name) && !ruleID.MatchString(name) {
+			text := "unknown rule"
+			if nearest := suggest.Nearest(name, known); nearest != "" {
+				text += fmt.Sprintf("; did you mean %q?", at.Child(nearest).String())
+			}
+			problems = append(problems, problem{at.Child(name), text})
+		}
 	}
 	return problems
 }

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/Masterminds/semver/v3"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
@@ -18,6 +19,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/flux-admission/flux-admission/api/v1alpha1"
+	"github.com/flux-admission/flux-admission/internal/match"
 	"github.com/flux-admission/flux-admission/manifests"
 	"github.com/flux-admission/flux-admission/mutators"
 	"github.com/flux-admission/flux-admission/validators"
@@ -54,10 +56,14 @@ type Policy struct {
 	rules      map[string]ruleSettings
 	overrides  []override
 	exemptions []exemption
-	suite      *validators.Suite
-	mutators   *mutators.Set
-	mutated    map[schema.GroupKind]bool
-	all        []*validators.Meta
+	// byLabel reports whether an override or exemption selects namespaces by label.
+	byLabel  bool
+	suite    *validators.Suite
+	mutators *mutators.Set
+	mutated  map[schema.GroupKind]bool
+	all      []*validators.Meta
+	// newer are the rules that are limited to Warn, because neither the rules nor the ruleset of the policy include them.
+	newer []string
 	// invalid are the reasons why rules are off that the policy does not turn off, by rule.
 	invalid map[string]string
 	clock   func() time.Time
@@ -65,19 +71,19 @@ type Policy struct {
 
 type ruleSettings struct {
 	action, onUnknown v1alpha1.Action
-	listed            bool
 }
 
 type override struct {
-	selector labels.Selector // nil: unusable, so that it may select every namespace
-	rules    map[string]bool
-	action   v1alpha1.Action
+	selector   labels.Selector // nil: unusable, so that it may select every namespace
+	namespaces []string        // patterns; empty: every namespace
+	rules      map[string]bool
+	action     v1alpha1.Action
 }
 
 type exemption struct {
 	rules                    map[string]bool
 	kinds, namespaces, names []string
-	selector                 labels.Selector
+	selector                 labels.Selector // of the labels of the namespace; nil for none
 	reason                   string
 	expires                  time.Time // zero: never
 }
@@ -123,6 +129,19 @@ func DefaultAt(stage validators.Stage, rules []*validators.Meta) (*v1alpha1.Admi
 		p.Spec.Rules[m.Name] = apiextensionsv1.JSON{Raw: raw}
 	}
 	return p, nil
+}
+
+// SetActions sets the action of each rule that the policy does not list to the rule's default action at a stage.
+func SetActions(p *v1alpha1.AdmissionPolicy, stage validators.Stage, rules []*validators.Meta) {
+	for _, m := range rules {
+		_, listed := p.Spec.Rules[m.Name]
+		if action := m.DefaultAt(stage); !listed && action != "" {
+			if p.Spec.Rules == nil {
+				p.Spec.Rules = map[string]apiextensionsv1.JSON{}
+			}
+			p.Spec.Rules[m.Name] = apiextensionsv1.JSON{Raw: []byte(`{"action":"` + string(action) + `"}`)}
+		}
+	}
 }
 
 // Compile binds a policy that Parse returned to rules and mutators. The clock decides whether an exemption has expired; nil is the system's
@@ -186,6 +205,7 @@ func (b *builder) build(spec v1alpha1.AdmissionPolicySpec, muts *mutators.Set) {
 	p.ratchet = spec.Ratchet != v1alpha1.RatchetDisabled
 	p.onError = failureAction(spec.OnError)
 	params := b.bindRules(spec.Rules)
+	b.limitNewer(spec)
 	for i, o := range spec.Overrides {
 		b.bindOverride(fmt.Sprintf("spec.overrides[%d]", i), o)
 	}
@@ -217,7 +237,7 @@ func (b *builder) bindRules(rules map[string]apiextensionsv1.JSON) (params map[s
 	}
 	for _, name := range slices.Sorted(maps.Keys(rules)) {
 		if _, known := b.out.rules[name]; !known {
-			b.note("spec.rules.%s: unknown rule%s", name, suggestion(name, b.out.ruleNames()))
+			b.note("spec.rules.%s: unknown rule%s", name, b.suggestRule(name))
 		}
 	}
 	return params
@@ -256,22 +276,55 @@ func (b *builder) replaceRule(m *validators.Meta, raw apiextensionsv1.JSON, caus
 	b.problem("the rule is off", "%v", cause)
 	b.replaced["rules."+m.Name] = false
 	b.out.invalid[m.Name] = "its settings are invalid"
-	return ruleSettings{action: v1alpha1.ActionOff, onUnknown: v1alpha1.ActionAudit, listed: true}, nil
+	return ruleSettings{action: v1alpha1.ActionOff, onUnknown: v1alpha1.ActionAudit}, nil
+}
+
+// limitNewer limits the rules to Warn that the policy does not list and that came after its ruleset: its author may not know them.
+func (b *builder) limitNewer(spec v1alpha1.AdmissionPolicySpec) {
+	if spec.Ruleset == "" {
+		return
+	}
+	ruleset, err := semver.NewVersion(spec.Ruleset)
+	if err != nil {
+		ruleset = semver.New(0, 0, 0, "", "")
+		b.problem("rules that the policy does not list are limited to Warn", "spec.ruleset: %q is not a release such as %s", spec.Ruleset, Ruleset(b.out.all))
+	}
+	for _, m := range b.out.all {
+		if _, listed := spec.Rules[m.Name]; listed {
+			continue
+		}
+		since, err := semver.NewVersion(m.Doc.Since)
+		s := b.out.rules[m.Name]
+		if err != nil || !since.GreaterThan(ruleset) || strictness(s.action) <= strictness(v1alpha1.ActionWarn) {
+			continue
+		}
+		s.action = v1alpha1.ActionWarn
+		b.out.rules[m.Name] = s
+		b.out.newer = append(b.out.newer, m.Name)
+	}
+}
+
+// Ruleset returns the release of the newest of the rules.
+func Ruleset(rules []*validators.Meta) string {
+	newest := semver.New(0, 0, 0, "", "")
+	for _, m := range rules {
+		if since, err := semver.NewVersion(m.Doc.Since); err == nil && since.GreaterThan(newest) {
+			newest = since
+		}
+	}
+	return "v" + newest.String()
 }
 
 // actions are the actions of rules, mildest first.
 var actions = []v1alpha1.Action{v1alpha1.ActionOff, v1alpha1.ActionAudit, v1alpha1.ActionWarn, v1alpha1.ActionDeny}
 
 func bindRule(m *validators.Meta, raw apiextensionsv1.JSON, listed bool) (ruleSettings, any, error) {
-	s := ruleSettings{action: m.DefaultAction(), onUnknown: v1alpha1.ActionAudit, listed: listed}
+	s := ruleSettings{action: m.DefaultAction(), onUnknown: v1alpha1.ActionAudit}
 	var typed any
 	if m.Params != nil {
 		typed = m.Params()
 	}
-	if !listed {
-		// A rule that the policy's author may not know yet must not start to deny.
-		s.action = atMost(s.action, v1alpha1.ActionWarn)
-	} else {
+	if listed {
 		fields := map[string]json.RawMessage{}
 		if err := json.Unmarshal(raw.Raw, &fields); err != nil {
 			return s, nil, fmt.Errorf("settings: must be an object: %w", err)
@@ -374,12 +427,22 @@ func (b *builder) replaceMutation(m *mutators.Mutator, cause error) any {
 }
 
 func (b *builder) bindOverride(at string, o v1alpha1.Override) {
-	selector, err := metav1.LabelSelectorAsSelector(&o.NamespaceSelector)
-	if err != nil {
-		b.problem("in every namespace, the milder of the actions applies", "%s.namespaceSelector: %v", at, err)
+	b.namespaces(at+".namespaces", o.Namespaces)
+	selector := labels.Everything()
+	switch {
+	case o.NamespaceSelector != nil:
+		b.out.byLabel = true
+		var err error
+		if selector, err = metav1.LabelSelectorAsSelector(o.NamespaceSelector); err != nil {
+			b.problem("in every namespace, the milder of the actions applies", "%s.namespaceSelector: %v", at, err)
+			selector = nil
+		}
+	case len(o.Namespaces) == 0:
+		b.problem("in every namespace, the milder of the actions applies", "%s: must set namespaces, namespaceSelector or both", at)
 		selector = nil
 	}
-	b.out.overrides = append(b.out.overrides, override{selector, b.ruleSet(at+".rules", o.Rules), o.Action})
+	set, _ := b.ruleSet(at+".rules", o.Rules)
+	b.out.overrides = append(b.out.overrides, override{selector, o.Namespaces, set, o.Action})
 }
 
 func (b *builder) bindExemption(at string, e v1alpha1.Exemption) {
@@ -387,33 +450,90 @@ func (b *builder) bindExemption(at string, e v1alpha1.Exemption) {
 	if strings.TrimSpace(e.Reason) == "" {
 		b.problem("the exemption applies", "%s.reason: must not be blank", at)
 	}
-	if len(x.kinds)+len(x.namespaces)+len(x.names) == 0 && e.Match.Selector == nil {
-		b.problem("every object is exempt", "%s.match: must set at least one of kinds, namespaces, names, selector", at)
+	if len(x.kinds)+len(x.namespaces)+len(x.names) == 0 && e.Match.NamespaceSelector == nil {
+		b.problem("every object is exempt", "%s.match: must set at least one of kinds, namespaces, namespaceSelector, names", at)
 	}
-	if e.Match.Selector != nil {
-		selector, err := metav1.LabelSelectorAsSelector(e.Match.Selector)
+	b.namespaces(at+".match.namespaces", e.Match.Namespaces)
+	if e.Match.NamespaceSelector != nil {
+		selector, err := metav1.LabelSelectorAsSelector(e.Match.NamespaceSelector)
 		if err != nil {
-			b.problem("objects are exempt whatever their labels", "%s.match.selector: %v", at, err)
+			b.problem("objects are exempt whatever the labels of their namespaces", "%s.match.namespaceSelector: %v", at, err)
 			selector = nil
 		}
 		x.selector = selector
+		b.out.byLabel = true
 	}
 	if e.Expires != nil {
 		x.expires = e.Expires.Time
 	}
-	x.rules = b.ruleSet(at+".rules", e.Rules)
+	var rules []*validators.Meta
+	x.rules, rules = b.ruleSet(at+".rules", e.Rules)
+	b.kinds(at+".match.kinds", x.kinds, rules)
 	b.out.exemptions = append(b.out.exemptions, x)
 }
 
-func (b *builder) ruleSet(at string, names []string) map[string]bool {
-	set := map[string]bool{}
+// AllRules stands for all rules in overrides and exemptions.
+const AllRules = "*"
+
+// ruleSet returns the rules with the names or IDs.
+func (b *builder) ruleSet(at string, names []string) (set map[string]bool, rules []*validators.Meta) {
+	set = map[string]bool{}
 	for i, n := range names {
-		if !slices.Contains(b.out.ruleNames(), n) {
-			b.note("%s[%d]: unknown rule %q%s", at, i, n, suggestion(n, b.out.ruleNames()))
+		found := false
+		for _, m := range b.out.all {
+			if n == AllRules || n == m.Name || n == m.ID {
+				found = true
+				if !set[m.Name] {
+					set[m.Name] = true
+					rules = append(rules, m)
+				}
+			}
 		}
-		set[n] = true
+		if !found {
+			b.note("%s[%d]: unknown rule %q%s", at, i, n, b.suggestRule(n))
+		}
 	}
-	return set
+	return set, rules
+}
+
+// suggestRule returns the end of a message about an unknown rule.
+func (b *builder) suggestRule(name string) string {
+	for _, m := range b.out.all {
+		if strings.EqualFold(name, m.ID) {
+			return fmt.Sprintf("; did you mean %q?", m.Name)
+		}
+	}
+	return suggestion(name, b.out.ruleNames())
+}
+
+// namespaces notes patterns that match no namespace.
+func (b *builder) namespaces(at string, patterns []string) {
+	for i, p := range patterns {
+		if err := match.NamespacePattern(p); err != nil && p != "" { // "" selects cluster-scoped objects
+			b.note("%s[%d]: %v", at, i, err)
+		}
+	}
+}
+
+// kinds notes kinds that none of the rules evaluates.
+func (b *builder) kinds(at string, kinds []string, rules []*validators.Meta) {
+	known := map[string]bool{}
+	for _, m := range rules {
+		switch {
+		case m.Scope.File:
+			known[FileKind] = true
+		case len(m.Scope.Kinds) == 0:
+			return // any kind
+		}
+		for _, gk := range m.Scope.Kinds {
+			known[gk.Kind] = true
+		}
+	}
+	for i, kind := range kinds {
+		if len(rules) > 0 && !known[kind] {
+			b.note("%s[%d]: none of the rules evaluates kind %q%s", at, i, kind, suggestion(kind, slices.Collect(maps.Keys(known))))
+		}
+	}
 }
 
 func (p *Policy) ruleNames() []string {
@@ -477,7 +597,7 @@ func (p *Policy) Rules() (active []v1alpha1.ActiveRule, inactive []v1alpha1.Inac
 	return active, inactive
 }
 
-// Warnings returns what the author of the policy may want to change: expired exemptions, and rules that the policy does not list.
+// Warnings returns what the author of the policy may want to change: expired exemptions, and rules that are newer than the policy.
 func (p *Policy) Warnings() []string {
 	var warnings []string
 	for i, e := range p.exemptions {
@@ -485,14 +605,9 @@ func (p *Policy) Warnings() []string {
 			warnings = append(warnings, fmt.Sprintf("spec.exemptions[%d] expired at %s", i, e.expires.UTC().Format(time.RFC3339)))
 		}
 	}
-	var unlisted []string
-	for _, m := range p.all {
-		if s := p.rules[m.Name]; !s.listed && strictness(m.DefaultAction()) > strictness(s.action) {
-			unlisted = append(unlisted, m.Name)
-		}
-	}
-	if len(unlisted) > 0 {
-		warnings = append(warnings, "rules not listed in spec.rules are limited to Warn: "+strings.Join(unlisted, ", "))
+	if len(p.newer) > 0 {
+		warnings = append(warnings, fmt.Sprintf("rules that are newer than spec.ruleset are limited to Warn: %s; set spec.ruleset to %s for their default actions",
+			strings.Join(p.newer, ", "), Ruleset(p.all)))
 	}
 	return warnings
 }

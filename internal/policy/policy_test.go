@@ -102,26 +102,25 @@ func TestParse_README(t *testing.T) {
 
 func TestParse_Errors(t *testing.T) {
 	for name, tc := range map[string]struct{ text, want string }{
-		"an empty file":                     {"", "p.yaml: file is empty; must contain an AdmissionPolicy"},
-		"a list":                            {"- a\n", "p.yaml: document is not a mapping; must be an AdmissionPolicy of flux-admission.dev/v1alpha1"},
-		"text that is not YAML":             {"a: [", "p.yaml: invalid YAML: line 1: did not find expected node content"},
-		"two documents":                     {document("  mode: Enforce\n") + "---\na: b\n", "p.yaml: file has more than one YAML document; must contain one AdmissionPolicy only"},
-		"another kind":                      {"apiVersion: v1\nkind: ConfigMap\n", "p.yaml:1: apiVersion: \"v1\" is not supported; must be \"flux-admission.dev/v1alpha1\"\np.yaml:2: kind: \"ConfigMap\" is not supported; must be \"AdmissionPolicy\""},
-		"a duplicate key":                   {document("  mode: Enforce\n  mode: AuditOnly\n"), `key "mode" already set in map`},
-		"another name":                      {strings.Replace(document("  mode: Enforce\n"), "default", "mine", 1), "an AdmissionPolicy must be named default"},
-		"a misspelled field":                {document("  modes: Enforce\n"), `p.yaml:5: spec.modes: unknown field; did you mean "spec.mode"?`},
-		"a misspelled rule":                 {document("  rules:\n    kustomisation-namespace: {action: Deny}\n"), `p.yaml:6: spec.rules.kustomisation-namespace: unknown field; did you mean "spec.rules.kustomization-namespace"?`},
-		"a misspelled parameter":            {document("  rules:\n    kustomization-namespace: {allowedNamespace: [a]}\n"), `spec.rules.kustomization-namespace.allowedNamespace: unknown field; did you mean "spec.rules.kustomization-namespace.allowedNamespaces"?`},
-		"an unknown mode":                   {document("  mode: Audit\n"), `p.yaml:5: spec.mode: must be one of "Enforce", "AuditOnly"`},
-		"Off without quotes":                {document("  rules:\n    kustomization-namespace: {action: Off}\n"), `YAML reads Off without quotes as false, write "Off"`},
-		"a parameter of another type":       {document("  rules:\n    kustomization-namespace: {allowedNamespaces: flux-system}\n"), `spec.rules.kustomization-namespace.allowedNamespaces: must be a list, is a string`},
-		"an exemption without a reason":     {document("  exemptions: [{rules: [kustomization-namespace], match: {names: [a]}}]\n"), "p.yaml:5: spec.exemptions[0].reason: is required"},
-		"an exemption with a blank reason":  {document("  exemptions: [{rules: [kustomization-namespace], match: {names: [a]}, reason: ' '}]\n"), "spec.exemptions[0].reason: must match"},
-		"an exemption for everything":       {document("  exemptions: [{rules: [kustomization-namespace], match: {}, reason: x}]\n"), "spec.exemptions[0].match: must have at least 1 properties"},
-		"an exemption from an unknown rule": {document("  exemptions: [{rules: [nope], match: {names: [a]}, reason: x}]\n"), `spec.exemptions[0].rules[0]: must be one of`},
-		"an expiry that is not a time":      {document("  exemptions: [{rules: [kustomization-namespace], match: {names: [a]}, reason: x, expires: tomorrow}]\n"), "spec.exemptions[0].expires: must be a time"},
-		"two targets of a mutation":         {document("  mutations: {target-namespace: [{targetNamespace: a, targetNamespaceLabel: b}]}\n"), "spec.mutations.target-namespace[0]: is invalid: set exactly one of targetNamespace and targetNamespaceLabel"},
-		"a duplicate namespace":             {document("  rules: {kustomization-namespace: {allowedNamespaces: [a, a]}}\n"), `spec.rules.kustomization-namespace.allowedNamespaces[1]: is a duplicate in the list`},
+		"an empty file":                    {"", "p.yaml: file is empty; must contain an AdmissionPolicy"},
+		"a list":                           {"- a\n", "p.yaml: document is not a mapping; must be an AdmissionPolicy of flux-admission.dev/v1alpha1"},
+		"text that is not YAML":            {"a: [", "p.yaml: invalid YAML: line 1: did not find expected node content"},
+		"two documents":                    {document("  mode: Enforce\n") + "---\na: b\n", "p.yaml: file has more than one YAML document; must contain one AdmissionPolicy only"},
+		"another kind":                     {"apiVersion: v1\nkind: ConfigMap\n", "p.yaml:1: apiVersion: \"v1\" is not supported; must be \"flux-admission.dev/v1alpha1\"\np.yaml:2: kind: \"ConfigMap\" is not supported; must be \"AdmissionPolicy\""},
+		"a duplicate key":                  {document("  mode: Enforce\n  mode: AuditOnly\n"), `key "mode" already set in map`},
+		"another name":                     {strings.Replace(document("  mode: Enforce\n"), "default", "mine", 1), "an AdmissionPolicy must be named default"},
+		"a misspelled field":               {document("  modes: Enforce\n"), `p.yaml:5: spec.modes: unknown field; did you mean "spec.mode"?`},
+		"a misspelled rule":                {document("  rules:\n    kustomisation-namespace: {action: Deny}\n"), `p.yaml:6: spec.rules.kustomisation-namespace: unknown rule; did you mean "spec.rules.kustomization-namespace"?`},
+		"a misspelled parameter":           {document("  rules:\n    kustomization-namespace: {allowedNamespace: [a]}\n"), `spec.rules.kustomization-namespace.allowedNamespace: unknown field; did you mean "spec.rules.kustomization-namespace.allowedNamespaces"?`},
+		"an unknown mode":                  {document("  mode: Audit\n"), `p.yaml:5: spec.mode: must be one of "Enforce", "AuditOnly"`},
+		"Off without quotes":               {document("  rules:\n    kustomization-namespace: {action: Off}\n"), `YAML reads Off without quotes as false, write "Off"`},
+		"a parameter of another type":      {document("  rules:\n    kustomization-namespace: {allowedNamespaces: flux-system}\n"), `spec.rules.kustomization-namespace.allowedNamespaces: must be a list, is a string`},
+		"an exemption without a reason":    {document("  exemptions: [{rules: [kustomization-namespace], match: {names: [a]}}]\n"), "p.yaml:5: spec.exemptions[0].reason: is required"},
+		"an exemption with a blank reason": {document("  exemptions: [{rules: [kustomization-namespace], match: {names: [a]}, reason: ' '}]\n"), "spec.exemptions[0].reason: must match"},
+		"an exemption for everything":      {document("  exemptions: [{rules: [kustomization-namespace], match: {}, reason: x}]\n"), "spec.exemptions[0].match: must have at least 1 properties"},
+		"an expiry that is not a time":     {document("  exemptions: [{rules: [kustomization-namespace], match: {names: [a]}, reason: x, expires: tomorrow}]\n"), "spec.exemptions[0].expires: must be a time"},
+		"two targets of a mutation":        {document("  mutations: {target-namespace: [{targetNamespace: a, targetNamespaceLabel: b}]}\n"), "spec.mutations.target-namespace[0]: is invalid: set exactly one of targetNamespace and targetNamespaceLabel"},
+		"a duplicate namespace":            {document("  rules: {kustomization-namespace: {allowedNamespaces: [a, a]}}\n"), `spec.rules.kustomization-namespace.allowedNamespaces[1]: is a duplicate in the list`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := policy.Parse("p.yaml", []byte(tc.text))
@@ -159,6 +158,11 @@ func TestCompile_Errors(t *testing.T) {
       - {targetNamespaceLabel: 'not a label'}
   overrides:
     - {namespaceSelector: {matchExpressions: [{key: a, operator: Nope}]}, rules: [kustomization-namespace], action: Warn}
+    - {namespaces: ['Flux System'], rules: [kustomization-namespaces], action: Warn}
+  exemptions:
+    - {rules: [nope], match: {names: [a]}, reason: x}
+    - {rules: [KS001], match: {kinds: [Kustomizatoin]}, reason: x}
+    - {rules: [helm-values-schema], match: {kinds: [Kustomization]}, reason: x}
 `)))
 	if err != nil {
 		t.Fatal(err)
@@ -169,6 +173,11 @@ func TestCompile_Errors(t *testing.T) {
 		"spec.mutations.target-namespace[0].targetNamespace: {ns} is not a named group of match.path",
 		"[1].targetNamespaceLabel: \"not a label\" is not a label key",
 		`spec.overrides[0].namespaceSelector: "Nope" is not a valid label selector operator`,
+		`spec.overrides[1].namespaces[0]: no namespace can be named "Flux System"; must have lower-case letters, digits, - and * only; did you mean "flux-system"?`,
+		`spec.overrides[1].rules[0]: unknown rule "kustomization-namespaces"; did you mean "kustomization-namespace"?`,
+		`spec.exemptions[0].rules[0]: unknown rule "nope"`,
+		`spec.exemptions[1].match.kinds[0]: none of the rules evaluates kind "Kustomizatoin"; did you mean "Kustomization"?`,
+		`spec.exemptions[2].match.kinds[0]: none of the rules evaluates kind "Kustomization"; must be one of HelmRelease`,
 	} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("error %v\nwant %s", err, want)
@@ -201,25 +210,31 @@ func TestPolicy_Evaluate(t *testing.T) {
 		lookup *lookup.Memory
 		want   string
 	}{
-		"Deny denies":                                  {"  rules: {kustomization-namespace: {action: Deny}}\n", "prod", false, readable, "deny"},
-		"the default action of an error is Deny":       {"  rules: {kustomization-namespace: {}}\n", "prod", false, readable, "deny"},
-		"a rule that is not listed is limited to Warn": {"  mode: Enforce\n", "prod", false, readable, "warn"},
-		"Warn warns":                                   {"  rules: {kustomization-namespace: {action: Warn}}\n", "prod", false, readable, "warn"},
-		"Audit records":                                {"  rules: {kustomization-namespace: {action: Audit}}\n", "prod", false, readable, "audit"},
-		"Off is silent":                                {"  rules: {kustomization-namespace: {action: \"Off\"}}\n", "prod", false, readable, ""},
-		"AuditOnly downgrades Deny to Audit":           {"  mode: AuditOnly\n  rules: {kustomization-namespace: {action: Deny}}\n", "prod", false, readable, "audit"},
-		"an override applies in its namespaces":        {"  rules: {kustomization-namespace: {action: Deny}}\n" + warnInSandbox, "sandbox", false, readable, "warn"},
-		"an override does not apply elsewhere":         {"  rules: {kustomization-namespace: {action: Deny}}\n" + warnInSandbox, "prod", false, readable, "deny"},
-		"an override can enable a rule that is off":    {"  rules: {kustomization-namespace: {action: \"Off\"}}\n" + strings.Replace(warnInSandbox, "Warn", "Deny", 1), "sandbox", false, readable, "deny"},
-		"the last override applies":                    {"  rules: {kustomization-namespace: {action: Deny}}\n" + warnInSandbox + "    \n", "sandbox", false, readable, "warn"},
-		"the mildest applies if labels are unknown":    {"  rules: {kustomization-namespace: {action: Deny}}\n" + warnInSandbox, "sandbox", false, unreadable, "warn unknown"},
-		"a preexisting finding is downgraded to Warn":  {"  rules: {kustomization-namespace: {action: Deny}}\n", "prod", true, readable, "warn"},
-		"without ratchet a preexisting one is denied":  {"  ratchet: Disabled\n  rules: {kustomization-namespace: {action: Deny}}\n", "prod", true, readable, "deny"},
-		"an exemption by name records":                 {"  rules: {kustomization-namespace: {action: Deny}}\n  exemptions: [{rules: [kustomization-namespace], match: {names: [apps]}, reason: x}]\n", "prod", false, readable, "audit exempted"},
-		"an exemption of another namespace does not":   {"  rules: {kustomization-namespace: {action: Deny}}\n  exemptions: [{rules: [kustomization-namespace], match: {names: [apps], namespaces: [other]}, reason: x}]\n", "prod", false, readable, "deny"},
-		"an exemption by label records":                {"  rules: {kustomization-namespace: {action: Deny}}\n  exemptions: [{rules: [kustomization-namespace], match: {selector: {matchLabels: {legacy: 'yes'}}}, reason: x}]\n", "prod", false, readable, "audit exempted"},
-		"an exemption before its expiry applies":       {"  rules: {kustomization-namespace: {action: Deny}}\n  exemptions: [{rules: [kustomization-namespace], match: {names: [apps]}, reason: x, expires: '2026-11-23T12:00:01Z'}]\n", "prod", false, readable, "audit exempted"},
-		"an exemption at its expiry does not":          {"  rules: {kustomization-namespace: {action: Deny}}\n  exemptions: [{rules: [kustomization-namespace], match: {names: [apps]}, reason: x, expires: '2026-11-23T12:00:00Z'}]\n", "prod", false, readable, "deny"},
+		"Deny denies":                                      {"  rules: {kustomization-namespace: {action: Deny}}\n", "prod", false, readable, "deny"},
+		"the default action of an error is Deny":           {"  rules: {kustomization-namespace: {}}\n", "prod", false, readable, "deny"},
+		"a rule that is not listed has its default action": {"  mode: Enforce\n", "prod", false, readable, "deny"},
+		"an exemption of something else weakens nothing":   {"  exemptions: [{rules: [source-missing], match: {names: [x]}, reason: x}]\n", "prod", false, readable, "deny"},
+		"an exemption by names with *":                     {"  exemptions: [{rules: [KS001], match: {namespaces: ['*'], names: ['ap*']}, reason: x}]\n", "prod", false, readable, "audit exempted"},
+		"an exemption from all rules":                      {"  exemptions: [{rules: ['*'], match: {names: [apps]}, reason: x}]\n", "prod", false, readable, "audit exempted"},
+		"an exemption by the labels of other namespaces":   {"  exemptions: [{rules: ['*'], match: {namespaceSelector: {matchLabels: {tier: sandbox}}}, reason: x}]\n", "prod", false, readable, "deny"},
+		"an override of all rules by name":                 {"  overrides: [{namespaces: ['*'], rules: ['*'], action: Warn}]\n", "prod", false, readable, "warn"},
+		"an override of other namespaces":                  {"  overrides: [{namespaces: ['other-*'], rules: ['*'], action: Warn}]\n", "prod", false, readable, "deny"},
+		"Warn warns":                                       {"  rules: {kustomization-namespace: {action: Warn}}\n", "prod", false, readable, "warn"},
+		"Audit records":                                    {"  rules: {kustomization-namespace: {action: Audit}}\n", "prod", false, readable, "audit"},
+		"Off is silent":                                    {"  rules: {kustomization-namespace: {action: \"Off\"}}\n", "prod", false, readable, ""},
+		"AuditOnly downgrades Deny to Audit":               {"  mode: AuditOnly\n  rules: {kustomization-namespace: {action: Deny}}\n", "prod", false, readable, "audit"},
+		"an override applies in its namespaces":            {"  rules: {kustomization-namespace: {action: Deny}}\n" + warnInSandbox, "sandbox", false, readable, "warn"},
+		"an override does not apply elsewhere":             {"  rules: {kustomization-namespace: {action: Deny}}\n" + warnInSandbox, "prod", false, readable, "deny"},
+		"an override can enable a rule that is off":        {"  rules: {kustomization-namespace: {action: \"Off\"}}\n" + strings.Replace(warnInSandbox, "Warn", "Deny", 1), "sandbox", false, readable, "deny"},
+		"the last override applies":                        {"  rules: {kustomization-namespace: {action: Deny}}\n" + warnInSandbox + "    \n", "sandbox", false, readable, "warn"},
+		"the mildest applies if labels are unknown":        {"  rules: {kustomization-namespace: {action: Deny}}\n" + warnInSandbox, "sandbox", false, unreadable, "warn unknown"},
+		"a preexisting finding is downgraded to Warn":      {"  rules: {kustomization-namespace: {action: Deny}}\n", "prod", true, readable, "warn"},
+		"without ratchet a preexisting one is denied":      {"  ratchet: Disabled\n  rules: {kustomization-namespace: {action: Deny}}\n", "prod", true, readable, "deny"},
+		"an exemption by name records":                     {"  rules: {kustomization-namespace: {action: Deny}}\n  exemptions: [{rules: [kustomization-namespace], match: {names: [apps]}, reason: x}]\n", "prod", false, readable, "audit exempted"},
+		"an exemption of another namespace does not":       {"  rules: {kustomization-namespace: {action: Deny}}\n  exemptions: [{rules: [kustomization-namespace], match: {names: [apps], namespaces: [other]}, reason: x}]\n", "prod", false, readable, "deny"},
+		"an exemption by labels of the namespace":          {"  rules: {kustomization-namespace: {action: Deny}}\n  exemptions: [{rules: [kustomization-namespace], match: {namespaceSelector: {matchLabels: {tier: sandbox}}}, reason: x}]\n", "sandbox", false, readable, "audit exempted"},
+		"an exemption before its expiry applies":           {"  rules: {kustomization-namespace: {action: Deny}}\n  exemptions: [{rules: [kustomization-namespace], match: {names: [apps]}, reason: x, expires: '2026-11-23T12:00:01Z'}]\n", "prod", false, readable, "audit exempted"},
+		"an exemption at its expiry does not":              {"  rules: {kustomization-namespace: {action: Deny}}\n  exemptions: [{rules: [kustomization-namespace], match: {names: [apps]}, reason: x, expires: '2026-11-23T12:00:00Z'}]\n", "prod", false, readable, "deny"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := compile(t, tc.spec)
@@ -358,4 +373,69 @@ func FuzzParse(f *testing.F) {
 		// Compile does not panic for any policy that Parse accepts.
 		_, _ = policy.Compile(p, s, m, nil)
 	})
+}
+
+// The ID of a rule is not its key, and a namespace that cannot exist is no allowed one.
+func TestCompile_Suggestions(t *testing.T) {
+	for text, want := range map[string]string{
+		"  rules: {KS001: {action: Warn}}\n":                                                `spec.rules.KS001: unknown rule; did you mean "kustomization-namespace"?`,
+		"  rules: {kustomization-namespace: {allowedNamespaces: ['Flux System']}}\n":        `allowedNamespaces[0]: no namespace can be named "Flux System"`,
+		"  rules: {kustomization-target-namespace: {requiredFor: [{namespaces: [A_B]}]}}\n": `requiredFor[0].namespaces[0]: no namespace can be named "A_B"`,
+	} {
+		parsed, err := policy.Parse("p.yaml", []byte(document(text)))
+		if err == nil {
+			_, err = policy.Compile(parsed, suite(t), set(t), nil)
+		}
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: error %v\nwant %s", text, err, want)
+		}
+	}
+}
+
+// Rules that are newer than the ruleset of the policy warn until the policy lists them or its ruleset is raised.
+func TestCompile_Ruleset(t *testing.T) {
+	rules := allvalidators.Rules()
+	newer := *rules[0]
+	newer.Doc.Since = "v0.9.0"
+	s, err := validators.NewSuite(append([]*validators.Rule{&newer}, rules[1:]...)...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for text, want := range map[string]v1alpha1.Action{
+		"  ruleset: v0.1.0\n": v1alpha1.ActionWarn,
+		"  mode: Enforce\n":   v1alpha1.ActionWarn, // the ruleset of the CRD
+		"  ruleset: v0.9.0\n": v1alpha1.ActionDeny,
+		"  ruleset: v0.1.0\n  rules: {kustomization-namespace: {}}\n": v1alpha1.ActionDeny,
+	} {
+		parsed, err := policy.Parse("p.yaml", []byte(document(text)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		p, err := policy.Compile(parsed, s, set(t), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		active, _ := p.Rules()
+		if active[0].Name != newer.Name || active[0].Action != want {
+			t.Errorf("%s: %v, want %s", text, active[0], want)
+		}
+		if warned := strings.Contains(strings.Join(p.Warnings(), ""), newer.Name); warned != (want == v1alpha1.ActionWarn) {
+			t.Errorf("%s: warnings %q", text, p.Warnings())
+		}
+	}
+}
+
+// The default of spec.ruleset in the CRD is the release of the newest rule.
+func TestRuleset(t *testing.T) {
+	parsed, err := policy.Parse("p.yaml", []byte(document("  mode: Enforce\n")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []*validators.Meta
+	for _, r := range allvalidators.Rules() {
+		all = append(all, &r.Meta)
+	}
+	if want := policy.Ruleset(all); parsed.Spec.Ruleset != want {
+		t.Errorf("the default is %s, want %s", parsed.Spec.Ruleset, want)
+	}
 }

@@ -102,6 +102,7 @@ func (r *reader) typed(muts *mutators.Set) v1alpha1.AdmissionPolicySpec {
 	out := v1alpha1.AdmissionPolicySpec{
 		Mode:    v1alpha1.Mode(r.mildest("mode", string(v1alpha1.ModeAuditOnly))),
 		OnError: v1alpha1.FailureAction(r.mildest("onError", string(v1alpha1.FailureActionAllow))),
+		Ruleset: r.ruleset(),
 		Ratchet: v1alpha1.RatchetMode(r.mildest("ratchet", string(v1alpha1.RatchetEnabled))),
 	}
 	var mutations []string
@@ -127,6 +128,18 @@ func (r *reader) mildest(name, mildest string) string {
 	}
 	value, _ := r.spec[name].(string)
 	return value
+}
+
+// ruleset returns the ruleset as it is: build limits rules if it cannot be used.
+func (r *reader) ruleset() string {
+	switch value := r.spec["ruleset"].(type) {
+	case nil:
+		return ""
+	case string:
+		return value
+	default:
+		return fmt.Sprint(value)
+	}
 }
 
 // section returns the settings of rules or mutations. If the section cannot be read, those of all names are unusable.
@@ -175,7 +188,8 @@ func (r *reader) override(i int, item any) v1alpha1.Override {
 	if action, ok := fields["action"].(string); ok && slices.Contains(actions, v1alpha1.Action(action)) {
 		out.Action = v1alpha1.Action(action)
 	}
-	if !decode(fields["namespaceSelector"], &out.NamespaceSelector) || fields["namespaceSelector"] == nil {
+	_ = decode(fields["namespaces"], &out.Namespaces) // names that cannot be read exclude no namespace
+	if _, set := fields["namespaceSelector"]; set && !decode(fields["namespaceSelector"], &out.NamespaceSelector) || out.NamespaceSelector == nil && len(out.Namespaces) == 0 {
 		out.NamespaceSelector = unusableSelector()
 	}
 	if reason == "" {
@@ -195,7 +209,8 @@ func (r *reader) exemption(i int, item any) v1alpha1.Exemption {
 	match, _ := fields["match"].(map[string]any)
 	out = v1alpha1.Exemption{Rules: r.rules(fields)}
 	for name, field := range map[string]any{
-		"kinds": &out.Match.Kinds, "namespaces": &out.Match.Namespaces, "names": &out.Match.Names, "selector": &out.Match.Selector,
+		"kinds": &out.Match.Kinds, "namespaces": &out.Match.Namespaces, "names": &out.Match.Names,
+		"namespaceSelector": &out.Match.NamespaceSelector,
 	} {
 		_ = decode(match[name], field) // a condition that cannot be read excludes no object
 	}
@@ -215,7 +230,7 @@ func (r *reader) exemption(i int, item any) v1alpha1.Exemption {
 func (r *reader) rules(item map[string]any) []string {
 	var names []string
 	if !decode(item["rules"], &names) || len(names) == 0 {
-		return r.out.ruleNames()
+		return []string{AllRules}
 	}
 	return names
 }
@@ -247,8 +262,8 @@ func (r *reader) replace() {
 }
 
 // unusableSelector returns a selector that cannot be compiled.
-func unusableSelector() metav1.LabelSelector {
-	return metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{{Key: "?"}}}
+func unusableSelector() *metav1.LabelSelector {
+	return &metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{{Key: "?"}}}
 }
 
 // partOf returns the part of the policy that a path belongs to: "mode", "rules.NAME", "overrides[1]".

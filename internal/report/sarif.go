@@ -153,7 +153,7 @@ func sarifRuleOf(m *validators.Meta, o Options) sarifRule {
 			Text:     m.Doc.Why + "\n\nFix: " + m.Doc.Fix,
 			Markdown: "# " + m.Doc.Title + "\n\n" + m.Doc.Why + "\n\n**Fix:** " + m.Doc.Fix + "\n",
 		},
-		DefaultConfiguration: sarifRuleConfig{Level: level(m.DefaultAction())},
+		DefaultConfiguration: sarifRuleConfig{Level: severityLevel(m.Severity)},
 		Properties:           sarifRuleDetails{Tags: []string{"flux", "kubernetes"}, Severity: problemSeverity(m.Severity)},
 	}
 	if o.DocsURL != "" {
@@ -221,4 +221,17 @@ func sarifPhysicalOf(p validators.Position, o Options) *sarifPhysical {
 		out.Region = &sarifRegion{StartLine: p.Line, StartColumn: p.Column}
 	}
 	return out
+}
+
+// severityLevel returns the level of a rule whose results have none.
+func severityLevel(s validators.Severity) string {
+	switch s {
+	case validators.SeverityError:
+		return "error"
+	case validators.SeverityWarning:
+		return "warning"
+	case validators.SeverityInfo:
+		return "note"
+	}
+	return "note"
 }

@@ -152,7 +152,7 @@ func review(t *testing.T, p *policy.Policy, look validators.Lookup, r validators
 	server := httptest.NewServer(webhook.NewServer(
 		&webhook.Validator{Policy: inForce, Lookup: look, Metrics: counts, Log: logr.Discard()},
 		&webhook.Mutator{Policy: inForce, Lookup: look, Log: logr.Discard()},
-		&webhook.PolicyValidator{Check: func([]byte) error { return nil }, Log: logr.Discard()},
+		&webhook.PolicyValidator{Check: func([]byte) ([]string, error) { return nil, nil }, Log: logr.Discard()},
 		counts, logr.Discard(),
 	))
 	defer server.Close()

@@ -71,6 +71,12 @@ func TestPolicy_FileAndCluster(t *testing.T) {
 		"a mutation by label":                 {document("  mutations: {target-namespace: [{match: {kinds: [HelmRelease]}, targetNamespaceLabel: example.com/team}]}\n"), ""},
 		"an override":                         {document("  overrides: [{namespaceSelector: {matchLabels: {a: b}}, rules: [kustomization-namespace], action: Audit}]\n"), ""},
 		"an exemption":                        {document("  exemptions: [{rules: [kustomization-namespace], match: {kinds: [Kustomization], names: [a]}, reason: because, expires: '2030-01-01T00:00:00Z'}]\n"), ""},
+		"names with *":                        {document("  rules: {kustomization-namespace: {allowedNamespaces: ['team-*']}}\n  overrides: [{namespaces: ['team-*'], rules: ['*', KS001], action: Warn}]\n"), ""},
+		"labels of namespaces":                {document("  rules: {kustomization-namespace: {allowedNamespaceSelector: {matchLabels: {a: b}}}}\n  exemptions: [{rules: [KS001], match: {namespaceSelector: {matchLabels: {a: b}}}, reason: x}]\n"), ""},
+		"an ID as the key of a rule":          {document("  rules: {KS001: {action: Warn}}\n"), `spec.rules.KS001: unknown rule; did you mean "kustomization-namespace"`},
+		"a namespace that cannot exist":       {document("  rules: {kustomization-namespace: {allowedNamespaces: ['Flux System']}}\n"), `did you mean "flux-system"`},
+		"a misspelled kind":                   {document("  exemptions: [{rules: [KS001], match: {kinds: [Kustomizatoin]}, reason: x}]\n"), `did you mean "Kustomization"`},
+		"an exemption by labels of objects":   {document("  exemptions: [{rules: [KS001], match: {names: [a], selector: {matchLabels: {a: b}}}, reason: x}]\n"), "match.selector"},
 		"another name":                        {strings.Replace(document("  mode: Enforce\n"), "default", "other", 1), "named default"},
 		"an unknown mode":                     {document("  mode: Loud\n"), "spec.mode"},
 		"an unknown field":                    {document("  modes: Enforce\n"), "spec.modes"},
@@ -176,7 +182,7 @@ func TestPolicy_InForceWhenAccepted(t *testing.T) {
 	if out, _, err := shared.ControlPlane.Kubectl(t.Context(), nil, "get", "admissionpolicy", "default"); err != nil || !strings.Contains(out, "ACCEPTED") || !strings.Contains(out, "True") {
 		t.Errorf("kubectl get: %v\n%s", err, out)
 	}
-	if out, _, err := shared.ControlPlane.Kubectl(t.Context(), nil, "explain", "admissionpolicy.spec.rules.kustomization-namespace.allowedNamespaces"); err != nil || !strings.Contains(out, "exact names of the namespaces") {
+	if out, _, err := shared.ControlPlane.Kubectl(t.Context(), nil, "explain", "admissionpolicy.spec.rules.kustomization-namespace.allowedNamespaces"); err != nil || !strings.Contains(out, "names of the namespaces") {
 		t.Errorf("kubectl explain: %v\n%s", err, out)
 	}
 }
@@ -381,7 +387,9 @@ func start(t *testing.T, ctx context.Context, running *sync.WaitGroup, name stri
 	}
 	cluster := source.NewCluster(source.ClusterOptions{
 		Client: policies, Namespace: env.Namespace, Reloaded: func(bool) {}, Log: logr.Discard(),
-		Read: func(spec any, last map[string]any) (policy.Reading, error) { return policy.Read(spec, last, suite, muts, nil) },
+		Read: func(spec any, last map[string]any) (policy.Reading, error) {
+			return policy.Read(spec, last, suite, muts, nil)
+		},
 	})
 	reporter := &source.Reporter{Cluster: cluster, Leases: leases, Namespace: env.Namespace, Identity: name, Version: name, Log: logr.Discard()}
 	for _, r := range []interface{ Start(context.Context) error }{cluster, reporter} {

@@ -3,26 +3,53 @@ package kustomization
 
 import (
 	"context"
-	"slices"
+	"fmt"
 	"strconv"
 	"strings"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/flux-admission/flux-admission/api/v1alpha1"
+	"github.com/flux-admission/flux-admission/internal/match"
 	"github.com/flux-admission/flux-admission/validators"
 	"github.com/flux-admission/flux-admission/validators/flux"
 )
 
 // NamespaceParams are the parameters of kustomization-namespace.
 type NamespaceParams struct {
-	// AllowedNamespaces are the exact names of the namespaces that a Flux Kustomization may live in.
+	// AllowedNamespaces are the names of the namespaces that a Flux Kustomization may live in; * stands for any characters, as in team-*.
 	// +kubebuilder:validation:MinItems=1
 	// +kubebuilder:validation:MaxItems=256
 	// +kubebuilder:validation:items:MaxLength=63
 	// +kubebuilder:default={"flux-system"}
 	// +listType=set
 	AllowedNamespaces []string `json:"allowedNamespaces,omitempty"`
+	// AllowedNamespaceSelector allows the namespaces with these labels as well.
+	// +optional
+	AllowedNamespaceSelector *metav1.LabelSelector `json:"allowedNamespaceSelector,omitempty"`
+
+	selector labels.Selector
+}
+
+// Compile checks and prepares the names and the selector.
+func (n *NamespaceParams) Compile() error {
+	for i, name := range n.AllowedNamespaces {
+		if err := match.NamespacePattern(name); err != nil {
+			return fmt.Errorf("allowedNamespaces[%d]: %w", i, err)
+		}
+	}
+	n.selector = nil
+	if n.AllowedNamespaceSelector == nil {
+		return nil
+	}
+	selector, err := metav1.LabelSelectorAsSelector(n.AllowedNamespaceSelector)
+	if err != nil {
+		return fmt.Errorf("allowedNamespaceSelector: %w", err)
+	}
+	n.selector = selector
+	return nil
 }
 
 // Namespace is the rule kustomization-namespace.
@@ -51,28 +78,42 @@ var Namespace = &validators.Rule{
 				"change it.",
 			Since: "v0.1.0",
 		},
+		Reads:  []schema.GroupKind{{Kind: "Namespace"}},
 		Group:  "kustomization-namespace",
 		Params: func() any { return &NamespaceParams{AllowedNamespaces: []string{"flux-system"}} },
 	},
 	Check: checkNamespace,
 }
 
-func checkNamespace(_ context.Context, p *validators.Pass) error {
-	allowed := p.Params.(*NamespaceParams).AllowedNamespaces
+func checkNamespace(ctx context.Context, p *validators.Pass) error {
+	params := p.Params.(*NamespaceParams)
+	allowed := params.AllowedNamespaces
 	ns := p.Object.GetNamespace()
-	if slices.Contains(allowed, ns) {
+	if ns != "" && match.Name(allowed, ns) {
 		return nil
 	}
-	quoted := make([]string, len(allowed))
-	for i, name := range allowed {
-		quoted[i] = strconv.Quote(name)
+	if params.selector != nil && ns != "" {
+		switch o, presence, err := p.Lookup.Namespace(ctx, ns); {
+		case presence == validators.Unknown:
+			p.Unknown("cannot determine the labels of namespace %s: %v", ns, err)
+			return nil
+		case presence == validators.Present && params.selector.Matches(labels.Set(o.GetLabels())):
+			return nil
+		}
+	}
+	quoted := make([]string, 0, len(allowed)+1)
+	for _, name := range allowed {
+		quoted = append(quoted, strconv.Quote(name))
+	}
+	if params.selector != nil {
+		quoted = append(quoted, "a namespace with the labels "+params.selector.String())
 	}
 	want := "must be " + strings.Join(quoted, " or ")
 	f := p.Report(validators.NewPath("metadata", "namespace"), ns, "namespace %q is not allowed; %s", ns, want)
 	if ns == "" {
 		f.Message = "the Kustomization has no namespace; " + want
 	}
-	if len(allowed) == 1 {
+	if len(quoted) == 1 && len(allowed) == 1 && !match.IsPattern(allowed[0]) {
 		op := validators.EditReplace
 		if ns == "" {
 			op = validators.EditAdd

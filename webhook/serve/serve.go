@@ -410,7 +410,7 @@ func (s *Server) newWebhooks(context.Context) error {
 		&webhook.Validator{Policy: inForce, Lookup: s.objects, Metrics: s.metrics, Log: s.log, Deferred: reevaluator.Enqueue},
 		&webhook.Mutator{Policy: inForce, Lookup: s.objects, Log: s.log},
 		&webhook.PolicyValidator{
-			Check: func(data []byte) error { return policy.Check(data, s.rules, s.mutations) }, Log: s.log,
+			Check: func(data []byte) ([]string, error) { return policy.Check(data, s.rules, s.mutations) }, Log: s.log,
 		},
 		s.metrics, s.log,
 	)

@@ -146,16 +146,15 @@ func generateCRD(out files) error {
 	if err != nil {
 		return err
 	}
-	spec.Properties["rules"] = describe(spec.Properties["rules"], rules)
+	described := describe(spec.Properties["rules"], rules)
+	// A name that the CRD does not know is stored: it may be that of a newer rule. The webhook denies it, with the name that was probably meant.
+	described.XPreserveUnknownFields = new(true)
+	spec.Properties["rules"] = described
 	mutations, err := s.mutations()
 	if err != nil {
 		return err
 	}
 	spec.Properties["mutations"] = describe(spec.Properties["mutations"], mutations)
-	for _, list := range []string{"overrides", "exemptions"} {
-		item := spec.Properties[list].Items.Schema
-		item.Properties["rules"] = ruleNames(item.Properties["rules"])
-	}
 	definition.Spec.Versions[0].Schema.OpenAPIV3Schema.Properties["spec"] = spec
 	text, err := marshal(definition)
 	if err != nil {
@@ -210,14 +209,6 @@ func (s *schemas) mutations() (map[string]apiextensionsv1.JSONSchemaProps, error
 		properties[m.Name] = one
 	}
 	return properties, nil
-}
-
-// ruleNames limits a list to the names of rules, so that a misspelled one is refused at apply.
-func ruleNames(list apiextensionsv1.JSONSchemaProps) apiextensionsv1.JSONSchemaProps {
-	for _, r := range allvalidators.Rules() {
-		list.Items.Schema.Enum = append(list.Items.Schema.Enum, apiextensionsv1.JSON{Raw: []byte(`"` + r.Name + `"`)})
-	}
-	return list
 }
 
 // marshal writes an object as the API server's clients do, without what only a server fills in.
