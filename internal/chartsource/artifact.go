@@ -73,7 +73,7 @@ func (a *chartArtifact) revision() string { return a.digest.String() }
 
 func (a *chartArtifact) load(ctx context.Context, l *loader) (*cachedChart, error) {
 	if a.digest.Algorithm() == digest.SHA256 {
-		if c := l.fromCache(cacheKey(a.digest.Encoded(), validators.ChartRef{})); c != nil {
+		if c := l.served(a.key(), cacheKey(a.digest.Encoded(), validators.ChartRef{})); c != nil {
 			return c, nil
 		}
 	}
@@ -81,7 +81,8 @@ func (a *chartArtifact) load(ctx context.Context, l *loader) (*cachedChart, erro
 	if err != nil {
 		return nil, err
 	}
-	return l.fromArchive(ctx, data, "", validators.ChartRef{})
+	c, err := l.fromArchive(ctx, data, "", validators.ChartRef{})
+	return l.serve(a.key(), c, err)
 }
 
 // preferArtifact returns the artifact of an object, with the object's source as fallback. The error is that of finding
@@ -127,7 +128,7 @@ func (t *tree) revision() string { return t.digest.String() }
 
 func (t *tree) load(ctx context.Context, l *loader) (*cachedChart, error) {
 	key := join(t.digest.String(), t.ref.Chart, valuesKey(t.ref))
-	if c := l.fromCache(key); c != nil {
+	if c := l.served(t.key(), key); c != nil {
 		return c, nil
 	}
 	data, err := t.fetch(ctx, l.opts, maxArtifact)
@@ -135,6 +136,7 @@ func (t *tree) load(ctx context.Context, l *loader) (*cachedChart, error) {
 		return nil, err
 	}
 	c, err := l.fromTree(ctx, key, data, t.ref)
+	c, err = l.serve(t.key(), c, err)
 	if errors.Is(err, archive.ErrNoChart) {
 		return nil, fmt.Errorf("%w: %w", errAbsent, err)
 	}

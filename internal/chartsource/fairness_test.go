@@ -119,15 +119,15 @@ func TestResolver_BacksOffFromAHost(t *testing.T) {
 			t.Errorf("%d requests to the host; want %d", n, requests)
 		}
 	}
-	try("attacker", "a", "no response in time", 1)
+	try("attacker", "a", "cannot be fetched", 1)
 	try("attacker", "b", "did not respond a short time ago", 1)
-	try("honest", "c", "no response in time", 2)
+	try("honest", "c", "cannot be fetched", 2)
 	now.Add(16)
-	try("attacker", "d", "no response in time", 3)
+	try("attacker", "d", "cannot be fetched", 3)
 	now.Add(16) // it failed twice: the time has doubled
 	try("attacker", "e", "did not respond a short time ago", 3)
 	now.Add(16)
-	try("attacker", "f", "no response in time", 4)
+	try("attacker", "f", "cannot be fetched", 4)
 }
 
 // TestResolver_BacksOffFromAChart counts the requests for a chart that cannot be read.
@@ -164,7 +164,7 @@ func TestResolver_HeaderTimeoutCoversTheHandshake(t *testing.T) {
 	r := resolver(t, chartsource.Options{Wait: time.Minute, HeaderTimeout: 50 * time.Millisecond})
 	for _, url := range []string{"https://" + listener.Addr().String(), "oci://" + listener.Addr().String() + "/charts"} {
 		_, got, err := r.Resolve(t.Context(), m, repositoryIn(t, m, "apps", "r"+url[:3], url, "app"))
-		if got != validators.Unknown || !strings.Contains(text(err), "no response in time") && !strings.Contains(text(err), "did not respond") {
+		if got != validators.Unknown || !strings.Contains(text(err), "cannot be fetched") && !strings.Contains(text(err), "did not respond") {
 			t.Errorf("%s: %v, %v", url, got, err)
 		}
 	}

@@ -94,9 +94,10 @@ func (h *helmRepository) fetch(ctx context.Context, l *loader) (*cachedChart, er
 	if err != nil {
 		return nil, err
 	}
-	// The index's digest saves a download. It is no proof: a chart in the cache has the digest that was computed from it.
+	// The index's digest saves a download, if the repository has served the archive before. Otherwise who knows the digest
+	// of another tenant's chart could have values validated against it.
 	if version.Digest != "" {
-		if c := l.fromCache(cacheKey(version.Digest, h.ref)); c != nil {
+		if c := l.served(h.repositoryKey(), cacheKey(version.Digest, h.ref)); c != nil {
 			return c, nil
 		}
 	}
@@ -108,5 +109,6 @@ func (h *helmRepository) fetch(ctx context.Context, l *loader) (*cachedChart, er
 	if err != nil {
 		return nil, err
 	}
-	return l.fromArchive(ctx, data, version.Digest, h.ref)
+	c, err := l.fromArchive(ctx, data, version.Digest, h.ref)
+	return l.serve(h.repositoryKey(), c, err)
 }

@@ -19,12 +19,13 @@ import (
 
 // loader prepares the charts that sources provide, and caches them. It is safe for concurrent use.
 type loader struct {
-	opts    Options
-	cache   *cache
-	disk    *disk.Store // nil without Options.CacheDir
-	crashes *crashes
-	indexes *indexes
-	schemas *schemaDocuments
+	opts     Options
+	cache    *cache
+	disk     *disk.Store // nil without Options.CacheDir
+	crashes  *crashes
+	indexes  *indexes
+	schemas  *schemaDocuments
+	archives *served
 	// outages are of charts and of artifacts, hosts of the hosts of tenants.
 	outages, hosts *outages
 }
@@ -32,7 +33,7 @@ type loader struct {
 func newLoader(opts Options) *loader {
 	return &loader{
 		opts: opts, cache: newCache(opts.CacheBytes), indexes: newIndexes(opts.TTL, opts.Clock),
-		schemas: newSchemaDocuments(opts), outages: newOutages(opts.NegativeTTL, opts.Clock),
+		schemas: newSchemaDocuments(opts), archives: newServed(), outages: newOutages(opts.NegativeTTL, opts.Clock),
 		hosts: newOutages(opts.NegativeTTL/4, opts.Clock),
 	}
 }

@@ -39,10 +39,14 @@ func (o *ociChart) String() string {
 	return fmt.Sprintf("chart %s %s of %s %s/%s", name, o.criterion, s.Kind, s.Namespace, s.Name)
 }
 
-func (o *ociChart) key() string {
+// repositoryKey identifies the repository with its credentials.
+func (o *ociChart) repositoryKey() string {
 	s := o.ref.Source
-	return join(s.Kind, s.Namespace, s.Name, o.url, fmt.Sprint(o.insecure), o.fingerprint, o.criterion, o.mediaType,
-		valuesKey(o.ref))
+	return join(s.Kind, s.Namespace, s.Name, o.url, fmt.Sprint(o.insecure), o.fingerprint)
+}
+
+func (o *ociChart) key() string {
+	return join(o.repositoryKey(), o.criterion, o.mediaType, valuesKey(o.ref))
 }
 
 func (o *ociChart) load(ctx context.Context, l *loader) (*cachedChart, error) {
@@ -64,7 +68,7 @@ func (o *ociChart) fetch(ctx context.Context, l *loader) (*cachedChart, error) {
 		return nil, absentIfNotFound(err)
 	}
 	if layer.Digest != "" {
-		if c := l.fromCache(cacheKey(layer.Digest, o.ref)); c != nil {
+		if c := l.served(o.repositoryKey(), cacheKey(layer.Digest, o.ref)); c != nil {
 			return c, nil
 		}
 	}
@@ -72,7 +76,8 @@ func (o *ociChart) fetch(ctx context.Context, l *loader) (*cachedChart, error) {
 	if err != nil {
 		return nil, err
 	}
-	return l.fromArchive(ctx, data, layer.Digest, o.ref)
+	c, err := l.fromArchive(ctx, data, layer.Digest, o.ref)
+	return l.serve(o.repositoryKey(), c, err)
 }
 
 // absentIfNotFound makes the registry's error for what it does not have an errAbsent.

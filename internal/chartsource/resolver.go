@@ -288,15 +288,19 @@ func (r *Resolver) fetch(src source) (result, func()) {
 	if outcome == OutcomeFetched || outcome == OutcomeAbsent {
 		r.loader.outages.clear(src.key())
 	}
+	detailed := res.err
+	if !r.opts.Templates { // a check is for users who may see what they can reach
+		res.err = fetch.Coarse(src.String(), res.err)
+	}
 	r.results.put(src.key(), src.revision(), res, lifetime)
 	duration := time.Since(start)
 	switch {
 	case outcome == OutcomeAbsent:
 		r.opts.Log.Info("Chart does not exist", "source", src.String())
-	case res.err == nil:
+	case detailed == nil:
 		r.opts.Log.V(1).Info("Fetched chart", "source", src.String(), "version", res.chart.Version(), "duration", duration.String())
 	case r.ctx.Err() == nil:
-		r.opts.Log.Error(res.err, "Failed to fetch chart", "source", src.String())
+		r.opts.Log.Error(detailed, "Failed to fetch chart", "source", src.String())
 	}
 	return res, func() {
 		r.opts.Observer.Fetched(kindLabel(src.kind()), outcome, duration)

@@ -322,7 +322,7 @@ func TestResolver_HelmRepository(t *testing.T) {
 		},
 		"an unreachable repository is an error": {
 			url: "http://127.0.0.1:1", ref: ref("app", ""),
-			reason: "chart app * of HelmRepository apps/repo: fetching http://127.0.0.1:1/index.yaml: dial tcp 127.0.0.1:1: connect: connection refused",
+			reason: "chart app * of HelmRepository apps/repo: http://127.0.0.1:1/index.yaml cannot be fetched",
 		},
 		"credentials of a Secret are sent": {
 			setup: func(t *testing.T, r *repo) { r.publish(t, "app", "1.2.3", good); r.auth("user:pass") },
@@ -635,7 +635,7 @@ func TestResolver_TLS(t *testing.T) {
 		want         validators.Presence
 		reason       string
 	}{
-		"a certificate that is not trusted is rejected":           {"", "", validators.Unknown, "certificate signed by unknown authority"},
+		"a certificate that is not trusted is rejected":           {"", "", validators.Unknown, "/index.yaml cannot be fetched"},
 		"the authority of certSecretRef is trusted":               {", certSecretRef: {name: ca}", secret, validators.Present, ""},
 		"an invalid authority is an error that does not quote it": {", certSecretRef: {name: ca}", strings.Replace(secret, authority, "c2VjcmV0", 1), validators.Unknown, "HelmRepository apps/repo: the certificate authority contains no certificate"},
 	} {
@@ -649,5 +649,23 @@ func TestResolver_TLS(t *testing.T) {
 				t.Errorf("Resolve = %v, %v; want %v, %s", got, err, tc.want, tc.reason)
 			}
 		})
+	}
+}
+
+// TestResolver_DigestOfAnotherTenant: who knows the digest of another tenant's chart does not get that chart by claiming
+// the digest in an index.
+func TestResolver_DigestOfAnotherTenant(t *testing.T) {
+	victim, attacker := newRepo(t), newRepo(t)
+	victim.publish(t, "app", "1.0.0", map[string]string{"values.schema.json": strictSchema})
+	r := resolver(t, chartsource.Options{Wait: time.Minute})
+	of := func(server *repo) *lookup.Memory { return lookup.NewMemory(helmRepository(t, server.URL, "")) }
+	if _, presence, err := r.Resolve(t.Context(), of(victim), ref("app", "")); presence != validators.Present {
+		t.Fatalf("Resolve = %v, %v", presence, err)
+	}
+	data := chartArchive(t, "app", "1.0.0", map[string]string{"values.schema.json": strictSchema})
+	attacker.index("app", indexed{"1.0.0", "missing.tgz", sha256Of(data)})
+	c, presence, err := r.Resolve(t.Context(), of(attacker), ref("app", ""))
+	if presence != validators.Unknown || c != nil || !strings.Contains(text(err), "missing.tgz returned 404") {
+		t.Errorf("Resolve = %v, %v, %v, want the error of the archive", c, presence, err)
 	}
 }

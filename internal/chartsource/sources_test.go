@@ -146,7 +146,7 @@ func TestResolver_OCI(t *testing.T) {
 		"a login from a user name and password":    {source: helm(private, ", insecure: true, secretRef: {name: login}"), secrets: []string{basic}, ref: ref("app", "1.x"), want: validators.Present, version: "1.0.0"},
 		"a registry that requires a login":         {source: helm(private, ", insecure: true"), ref: ref("app", "1.0.0"), reason: "the source's credentials are missing or rejected"},
 		"a certificate of an authority":            {source: helm(secure, ", certSecretRef: {name: ca}"), secrets: []string{authority}, ref: ref("app", "1.0.0"), want: validators.Present, version: "1.0.0"},
-		"a certificate that is not trusted":        {source: helm(secure, ""), ref: ref("app", "1.0.0"), reason: "certificate signed by unknown authority"},
+		"a certificate that is not trusted":        {source: helm(secure, ""), ref: ref("app", "1.0.0"), reason: " cannot be fetched"},
 		"an OCIRepository without a ref is latest": {source: repository(plain, ""), ref: byRef, want: validators.Present, version: "9.9.9"},
 		"an OCIRepository by tag":                  {source: repository(plain, ", ref: {tag: 1.0.0}"), ref: byRef, want: validators.Present, version: "1.0.0"},
 		"an OCIRepository by range":                {source: repository(plain, ", ref: {semver: '>=1.0.0-0', semverFilter: '-rc'}"), ref: byRef, want: validators.Present, version: "2.0.0-rc.1"},

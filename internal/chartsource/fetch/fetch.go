@@ -40,6 +40,30 @@ func (e *StatusError) Error() string {
 	return text
 }
 
+// TransportError is the error of a request without a complete response.
+type TransportError struct {
+	// URL is the address without credentials and query.
+	URL string
+	// Err may quote what the host sent.
+	Err error
+}
+
+// Error returns the address and the reason.
+func (e *TransportError) Error() string { return fmt.Sprintf("fetching %s: %v", e.URL, e.Err) }
+
+// Unwrap returns the reason.
+func (e *TransportError) Unwrap() error { return e.Err }
+
+// Coarse returns an error for users who may create sources, but are not to find out with them which hosts and ports there
+// are, and what listens there: without the reason of a TransportError, and with what is fetched in front. Other errors
+// are unchanged.
+func Coarse(what string, err error) error {
+	if failed, ok := errors.AsType[*TransportError](err); ok && !errors.Is(err, ErrRefused) {
+		return fmt.Errorf("%s: %s cannot be fetched", what, failed.URL)
+	}
+	return err
+}
+
 // Credentials are the credentials of one source.
 type Credentials struct {
 	Username, Password string
@@ -96,7 +120,7 @@ func NewClient(source string, c Credentials, allowLoopback bool) (*Client, error
 		credentials: c,
 		direct:      transport(c, func(ip netip.Addr) bool { return allowLoopback || !linkLocal(ip) }),
 		foreign: transport(c, func(ip netip.Addr) bool {
-			return allowLoopback || !linkLocal(ip) && !ip.IsLoopback() && !ip.IsUnspecified()
+			return allowLoopback || !internal(ip)
 		}),
 	}, nil
 }
@@ -116,11 +140,6 @@ func parse(raw string) (*url.URL, error) {
 func RedactedURL(u *url.URL) string {
 	c := url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path}
 	return c.String()
-}
-
-func linkLocal(ip netip.Addr) bool {
-	// fd00:ec2::254 is a metadata service's address outside of the link-local range.
-	return ip.IsLinkLocalUnicast() || ip.IsLinkLocalMulticast() || ip == netip.MustParseAddr("fd00:ec2::254")
 }
 
 func transport(c Credentials, allowed func(netip.Addr) bool) *http.Transport {
@@ -236,7 +255,7 @@ func (b *body) Read(p []byte) (int, error) {
 		return 0, fmt.Errorf("%s has more than %d bytes", RedactedURL(b.url), b.limit)
 	}
 	if err != nil && !errors.Is(err, io.EOF) {
-		err = fmt.Errorf("reading %s: %w", RedactedURL(b.url), err)
+		err = &TransportError{URL: RedactedURL(b.url), Err: err}
 	}
 	return n, err
 }
@@ -282,8 +301,16 @@ func WithHeaderTimeout(ctx context.Context, d time.Duration) context.Context {
 	return context.WithValue(ctx, headerTimeoutKey{}, d)
 }
 
-// roundTrip makes one request within the timeout of its context.
+// roundTrip makes one request within the timeout of its context. The error is a *TransportError.
 func roundTrip(t *http.Transport, req *http.Request) (*http.Response, error) {
+	resp, err := roundTripInTime(t, req)
+	if err != nil {
+		return nil, &TransportError{URL: RedactedURL(req.URL), Err: err}
+	}
+	return resp, nil
+}
+
+func roundTripInTime(t *http.Transport, req *http.Request) (*http.Response, error) {
 	d, ok := req.Context().Value(headerTimeoutKey{}).(time.Duration)
 	if !ok {
 		return t.RoundTrip(req)
@@ -337,7 +364,7 @@ func (c *Client) once(ctx context.Context, u *url.URL, limit int64, read func(io
 	}
 	resp, err := roundTrip(t, req)
 	if err != nil {
-		return nil, fmt.Errorf("fetching %s: %w", RedactedURL(u), err)
+		return nil, err
 	}
 	defer func() { err = errors.Join(err, resp.Body.Close()) }()
 	switch resp.StatusCode {
