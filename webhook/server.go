@@ -81,6 +81,9 @@ func (s *Server) Ready() error {
 	return s.budget.Ready()
 }
 
+// Defer takes memory for evaluating a request after its response; see budget.Budget.
+func (s *Server) Defer(bytes int64) (release func()) { return s.budget.Defer(bytes) }
+
 // Live returns an error when an evaluation does not end, so that only a restart gives back what it uses.
 func (s *Server) Live() error { return s.budget.Live() }
 

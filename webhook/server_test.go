@@ -252,3 +252,23 @@ func TestServer_StuckEvaluationsGiveTheirShareBack(t *testing.T) {
 		<-time.After(time.Millisecond)
 	}
 }
+
+// TestValidator_DefersNoDryRun sends the same review as a dry-run and not.
+func TestValidator_DefersNoDryRun(t *testing.T) {
+	var deferred []int64
+	counts := metrics.New(prometheus.NewRegistry())
+	inForce := func() webhook.Policy { return &fakePolicy{} }
+	b := testServer{handler: webhook.NewServer(
+		&webhook.Validator{
+			Policy: inForce, Lookup: lookup.NewMemory(), Metrics: counts, Log: logr.Discard(),
+			Deferred: func(_ validators.Request, size int64, _ policy.Decision) { deferred = append(deferred, size) },
+		},
+		&webhook.Mutator{Policy: inForce}, &webhook.PolicyValidator{}, counts, logr.Discard(),
+	)}
+	for _, dryRun := range []bool{true, false} {
+		b.post(t, webhookconfig.ValidatePath, strings.Replace(write{operation: admissionv1.Create, object: kustomization}.body(t), `"operation"`, fmt.Sprintf(`"dryRun":%v,"operation"`, dryRun), 1))
+	}
+	if len(deferred) != 1 || deferred[0] < int64(len(kustomization)) {
+		t.Errorf("%v; want the request that is not a dry-run, with its size", deferred)
+	}
+}

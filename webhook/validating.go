@@ -50,9 +50,9 @@ type Validator struct {
 	Lookup  validators.Lookup
 	Metrics *metrics.Metrics
 	Log     logr.Logger
-	// Deferred receives every decision, to evaluate a request again for which the timeout was too short; nil for no such
-	// thing. It must return at once.
-	Deferred func(validators.Request, policy.Decision)
+	// Deferred receives every decision that is not of a dry-run, to evaluate a request again for which the timeout was too
+	// short; nil for no such thing. Size is the estimated memory of the request, in bytes. It must return at once.
+	Deferred func(r validators.Request, size int64, d policy.Decision)
 }
 
 // prepare returns the policy in force and what rules and mutators evaluate of the request; nil if it is allowed without
@@ -88,8 +88,8 @@ func (v *Validator) evaluate(ctx context.Context, req *request) (result, error) 
 		return skipped(), err
 	}
 	decision := p.Evaluate(ctx, *r, v.Lookup)
-	if v.Deferred != nil {
-		v.Deferred(*r, decision)
+	if v.Deferred != nil && !req.DryRun {
+		v.Deferred(*r, req.size, decision)
 	}
 	res := v.respond(req, *r, decision)
 	if r.Incomplete != nil {

@@ -67,7 +67,7 @@ func TestReevaluator(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
 			ended := make(chan error)
 			go func() { ended <- j.Start(ctx) }()
-			j.Enqueue(request("web"), tc.first)
+			j.Enqueue(request("web"), 1, tc.first)
 			if len(tc.want) > 0 {
 				<-seen
 			}
@@ -86,11 +86,46 @@ func TestReevaluator_QueueIsLimited(t *testing.T) {
 	j := &Reevaluator{Policy: func() Policy { return nil }, Lookup: &lookup.Memory{}, Log: logr.Discard()}
 	d := undecided(&validators.Pending{Text: "it is being read"})
 	for i := range 2 * maxQueued {
-		j.Enqueue(request(fmt.Sprint("web-", i)), d)
-		j.Enqueue(request("web-0"), d)
+		j.Enqueue(request(fmt.Sprint("web-", i)), 1, d)
+		j.Enqueue(request("web-0"), 1, d)
 	}
 	if n := len(j.queued); n != maxQueued {
 		t.Errorf("%d requests are queued; want %d", n, maxQueued)
+	}
+}
+
+// TestReevaluator_MemoryIsLimited has memory for three requests.
+func TestReevaluator_MemoryIsLimited(t *testing.T) {
+	var free atomic.Int64
+	free.Store(30)
+	done := make(chan struct{}, 10)
+	j := &Reevaluator{
+		Policy: func() Policy { done <- struct{}{}; return nil }, Lookup: &lookup.Memory{}, Log: logr.Discard(),
+		Reserve: func(bytes int64) func() {
+			if free.Load() < bytes {
+				return nil
+			}
+			free.Add(-bytes)
+			return func() { free.Add(bytes) }
+		},
+	}
+	d := undecided(&validators.Pending{Text: "it is being read"})
+	for i := range 5 {
+		j.Enqueue(request(fmt.Sprint("web-", i)), 10, d)
+		j.Enqueue(request("web-0"), 10, d)
+	}
+	if n := len(j.queued); n != 3 || free.Load() != 0 {
+		t.Errorf("%d requests are queued, %d bytes free; want 3 and none", n, free.Load())
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error)
+	go func() { ended <- j.Start(ctx) }()
+	for range 3 {
+		<-done
+	}
+	cancel()
+	if err := <-ended; err != nil || free.Load() != 30 {
+		t.Errorf("%v, %d bytes free; want all of them", err, free.Load())
 	}
 }
 

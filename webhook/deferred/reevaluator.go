@@ -50,6 +50,9 @@ type Reevaluator struct {
 	// Policy returns the policy in force; nil before the first one is loaded.
 	Policy func() Policy
 	Lookup validators.Lookup
+	// Reserve takes memory for a request of some bytes until the function that it returns is called; it returns nil if there
+	// is none. It may be nil: then there is always some.
+	Reserve func(bytes int64) (release func())
 	// Observe receives the outcome for each rule; it may be nil.
 	Observe func(rule string, o Outcome)
 	Log     logr.Logger
@@ -71,6 +74,8 @@ type pending struct {
 	request validators.Request
 	// rules are the names of the rules that were inconclusive.
 	rules map[string]bool
+	// release gives its memory back.
+	release func()
 }
 
 func (e *Reevaluator) init() {
@@ -81,8 +86,9 @@ func (e *Reevaluator) init() {
 }
 
 // Enqueue enqueues a request whose decision is inconclusive because a chart is still being read; it ignores any other.
-// It returns at once, and drops the request if the queue is full.
-func (e *Reevaluator) Enqueue(r validators.Request, d policy.Decision) {
+// It returns at once, and drops the request if the queue or its memory is full. Size is the estimated memory of the request, in
+// bytes.
+func (e *Reevaluator) Enqueue(r validators.Request, size int64, d policy.Decision) {
 	rules := map[string]bool{}
 	for _, u := range d.Unknown {
 		if _, ok := errors.AsType[*validators.Pending](u.Cause); ok {
@@ -95,17 +101,31 @@ func (e *Reevaluator) Enqueue(r validators.Request, d policy.Decision) {
 	e.init()
 	o := object{r.Object.GroupVersionKind().GroupKind(), client.ObjectKeyFromObject(r.Object)}
 	e.mu.Lock()
-	_, replaces := e.queued[o]
-	full := !replaces && len(e.queued) >= maxQueued
-	if !full {
-		e.queued[o] = pending{r, rules}
+	old, replaces := e.queued[o]
+	if replaces {
+		old.release()
+		delete(e.queued, o)
+	}
+	var release func()
+	if len(e.queued) < maxQueued {
+		release = e.reserve(size)
+	}
+	if release != nil {
+		e.queued[o] = pending{r, rules, release}
 	}
 	e.mu.Unlock()
-	if full {
+	if release == nil {
 		e.Log.V(1).Info("Deferred evaluation queue is full; dropping release", "helmRelease", o.key.String())
 		return
 	}
 	e.queue.Add(o)
+}
+
+func (e *Reevaluator) reserve(size int64) func() {
+	if e.Reserve == nil {
+		return func() {}
+	}
+	return e.Reserve(size)
 }
 
 // Start implements manager.Runnable: it evaluates enqueued requests until ctx ends.
@@ -116,7 +136,11 @@ func (e *Reevaluator) Start(ctx context.Context) error {
 		p, ok := e.queued[o]
 		delete(e.queued, o)
 		e.mu.Unlock()
-		if ok && ctx.Err() == nil {
+		if !ok {
+			return
+		}
+		defer p.release()
+		if ctx.Err() == nil {
 			e.evaluate(ctx, p)
 		}
 	})

@@ -414,6 +414,7 @@ func (s *Server) newWebhooks(context.Context) error {
 		},
 		s.metrics, s.log,
 	)
+	reevaluator.Reserve = s.webhooks.Defer
 	if s.clients != nil {
 		s.webhooks.Authenticate(s.clients)
 	}

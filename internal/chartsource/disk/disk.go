@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
 	"path"
 	"slices"
@@ -23,8 +24,12 @@ const (
 	names   = "names"   // the archives of references, by the SHA-256 of the reference
 )
 
-// maxReference bounds the text for one reference, in bytes.
-const maxReference = 64 << 10
+const (
+	// maxReference bounds the text for one reference, in bytes.
+	maxReference = 64 << 10
+	// maxReferences bounds the references. Whoever may write a release can spell one in any number of ways.
+	maxReferences = 4096
+)
 
 // ErrNotFound is the error of reading what the store does not have.
 var ErrNotFound = errors.New("not in the cache directory")
@@ -69,7 +74,7 @@ func (s *Store) Put(data []byte) (string, error) {
 	if err := s.write(path.Join(objects, digest), data); err != nil {
 		return "", err
 	}
-	return digest, s.evict()
+	return digest, s.evict(objects, s.limit, math.MaxInt)
 }
 
 // Get returns the archive with a SHA-256 in hex, and checks it.
@@ -87,12 +92,16 @@ func (s *Store) Get(digest string) ([]byte, error) {
 	return data, nil
 }
 
-// PutReference writes a short text for a reference. It ignores a text that is too long.
+// PutReference writes a short text for a reference. It ignores a text that is too long, and evicts the oldest references when
+// there are too many.
 func (s *Store) PutReference(reference, text string) error {
 	if len(text) > maxReference {
 		return nil
 	}
-	return s.write(path.Join(names, sum([]byte(reference))), []byte(text))
+	if err := s.write(path.Join(names, sum([]byte(reference))), []byte(text)); err != nil {
+		return err
+	}
+	return s.evict(names, math.MaxInt64, maxReferences)
 }
 
 // Reference returns the text that was written for a reference.
@@ -130,11 +139,12 @@ func (s *Store) write(name string, data []byte) error {
 	return nil
 }
 
-// evict removes the oldest archives until the rest is within the limit. It keeps the newest in any case.
-func (s *Store) evict() error {
+// evict removes the oldest files of a directory until the rest is within the limits of bytes and of files. It keeps the newest
+// in any case.
+func (s *Store) evict(dir string, limit int64, count int) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	entries, err := fs.ReadDir(s.root.FS(), objects)
+	entries, err := fs.ReadDir(s.root.FS(), dir)
 	if err != nil {
 		return fmt.Errorf("listing the cache directory: %w", err)
 	}
@@ -149,11 +159,11 @@ func (s *Store) evict() error {
 	slices.SortFunc(files, func(a, b fs.FileInfo) int {
 		return cmp.Or(a.ModTime().Compare(b.ModTime()), cmp.Compare(a.Name(), b.Name()))
 	})
-	for _, f := range files[:max(0, len(files)-1)] {
-		if total <= s.limit {
+	for i, f := range files[:max(0, len(files)-1)] {
+		if total <= limit && len(files)-i <= count {
 			break
 		}
-		if err := s.root.Remove(path.Join(objects, f.Name())); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := s.root.Remove(path.Join(dir, f.Name())); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("removing from the cache directory: %w", err)
 		}
 		total -= f.Size()

@@ -2,6 +2,7 @@ package disk_test
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -94,5 +95,32 @@ func TestStore_EvictsOldArchives(t *testing.T) {
 	}
 	if found != 2 {
 		t.Errorf("%d archives of 100 bytes are stored in 250 bytes", found)
+	}
+}
+
+// TestStore_EvictsOldReferences spells a reference in many ways.
+func TestStore_EvictsOldReferences(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir, 1<<20)
+	const maxReferences = 4096
+	if err := os.Mkdir(filepath.Join(dir, "names", "directory"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for i := range maxReferences {
+		if err := os.WriteFile(filepath.Join(dir, "names", fmt.Sprint("old", i)), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i := range 3 {
+		if err := s.PutReference(fmt.Sprint("new", i), "text"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	entries, err := os.ReadDir(filepath.Join(dir, "names"))
+	if err != nil || len(entries) != maxReferences+1 {
+		t.Errorf("%d entries, %v; want %d references and a directory", len(entries), err, maxReferences)
+	}
+	if text, err := s.Reference("new2"); err != nil || text != "text" {
+		t.Errorf("%q, %v", text, err)
 	}
 }
