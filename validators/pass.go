@@ -28,6 +28,9 @@ type Request struct {
 	User string
 	// Stage selects the rules that are evaluated; zero selects those of every stage. A rule's Check does not see it.
 	Stage Stage
+	// Confined means that findings must not name objects of other namespaces that the object does not name itself: whoever
+	// reads them need not have permission to see those. It is always set at admission.
+	Confined bool
 	// Unresolved are the fields of Object with an unknown value: it is encrypted, or comes from a variable outside Git.
 	Unresolved []Path
 	// Incomplete explains which fields of Object and Old are left out, those of Unresolved; nil if none are. Only rules that

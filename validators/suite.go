@@ -342,6 +342,7 @@ func (s *Suite) run(
 	r Request,
 	l Lookup,
 ) (findings []*Finding, skipped []Skipped, err error) {
+	r.Confined = r.Confined || r.Stage == StageAdmission
 	r.Stage = 0 // A rule does not know which driver runs it.
 	p := &Pass{Request: r, Lookup: l, Params: s.params[rule.Name], rule: &rule.Meta}
 	defer func() {

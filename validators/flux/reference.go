@@ -43,10 +43,14 @@ func (r Reference) Check(ctx context.Context, p *validators.Pass) {
 }
 
 // ReportMissing reports that the named object does not exist. The finding names the other namespaces that have an
-// object of that kind and name; if there is one only, its edit sets the namespace.
+// object of that kind and name; if there is one only, its edit sets the namespace. It names none where findings are
+// confined.
 func (r Reference) ReportMissing(ctx context.Context, p *validators.Pass) {
 	f := p.Report(r.At.Child("name"), r.Key.Name, "%s does not exist", r.what())
 	f.Key = r.To.Kind + " " + r.Key.String()
+	if p.Confined {
+		return
+	}
 	namespaces := NamespacesOf(ctx, p.Lookup, r.To, r.Key.Name)
 	if len(namespaces) == 0 {
 		return

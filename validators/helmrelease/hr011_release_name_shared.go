@@ -2,6 +2,7 @@ package helmrelease
 
 import (
 	"context"
+	"fmt"
 	"reflect"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -62,12 +63,15 @@ func checkNameShared(ctx context.Context, p *validators.Pass) error {
 		if named := validators.NewPath("spec", "releaseName"); named.Lookup(p.Object.Object) != nil {
 			at = named
 		}
+		other := fmt.Sprintf("HelmRelease %s/%s", o.GetNamespace(), o.GetName())
+		if p.Confined && o.GetNamespace() != p.Object.GetNamespace() {
+			other = "a HelmRelease of another namespace"
+		}
 		f := p.Report(
 			at,
 			own.name,
-			"HelmRelease %s/%s is the same Helm release: %s in namespace %s",
-			o.GetNamespace(),
-			o.GetName(),
+			"%s is the same Helm release: %s in namespace %s",
+			other,
 			own.name,
 			own.storage,
 		)
