@@ -4,10 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net"
 	"net/http"
 	"slices"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"github.com/go-logr/logr"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
@@ -45,6 +47,40 @@ func (h *readiness) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
 	}
 	w.WriteHeader(http.StatusServiceUnavailable)
 	fmt.Fprintln(w, text)
+}
+
+// healthServer serves /healthz and /readyz from before the server is connected to the cluster. It owns its listener.
+type healthServer struct {
+	handler atomic.Pointer[http.Handler]
+	http    *http.Server
+	ended   chan struct{}
+}
+
+// startHealth serves on a listener: alive and not ready until serve is called. The caller calls close.
+func startHealth(l net.Listener) *healthServer {
+	h := &healthServer{ended: make(chan struct{})}
+	mux := http.NewServeMux()
+	mux.HandleFunc("/healthz", liveness(func() error { return nil }))
+	mux.HandleFunc("/readyz", liveness(func() error { return errors.New("not connected to the API server yet") }))
+	h.serve(mux)
+	h.http = &http.Server{
+		Handler:           http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { (*h.handler.Load()).ServeHTTP(w, r) }),
+		ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 30 * time.Second, WriteTimeout: 30 * time.Second, IdleTimeout: time.Minute,
+	}
+	go func() {
+		defer close(h.ended)
+		_ = h.http.Serve(l) // close ends it
+	}()
+	return h
+}
+
+// serve replaces the handler.
+func (h *healthServer) serve(handler http.Handler) { h.handler.Store(&handler) }
+
+// close ends the server and its listener.
+func (h *healthServer) close() {
+	_ = h.http.Close()
+	<-h.ended
 }
 
 // liveness serves /healthz: a process that responds is healthy, unless the check fails. A restart would not fix what

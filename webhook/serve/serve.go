@@ -113,6 +113,7 @@ type Server struct {
 	reporter  *source.Reporter // nil with a policy file
 
 	webhookListener, healthListener, metricsListener net.Listener
+	health                                           *healthServer
 
 	charts      *chartsource.Resolver
 	config      *rest.Config
@@ -145,6 +146,9 @@ func New(ctx context.Context, o Options, log logr.Logger) (*Server, error) {
 
 // Close releases what New has acquired.
 func (s *Server) Close() {
+	if s.health != nil {
+		s.health.close()
+	}
 	for _, l := range []net.Listener{s.webhookListener, s.healthListener, s.metricsListener} {
 		if l != nil {
 			_ = l.Close()
@@ -204,6 +208,7 @@ func (s *Server) listen(ctx context.Context) error {
 	if s.healthListener, err = listen(ctx, "--health-probe-bind-address", o.HealthAddress); err != nil {
 		return err
 	}
+	s.health = startHealth(s.healthListener)
 	if o.MetricsAddress != "0" {
 		s.metricsListener, err = listen(ctx, "--metrics-bind-address", o.MetricsAddress)
 	}
@@ -248,7 +253,7 @@ func (s *Server) newCharts(context.Context) error {
 // connect connects to the cluster and loads the serving certificate.
 func (s *Server) connect(ctx context.Context) error {
 	var err error
-	if s.config, err = restConfig(ctx, s.options.Kubeconfig); err != nil {
+	if s.config, err = restConfig(ctx, s.options.Kubeconfig, s.log); err != nil {
 		return err
 	}
 	if s.policies == nil {
@@ -424,7 +429,6 @@ func (s *Server) newWebhooks(context.Context) error {
 	// The manager starts HTTP servers first and stops them last, so that open requests have all that they need.
 	runnables := []manager.Runnable{
 		s.certificate, s.policies, s.watches, reevaluator,
-		newHTTPServer("health", s.healthHandler(), s.healthListener),
 		&manager.Server{
 			Name: "webhooks", Server: webhookServer, Listener: s.webhooks.Listener(s.webhookListener, webhookServer),
 			ShutdownTimeout: new(shutdownTimeout),
@@ -447,6 +451,7 @@ func (s *Server) newWebhooks(context.Context) error {
 			return fmt.Errorf("preparing the manager: %w", err)
 		}
 	}
+	s.health.serve(s.healthHandler())
 	return nil
 }
 
