@@ -8,9 +8,17 @@ import (
 	"time"
 )
 
-// maxCAs limits a caBundle. Each rotation adds a CA, which is removed when it expires; the limit is for a Secret that
-// is deleted again and again.
-const maxCAs = 8
+const (
+	// maxCAs limits a caBundle. Each rotation adds a CA; the limit is for a Secret that is deleted again and again.
+	maxCAs = 8
+	// caName is the common name of a self-managed CA.
+	caName = "flux-admission-ca"
+	// overlap is how long two CAs are in the caBundle after a rotation. The other replicas serve certificates of the new
+	// one long before.
+	overlap = time.Hour
+	// maxClockSkew is how far in the future the clock of another replica may be.
+	maxClockSkew = 5 * time.Minute
+)
 
 // parseCABundle returns the certificates in a PEM bundle and ignores everything else in it.
 func parseCABundle(bundle []byte) []*x509.Certificate {
@@ -29,12 +37,13 @@ func parseCABundle(bundle []byte) []*x509.Certificate {
 	}
 }
 
-// mergeCABundle returns the bundle with ca and without expired CAs. Other CAs stay: another replica may still serve one
-// of their certificates. Replicas that merge the same CAs write the same bytes.
+// mergeCABundle returns the bundle with ca. Of the others, those that may be in use during a rotation stay: another
+// replica may still serve one of their certificates, or may have read a newer CA from the Secret than this one. Replicas
+// that merge the same CAs write the same bytes.
 func mergeCABundle(bundle []byte, ca *x509.Certificate, now time.Time) []byte {
 	var all []*x509.Certificate
 	for _, c := range parseCABundle(bundle) {
-		if now.Before(c.NotAfter) && !c.Equal(ca) && !slices.ContainsFunc(all, c.Equal) {
+		if inUse(c, ca, now) && !c.Equal(ca) && !slices.ContainsFunc(all, c.Equal) {
 			all = append(all, c)
 		}
 	}
@@ -55,4 +64,16 @@ func mergeCABundle(bundle []byte, ca *x509.Certificate, now time.Time) []byte {
 		out.Write(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw}))
 	}
 	return out.Bytes()
+}
+
+// inUse reports whether a replica may serve certificates of a CA other than the current one: it looks like one that
+// this product made, is valid, and one of the two is new. A CA that somebody else put into the caBundle, or one that was
+// replaced because its key has leaked, would otherwise be trusted until it expires.
+func inUse(c, current *x509.Certificate, now time.Time) bool {
+	newest := c.NotBefore
+	if current.NotBefore.After(newest) {
+		newest = current.NotBefore
+	}
+	return c.IsCA && c.Subject.CommonName == caName && c.CheckSignatureFrom(c) == nil &&
+		now.Before(c.NotAfter) && c.NotBefore.Before(now.Add(maxClockSkew)) && now.Before(newest.Add(overlap))
 }

@@ -68,10 +68,15 @@ func issue(t *testing.T, name string, from, to time.Time, ca *pair) pair {
 
 func TestMergeCABundle(t *testing.T) {
 	hour := time.Hour
-	a := issue(t, "a", start, start.Add(3*hour), nil)
-	b := issue(t, "b", start.Add(hour), start.Add(4*hour), nil)
-	expired := issue(t, "expired", start.Add(-3*hour), start.Add(-hour), nil)
 	now := start.Add(2 * hour)
+	own := func(from, to time.Time) pair { return issue(t, caName, from, to, nil) }
+	a := own(start, start.Add(3*hour))
+	b := own(now.Add(-hour/2), now.Add(3*hour))
+	newer := own(now.Add(-time.Second), now.Add(3*hour))
+	expired := own(start.Add(-3*hour), start.Add(-hour))
+	foreign := issue(t, "foreign", now.Add(-hour/2), now.Add(1000*hour), nil)
+	future := own(now.Add(hour), now.Add(1000*hour))
+	leaf := issue(t, caName, now.Add(-hour/2), now.Add(hour), &b)
 	join := func(ps ...pair) []byte {
 		var out []byte
 		for _, p := range ps {
@@ -79,26 +84,37 @@ func TestMergeCABundle(t *testing.T) {
 		}
 		return out
 	}
-	for name, tc := range map[string]struct{ have, want []byte }{
-		"an empty bundle gets the CA":           {nil, join(b)},
-		"an older CA that is still valid stays": {join(a), join(a, b)},
-		"an expired CA is removed":              {join(expired, a), join(a, b)},
-		"a bundle with the CA stays as it is":   {join(a, b), join(a, b)},
-		"a duplicate is removed":                {join(a, a, b, b), join(a, b)},
-		"what is not a certificate is removed":  {append([]byte("placeholder\n"), join(a)...), join(a, b)},
-		"the CAs are sorted":                    {join(b, a), join(a, b)},
+	later := now.Add(hour)
+	for name, tc := range map[string]struct {
+		have, want []byte
+		now        time.Time
+	}{
+		"an empty bundle gets the CA":              {nil, join(b), now},
+		"the CA before a rotation stays":           {join(a), join(a, b), now},
+		"the CA before a rotation stays an hour":   {join(a, b), join(b), later},
+		"a newer CA of another replica stays":      {join(b, newer), join(b, newer), now},
+		"a newer CA that is not used is removed":   {join(b, newer), join(b), later},
+		"a CA that another product made":           {join(a, b, foreign), join(a, b), now},
+		"a CA that is valid in the future":         {join(a, b, future), join(a, b), now},
+		"a certificate that is none of a CA":       {join(b, leaf), join(b), now},
+		"an expired CA is removed":                 {join(expired, a), join(a, b), now},
+		"a bundle with the CA stays as it is":      {join(a, b), join(a, b), now},
+		"a duplicate is removed":                   {join(a, a, b, b), join(a, b), now},
+		"what is not a certificate is removed":     {append([]byte("placeholder\n"), join(a)...), join(a, b), now},
+		"the CAs are sorted":                       {join(b, a), join(a, b), now},
+		"the current CA stays for as long as ever": {join(a, b), join(b), now.Add(1000 * hour)},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if got := mergeCABundle(tc.have, b.cert, now); !bytes.Equal(got, tc.want) {
+			if got := mergeCABundle(tc.have, b.cert, tc.now); !bytes.Equal(got, tc.want) {
 				t.Errorf("%d certificates, want %d:\n%s", len(parseCABundle(got)), len(parseCABundle(tc.want)), got)
 			}
 		})
 	}
 	var many []byte
 	for i := range 3 * maxCAs {
-		many = append(many, issue(t, "many", start.Add(time.Duration(i)*time.Second), start.Add(4*hour), nil).pem()...)
+		many = append(many, own(now.Add(time.Duration(i)*time.Second), now.Add(4*hour)).pem()...)
 	}
-	got := parseCABundle(mergeCABundle(many, a.cert, now))
+	got := parseCABundle(mergeCABundle(many, a.cert, now.Add(time.Minute)))
 	if len(got) != maxCAs || !got[0].Equal(a.cert) {
 		t.Errorf("a bundle of %d CAs was merged into %d; want %d with the current CA", 3*maxCAs, len(got), maxCAs)
 	}

@@ -60,7 +60,7 @@ func NewSelfManaged(o Options) (*SelfManaged, error) {
 	s := &SelfManaged{source: &cmtls.DynamicSource{
 		DNSNames: o.Names,
 		Authority: ipSigner{&authority.DynamicAuthority{
-			SecretNamespace: o.Namespace, SecretName: o.Secret, RESTConfig: o.Config, CommonName: "flux-admission-ca",
+			SecretNamespace: o.Namespace, SecretName: o.Secret, RESTConfig: o.Config, CommonName: caName,
 			SecretLabels: map[string]string{
 				"app.kubernetes.io/name": "flux-admission", "app.kubernetes.io/part-of": "flux-admission",
 			},
