@@ -119,6 +119,7 @@ func (c *Catalog) CRD(gk schema.GroupKind) (*kindschema.Definition, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading the definition of %s in the CRD catalog: %w", gk, err)
 	}
+	addOperatorKinds(crd)
 	out := &kindschema.Definition{CRD: crd, Origin: e.Project + " " + e.Version, Installed: exact, Uncertain: e.ThirdParty}
 	if e.Project == flux {
 		r, _ := parseRelease(e.Version)
@@ -128,6 +129,33 @@ func (c *Catalog) CRD(gk schema.GroupKind) (*kindschema.Definition, error) {
 		out.AsOf = out.Origin
 	}
 	return out, nil
+}
+
+// operatorKinds are the kinds that Flux Operator adds to those that Alerts and Receivers may name, when it installs Flux
+// (internal/builder/templates.go of the Flux Operator). A cluster without it has no objects of these kinds either.
+var operatorKinds = []string{"FluxInstance", "ResourceSet", "ResourceSetInputProvider"}
+
+// addOperatorKinds changes a definition as Flux Operator does.
+func addOperatorKinds(crd *apiextensionsv1.CustomResourceDefinition) {
+	list := map[string]string{"alerts": "eventSources", "receivers": "resources"}[crd.Spec.Names.Plural]
+	if crd.Spec.Group != "notification.toolkit.fluxcd.io" || list == "" {
+		return
+	}
+	for i := range crd.Spec.Versions {
+		schema := crd.Spec.Versions[i].Schema
+		if schema == nil || schema.OpenAPIV3Schema == nil {
+			continue
+		}
+		items := schema.OpenAPIV3Schema.Properties["spec"].Properties[list].Items
+		if items == nil || items.Schema == nil {
+			continue
+		}
+		kind := items.Schema.Properties["kind"]
+		for _, name := range operatorKinds {
+			kind.Enum = append(kind.Enum, apiextensionsv1.JSON{Raw: []byte(strconv.Quote(name))})
+		}
+		items.Schema.Properties["kind"] = kind
+	}
 }
 
 // choose returns the entry of a kind for the cluster, and reports whether it is of the release that the cluster has.

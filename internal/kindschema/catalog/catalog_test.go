@@ -96,3 +96,31 @@ func TestDefinitionsCompile(t *testing.T) {
 		}
 	}
 }
+
+// TestCatalog_KindsOfFluxOperator checks that Alerts and Receivers may name the kinds that Flux Operator adds to them.
+func TestCatalog_KindsOfFluxOperator(t *testing.T) {
+	c, err := catalog.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for kind, list := range map[string]string{"Alert": "eventSources", "Receiver": "resources"} {
+		for _, release := range []string{"2.2", "2.7", "2.10"} {
+			d, err := c.ForFlux(release).CRD(schema.GroupKind{Group: "notification.toolkit.fluxcd.io", Kind: kind})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, v := range d.CRD.Spec.Versions {
+				enum := v.Schema.OpenAPIV3Schema.Properties["spec"].Properties[list].Items.Schema.Properties["kind"].Enum
+				var names []string
+				for _, value := range enum {
+					names = append(names, string(value.Raw))
+				}
+				for _, want := range []string{`"FluxInstance"`, `"ResourceSet"`, `"ResourceSetInputProvider"`, `"HelmRelease"`} {
+					if !slices.Contains(names, want) {
+						t.Errorf("%s %s of Flux %s: %v lacks %s", kind, v.Name, release, names, want)
+					}
+				}
+			}
+		}
+	}
+}
