@@ -140,3 +140,27 @@ func TestCheck_MistypedKindOfFlux(t *testing.T) {
 		}
 	}
 }
+
+// TestCheck_VariablesWithoutFlux leaves values with variables open where nothing shows what Flux substitutes, and passes on
+// what an outer Kustomization leaves open.
+func TestCheck_VariablesWithoutFlux(t *testing.T) {
+	code, stdout, stderr := execute(t, "check", writeTree(t, map[string]string{
+		"base/kustomization.yaml": "resources: [namespace.yaml]\n",
+		"base/namespace.yaml": "apiVersion: v1\nkind: Namespace\nmetadata:\n  name: ${NAMESPACE}\n" +
+			"  labels: {example.com/inject: '${INJECT:-enabled}', team: '${TEAM}'}\n",
+		"plain.yaml": "apiVersion: v1\nkind: Namespace\nmetadata:\n  name: a\n  labels: {example.com/inject: '${INJECT:-enabled}'}\n",
+	}))
+	if code != 0 || !strings.Contains(stdout, "No findings in 2 objects") {
+		t.Errorf("without an entry point: exit code %d\n%s%s", code, stdout, stderr)
+	}
+	child := strings.Replace(fmt.Sprintf(child, "flux-system"), "  path:",
+		"  postBuild: {substitute: {SIZE: \"${q:=''}${STORAGE}${q:=''}\", none: '1'}}\n  path:", 1)
+	code, stdout, stderr = execute(t, "check", "--only", "SC002", writeTree(t, map[string]string{
+		"clusters/home/gotk-sync.yaml": gotkSync + "  postBuild: {substitute: {A: b}}\n",
+		"clusters/home/db.yaml":        child,
+		"apps/db/cluster.yaml":         strings.Replace(fmt.Sprintf(cluster, "enablePodMonitor"), "instances: 1", "instances: ${SIZE:=${none}}", 1),
+	}))
+	if code != 0 || !strings.Contains(stdout, "No findings in ") {
+		t.Errorf("with a variable that is left open: exit code %d\n%s%s", code, stdout, stderr)
+	}
+}

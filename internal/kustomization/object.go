@@ -146,26 +146,31 @@ func (o *Object) findEncrypted() {
 	if unresolved.IsEncryptedObject(o.Object) {
 		o.Encrypted = true
 	}
-	var walk func(v any, at validators.Path)
-	walk = func(v any, at validators.Path) {
-		switch v := v.(type) {
-		case string:
-			if unresolved.IsEncrypted(v) {
-				o.Unresolved = append(o.Unresolved, at)
+	if o.Encrypted {
+		o.Unresolved = appendFields(o.Unresolved, o.Object, nil, unresolved.IsEncrypted)
+	}
+}
+
+// appendFields appends the paths of strings that satisfy the condition; of a key that does, the path of its map.
+func appendFields(paths []validators.Path, v any, at validators.Path, cond func(string) bool) []validators.Path {
+	switch v := v.(type) {
+	case string:
+		if cond(v) {
+			return append(paths, at)
+		}
+	case map[string]any:
+		for _, key := range slices.Sorted(maps.Keys(v)) {
+			if cond(key) {
+				return append(paths, at)
 			}
-		case map[string]any:
-			for _, key := range slices.Sorted(maps.Keys(v)) {
-				walk(v[key], at.Child(key))
-			}
-		case []any:
-			for i, e := range v {
-				walk(e, at.Index(i))
-			}
+			paths = appendFields(paths, v[key], at.Child(key), cond)
+		}
+	case []any:
+		for i, e := range v {
+			paths = appendFields(paths, e, at.Index(i), cond)
 		}
 	}
-	if o.Encrypted {
-		walk(o.Object, nil)
-	}
+	return paths
 }
 
 // findUnknownContent adds the data of a generated object that is not in the tree to the unresolved fields.

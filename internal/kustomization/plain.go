@@ -13,8 +13,8 @@ import (
 
 	"github.com/flux-admission/flux-admission/internal/kustomization/build"
 	"github.com/flux-admission/flux-admission/internal/kustomization/entrypoint"
-	"github.com/flux-admission/flux-admission/internal/kustomization/substitute"
 	"github.com/flux-admission/flux-admission/internal/sourcetree"
+	"github.com/flux-admission/flux-admission/internal/unresolved"
 	"github.com/flux-admission/flux-admission/internal/yamlposition"
 	"github.com/flux-admission/flux-admission/validators"
 )
@@ -101,6 +101,7 @@ func (b *treeBuilder) buildOutermost(a *sourcetree.Artifact, dir string) (*Clust
 		o.outermost, o.Kustomization, o.mayBePatch = k, nil, true
 		o.findUnknownContent()
 		o.findEncrypted()
+		o.leaveVariables()
 		if !foreign(o.GetAPIVersion(), o.GetKind()) {
 			c.Objects = append(c.Objects, o)
 		}
@@ -108,13 +109,9 @@ func (b *treeBuilder) buildOutermost(a *sourcetree.Artifact, dir string) (*Clust
 	return c, nil
 }
 
-// leaveVariables marks the fields with variables as unresolved: what substitutes them is not known.
+// leaveVariables marks the fields with variables as unresolved, with a default or not: what substitutes them is not known.
 func (o *Object) leaveVariables() {
-	v := &substitute.Variables{}
-	v.Missing()
-	if result, err := v.Substitute(o.Object); err == nil {
-		o.Unresolved = append(o.Unresolved, result.Unresolved...)
-	}
+	o.Unresolved = appendFields(o.Unresolved, o.Object, nil, unresolved.HasVariable)
 }
 
 // MayBePatch reports whether the object may be a patch, in which fields are missing on purpose.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/flux-admission/flux-admission/api/v1alpha1"
+	"github.com/flux-admission/flux-admission/internal/unresolved"
 	"github.com/flux-admission/flux-admission/validators"
 )
 
@@ -35,7 +36,7 @@ var NamespaceOverridden = &validators.Rule{
 }
 
 func checkOverridden(_ context.Context, p *validators.Pass) error {
-	if p.Provenance == nil || p.Provenance.DeclaredNamespace == "" {
+	if p.Provenance == nil || p.Provenance.DeclaredNamespace == "" || unresolved.HasVariable(p.Provenance.DeclaredNamespace) {
 		return nil
 	}
 	at := validators.NewPath("metadata", "namespace")

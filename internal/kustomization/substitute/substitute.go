@@ -106,7 +106,7 @@ func (v *Variables) addField(s Source, field string, decode bool) {
 // AddInline adds the variables of spec.postBuild.substitute, over those that were added before.
 func (v *Variables) AddInline(values map[string]string) {
 	for name, value := range values {
-		v.set(name, value, Variable{Source: Inline, Path: validators.NewPath("spec", "postBuild", "substitute", name), Unresolved: strings.Contains(value, markOpen)})
+		v.set(name, value, Variable{Source: Inline, Path: validators.NewPath("spec", "postBuild", "substitute", name), Unresolved: unresolved.String(value)})
 	}
 }
 
