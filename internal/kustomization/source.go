@@ -42,6 +42,11 @@ func (c *clusterBuilder) sourceArtifact(s validators.ObjectRef, depth int) *sour
 	if a := c.mapped(s); a != nil {
 		return a
 	}
+	if s.Name == "" && len(c.roots) > 0 {
+		// The API server rejects a Kustomization without a source. What it was meant to build is evaluated all the same.
+		e := c.roots[0]
+		return c.withIncludes(e.Source, c.tree.View(e.Ignore, e.From, e.Mount), depth)
+	}
 	if s.Kind == flux.ExternalArtifact.Kind {
 		if made := c.composed()[s]; made != nil {
 			if a, err := c.compose(made, depth); err == nil {
