@@ -3,6 +3,7 @@ package webhook
 import (
 	"cmp"
 	"errors"
+	"fmt"
 	"net/http"
 	"slices"
 
@@ -137,6 +138,11 @@ func auditAnnotations(d policy.Decision) map[string]string {
 		exempt = append(exempt, label(e.Finding.Rule)+" "+plain(e.Reason))
 	}
 	put(auditExempt, exempt)
+	var limited []string
+	for _, l := range d.Limited {
+		limited = append(limited, fmt.Sprintf("%s %s: %s instead of %s (%s)", label(l.Finding.Rule), plain(l.Finding.Path.String()), l.Taken, l.Action, l.Reason))
+	}
+	put(auditLimited, limited)
 	if d.AuditOnly {
 		out[auditPolicy] = "AuditOnly"
 	}
@@ -153,6 +159,9 @@ func (v *Validator) count(req *request, d policy.Decision) {
 	}
 	for _, f := range d.Audit {
 		v.Metrics.Finding(f.Rule.Name, "Audit", gk, dry)
+	}
+	for _, l := range d.Limited {
+		v.Metrics.LimitedFinding(l.Finding.Rule.Name, string(l.Action), string(l.Taken), l.Reason, dry)
 	}
 	for _, j := range d.Unknown {
 		v.Metrics.Unknown(j.Rule.Name)

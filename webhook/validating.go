@@ -34,6 +34,7 @@ const (
 	auditAudited   = "audit-violations"   // findings that are only recorded
 	auditPolicy    = "enforce-policy"     // the policy's mode, unless it is Enforce
 	auditExempt    = "exempt"             // findings with an exemption, and its reason
+	auditLimited   = "limited"            // findings with a milder action than their rule has, and why
 	auditUnknown   = "unknown"            // rules that were inconclusive
 	auditError     = "error"              // rules that failed, or why the request was not evaluated
 	auditMutations = "mutations"          // why the object was changed

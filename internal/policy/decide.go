@@ -32,12 +32,23 @@ type Exempted struct {
 	Reason  string
 }
 
+// Limited is a finding whose action was limited.
+type Limited struct {
+	Finding *validators.Finding
+	// Action is the policy's action for the rule in the namespace, Taken what was done instead.
+	Action, Taken v1alpha1.Action
+	// Reason is what limited the action: ratchet, uncertain, exempt or AuditOnly; the last of several.
+	Reason string
+}
+
 // Decision is the result of evaluating one object. Every finding is in exactly one of Deny, Warn and Audit, in the order of the suite.
 type Decision struct {
 	Deny, Warn, Audit []*validators.Finding
 	// Unknown are inconclusive rules, Errors rules that failed, Skipped rules that do not apply to the object's state.
 	Unknown, Errors, Skipped []NotEvaluated
 	Exempted                 []Exempted
+	// Limited are the findings with a milder action than the policy has for their rule in the namespace. They are in Deny, Warn or Audit, too.
+	Limited []Limited
 	// AuditOnly reports whether the mode AuditOnly downgraded every action.
 	AuditOnly bool
 }
@@ -127,17 +138,29 @@ func (p *Policy) decide(r validators.Result, ns namespace) Decision {
 	d := Decision{AuditOnly: p.auditOnly}
 	for _, f := range r.Findings {
 		action := p.action(f.Rule.Name, ns)
+		l := Limited{Finding: f, Action: action}
+		limit := func(to v1alpha1.Action, reason string) {
+			if strictness(action) > strictness(to) {
+				action, l.Reason = to, reason
+			}
+		}
 		if p.ratchet && f.Preexisting {
-			action = atMost(action, v1alpha1.ActionWarn)
+			limit(v1alpha1.ActionWarn, "ratchet")
 		}
 		if f.Uncertain {
-			action = atMost(action, v1alpha1.ActionWarn)
+			limit(v1alpha1.ActionWarn, "uncertain")
 		}
 		if e := p.exemption(f.Rule.Name, r, ns); e != nil {
 			d.Exempted = append(d.Exempted, Exempted{f, e.reason})
-			action = atMost(action, v1alpha1.ActionAudit)
+			limit(v1alpha1.ActionAudit, "exempt")
 		}
-		switch p.capped(action) {
+		if p.auditOnly {
+			limit(v1alpha1.ActionAudit, string(v1alpha1.ModeAuditOnly))
+		}
+		if l.Taken = action; l.Reason != "" {
+			d.Limited = append(d.Limited, l)
+		}
+		switch action {
 		case v1alpha1.ActionDeny:
 			d.Deny = append(d.Deny, f)
 		case v1alpha1.ActionWarn:

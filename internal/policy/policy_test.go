@@ -439,3 +439,25 @@ func TestRuleset(t *testing.T) {
 		t.Errorf("the default is %s, want %s", parsed.Spec.Ruleset, want)
 	}
 }
+
+// What a limited finding would have been is told apart from what was done.
+func TestPolicy_Limited(t *testing.T) {
+	for spec, want := range map[string]string{
+		"  mode: Enforce\n":   "[]",
+		"  mode: AuditOnly\n": "[Deny Audit AuditOnly]",
+		"  exemptions: [{rules: [KS001], match: {names: [apps]}, reason: x}]\n":                 "[Deny Audit exempt]",
+		"  mode: AuditOnly\n  rules: {kustomization-namespace: {action: Warn}}\n":               "[Warn Audit AuditOnly]",
+		"  mode: AuditOnly\n  exemptions: [{rules: ['*'], match: {names: ['*']}, reason: x}]\n": "[Deny Audit exempt]",
+		"  mode: AuditOnly\n  overrides: [{namespaces: ['*'], rules: ['*'], action: Audit}]\n":  "[]",
+	} {
+		r := validators.Request{Stage: validators.StageAdmission, Operation: validators.Create, Object: kustomization("prod", nil)}
+		d := compile(t, spec).Evaluate(t.Context(), r, lookup.NewMemory(namespace("prod", nil)))
+		var got []string
+		for _, l := range d.Limited {
+			got = append(got, string(l.Action), string(l.Taken), l.Reason)
+		}
+		if fmt.Sprint(got) != want {
+			t.Errorf("%s: limited %v, want %s", spec, got, want)
+		}
+	}
+}

@@ -47,6 +47,7 @@ type Metrics struct {
 
 	reviews         *prometheus.CounterVec
 	findings        *prometheus.CounterVec
+	limited         *prometheus.CounterVec
 	ruleErrors      *prometheus.CounterVec
 	unknown         *prometheus.CounterVec
 	panics          prometheus.Counter
@@ -74,6 +75,10 @@ func New(registry prometheus.Registerer, kinds ...schema.GroupKind) *Metrics {
 			Name: "flux_admission_findings_total",
 			Help: "Number of findings by rule, action, kind and dry-run.",
 		}, []string{"rule", "action", "kind", "dry_run"}),
+		limited: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "flux_admission_limited_findings_total",
+			Help: "Number of findings with a milder action than their rule has in the policy, by rule, that action, the action taken, reason and dry-run.",
+		}, []string{"rule", "action", "taken", "reason", "dry_run"}),
 		ruleErrors: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "flux_admission_rule_errors_total",
 			Help: "Number of rule evaluations that failed or panicked, by rule.",
@@ -123,7 +128,7 @@ func New(registry prometheus.Registerer, kinds ...schema.GroupKind) *Metrics {
 	for _, gk := range kinds {
 		m.kinds[gk] = gk.Kind
 	}
-	registry.MustRegister(m.reviews, m.findings, m.ruleErrors, m.unknown, m.panics, m.memory, m.overdue, m.overloaded,
+	registry.MustRegister(m.reviews, m.findings, m.limited, m.ruleErrors, m.unknown, m.panics, m.memory, m.overdue, m.overloaded,
 		m.duration, m.reloads, m.caBundleWrites, m.deferred, m.unauthenticated)
 	return m
 }
@@ -151,6 +156,47 @@ func (m *Metrics) Review(w Webhook, gk schema.GroupKind, operation string, dryRu
 // Finding counts a finding. Rule and action are names of this product, never values of a request.
 func (m *Metrics) Finding(rule, action string, gk schema.GroupKind, dryRun bool) {
 	m.findings.WithLabelValues(rule, action, m.Kind(gk), strconv.FormatBool(dryRun)).Inc()
+}
+
+// LimitedFinding counts a finding with another action than its rule has. All values but the rule are from fixed sets.
+func (m *Metrics) LimitedFinding(rule, action, taken, reason string, dryRun bool) {
+	m.limited.WithLabelValues(rule, action, taken, reason, strconv.FormatBool(dryRun)).Inc()
+}
+
+// Rules creates the counters of each rule, so that the first event of a rule is an increase.
+func (m *Metrics) Rules(names ...string) {
+	for _, name := range names {
+		m.ruleErrors.WithLabelValues(name)
+		m.unknown.WithLabelValues(name)
+	}
+}
+
+// Build registers the version of the program.
+func (m *Metrics) Build(version string) {
+	m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "flux_admission_build_info", Help: "1, with the version of the program.", ConstLabels: prometheus.Labels{"version": version},
+	}, func() float64 { return 1 }))
+}
+
+// PolicyInForce registers gauges of the policy in force: whether its mode is AuditOnly, and how many parts of it cannot be
+// used.
+func (m *Metrics) PolicyInForce(state func() (auditOnly bool, problems int)) {
+	m.registry.MustRegister(
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "flux_admission_policy_audit_only", Help: "1 if the mode of the policy in force is AuditOnly, else 0.",
+		}, func() float64 {
+			if auditOnly, _ := state(); auditOnly {
+				return 1
+			}
+			return 0
+		}),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "flux_admission_policy_problems", Help: "Number of parts of the AdmissionPolicy that cannot be used.",
+		}, func() float64 {
+			_, problems := state()
+			return float64(problems)
+		}),
+	)
 }
 
 // RuleError counts a rule that failed or panicked.

@@ -186,6 +186,11 @@ func (s *Server) newPolicies(context.Context) error {
 	}
 	s.metrics = metrics.New(s.registry, evaluatedKinds()...)
 	s.chartMetrics = metrics.NewCharts(s.registry)
+	s.metrics.Build(s.options.Version)
+	for _, r := range s.rules.Rules() {
+		s.metrics.Rules(r.Name)
+	}
+	s.metrics.PolicyInForce(s.policyState)
 	if s.options.Policy == "" {
 		return nil // connect uses the AdmissionPolicy of the cluster
 	}
@@ -314,6 +319,19 @@ func (s *Server) newClusterPolicy(c dynamic.Interface) error {
 		Log: s.log.WithName("policy"),
 	}
 	return nil
+}
+
+// policyState returns whether the policy in force only records, and the number of parts of it that cannot be used.
+func (s *Server) policyState() (auditOnly bool, problems int) {
+	if s.policies == nil {
+		return false, 0
+	}
+	if c, ok := s.policies.(*source.Cluster); ok {
+		f, _ := c.InForce()
+		problems = len(f.Problems)
+	}
+	p := s.policies.Get()
+	return p != nil && p.AuditOnly(), problems
 }
 
 // identity returns a name of this process that is unique in the cluster: that of the Pod and a random suffix, since a
