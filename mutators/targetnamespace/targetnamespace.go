@@ -184,6 +184,7 @@ func restore(p *mutators.Pass, got string) {
 	switch old := targetNamespace(p.Old); {
 	case old == "" || old == got:
 	case got == "":
+		p.Warn("spec.targetNamespace stays %s: removing it would move what is applied; recreate the object to remove it", old)
 		p.Edit(
 			validators.Edit{Op: validators.EditAdd, Path: fieldPath, Value: old},
 			"the stored object has targetNamespace %s, which the applied object lacks",

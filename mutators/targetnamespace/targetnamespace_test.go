@@ -103,6 +103,7 @@ func TestMutate(t *testing.T) {
 		},
 		"an update that leaves the field out gets the stored value back": {
 			settings: targetnamespace.Settings{byPath}, object: kustomization("", nil), old: kustomization("data", nil), lookup: all, want: "data", edits: 1,
+			warning: "spec.targetNamespace stays data",
 		},
 		"an update that keeps the field is not touched": {
 			settings: targetnamespace.Settings{byPath}, object: kustomization("data", nil), old: kustomization("data", nil), lookup: all, want: "data",

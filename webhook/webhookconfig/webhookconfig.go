@@ -34,6 +34,9 @@ const (
 
 	// TimeoutSeconds is how long the API server waits for a response, in seconds.
 	TimeoutSeconds = 5
+	// MutateTimeoutSeconds is how long the API server waits for the mutating webhook, in seconds: it reads only what is in
+	// memory, and the validating webhook has its own time.
+	MutateTimeoutSeconds = 2
 	// PolicyGroup is the API group of AdmissionPolicy.
 	PolicyGroup = "flux-admission.dev"
 )
@@ -117,7 +120,7 @@ func Mutating(ms []*mutators.Mutator) *admissionv1.MutatingWebhookConfiguration 
 		kinds = append(kinds, m.Kinds...)
 	}
 	fail, equivalent, none := admissionv1.Ignore, admissionv1.Equivalent, admissionv1.SideEffectClassNone
-	timeout := int32(TimeoutSeconds)
+	timeout := int32(MutateTimeoutSeconds)
 	return &admissionv1.MutatingWebhookConfiguration{
 		TypeMeta:   metav1.TypeMeta{APIVersion: "admissionregistration.k8s.io/v1", Kind: "MutatingWebhookConfiguration"},
 		ObjectMeta: metav1.ObjectMeta{Name: Name, Labels: labels()},
