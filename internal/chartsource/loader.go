@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net"
 
+	"golang.org/x/sync/semaphore"
 	chart "helm.sh/helm/v4/pkg/chart/v2"
 
 	"github.com/flux-admission/flux-admission/internal/chartsource/disk"
@@ -26,6 +27,8 @@ type loader struct {
 	indexes  *indexes
 	schemas  *schemaDocuments
 	archives *served
+	// memory bounds what is decoded at a time; nil for no limit.
+	memory *semaphore.Weighted
 	// outages are of charts and of artifacts, hosts of the hosts of tenants.
 	outages, hosts *outages
 }
@@ -33,7 +36,7 @@ type loader struct {
 func newLoader(opts Options) *loader {
 	return &loader{
 		opts: opts, cache: newCache(opts.CacheBytes), indexes: newIndexes(opts.TTL, opts.Clock),
-		schemas: newSchemaDocuments(opts), archives: newServed(), outages: newOutages(opts.NegativeTTL, opts.Clock),
+		schemas: newSchemaDocuments(opts), archives: newServed(), memory: newDecodeMemory(opts), outages: newOutages(opts.NegativeTTL, opts.Clock),
 		hosts: newOutages(opts.NegativeTTL/4, opts.Clock),
 	}
 }
@@ -57,6 +60,11 @@ func (l *loader) fromArchive(ctx context.Context, data []byte, wantSum string, r
 	if c := l.fromCache(key); c != nil {
 		return c, nil
 	}
+	done, err := l.decoding(ctx, func() int64 { return decodeWeight(data) })
+	if err != nil {
+		return nil, err
+	}
+	defer done()
 	ch, err := archive.Read(bytes.NewReader(data), l.opts.Limits, ref.ValuesFiles...)
 	if err != nil {
 		return nil, err
@@ -75,6 +83,11 @@ func (l *loader) fromArchive(ctx context.Context, data []byte, wantSum string, r
 
 // fromTree reads the chart at a reference's path from the archive of a source tree, and caches it.
 func (l *loader) fromTree(ctx context.Context, key string, data []byte, ref validators.ChartRef) (*cachedChart, error) {
+	done, err := l.decoding(ctx, func() int64 { return decodeMemory })
+	if err != nil {
+		return nil, err
+	}
+	defer done()
 	limits := l.opts.Limits.OfSource()
 	ch, files, err := archive.ReadArtifact(bytes.NewReader(data), ref.Chart, limits, ref.ValuesFiles...)
 	if err != nil {
