@@ -165,14 +165,14 @@ type Override struct {
 	// NamespaceSelector selects namespaces by label. An empty selector selects every namespace.
 	// +optional
 	NamespaceSelector *metav1.LabelSelector `json:"namespaceSelector,omitempty"`
-	// Namespaces are names of namespaces; * stands for any characters. A namespace must match the names and the selector if both are set.
+	// Namespaces are names of namespaces; * matches any characters. A namespace must match the names and the selector if both are set.
 	// +kubebuilder:validation:MinItems=1
 	// +kubebuilder:validation:MaxItems=256
 	// +kubebuilder:validation:items:MaxLength=63
 	// +listType=set
 	// +optional
 	Namespaces []string `json:"namespaces,omitempty"`
-	// Rules are names or IDs of rules; * stands for all rules.
+	// Rules are names or IDs of rules; * means all rules.
 	// +kubebuilder:validation:MinItems=1
 	// +kubebuilder:validation:MaxItems=64
 	// +listType=set
@@ -183,7 +183,7 @@ type Override struct {
 
 // Exemption excludes objects from rules.
 type Exemption struct {
-	// Rules are names or IDs of rules; * stands for all rules.
+	// Rules are names or IDs of rules; * means all rules.
 	// +kubebuilder:validation:MinItems=1
 	// +kubebuilder:validation:MaxItems=64
 	// +listType=set
@@ -208,7 +208,7 @@ type ExemptionMatch struct {
 	// +listType=set
 	// +optional
 	Kinds []string `json:"kinds,omitempty"`
-	// Namespaces are names of namespaces; * stands for any characters.
+	// Namespaces are names of namespaces; * matches any characters.
 	// +kubebuilder:validation:MaxItems=256
 	// +kubebuilder:validation:items:MaxLength=63
 	// +listType=set
@@ -218,7 +218,7 @@ type ExemptionMatch struct {
 	// set them.
 	// +optional
 	NamespaceSelector *metav1.LabelSelector `json:"namespaceSelector,omitempty"`
-	// Names are names of objects, or of files for rules on files; * stands for any characters.
+	// Names are names of objects, or of files for rules on files; * matches any characters.
 	// +kubebuilder:validation:MaxItems=256
 	// +listType=set
 	// +optional

@@ -21,7 +21,7 @@ type Match struct {
 	// +listType=set
 	// +optional
 	Kinds []string `json:"kinds,omitempty"`
-	// Namespaces are the names of the namespaces of the objects; * stands for any characters.
+	// Namespaces are the names of the namespaces of the objects; * matches any characters.
 	// +kubebuilder:validation:MaxItems=256
 	// +kubebuilder:validation:items:MaxLength=63
 	// +listType=set

@@ -8,7 +8,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 )
 
-// Name reports whether one of the patterns matches the whole name. In a pattern, * stands for any characters, none included.
+// Name reports whether one of the patterns matches the whole name. In a pattern, * matches any characters, none included.
 func Name(patterns []string, name string) bool {
 	for _, p := range patterns {
 		if p == name || strings.Contains(p, "*") && wildcard(p, name) {

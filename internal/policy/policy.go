@@ -472,7 +472,7 @@ func (b *builder) bindExemption(at string, e v1alpha1.Exemption) {
 	b.out.exemptions = append(b.out.exemptions, x)
 }
 
-// AllRules stands for all rules in overrides and exemptions.
+// AllRules means all rules in overrides and exemptions.
 const AllRules = "*"
 
 // ruleSet returns the rules with the names or IDs.

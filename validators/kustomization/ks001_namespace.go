@@ -19,7 +19,7 @@ import (
 
 // NamespaceParams are the parameters of kustomization-namespace.
 type NamespaceParams struct {
-	// AllowedNamespaces are the names of the namespaces that a Flux Kustomization may live in; * stands for any characters, as in team-*.
+	// AllowedNamespaces are the names of the namespaces that a Flux Kustomization may live in; * matches any characters, as in team-*.
 	// +kubebuilder:validation:MinItems=1
 	// +kubebuilder:validation:MaxItems=256
 	// +kubebuilder:validation:items:MaxLength=63

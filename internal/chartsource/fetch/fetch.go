@@ -55,7 +55,7 @@ func (e *TransportError) Error() string { return fmt.Sprintf("fetching %s: %v", 
 func (e *TransportError) Unwrap() error { return e.Err }
 
 // Coarse returns an error for users who may create sources, but are not to find out with them which hosts and ports there
-// are, and what listens there: without the reason of a TransportError, and with what is fetched in front. Other errors
+// are, and what listens there: without the reason of a TransportError, and prefixed with what is fetched. Other errors
 // are unchanged.
 func Coarse(what string, err error) error {
 	if failed, ok := errors.AsType[*TransportError](err); ok && !errors.Is(err, ErrRefused) {
