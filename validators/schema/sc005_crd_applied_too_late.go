@@ -64,7 +64,11 @@ func checkTooLate(ctx context.Context, p *validators.Pass) error {
 	if presence != validators.Present || !build.Complete {
 		return nil // it may contain the definition itself
 	}
-	installers, known := installers(ctx, p.Lookup, gk, me, build.Dependents)
+	origin := ""
+	if kind != nil {
+		origin = kind.Origin
+	}
+	installers, known := installers(ctx, p.Lookup, gk, origin, me, build.Dependents)
 	if !known || len(installers) == 0 {
 		return nil
 	}
@@ -107,12 +111,12 @@ func chartsOf(group string) []string {
 }
 
 // releasesOf returns the releases that are known to install kinds of the group: by the definitions in their chart if it
-// is available, or by its name.
+// is available, or by its name. The origin of a definition in the templates of a chart names its release.
 func releasesOf(
 	ctx context.Context,
 	look validators.Lookup,
 	releases []*unstructured.Unstructured,
-	group string,
+	group, origin string,
 ) []*unstructured.Unstructured {
 	var out []*unstructured.Unstructured
 	names := chartsOf(group)
@@ -125,7 +129,7 @@ func releasesOf(
 		if ref.Chart == "" {
 			name = ref.Source.Name
 		}
-		installs := slices.Contains(names, name)
+		installs := slices.Contains(names, name) || strings.HasSuffix(origin, " of HelmRelease "+o.GetNamespace()+"/"+o.GetName())
 		if chart, presence, _ := look.Chart(ctx, ref); presence == validators.Present && !installs {
 			installs = slices.ContainsFunc(chart.CRDs(), func(crd string) bool { return strings.HasSuffix(crd, "."+group) })
 		}
@@ -142,6 +146,7 @@ func installers(
 	ctx context.Context,
 	look validators.Lookup,
 	gk k8sschema.GroupKind,
+	origin string,
 	me types.NamespacedName,
 	after map[types.NamespacedName]bool,
 ) ([]string, bool) {
@@ -163,7 +168,7 @@ func installers(
 	if presence != validators.Present {
 		return nil, false
 	}
-	for _, o := range releasesOf(ctx, look, releases, gk.Group) {
+	for _, o := range releasesOf(ctx, look, releases, gk.Group, origin) {
 		if !comesAfter(flux.HelmRelease, o) {
 			return nil, false
 		}
