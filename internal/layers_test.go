@@ -24,9 +24,9 @@ var (
 		{"boundedregexp", "suggest", "unresolved"},
 	}
 	kustomizationSide = slices.Concat(shared, [][]string{
-		{"yamlposition", "lookup"},
+		{"yamlposition", "lookup", "resourceset"},
 		{"sourcetree"},
-		{"kustomization/build", "kustomization/entrypoint", "kustomization/resourceset", "kustomization/substitute"},
+		{"kustomization/build", "kustomization/entrypoint", "kustomization/substitute"},
 		{"kustomization"},
 	})
 	chartSide = slices.Concat(shared, [][]string{
@@ -123,7 +123,7 @@ func TestLayers_Complete(t *testing.T) {
 		}
 	}
 	listed := slices.DeleteFunc(slices.Concat(slices.Concat(kustomizationSide...), slices.Concat(chartSide...)), func(pkg string) bool {
-		return pkg == "yamlposition" || pkg == "lookup" || slices.Contains(shared[0], pkg)
+		return pkg == "yamlposition" || pkg == "lookup" || pkg == "resourceset" || slices.Contains(shared[0], pkg)
 	})
 	slices.Sort(found)
 	slices.Sort(listed)

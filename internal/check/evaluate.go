@@ -91,12 +91,12 @@ type subject struct {
 
 // clusterTasks returns a task for each object of a cluster.
 func (t *Tree) clusterTasks(ctx context.Context, c *kustomization.Cluster) ([]task, error) {
-	look := c.Lookup(t.charts)
-	kinds, err := knownKinds(ctx, c, look, t.definitions)
+	created := withChartObjects(ctx, c.Lookup(t.charts))
+	kinds, err := knownKinds(ctx, c, created.Lookup, created.definitions, t.definitions)
 	if err != nil {
 		return nil, err
 	}
-	look = lookup.WithKinds(look, kinds)
+	look := lookup.WithKinds(created, kinds)
 	var out []task
 	for _, object := range c.Objects {
 		// Objects of a remote cluster are not this cluster's. Objects that the entry point implies have no position in Git,

@@ -16,16 +16,15 @@ import (
 	"github.com/flux-admission/flux-admission/validators/helmrelease"
 )
 
-// knownKinds returns the kinds of Kubernetes, of the definitions that the tree applies or that are given, and of the
-// CRD catalog.
+// knownKinds returns the kinds of Kubernetes, of the definitions that the tree applies, that its charts install or that
+// are given, and of the CRD catalog.
 func knownKinds(
-	ctx context.Context, c *kustomization.Cluster, look validators.Lookup, given []Definition,
+	ctx context.Context, c *kustomization.Cluster, look validators.Lookup, installed, given []Definition,
 ) (*kindschema.Set, error) {
 	crds, err := catalog.New()
 	if err != nil {
 		return nil, fmt.Errorf("reading the CRD catalog: %w", err)
 	}
-	installed := chartDefinitions(ctx, look)
 	set, err := kindschema.NewSet(kindschema.Options{
 		Catalog: crds.ForFlux(fluxRelease(c.Objects)), Complete: installsAll(ctx, c, look, len(given)+len(installed)),
 	})
@@ -78,24 +77,4 @@ func installsAll(ctx context.Context, c *kustomization.Cluster, look validators.
 	return presence == validators.Present && !slices.ContainsFunc(releases, func(release *unstructured.Unstructured) bool {
 		return helmrelease.Templated(ctx, look, release) == nil
 	})
-}
-
-// chartDefinitions returns the CustomResourceDefinitions that releases install, as far as their charts can be
-// templated.
-func chartDefinitions(ctx context.Context, look validators.Lookup) []Definition {
-	var out []Definition
-	releases, _, _ := look.List(ctx, flux.HelmRelease, "")
-	for _, release := range releases {
-		rendering := helmrelease.Templated(ctx, look, release)
-		if rendering == nil {
-			continue
-		}
-		for _, r := range rendering.Objects {
-			if r.Object.GroupVersionKind().GroupKind() == kindschema.CustomResourceDefinition {
-				origin := r.Template + " of HelmRelease " + release.GetNamespace() + "/" + release.GetName()
-				out = append(out, Definition{Origin: origin, Object: r.Object})
-			}
-		}
-	}
-	return out
 }

@@ -10,8 +10,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 
-	"github.com/flux-admission/flux-admission/internal/kustomization/resourceset"
 	"github.com/flux-admission/flux-admission/internal/lookup"
+	"github.com/flux-admission/flux-admission/internal/resourceset"
 	"github.com/flux-admission/flux-admission/validators"
 )
 

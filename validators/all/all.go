@@ -10,6 +10,7 @@ import (
 	"github.com/flux-admission/flux-admission/validators/object"
 	"github.com/flux-admission/flux-admission/validators/rbac"
 	"github.com/flux-admission/flux-admission/validators/reference"
+	"github.com/flux-admission/flux-admission/validators/resourceset"
 	"github.com/flux-admission/flux-admission/validators/schema"
 	"github.com/flux-admission/flux-admission/validators/source"
 )
@@ -47,6 +48,7 @@ func Rules() []*validators.Rule {
 		helmrelease.SchemaValidationHalfDisabled,
 		helmrelease.ReleaseNameShared,
 		helmrelease.NumberForText,
+		resourceset.TemplateFailed,
 		cnpg.MonitoringEnabled,
 		cnpg.Bootstrap,
 		schema.UnknownField,

@@ -25,7 +25,10 @@ const (
 	maxItems   = 100_000
 )
 
-var errTooLarge = errors.New("the templates produce too much")
+var (
+	errTooLarge    = errors.New("the templates produce too much")
+	errUnsupported = errors.New("seq is not supported here")
+)
 
 // Object is an object of a ResourceSet, and the field with its template.
 type Object struct {
@@ -153,8 +156,7 @@ var separator = regexp.MustCompile(`(?m)^---.*$`)
 
 // execute executes a template with one input set.
 func execute(text string, input map[string]any) (string, error) {
-	t, err := template.New("template").Delims("<<", ">>").Funcs(sprig.HermeticTxtFuncMap()).
-		Funcs(functions(input)).Option("missingkey=error").Parse(text)
+	t, err := newTemplate(text, input)
 	if err != nil {
 		return "", fmt.Errorf("reading the template: %w", err)
 	}
@@ -217,7 +219,7 @@ func functions(input map[string]any) template.FuncMap {
 		},
 		"untilStep": until,
 		"seq": func(...int) (string, error) {
-			return "", errors.New("seq is not supported here")
+			return "", errUnsupported
 		},
 	}
 }
@@ -252,3 +254,91 @@ func kinds(set *unstructured.Unstructured) []string {
 }
 
 var kindLine = regexp.MustCompile(`(?m)^[ -]*"?kind"?: *['"]?([A-Z][A-Za-z0-9]*|<<)`)
+
+// Check returns the templates of a ResourceSet that cannot be read, or that fail with its own inputs, each with the
+// field at fault. Inputs of providers are left out: they are not known from the object.
+func Check(set *unstructured.Unstructured) []*Error {
+	var out []*Error
+	spec := validators.NewPath("spec")
+	parts := []validators.Path{spec}
+	if steps, _ := spec.Child("steps").Lookup(set.Object).([]any); len(steps) > 0 {
+		for i := range steps {
+			parts = append(parts, spec.Child("steps").Index(i))
+		}
+	}
+	for _, at := range parts {
+		list, _ := at.Child("resources").Lookup(set.Object).([]any)
+		for i, resource := range list {
+			out = append(out, unreadable(resource, at.Child("resources").Index(i))...)
+		}
+		if text, _ := at.Child("resourcesTemplate").Lookup(set.Object).(string); text != "" {
+			out = append(out, unreadable(text, at.Child("resourcesTemplate"))...)
+		}
+	}
+	if len(out) > 0 {
+		return out
+	}
+	if from, _, _ := unstructured.NestedSlice(set.Object, "spec", "inputsFrom"); len(from) > 0 {
+		return nil
+	}
+	if _, err := Build(set, nil); err != nil {
+		if failed, ok := errors.AsType[*Error](err); ok && !errors.Is(err, errTooLarge) && !errors.Is(err, errUnsupported) {
+			out = append(out, failed)
+		}
+	}
+	return out
+}
+
+// unreadable returns the texts below a value that are no templates, with their paths; the value itself when only all of
+// its texts together are none.
+func unreadable(v any, at validators.Path) []*Error {
+	data, err := yaml.Marshal(v)
+	if err != nil {
+		return nil
+	}
+	whole := parseError(string(data))
+	if whole == nil {
+		return nil
+	}
+	var out []*Error
+	var walk func(v any, at validators.Path)
+	walk = func(v any, at validators.Path) {
+		switch v := v.(type) {
+		case string:
+			if err := parseError(v); err != nil {
+				out = append(out, &Error{at, err})
+			}
+		case map[string]any:
+			for _, key := range slices.Sorted(maps.Keys(v)) {
+				walk(v[key], at.Child(key))
+			}
+		case []any:
+			for i, item := range v {
+				walk(item, at.Index(i))
+			}
+		}
+	}
+	walk(v, at)
+	if len(out) == 0 {
+		out = append(out, &Error{at, whole})
+	}
+	return out
+}
+
+func parseError(text string) error {
+	_, err := newTemplate(text, nil)
+	return err
+}
+
+// templatePosition begins the messages of package template.
+var templatePosition = regexp.MustCompile(`^template: template:\d+(:\d+)?: `)
+
+// newTemplate reads a template with the functions for an input set.
+func newTemplate(text string, input map[string]any) (*template.Template, error) {
+	t, err := template.New("template").Delims("<<", ">>").Funcs(sprig.HermeticTxtFuncMap()).
+		Funcs(functions(input)).Option("missingkey=error").Parse(text)
+	if err != nil {
+		return nil, errors.New(templatePosition.ReplaceAllString(err.Error(), ""))
+	}
+	return t, nil
+}
