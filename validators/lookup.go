@@ -79,6 +79,16 @@ type MissingInput struct {
 // Error returns the whole explanation.
 func (e *MissingInput) Error() string { return e.Text }
 
+// Unlikely explains an Unknown that is nearly an Absent: what was not evaluated does not plausibly have the object, such
+// as the release manifest of another operator. A rule may report it as uncertain.
+type Unlikely struct {
+	// Text names what was not evaluated: "the remote resource https://example.com/install.yaml".
+	Text string
+}
+
+// Error returns the explanation.
+func (e *Unlikely) Error() string { return "it may be in " + e.Text }
+
 // Pending explains an Unknown that is temporary: a chart that is being fetched. A later lookup has a result.
 type Pending struct {
 	// Text is the whole explanation.

@@ -25,6 +25,8 @@ func addInputFlags(c *cobra.Command, in *check.Input) {
 	f.StringArrayVar(&in.Charts, "charts", nil, "directory with Helm charts and chart archives; may be repeated")
 	f.BoolVar(&in.FetchCharts, "fetch-charts", false,
 		"fetch charts that no --charts directory has from their repositories (default false)")
+	f.StringArrayVar(&in.SchemaHosts, "schema-host", nil,
+		"host that a $ref in a chart's values schema may refer to, and that it is fetched from; may be repeated (default: none)")
 	f.StringArrayVar(&in.CRDs, "crds", nil,
 		"file or directory with CustomResourceDefinitions that the tree does not apply; may be repeated")
 	f.StringArrayVar(&in.Variables, "var", nil,

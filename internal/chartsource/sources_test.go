@@ -374,11 +374,11 @@ func TestResolver_SchemaHosts(t *testing.T) {
 		want   string
 	}{
 		"a host that is allowed is read, and what it refers to": {[]string{host}, `{"properties": {"a": {"$ref": "URL/definitions.json#/definitions/self"}}}`, "at '/a': got string, want integer"},
-		"another host that it refers to is not":                 {[]string{host}, `{"properties": {"a": {"$ref": "URL/more.json#/else"}}}`, "missing the schema at https://example.com/x, to which chart app refers and which is not loaded"},
-		"a host that is not allowed is not read":                {[]string{"example.com"}, `{"properties": {"a": {"$ref": "URL/more.json#/port"}}}`, "missing the schema at URL/more.json, to which chart app refers and which is not loaded"},
-		"a document that is not there leaves it open":           {[]string{host}, `{"properties": {"a": {"$ref": "URL/nope.json#/port"}}}`, "missing the schema at URL/nope.json, to which chart app refers and which is not loaded"},
-		"a document beyond the limits leaves it open":           {[]string{host}, `{"properties": {"a": {"$ref": "URL/deep.json"}}}`, "missing the schema at URL/deep.json, to which chart app refers and which is not loaded"},
-		"a file is no host":                                     {[]string{host, ""}, `{"properties": {"a": {"$ref": "file:///etc/passwd"}}}`, "missing the schema at file:///etc/passwd, to which chart app refers and which is not loaded"},
+		"another host that it refers to is not":                 {[]string{host}, `{"properties": {"a": {"$ref": "URL/more.json#/else"}}}`, "missing the schema at https://example.com/x, to which chart app refers and which is not loaded (--schema-host allows its host)"},
+		"a host that is not allowed is not read":                {[]string{"example.com"}, `{"properties": {"a": {"$ref": "URL/more.json#/port"}}}`, "missing the schema at URL/more.json, to which chart app refers and which is not loaded (--schema-host allows its host)"},
+		"a document that is not there leaves it open":           {[]string{host}, `{"properties": {"a": {"$ref": "URL/nope.json#/port"}}}`, "missing the schema at URL/nope.json, to which chart app refers and which is not loaded (--schema-host allows its host)"},
+		"a document beyond the limits leaves it open":           {[]string{host}, `{"properties": {"a": {"$ref": "URL/deep.json"}}}`, "missing the schema at URL/deep.json, to which chart app refers and which is not loaded (--schema-host allows its host)"},
+		"a file is no host":                                     {[]string{host, ""}, `{"properties": {"a": {"$ref": "file:///etc/passwd"}}}`, "missing the schema at file:///etc/passwd, to which chart app refers and which is not loaded (--schema-host allows its host)"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			doc := strings.ReplaceAll(tc.schema, "URL", server.URL)

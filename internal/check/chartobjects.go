@@ -37,7 +37,8 @@ type unknownRelease struct {
 	object *unstructured.Unstructured
 	// general means that its chart may create objects of any kind: it is no packaged application.
 	general bool
-	values  map[string]bool
+	// texts are the texts of its values, names those and their keys.
+	texts, names map[string]bool
 }
 
 // withChartObjects returns a Lookup with the objects that releases create.
@@ -68,7 +69,8 @@ func withChartObjects(ctx context.Context, look validators.Lookup) *chartObjects
 func (c *chartObjects) add(ctx context.Context, release *unstructured.Unstructured) {
 	out := helmrelease.Templated(ctx, c, release)
 	if out == nil {
-		c.unknown = append(c.unknown, unknownRelease{release, isGeneral(release), wordsOfValues(release)})
+		texts, names := wordsOfValues(release)
+		c.unknown = append(c.unknown, unknownRelease{release, isGeneral(release), texts, names})
 		return
 	}
 	namespace, _, _ := unstructured.NestedString(release.Object, "spec", "targetNamespace")
@@ -158,7 +160,7 @@ func (c *chartObjects) mayCreate(gk schema.GroupKind, name string) *unstructured
 		return nil
 	}
 	for _, r := range c.unknown {
-		if r.general && (r.values[name] || slices.ContainsFunc(strings.Split(name, "-"), func(word string) bool { return r.values[word] })) {
+		if r.general && (r.names[name] || slices.ContainsFunc(strings.Split(name, "-"), func(word string) bool { return r.texts[word] })) {
 			return r.object
 		}
 	}
@@ -168,8 +170,7 @@ func (c *chartObjects) mayCreate(gk schema.GroupKind, name string) *unstructured
 // generalCharts are words in the names of charts that create whatever their values list: tenants, their namespaces,
 // Flux objects.
 var generalCharts = []string{
-	"tenant", "flux", "gitops", "namespace", "raw", "project", "team", "bootstrap", "onboarding", "landing", "apps", "cluster",
-	"platform", "fleet", "manifests", "resources", "stack", "environment",
+	"tenant", "flux", "gitops", "namespace", "raw", "project", "team", "bootstrap", "onboarding", "landing", "manifest", "resource",
 }
 
 // isGeneral reports whether the chart of a release may create objects of any kind: by its name, or because it comes
@@ -184,21 +185,21 @@ func isGeneral(release *unstructured.Unstructured) bool {
 		name = ref.Source.Name
 	}
 	return slices.ContainsFunc(strings.FieldsFunc(name, func(r rune) bool { return r == '-' || r == '_' || r == '/' }), func(word string) bool {
-		return slices.Contains(generalCharts, strings.TrimSuffix(word, "s")) || slices.Contains(generalCharts, word)
+		return slices.Contains(generalCharts, strings.TrimSuffix(word, "s"))
 	})
 }
 
-// wordsOfValues returns the keys and the texts of a release's values, and the release's name.
-func wordsOfValues(release *unstructured.Unstructured) map[string]bool {
-	out := map[string]bool{release.GetName(): true}
+// wordsOfValues returns the texts of a release's values, and these with the keys and the release's name.
+func wordsOfValues(release *unstructured.Unstructured) (texts, names map[string]bool) {
+	texts, names = map[string]bool{}, map[string]bool{release.GetName(): true}
 	var walk func(v any)
 	walk = func(v any) {
 		switch v := v.(type) {
 		case string:
-			out[v] = true
+			texts[v], names[v] = true, true
 		case map[string]any:
 			for _, key := range slices.Collect(maps.Keys(v)) {
-				out[key] = true
+				names[key] = true
 				walk(v[key])
 			}
 		case []any:
@@ -209,5 +210,5 @@ func wordsOfValues(release *unstructured.Unstructured) map[string]bool {
 	}
 	values, _, _ := unstructured.NestedFieldNoCopy(release.Object, "spec", "values")
 	walk(values)
-	return out
+	return texts, names
 }

@@ -23,7 +23,7 @@ func openCharts(in Input) (lookup.Charts, func(), error) {
 	if len(in.Charts) == 0 && !in.FetchCharts {
 		return noCharts{}, func() {}, nil
 	}
-	options := chartsource.Options{Dirs: in.Charts, Templates: true}
+	options := chartsource.Options{Dirs: in.Charts, Templates: true, SchemaHosts: in.SchemaHosts}
 	if in.FetchCharts {
 		options.Wait = fetchTimeout
 	}

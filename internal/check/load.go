@@ -34,6 +34,8 @@ type Input struct {
 	Charts []string
 	// FetchCharts fetches charts that are in none of these directories from their repositories.
 	FetchCharts bool
+	// SchemaHosts are hosts that charts' values schemas may refer to; what is there is fetched.
+	SchemaHosts []string
 	// CRDs are files and directories with CustomResourceDefinitions that the tree does not apply.
 	CRDs []string
 	// Variables are NAME=VALUE pairs that take precedence over those of VariablesFiles.

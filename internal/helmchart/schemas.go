@@ -61,9 +61,11 @@ func (s *schemas) of(c *chart.Chart) *compiledSchema {
 }
 
 // knower returns a function that reports whether the schema of the named chart defines or rejects the field at a path.
-// Its calls end with the context and share the limits of one evaluation.
-func (s *schemas) knower(ctx context.Context) func(name string, path validators.Path) bool {
+// Its calls end with the context and share the limits of one evaluation. A schema that was not loaded may define any
+// field, unless loadedOnly.
+func (s *schemas) knower(ctx context.Context, loadedOnly bool) func(name string, path validators.Path) bool {
 	k := schema.NewKnower(ctx)
+	k.LoadedOnly = loadedOnly
 	return func(name string, path validators.Path) bool {
 		c := s.byChart[name]
 		return c != nil && (c.err != nil || k.Knows(c.schema, path))

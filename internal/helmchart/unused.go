@@ -20,7 +20,8 @@ const (
 // unusedValues returns the keys whose removal changes nothing in what the templates produce; nil when that cannot be
 // determined.
 func (c *Chart) unusedValues(ctx context.Context, r *result, v validators.Values, release *values.Release) []validators.UnusedValue {
-	candidates := c.unused.Candidates(ctx, release.Values, c.schemas.knower(ctx))
+	// Templating decides, so a schema that was not loaded excuses no key.
+	candidates := c.unused.Candidates(ctx, release.Values, c.schemas.knower(ctx, true))
 	if len(candidates) > maxUnusedCandidates {
 		candidates = candidates[:maxUnusedCandidates]
 	}

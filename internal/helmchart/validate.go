@@ -50,7 +50,7 @@ func (c *Chart) Validate(ctx context.Context, v validators.Values) (validators.V
 		f.Inline, f.From, skip = origin(path, v, release)
 		f.Path = slices.Clone(f.Path[skip:])
 	}
-	for _, k := range c.unused.Unknown(ctx, release.Values, c.schemas.knower(ctx)) {
+	for _, k := range c.unused.Unknown(ctx, release.Values, c.schemas.knower(ctx, false)) {
 		result.UnusedValues = append(result.UnusedValues, unusedValue(k, v, release))
 	}
 	slices.SortStableFunc(result.Violations, func(a, b validators.Violation) int {
@@ -117,7 +117,7 @@ func (c *Chart) validateLayer(ctx context.Context, layer values.Layer, result *v
 		return 0, fmt.Errorf("chart %s: %w", name, err)
 	}
 	for _, u := range res.NotLoaded {
-		result.Missing = append(result.Missing, fmt.Sprintf("the schema at %s, to which chart %s refers and which is not loaded", u, name))
+		result.Missing = append(result.Missing, fmt.Sprintf("the schema at %s, to which chart %s refers and which is not loaded (--schema-host allows its host)", u, name))
 	}
 	if res.TooComplex {
 		result.Missing = append(result.Missing, "what chart "+name+" requires with patterns that are too complex to evaluate")

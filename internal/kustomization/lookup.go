@@ -32,6 +32,9 @@ func (c *Cluster) Lookup(charts lookup.Charts) validators.Lookup {
 			l.Hide(o.GroupVersionKind().GroupKind(), types.NamespacedName{Namespace: o.GetNamespace(), Name: o.GetName()}, errEncrypted)
 		}
 	}
+	for _, o := range c.Objects {
+		hideConnectionSecret(l.Memory, o)
+	}
 	for _, k := range c.Kustomizations {
 		if !k.RemoteCluster() {
 			l.uncertain = append(l.uncertain, k.uncertain...)
@@ -43,6 +46,25 @@ func (c *Cluster) Lookup(charts lookup.Charts) validators.Lookup {
 		}
 	}
 	return l
+}
+
+// hideConnectionSecret makes the Secret Unknown that a controller writes for an object: Crossplane's convention for any
+// kind is spec.writeConnectionSecretToRef. What keys it has is not known.
+func hideConnectionSecret(m *lookup.Memory, o *Object) {
+	spec, _ := o.Object["spec"].(map[string]any)
+	ref, _ := spec["writeConnectionSecretToRef"].(map[string]any)
+	name, _ := ref["name"].(string)
+	namespace, _ := ref["namespace"].(string)
+	if name == "" || o.Kustomization != nil && o.Kustomization.RemoteCluster() {
+		return
+	}
+	if namespace == "" {
+		namespace = o.GetNamespace()
+	}
+	gk, key := schema.GroupKind{Kind: "Secret"}, types.NamespacedName{Namespace: namespace, Name: name}
+	if !m.Has(gk, key) {
+		m.Hide(gk, key, fmt.Errorf("%s has it written", o))
+	}
 }
 
 // partialLookup is a Memory in which remote resources are missing.

@@ -106,6 +106,11 @@ func (m *Memory) Hide(gk schema.GroupKind, key types.NamespacedName, reason erro
 	m.hidden[gk][key] = reason
 }
 
+// Has reports whether an object was added.
+func (m *Memory) Has(gk schema.GroupKind, key types.NamespacedName) bool {
+	return m.objects[gk][key] != nil
+}
+
 // Get implements validators.Lookup.
 func (m *Memory) Get(
 	_ context.Context, gk schema.GroupKind, key types.NamespacedName,

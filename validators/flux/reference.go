@@ -2,12 +2,15 @@ package flux
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"slices"
 	"strings"
 
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/flux-admission/flux-admission/internal/suggest"
 	"github.com/flux-admission/flux-admission/validators"
 )
 
@@ -36,33 +39,76 @@ func (r Reference) Check(ctx context.Context, p *validators.Pass) {
 	switch _, presence, err := p.Lookup.Get(ctx, r.To, r.Key); presence {
 	case validators.Present:
 	case validators.Unknown:
+		if r.reportLikely(ctx, p, err) {
+			return
+		}
 		p.Unknown("cannot determine whether %s exists: %v", r.what(), err)
 	case validators.Absent:
 		r.ReportMissing(ctx, p)
 	}
 }
 
+// reportLikely reports a reference whose target is not known where the evidence makes a mistake likely: the name exists
+// in another namespace, or differs by a typo. It is never more than a warning, and names what may still have the target.
+func (r Reference) reportLikely(ctx context.Context, p *validators.Pass, unknown error) bool {
+	if p.Confined {
+		return false // the evidence is in other namespaces
+	}
+	list, _, _ := p.Lookup.List(ctx, r.To, "")
+	var elsewhere, names []string
+	for _, o := range list {
+		switch {
+		case o.GetNamespace() == r.Key.Namespace && o.GetName() == r.Key.Name:
+			return false // it exists, and its content cannot be read
+		case o.GetName() == r.Key.Name:
+			elsewhere = append(elsewhere, o.GetNamespace())
+		case o.GetNamespace() == r.Key.Namespace:
+			names = append(names, o.GetName())
+		}
+	}
+	near := suggest.Nearest(r.Key.Name, names)
+	unlikely, isUnlikely := errors.AsType[*validators.Unlikely](unknown)
+	if len(elsewhere) == 0 && near == "" && !isUnlikely {
+		return false
+	}
+	f := r.reportMissing(p, elsewhere)
+	f.Uncertain = true
+	if near != "" && len(elsewhere) == 0 {
+		f.Message += "; did you mean " + near + "?"
+	}
+	if isUnlikely {
+		f.Message += ", unless it is in " + unlikely.Text
+	} else {
+		f.Message += fmt.Sprintf(", unless it is in what could not be evaluated (%v)", unknown)
+	}
+	return true
+}
+
 // ReportMissing reports that the named object does not exist. The finding names the other namespaces that have an
 // object of that kind and name; if there is one only, its edit sets the namespace. It names none where findings are
 // confined.
 func (r Reference) ReportMissing(ctx context.Context, p *validators.Pass) {
+	r.reportMissing(p, NamespacesOf(ctx, p.Lookup, r.To, r.Key.Name))
+}
+
+func (r Reference) reportMissing(p *validators.Pass, namespaces []string) *validators.Finding {
 	f := p.Report(r.At.Child("name"), r.Key.Name, "%s does not exist", r.what())
 	f.Key = r.To.Kind + " " + r.Key.String()
 	if p.Confined {
-		return
+		return f
 	}
-	namespaces := NamespacesOf(ctx, p.Lookup, r.To, r.Key.Name)
 	if len(namespaces) == 0 {
-		return
+		return f
 	}
 	f.Message += "; one exists in namespace " + strings.Join(namespaces, ", ")
 	if r.Local {
-		return
+		return f
 	}
 	f.Fix = "Set the namespace of the reference to that of the object."
 	if len(namespaces) == 1 {
 		f.Edits = []validators.Edit{Set(p.Object.Object, r.At.Child("namespace"), namespaces[0])}
 	}
+	return f
 }
 
 // NamespacesOf returns the namespaces that are known to have an object of the kind and name, sorted.

@@ -220,7 +220,13 @@ func report(p *validators.Pass, chart validators.Chart, v validators.Violation, 
 	if len(v.Allowed) > 0 {
 		f.Fix = "Use one of the allowed names: " + strings.Join(v.Allowed, ", ") + ". " + f.Fix
 	}
-	if !v.Inline && v.From == 0 && len(v.Path) > 0 {
+	switch {
+	case givenByHelm(v, chart):
+		// Nothing in the values sets it, and nothing in them can remove it.
+		f.Message += fmt.Sprintf("; Helm itself gives the values of every subchart the key global, and the schema of %s does not allow it", v.Chart)
+		f.Fix = fmt.Sprintf("Choose a version of the chart whose schema allows global: it is the chart's mistake. "+
+			"Until then set spec.install.disableSchemaValidation and spec.upgrade.disableSchemaValidation to true, or disable subchart %s.", v.Chart)
+	case !v.Inline && v.From == 0 && len(v.Path) > 0:
 		f.Fix = "Set spec.values." + v.Path.String() + ". " + f.Fix
 	}
 	if next.otherDisabled {
@@ -231,6 +237,13 @@ func report(p *validators.Pass, chart validators.Chart, v validators.Violation, 
 		)
 	}
 	return f
+}
+
+// givenByHelm reports whether a violation is about the key global of a subchart that no value of the release sets: Helm
+// gives it to every subchart (helm.sh/helm/v4/pkg/chart/common/util, coalesceGlobals).
+func givenByHelm(v validators.Violation, chart validators.Chart) bool {
+	return v.Chart != chart.Name() && !v.Inline && v.From == 0 && len(v.Path) > 1 && v.Path[len(v.Path)-1].Key == "global" &&
+		(v.Keyword == "additionalProperties" || v.Keyword == "unevaluatedProperties" || v.Keyword == "propertyNames")
 }
 
 // edit returns the edit that corrects a misspelled name or value, if there is one suggestion.

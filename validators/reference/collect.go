@@ -20,6 +20,14 @@ type reference struct {
 	at  validators.Path
 	to  schema.GroupKind
 	key types.NamespacedName
+	// data are the fields with keys of the object's data that have to be there.
+	data []dataKey
+}
+
+// dataKey is a field with a key of a Secret or ConfigMap.
+type dataKey struct {
+	at   validators.Path
+	name string
 }
 
 // String returns the kind and the key, for messages.
@@ -35,12 +43,12 @@ type collector struct {
 	pass *validators.Pass
 	root map[string]any
 	out  []reference
-	seen map[string]bool
+	seen map[string]int // index in out, plus one
 }
 
 // references returns the references of an object, in the order of its fields.
 func references(ctx context.Context, p *validators.Pass) []reference {
-	c := &collector{pass: p, root: p.Object.Object, seen: map[string]bool{}}
+	c := &collector{pass: p, root: p.Object.Object, seen: map[string]int{}}
 	spec := validators.NewPath("spec")
 	gk := p.Object.GroupVersionKind().GroupKind()
 	namespace := p.Object.GetNamespace()
@@ -124,7 +132,7 @@ func (c *collector) bootstraps(ctx context.Context) bool {
 
 // add adds the reference with the name at the path. Unresolved names are skipped: variables, templates, encrypted
 // values.
-func (c *collector) add(at validators.Path, to schema.GroupKind, namespace string) {
+func (c *collector) add(at validators.Path, to schema.GroupKind, namespace string, keys ...validators.Path) {
 	name, _ := at.Lookup(c.root).(string)
 	if name == "" || unresolved.HasVariable(name) || unresolved.HasTemplate(name) ||
 		slices.ContainsFunc(c.pass.Unresolved, func(o validators.Path) bool { return at.HasPrefix(o) }) {
@@ -136,10 +144,18 @@ func (c *collector) add(at validators.Path, to schema.GroupKind, namespace strin
 	case to == storageClass && slices.Contains(providedClasses(), name):
 		return
 	}
-	r := reference{at, to, types.NamespacedName{Namespace: namespace, Name: name}}
-	if key := r.to.Group + r.String(); !c.seen[key] {
-		c.seen[key] = true
+	r := reference{at: at, to: to, key: types.NamespacedName{Namespace: namespace, Name: name}}
+	id := r.to.Group + r.String()
+	if c.seen[id] == 0 {
 		c.out = append(c.out, r)
+		c.seen[id] = len(c.out)
+	}
+	known := &c.out[c.seen[id]-1]
+	for _, key := range keys {
+		name, _ := key.Lookup(c.root).(string)
+		if name != "" && !unresolved.HasVariable(name) && !unresolved.HasTemplate(name) {
+			known.data = append(known.data, dataKey{key, name})
+		}
 	}
 }
 
@@ -175,23 +191,36 @@ func (c *collector) pod(at validators.Path) {
 				c.required(from.Child("configMapRef"), "name", configMap, namespace)
 			})
 			c.each(container.Child("env"), func(env validators.Path) {
-				c.required(env.Child("valueFrom", "secretKeyRef"), "name", secret, namespace)
-				c.required(env.Child("valueFrom", "configMapKeyRef"), "name", configMap, namespace)
+				for field, to := range map[string]schema.GroupKind{"secretKeyRef": secret, "configMapKeyRef": configMap} {
+					if at := env.Child("valueFrom", field); !c.optional(at) {
+						c.add(at.Child("name"), to, namespace, at.Child("key"))
+					}
+				}
 			})
 		})
 	}
 	c.each(at.Child("volumes"), func(volume validators.Path) {
-		c.required(volume.Child("secret"), "secretName", secret, namespace)
-		c.required(volume.Child("configMap"), "name", configMap, namespace)
+		c.volume(volume.Child("secret"), "secretName", secret)
+		c.volume(volume.Child("configMap"), "name", configMap)
 		c.add(volume.Child("persistentVolumeClaim", "claimName"), volumeClaim, namespace)
 		c.class(volume.Child("ephemeral", "volumeClaimTemplate", "spec", "storageClassName"))
 		c.each(volume.Child("projected", "sources"), func(source validators.Path) {
-			c.required(source.Child("secret"), "name", secret, namespace)
-			c.required(source.Child("configMap"), "name", configMap, namespace)
+			c.volume(source.Child("secret"), "name", secret)
+			c.volume(source.Child("configMap"), "name", configMap)
 		})
 	})
 	c.each(at.Child("imagePullSecrets"), func(pull validators.Path) { c.add(pull.Child("name"), secret, namespace) })
 	c.add(at.Child("serviceAccountName"), serviceAccount, namespace)
+}
+
+// volume adds the reference of a volume's source at a path, with the keys that it mounts.
+func (c *collector) volume(at validators.Path, field string, to schema.GroupKind) {
+	if c.optional(at) {
+		return
+	}
+	var keys []validators.Path
+	c.each(at.Child("items"), func(item validators.Path) { keys = append(keys, item.Child("key")) })
+	c.add(at.Child(field), to, c.pass.Object.GetNamespace(), keys...)
 }
 
 // store adds the reference of the map at the path to a SecretStore or ClusterSecretStore.

@@ -83,12 +83,16 @@ func generatorsOf(to schema.GroupKind) []generator {
 			{gk: externalSecret, names: mirroredTemplate("spec", "target", "template", "metadata", "annotations"), anyNamespace: true},
 			{gk: sealedSecret, names: mirroredTemplate("spec", "template", "metadata", "annotations"), anyNamespace: true},
 			{gk: job, names: jobSecrets},
+			{gk: clusterPolicy, names: kyvernoNames(to), anyNamespace: true},
+			{gk: kyvernoPolicy, names: kyvernoNames(to)},
 		}
 	case configMap:
 		return []generator{
 			{gk: bucketClaim, names: ownName},
 			{gk: trustBundle, names: ownName, anyNamespace: true},
 			{gk: configMap, names: mirrored, anyNamespace: true},
+			{gk: clusterPolicy, names: kyvernoNames(to), anyNamespace: true},
+			{gk: kyvernoPolicy, names: kyvernoNames(to)},
 		}
 	}
 	return nil
@@ -245,6 +249,37 @@ func infisicalTargets(o *unstructured.Unstructured) []string {
 	}
 	return out
 }
+
+// kyvernoNames returns a function with the names of the objects of a kind that the generate rules of a Kyverno policy
+// create, one by one or cloned from a list.
+func kyvernoNames(to schema.GroupKind) func(*unstructured.Unstructured) []string {
+	return func(o *unstructured.Unstructured) []string {
+		var out []string
+		rules, _, _ := unstructured.NestedSlice(o.Object, "spec", "rules")
+		for _, item := range rules {
+			rule, _ := item.(map[string]any)
+			generate, _ := rule["generate"].(map[string]any)
+			each, _ := generate["foreach"].([]any)
+			for _, g := range append(each, generate) {
+				m, _ := g.(map[string]any)
+				name, _ := m["name"].(string)
+				if m["kind"] == to.Kind && name != "" {
+					out = append(out, kyvernoVariable.ReplaceAllString(name, "$${x}"))
+				}
+				kinds, _, _ := unstructured.NestedStringSlice(m, "cloneList", "kinds")
+				for _, kind := range kinds {
+					if strings.HasSuffix(kind, "/"+to.Kind) {
+						out = append(out, "${x}") // those with the labels of its selector
+					}
+				}
+			}
+		}
+		return out
+	}
+}
+
+// kyvernoVariable is a variable in a Kyverno policy.
+var kyvernoVariable = regexp.MustCompile(`\{\{[^{}]*\}\}`)
 
 // mirrored returns the object's name if a common controller copies it to other namespaces.
 func mirrored(o *unstructured.Unstructured) []string {

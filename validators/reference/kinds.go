@@ -33,5 +33,7 @@ var (
 	vaultDynamicSecret    = schema.GroupKind{Group: "secrets.hashicorp.com", Kind: "VaultDynamicSecret"}
 	vaultPKISecret        = schema.GroupKind{Group: "secrets.hashicorp.com", Kind: "VaultPKISecret"}
 	infisicalSecret       = schema.GroupKind{Group: "secrets.infisical.com", Kind: "InfisicalSecret"}
+	clusterPolicy         = schema.GroupKind{Group: "kyverno.io", Kind: "ClusterPolicy"}
+	kyvernoPolicy         = schema.GroupKind{Group: "kyverno.io", Kind: "Policy"}
 	onePasswordItem       = schema.GroupKind{Group: "onepassword.com", Kind: "OnePasswordItem"}
 )

@@ -58,6 +58,8 @@ func checkReferences(ctx context.Context, p *validators.Pass) error {
 		switch {
 		case presence != validators.Present && r.to == serviceAccount && near == "" && mayBeCreatedByOperator(ctx, p, r):
 			// A grant to an account that does not exist does no harm.
+		case presence == validators.Present:
+			checkKeys(ctx, p, r)
 		case presence == validators.Absent:
 			report(ctx, p, r, near, "does not exist in the tree")
 		case presence == validators.Unknown && r.to == storageClass && near != "" &&

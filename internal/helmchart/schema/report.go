@@ -246,10 +246,15 @@ func enumMessage(allowed []any) string {
 }
 
 // Knower reports which fields a schema knows, with the limits of one evaluation for all calls together.
-type Knower struct{ e evaluator }
+type Knower struct {
+	// LoadedOnly means that a reference to a schema that is not loaded defines nothing; otherwise it may define any field.
+	LoadedOnly bool
+
+	e evaluator
+}
 
 // NewKnower returns a Knower whose calls end with the context.
-func NewKnower(ctx context.Context) *Knower { return &Knower{evaluator{ctx: ctx}} }
+func NewKnower(ctx context.Context) *Knower { return &Knower{e: evaluator{ctx: ctx}} }
 
 // Knows reports whether the schema defines the field at a path, or rejects it. Past the limits it may do so.
 func (k *Knower) Knows(s *Schema, path validators.Path) bool {
@@ -275,7 +280,7 @@ func (k *Knower) Knows(s *Schema, path validators.Path) bool {
 			}
 			switch {
 			case matched:
-			case n.additionalFalse, n.permissive != "", n.unevaluatedProperties != nil:
+			case n.additionalFalse, n.permissive != "" && !k.LoadedOnly, n.unevaluatedProperties != nil:
 				return true
 			case n.additional != nil && !n.additional.always:
 				next = append(next, n.additional)
