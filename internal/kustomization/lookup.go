@@ -13,6 +13,7 @@ import (
 	"github.com/flux-admission/flux-admission/internal/lookup"
 	"github.com/flux-admission/flux-admission/internal/resourceset"
 	"github.com/flux-admission/flux-admission/validators"
+	"github.com/flux-admission/flux-admission/validators/flux"
 )
 
 var errEncrypted = errors.New("encrypted with SOPS")
@@ -22,12 +23,17 @@ var errEncrypted = errors.New("encrypted with SOPS")
 // namespace that none of the remote resources is in: any other object may be one of them. An encrypted object is
 // Unknown. Objects that a Kustomization applies to another cluster (spec.kubeConfig) are left out. Charts may be nil.
 func (c *Cluster) Lookup(charts lookup.Charts) validators.Lookup {
-	l := &partialLookup{Memory: &lookup.Memory{Complete: c.Complete, Charts: charts, Builds: newBuilds(c)}}
+	l := &partialLookup{
+		Memory: &lookup.Memory{Complete: c.Complete, Charts: charts, Builds: newBuilds(c)}, owners: map[string]bool{},
+	}
 	for _, o := range c.Objects {
 		if o.Kustomization != nil && o.Kustomization.RemoteCluster() {
 			continue
 		}
 		l.Add(o.Unstructured)
+		if url, _, _ := unstructured.NestedString(o.Object, "spec", "url"); o.GroupVersionKind().Group == flux.GitRepository.Group && url != "" {
+			l.owners[ownerOf(url)] = o.GetKind() == flux.GitRepository.Kind || l.owners[ownerOf(url)]
+		}
 		if o.Encrypted {
 			l.Hide(o.GroupVersionKind().GroupKind(), types.NamespacedName{Namespace: o.GetNamespace(), Name: o.GetName()}, errEncrypted)
 		}
@@ -41,7 +47,7 @@ func (c *Cluster) Lookup(charts lookup.Charts) validators.Lookup {
 		}
 		for _, p := range k.Problems {
 			if p.Kind == validators.ProblemRemoteBase && !k.RemoteCluster() {
-				l.remote = append(l.remote, k.Spec.TargetNamespace)
+				l.remote = append(l.remote, remoteResource{address: p.Name, namespace: k.Spec.TargetNamespace})
 			}
 		}
 	}
@@ -70,15 +76,17 @@ func hideConnectionSecret(m *lookup.Memory, o *Object) {
 // partialLookup is a Memory in which remote resources are missing.
 type partialLookup struct {
 	*lookup.Memory
-	// remote has for each missing remote resource the target namespace of its Kustomization; empty when that has none.
-	remote []string
+	// remote are the remote resources that were left out.
+	remote []remoteResource
+	// owners are the owners of the repositories that the cluster's sources name: what comes from them may be anything.
+	owners map[string]bool
 	// uncertain are the ResourceSets of which not all objects are known.
 	uncertain []*Object
 }
 
 // missing returns the reason why an object of the kind may exist although it is not in the tree; nil when it cannot.
-// The namespace is empty for cluster-scoped objects, and for all namespaces.
-func (l *partialLookup) missing(gk schema.GroupKind, namespace string) error {
+// The namespace is empty for cluster-scoped objects, and for all namespaces; the name is empty for a list.
+func (l *partialLookup) missing(gk schema.GroupKind, namespace, name string) error {
 	for _, set := range l.uncertain {
 		if resourceset.MayCreate(set.Unstructured, gk.Kind) {
 			return fmt.Errorf("%s may create it, with inputs or templates that are not known here", set)
@@ -87,22 +95,29 @@ func (l *partialLookup) missing(gk schema.GroupKind, namespace string) error {
 	if strings.HasSuffix(gk.Group, fluxGroups) {
 		return nil
 	}
-	n := 0
-	for _, target := range l.remote {
-		if namespace == "" || target == "" || target == namespace {
+	n, unlikely := 0, ""
+	for _, r := range l.remote {
+		switch {
+		case namespace != "" && r.namespace != "" && r.namespace != namespace:
+		case name == "" || l.owners[ownerOf(r.address)] || r.mayHave(name):
 			n++
+		default:
+			unlikely = r.address
 		}
 	}
-	if n == 0 {
-		return nil
+	switch {
+	case n > 0:
+		return fmt.Errorf("it may be among %d remote resources that were not evaluated", n)
+	case unlikely != "":
+		return &validators.Unlikely{Text: "the remote resource " + unlikely + ", which was not evaluated"}
 	}
-	return fmt.Errorf("it may be among %d remote resources that were not evaluated", n)
+	return nil
 }
 
 // Get implements validators.Lookup.
 func (l *partialLookup) Get(ctx context.Context, gk schema.GroupKind, key types.NamespacedName) (*unstructured.Unstructured, validators.Presence, error) {
 	o, p, err := l.Memory.Get(ctx, gk, key)
-	if missing := l.missing(gk, key.Namespace); p == validators.Absent && missing != nil {
+	if missing := l.missing(gk, key.Namespace, key.Name); p == validators.Absent && missing != nil {
 		return nil, validators.Unknown, fmt.Errorf("%s %s: %w", gk.Kind, key, missing)
 	}
 	return o, p, err
@@ -111,7 +126,7 @@ func (l *partialLookup) Get(ctx context.Context, gk schema.GroupKind, key types.
 // List implements validators.Lookup.
 func (l *partialLookup) List(ctx context.Context, gk schema.GroupKind, namespace string) ([]*unstructured.Unstructured, validators.Presence, error) {
 	list, p, err := l.Memory.List(ctx, gk, namespace)
-	if missing := l.missing(gk, namespace); p == validators.Present && missing != nil {
+	if missing := l.missing(gk, namespace, ""); p == validators.Present && missing != nil {
 		return list, validators.Unknown, fmt.Errorf("list of %s: %w", gk.Kind, missing)
 	}
 	return list, p, err

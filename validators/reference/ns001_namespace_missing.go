@@ -70,7 +70,8 @@ func checkNamespace(ctx context.Context, p *validators.Pass) error {
 		if presence == validators.Present || createdByRelease(ctx, p.Lookup, name) {
 			continue
 		}
-		if presence == validators.Unknown {
+		unlikely := isUnlikely(err)
+		if presence == validators.Unknown && unlikely == nil {
 			p.Unknown("cannot determine whether namespace %q exists: %v", name, err)
 			continue
 		}
@@ -79,6 +80,10 @@ func checkNamespace(ctx context.Context, p *validators.Pass) error {
 			f.Message += "; did you mean " + near + "?"
 		}
 		f.Key = name
+		if unlikely != nil {
+			f.Message += "; unless it is in " + unlikely.Text
+			f.Uncertain = true
+		}
 		return nil
 	}
 	return nil

@@ -2,6 +2,7 @@ package reference
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strings"
 
@@ -67,6 +68,8 @@ func checkReferences(ctx context.Context, p *validators.Pass) error {
 			// The rest of the tree may define the class, but another class of nearly that name makes a typo more likely.
 			// A chart may have several classes with similar names, so its classes count only when a word was added or lost.
 			report(ctx, p, r, near, "does not exist in the evaluated part of the tree")
+		case presence == validators.Unknown && isUnlikely(err) != nil:
+			reportUnlikely(ctx, p, r, near, isUnlikely(err))
 		case presence == validators.Unknown && unknown == nil:
 			unknown, first = err, r
 		case presence == validators.Unknown:
@@ -82,7 +85,19 @@ func checkReferences(ctx context.Context, p *validators.Pass) error {
 	return nil
 }
 
-func report(ctx context.Context, p *validators.Pass, r reference, near, problem string) {
+// isUnlikely returns the explanation of an Unknown that is nearly an Absent; nil if it is not.
+func isUnlikely(err error) *validators.Unlikely {
+	unlikely, _ := errors.AsType[*validators.Unlikely](err)
+	return unlikely
+}
+
+func reportUnlikely(ctx context.Context, p *validators.Pass, r reference, near string, unlikely *validators.Unlikely) {
+	f := report(ctx, p, r, near, "does not exist in the tree")
+	f.Message += "; unless it is in " + unlikely.Text
+	f.Uncertain = true
+}
+
+func report(ctx context.Context, p *validators.Pass, r reference, near, problem string) *validators.Finding {
 	f := p.Report(r.at, r.key.Name, "%s %s", r, problem)
 	f.Key = r.String()
 	if namespaces := namespacesOf(ctx, p.Lookup, r); len(namespaces) > 0 {
@@ -90,6 +105,7 @@ func report(ctx context.Context, p *validators.Pass, r reference, near, problem 
 	} else if near != "" {
 		f.Message += "; did you mean " + near + "?"
 	}
+	return f
 }
 
 // present reports whether the tree contains the referenced object, or one that creates it.
