@@ -43,7 +43,7 @@ func keysOf(ctx context.Context, look validators.Lookup, r reference) (keys []st
 	created, complete := createdKeys(ctx, look, r)
 	switch {
 	case presence == validators.Present && created == nil && complete:
-		if len(o.GetAnnotations()) > 0 && filledLater(o) {
+		if len(o.GetAnnotations()) > 0 && completedLater(o) {
 			return nil, "", false
 		}
 		for _, field := range []string{"data", "stringData", "binaryData"} {
@@ -59,8 +59,8 @@ func keysOf(ctx context.Context, look validators.Lookup, r reference) (keys []st
 	return nil, "", false
 }
 
-// filledLater reports whether a controller adds keys to the object: one that copies another object, or injects a CA.
-func filledLater(o *unstructured.Unstructured) bool {
+// completedLater reports whether a controller adds keys to the object: one that copies another object, or injects a CA.
+func completedLater(o *unstructured.Unstructured) bool {
 	for name := range o.GetAnnotations() {
 		if strings.Contains(name, "replicat") || strings.Contains(name, "reflect") || strings.Contains(name, "inject") {
 			return true

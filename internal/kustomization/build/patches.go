@@ -238,14 +238,25 @@ func explainUnmatched(target *kustypes.Selector, built resmap.ResMap) string {
 // variableExpression is a variable of Flux's post-build substitution.
 var variableExpression = regexp.MustCompile(`\$\{[^{}]*\}`)
 
-// variablesFit reports whether a name with variables can become the other one.
+// variablesFit reports whether a name with variables can become the other one, with at least a character for each of them.
 func variablesFit(name, other string) bool {
 	parts := variableExpression.Split(name, -1)
-	for i := range parts {
-		parts[i] = regexp.QuoteMeta(parts[i])
+	rest, ok := strings.CutPrefix(other, parts[0])
+	if !ok || len(parts) == 1 {
+		return ok && rest == ""
 	}
-	matched, err := regexp.MatchString("^"+strings.Join(parts, ".+")+"$", other)
-	return err == nil && matched
+	last := parts[len(parts)-1]
+	for _, part := range parts[1 : len(parts)-1] {
+		if rest == "" {
+			return false
+		}
+		i := strings.Index(rest[1:], part)
+		if i < 0 {
+			return false
+		}
+		rest = rest[1+i+len(part):]
+	}
+	return len(rest) > len(last) && strings.HasSuffix(rest, last)
 }
 
 // sortedNames returns the names sorted, each once.
