@@ -4,11 +4,13 @@
 package deferred_test
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -113,6 +115,12 @@ func TestReevaluator_EvaluatesReleaseWhenItsChartIsRead(t *testing.T) {
 	var held atomic.Bool
 	held.Store(true)
 	open := make(chan struct{})
+	index, err := os.ReadFile(filepath.Join(shared.ChartDir, "index.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	// A source must not lead to another one on a loopback address, so the URLs of the charts are relative.
+	index = bytes.ReplaceAll(index, []byte(shared.Charts.URL+"/"), nil)
 	files := http.FileServer(http.Dir(shared.ChartDir))
 	slow := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if held.Load() {
@@ -121,6 +129,10 @@ func TestReevaluator_EvaluatesReleaseWhenItsChartIsRead(t *testing.T) {
 			case <-r.Context().Done():
 				return
 			}
+		}
+		if r.URL.Path == "/index.yaml" {
+			http.ServeContent(w, r, "index.yaml", time.Time{}, bytes.NewReader(index))
+			return
 		}
 		files.ServeHTTP(w, r)
 	}))

@@ -15,10 +15,13 @@ func TestComponents_ClientAuthentication(t *testing.T) {
 		args       []string
 		mounts     int
 	}{
-		"alone": {"../manifests/components/client-authentication", []string{"serve", "--client-ca-file=/client-ca/ca.crt"}, 1},
+		"alone": {"../manifests/components/client-authentication", []string{"serve", "--state-dir=/state", "--client-ca-file=/client-ca/ca.crt"}, 2},
 		"with cert-manager": {
 			"../manifests/components/cert-manager, ../manifests/components/client-authentication",
-			[]string{"serve", "--tls-cert-file=/tls/tls.crt", "--tls-key-file=/tls/tls.key", "--client-ca-file=/client-ca/ca.crt"}, 2,
+			[]string{
+				"serve", "--state-dir=/state", "--tls-cert-file=/tls/tls.crt", "--tls-key-file=/tls/tls.key",
+				"--client-ca-file=/client-ca/ca.crt",
+			}, 3,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
