@@ -13,6 +13,7 @@ import (
 
 	kstatus "github.com/fluxcd/cli-utils/pkg/kstatus/status"
 	"github.com/go-logr/logr"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/client-go/dynamic"
 	coordinationclient "k8s.io/client-go/kubernetes/typed/coordination/v1"
@@ -356,7 +357,7 @@ func TestPolicy_TwoVersions(t *testing.T) {
 		replicas, _ := s["replicas"].([]any)
 		return len(replicas) == 3 && strings.Contains(fmt.Sprint(s["conditions"]), "in force in 3 of 3 replicas")
 	})
-	before := object(t).GetResourceVersion()
+	before, started := object(t).GetResourceVersion(), renewals(t)
 	select {
 	case <-t.Context().Done():
 	case <-time.After(12 * time.Second): // longer than a heartbeat
@@ -364,6 +365,36 @@ func TestPolicy_TwoVersions(t *testing.T) {
 	if after := object(t).GetResourceVersion(); after != before {
 		t.Errorf("the policy was written at rest: resource version %s, then %s", before, after)
 	}
+	// A replica that does not renew its Lease is no longer counted.
+	eventually(t, "each replica renews its Lease", func() bool {
+		now := renewals(t)
+		for name, at := range started {
+			if renewed := now[name]; !renewed.After(at) {
+				return false
+			}
+		}
+		return len(started) == 3
+	})
+}
+
+// renewals returns when each replica has renewed its Lease, by its name.
+func renewals(t *testing.T) map[string]time.Time {
+	t.Helper()
+	leases, err := coordinationclient.NewForConfig(shared.ControlPlane.Config())
+	if err != nil {
+		t.Fatal(err)
+	}
+	list, err := leases.Leases(env.Namespace).List(t.Context(), metav1.ListOptions{LabelSelector: "flux-admission.dev/replica"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := map[string]time.Time{}
+	for i := range list.Items {
+		if at := list.Items[i].Spec.RenewTime; at != nil {
+			out[list.Items[i].Name] = at.Time
+		}
+	}
+	return out
 }
 
 // start runs what a replica with the rules does with the policy.

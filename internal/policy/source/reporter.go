@@ -173,9 +173,14 @@ func (r *Reporter) publish(ctx context.Context, renew bool) {
 		Spec: coordinationv1.LeaseSpec{HolderIdentity: &r.Identity, LeaseDurationSeconds: &seconds, RenewTime: &now},
 	}
 	leases := r.Leases.Leases(r.Namespace)
-	_, err := leases.Update(ctx, want, metav1.UpdateOptions{}) // no other process writes it, so it needs no resource version
-	if apierrors.IsNotFound(err) {
+	// The API server updates a Lease only with its resource version, which changes also when somebody annotates it.
+	stored, err := leases.Get(ctx, want.Name, metav1.GetOptions{})
+	switch {
+	case apierrors.IsNotFound(err):
 		_, err = leases.Create(ctx, want, metav1.CreateOptions{})
+	case err == nil:
+		want.ResourceVersion = stored.ResourceVersion
+		_, err = leases.Update(ctx, want, metav1.UpdateOptions{})
 	}
 	if err != nil && ctx.Err() == nil {
 		r.published = ""
