@@ -61,6 +61,8 @@ const (
 	ProblemRootAssumed ProblemKind = "root-assumed"
 	// ProblemNoEntryPoint: nothing in the tree is where Flux starts; the files are evaluated without Flux.
 	ProblemNoEntryPoint ProblemKind = "no-entry-point"
+	// ProblemNotBuilt: kustomize cannot build a directory of a tree without an entry point; Name is the directory.
+	ProblemNotBuilt ProblemKind = "not-built"
 )
 
 // Problem is one thing that is wrong with a file, or with what a Flux Kustomization builds, or that could not be
@@ -76,6 +78,8 @@ type Problem struct {
 	Name string `json:"name,omitempty"`
 	// Suggestion is the nearest existing thing to what was written; empty when nothing resembles it.
 	Suggestion string `json:"suggestion,omitempty"`
+	// Uncertain means that the release of Flux that the cluster runs accepts it.
+	Uncertain bool `json:"-"`
 }
 
 // String returns "position: message", or the message alone when the position is unknown.

@@ -158,10 +158,23 @@ func runCheck(ctx context.Context, o checkOptions, stdout, stderr io.Writer) err
 	if err := writeReports(o, result, opts); err != nil {
 		return err
 	}
-	if failed(o.failOn, result.Summary) {
+	s := result.Summary
+	if failed(o.failOn, s) {
 		return runError{errFindings}
 	}
+	if s.Objects == 0 && s.Findings == 0 && s.Suppressed == 0 {
+		return errNothingChecked(o.Path)
+	}
 	return nil
+}
+
+// errNothingChecked returns the error of a check that found no object: it is no reason to pass.
+func errNothingChecked(path string) error {
+	if path == check.StandardInput {
+		return errors.New("standard input holds no Kubernetes object, so nothing was checked")
+	}
+	return fmt.Errorf("no Kubernetes object was found in %s, so nothing was checked; looked for .yaml and .yml files with apiVersion and kind "+
+		"that a Kustomization applies, or that are below a directory without one: give the root of the Git tree, or --entrypoint DIR", path)
 }
 
 // failed reports whether the summary makes the exit code 1.

@@ -46,7 +46,7 @@ func TestCompletion(t *testing.T) {
 		},
 		"IDs of rules with a prefix": {[]string{"explain", "PG001"}, []string{"PG001"}, noFiles},
 		"no second rule":             {[]string{"explain", "KS001", ""}, []string{}, noFiles},
-		"names of rules to repair":   {[]string{"fix", "--rule", "source"}, []string{"source-missing"}, noFiles},
+		"names of rules to repair":   {[]string{"fix", "--rule", "source-m"}, []string{"source-missing"}, noFiles},
 		"YAML files for a policy":    {[]string{"check", "--policy", ""}, []string{"yaml", "yml"}, byExtension},
 		"directories of charts":      {[]string{"check", "--charts", ""}, []string{}, directories},
 		"directories to repair":      {[]string{"fix", ""}, []string{}, directories},

@@ -164,3 +164,66 @@ func TestCheck_VariablesWithoutFlux(t *testing.T) {
 		t.Errorf("with a variable that is left open: exit code %d\n%s%s", code, stdout, stderr)
 	}
 }
+
+func TestCheck_NothingChecked(t *testing.T) {
+	for name, args := range map[string][]string{
+		"an empty directory": {"check", t.TempDir()}, "text": {"check", writeTree(t, map[string]string{"README.yaml": "hello\n"})}, "no input": {"check", "-"},
+	} {
+		code, _, stderr := execute(t, args...)
+		if code != 2 || !strings.Contains(stderr, "nothing was checked") {
+			t.Errorf("%s: exit code %d\n%s", name, code, stderr)
+		}
+	}
+}
+
+// TestCheck_TextOfGenerators finds a key twice in manifests, but not in the text that a generator puts into a ConfigMap, nor
+// in values.
+func TestCheck_TextOfGenerators(t *testing.T) {
+	twice := "pipeline:\n  rename: a\n  rename: b\n"
+	files := map[string]string{
+		"app/kustomization.yaml": "resources: [config.yaml]\nconfigMapGenerator:\n  - {name: text, namespace: default, files: [b.yaml=text.yaml]}\n",
+		"app/config.yaml":        "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a, namespace: default}\n",
+		"app/text.yaml":          twice + "\tno: YAML\n",
+		"values.yaml":            twice,
+	}
+	code, stdout, stderr := execute(t, "check", writeTree(t, files))
+	if code != 0 || strings.Contains(stdout, "FI00") {
+		t.Errorf("exit code %d\n%s%s", code, stdout, stderr)
+	}
+	files["app/config.yaml"] += "data: {a: b}\ndata: {c: d}\n"
+	if code, stdout, stderr = execute(t, "check", writeTree(t, files)); code != 1 || !strings.Contains(stdout, "FI001") {
+		t.Errorf("in a manifest: exit code %d\n%s%s", code, stdout, stderr)
+	}
+}
+
+// TestCheck_SourceAppliedByHand does not miss the source of a Kustomization that nothing in the tree applies.
+func TestCheck_SourceAppliedByHand(t *testing.T) {
+	self := "apiVersion: kustomize.toolkit.fluxcd.io/v1\nkind: Kustomization\nmetadata: {name: a, namespace: flux-system}\n" +
+		"spec: {interval: 1h, path: ./clusters/%s, prune: true, sourceRef: {kind: GitRepository, name: fleet}}\n"
+	source := "---\napiVersion: source.toolkit.fluxcd.io/v1\nkind: GitRepository\nmetadata: {name: %s, namespace: flux-system}\n" +
+		"spec: {interval: 1h, url: 'https://git.example.com/fleet'}\n"
+	for name, tc := range map[string]struct {
+		files map[string]string
+		code  int
+	}{
+		"the source of another cluster only": {map[string]string{
+			"clusters/a/a.yaml": fmt.Sprintf(self, "a"), "clusters/b/b.yaml": fmt.Sprintf(self, "b"), "clusters/b/source.yaml": fmt.Sprintf(source, "fleet"),
+		}, 0},
+		"another name beside it": {map[string]string{"clusters/a/gotk-sync.yaml": fmt.Sprintf(self, "a") + fmt.Sprintf(source, "flet")}, 1},
+	} {
+		code, stdout, stderr := execute(t, "check", writeTree(t, tc.files), "--only", "SO001")
+		if code != tc.code {
+			t.Errorf("%s: exit code %d, want %d\n%s%s", name, code, tc.code, stdout, stderr)
+		}
+	}
+}
+
+// TestCheck_BuildWithoutFluxFails names a directory that was not evaluated.
+func TestCheck_BuildWithoutFluxFails(t *testing.T) {
+	code, stdout, stderr := execute(t, "check", "--fail-on", "unknown", writeTree(t, map[string]string{
+		"app/kustomization.yaml": "resources: [missing.yaml]\n", "b.yaml": "apiVersion: v1\nkind: Namespace\nmetadata: {name: b}\n",
+	}))
+	if code != 1 || !strings.Contains(stdout, "kustomize cannot build app, which was not evaluated: ") {
+		t.Errorf("exit code %d\n%s%s", code, stdout, stderr)
+	}
+}

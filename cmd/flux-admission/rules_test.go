@@ -68,8 +68,8 @@ func TestRules_Actions(t *testing.T) {
 				Cluster: v1alpha1.ActionOff, Check: v1alpha1.ActionOff,
 			},
 		},
-		"a rule that a file does not name only warns": {
-			policy: "spec: {}", rule: "unknown-field", want: rulecatalog.Actions{Cluster: "", Check: v1alpha1.ActionWarn},
+		"a rule that a file does not name has its default action": {
+			policy: "spec: {}", rule: "unknown-field", want: rulecatalog.Actions{Cluster: "", Check: v1alpha1.ActionDeny},
 		},
 		"mode AuditOnly downgrades every action": {
 			policy: "spec: {mode: AuditOnly, rules: {helm-values-schema: {action: Deny}}}", rule: "helm-values-schema", want: rulecatalog.Actions{

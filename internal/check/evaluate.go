@@ -48,6 +48,7 @@ func (t *Tree) Evaluate(ctx context.Context, o EvaluateOptions) (*report.Report,
 		}
 	}
 	for _, c := range t.Built.Clusters {
+		markAccepted(c)
 		tasks, err := t.clusterTasks(ctx, c)
 		if err != nil {
 			return nil, err
@@ -128,6 +129,7 @@ func fileTasks(built *kustomization.Result) []task {
 	for _, p := range built.Problems {
 		if noRule := []validators.ProblemKind{
 			validators.ProblemEntryPointMissing, validators.ProblemRootAssumed, validators.ProblemNoEntryPoint,
+			validators.ProblemNotBuilt,
 		}; slices.Contains(noRule, p.Kind) {
 			continue // no rule reports it
 		}
@@ -356,7 +358,7 @@ func nameOf(o *unstructured.Unstructured) report.Object {
 func (e *evaluation) problem(p *validators.Problem) {
 	switch p.Kind {
 	case validators.ProblemRemoteBase, validators.ProblemRemoteContent, validators.ProblemSourceUnknown,
-		validators.ProblemRootAssumed, validators.ProblemNoEntryPoint:
+		validators.ProblemRootAssumed, validators.ProblemNoEntryPoint, validators.ProblemNotBuilt:
 		if e.first(p) {
 			e.report.Skipped = append(
 				e.report.Skipped, report.Skipped{

@@ -1,12 +1,14 @@
 package check
 
 import (
+	"strconv"
 	"strings"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/flux-admission/flux-admission/internal/kustomization"
+	"github.com/flux-admission/flux-admission/validators"
 )
 
 var fluxInstance = schema.GroupKind{Group: "fluxcd.controlplane.io", Kind: "FluxInstance"}
@@ -32,4 +34,33 @@ func fluxRelease(objects []*kustomization.Object) string {
 		}
 	}
 	return labeled
+}
+
+// acceptsUnset reports whether a release of Flux is known to replace a variable without a value with the empty string:
+// those before 2.9 do, unless a feature gate forbids it.
+func acceptsUnset(release string) bool {
+	parts := strings.Split(strings.TrimPrefix(release, "v"), ".")
+	if len(parts) < 2 {
+		return false
+	}
+	major, err := strconv.Atoi(parts[0])
+	if err != nil {
+		return false
+	}
+	minor, err := strconv.Atoi(parts[1])
+	return err == nil && (major < 2 || major == 2 && minor < 9)
+}
+
+// markAccepted marks the problems that the cluster's release of Flux accepts.
+func markAccepted(c *kustomization.Cluster) {
+	if !acceptsUnset(fluxRelease(c.Objects)) {
+		return
+	}
+	for _, k := range c.Kustomizations {
+		for _, p := range k.Problems {
+			if p.Kind == validators.ProblemVariableUnset {
+				p.Uncertain = true
+			}
+		}
+	}
 }

@@ -39,3 +39,13 @@ func TestFluxRelease(t *testing.T) {
 		})
 	}
 }
+
+func TestAcceptsUnset(t *testing.T) {
+	for release, want := range map[string]bool{
+		"": false, "2.x": false, "2.8.x": true, "v2.8.3": true, "v0.41.2": true, "v2.9.0": false, "2.10.0": false, "3.0": false, "main": false,
+	} {
+		if got := acceptsUnset(release); got != want {
+			t.Errorf("%q: %t, want %t", release, got, want)
+		}
+	}
+}

@@ -9,10 +9,12 @@ import (
 	"slices"
 	"strings"
 
+	"go.yaml.in/yaml/v3"
 	"golang.org/x/sync/errgroup"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/flux-admission/flux-admission/internal/kustomization/entrypoint"
+	"github.com/flux-admission/flux-admission/internal/sourcetree"
 	"github.com/flux-admission/flux-admission/validators"
 	"github.com/flux-admission/flux-admission/validators/flux"
 )
@@ -268,7 +270,7 @@ func (c *clusterBuilder) finish() *Cluster {
 			out.Complete = false
 		}
 	}
-	created := c.created
+	created := append(slices.Clip(c.created), c.appliedByHand()...)
 	composed := c.composed()
 	for _, ref := range slices.SortedFunc(maps.Keys(composed), compareRefs) {
 		created = append(created, composed[ref].object())
@@ -279,6 +281,23 @@ func (c *clusterBuilder) finish() *Cluster {
 			applied[refOf(o)] = true
 			out.Objects = append(out.Objects, o)
 		}
+	}
+	return out
+}
+
+// appliedByHand returns the sources of the entry points that no file beside them defines: who applied the Kustomization
+// applied its source as well. Where the file defines another source, the name is a mistake.
+func (c *clusterBuilder) appliedByHand() []*Object {
+	var out []*Object
+	for _, e := range c.roots {
+		f := c.tree.Artifact("").File(e.Position.File)
+		if f == nil || e.Source.Name == "" || e.Source.Kind == flux.ExternalArtifact.Kind || c.objects[e.Source] != nil ||
+			slices.ContainsFunc(f.Parse().Documents, func(doc *yaml.Node) bool {
+				return sourcetree.Identify(doc).Group() == flux.GitRepository.Group
+			}) {
+			continue
+		}
+		out = append(out, newEntryObject(c.tree.Artifact(""), e.Kind, entrypoint.SourceOf(e)))
 	}
 	return out
 }

@@ -45,11 +45,12 @@ func BuildWithoutFlux(ctx context.Context, opts Options) (_ *Result, err error) 
 		if file == "" || used[dir] || used[file] || a.InChart(file) || isComponent(a, file) {
 			continue
 		}
-		c, err := b.buildOutermost(a, dir)
+		c, problems, err := b.buildOutermost(a, dir)
 		if err != nil {
 			return nil, err
 		}
 		res.Clusters = append(res.Clusters, c)
+		res.Problems = append(res.Problems, problems...)
 	}
 	plain := &Cluster{}
 	names := definedNames(a)
@@ -80,12 +81,20 @@ func noEntryPointText(t *sourcetree.Tree) string {
 	return text
 }
 
-// buildOutermost builds a directory as kustomize does. What is wrong with the build is left out where Flux's own
-// Kustomization, which is not known, could have made it right.
-func (b *treeBuilder) buildOutermost(a *sourcetree.Artifact, dir string) (*Cluster, error) {
+// buildOutermost builds a directory as kustomize does. A build that fails is not wrong: Flux may not build this directory, or not
+// by itself. The problems are that it was not evaluated.
+func (b *treeBuilder) buildOutermost(a *sourcetree.Artifact, dir string) (*Cluster, []*validators.Problem, error) {
 	out, err := b.builder.Build(a, dir, &kustomizev1.KustomizationSpec{})
 	if err != nil {
-		return nil, fmt.Errorf("building %s: %w", dir, err)
+		return nil, nil, fmt.Errorf("building %s: %w", dir, err)
+	}
+	var problems []*validators.Problem
+	for _, p := range out.Problems {
+		if p.Kind == validators.ProblemBuildFailed {
+			failed := problem(validators.ProblemNotBuilt, p.Position, "kustomize cannot build %s, which was not evaluated: %s", dir, p.Message)
+			failed.Name = dir
+			problems = append(problems, failed)
+		}
 	}
 	for p := range out.Read {
 		b.read[a.File(p)] = true
@@ -101,12 +110,11 @@ func (b *treeBuilder) buildOutermost(a *sourcetree.Artifact, dir string) (*Clust
 		o.outermost, o.Kustomization, o.mayBePatch = k, nil, true
 		o.findUnknownContent()
 		o.findEncrypted()
-		o.leaveVariables()
 		if !foreign(o.GetAPIVersion(), o.GetKind()) {
 			c.Objects = append(c.Objects, o)
 		}
 	}
-	return c, nil
+	return c, problems, nil
 }
 
 // leaveVariables marks the fields with variables as unresolved, with a default or not: what substitutes them is not known.

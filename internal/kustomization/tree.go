@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"path"
 	"path/filepath"
 	"runtime"
@@ -12,13 +13,16 @@ import (
 	"strings"
 	"sync"
 
+	"go.yaml.in/yaml/v3"
 	"golang.org/x/sync/errgroup"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"sigs.k8s.io/kustomize/api/konfig"
 
 	"github.com/flux-admission/flux-admission/internal/kustomization/build"
 	"github.com/flux-admission/flux-admission/internal/kustomization/entrypoint"
 	"github.com/flux-admission/flux-admission/internal/sourcetree"
 	"github.com/flux-admission/flux-admission/internal/suggest"
+	"github.com/flux-admission/flux-admission/internal/yamlposition"
 	"github.com/flux-admission/flux-admission/validators"
 )
 
@@ -119,8 +123,8 @@ type treeBuilder struct {
 	sources map[string]*sourcetree.Tree // other sources, by the name in Options.Sources
 	// usedSources has the names in Options.Sources that are names of sources of the tree.
 	usedSources sync.Map
-	builder *build.Builder
-	read    map[*sourcetree.File]bool // files that any build has read
+	builder     *build.Builder
+	read        map[*sourcetree.File]bool // files that any build has read
 
 	composeMu         sync.Mutex
 	composedArtifacts map[composeKey]*composedArtifact
@@ -237,10 +241,64 @@ func (b *treeBuilder) parseAll(ctx context.Context) ([]*validators.Problem, int,
 		return nil, 0, fmt.Errorf("reading the tree: %w", err)
 	}
 	var out []*validators.Problem
+	inputs := generatorInputs(artifact)
 	for _, p := range paths {
-		out = append(out, artifact.File(p).Parse().Problems...)
+		f := artifact.File(p)
+		if inputs[p] {
+			continue // text, whatever its name is
+		}
+		for _, problem := range f.Parse().Problems {
+			// Values and settings files are read by programs that may accept a key twice.
+			if problem.Kind != validators.ProblemDuplicateKey || hasObjects(f) {
+				out = append(out, problem)
+			}
+		}
 	}
 	return out, len(paths), nil
+}
+
+// hasObjects reports whether a file has a Kubernetes object or a kustomization.
+func hasObjects(f *sourcetree.File) bool {
+	return slices.Contains(konfig.RecognizedKustomizationFileNames(), path.Base(f.Path())) ||
+		slices.ContainsFunc(f.Parse().Documents, func(doc *yaml.Node) bool { return sourcetree.Identify(doc).IsObject() })
+}
+
+// generatorInputs returns the files that configMapGenerators and secretGenerators take as text, and nothing takes as resources.
+func generatorInputs(a *sourcetree.Artifact) map[string]bool {
+	inputs, resources := map[string]bool{}, map[string]bool{}
+	for _, dir := range append([]string{"."}, a.Dirs()...) {
+		file := build.File(a, dir)
+		if file == "" {
+			continue
+		}
+		add := func(to map[string]bool, n *yaml.Node) {
+			if n == nil {
+				return
+			}
+			eachScalar(n, func(text string) {
+				if _, value, ok := strings.Cut(text, "="); ok {
+					text = value
+				}
+				to[sourcetree.Rel(path.Join(dir, text))] = true
+			})
+		}
+		for _, doc := range a.File(file).Parse().Documents {
+			add(resources, yamlposition.Child(doc, "resources"))
+			for _, field := range []string{"configMapGenerator", "secretGenerator"} {
+				list := yamlposition.Child(doc, field)
+				if list == nil {
+					continue
+				}
+				for _, item := range list.Content {
+					for _, from := range []string{"files", "envs", "env"} {
+						add(inputs, yamlposition.Child(item, from))
+					}
+				}
+			}
+		}
+	}
+	maps.DeleteFunc(inputs, func(p string, _ bool) bool { return resources[p] })
+	return inputs
 }
 
 func sortProblems(problems []*validators.Problem) {

@@ -38,6 +38,7 @@ func reportProblems(
 			at = specPath
 		}
 		f := p.Report(at, nil, "%s", problem.Message)
+		f.Uncertain = f.Uncertain || problem.Uncertain
 		f.Position, f.Related = problem.Position, problem.Related
 		if problem.Fix != "" {
 			f.Fix = problem.Fix

@@ -40,6 +40,10 @@ func checkInvalidValue(ctx context.Context, p *validators.Pass) error {
 		return nil
 	}
 	invalid := invalidMetadata(p.Object)
+	if kind, _, _ := p.Lookup.Kind(ctx, p.Object.GroupVersionKind().GroupKind()); kind != nil && kind.Scope == validators.ScopeCluster {
+		// The API server drops the namespace of a cluster-scoped object before it validates it (k8s.io/apiserver: rest.BeforeCreate).
+		invalid = slices.DeleteFunc(invalid, func(v validators.InvalidValue) bool { return v.Path.String() == "metadata.namespace" })
+	}
 	if ok {
 		for _, v := range s.InvalidValues(ctx, p.Object) {
 			if !slices.ContainsFunc(invalid, func(m validators.InvalidValue) bool { return m.Path.String() == v.Path.String() }) {

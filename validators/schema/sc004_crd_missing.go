@@ -35,6 +35,9 @@ var CRDMissing = &validators.Rule{
 
 func checkCRDMissing(ctx context.Context, p *validators.Pass) error {
 	gvk := p.Object.GroupVersionKind()
+	if gvk.Kind == "" {
+		return nil // no object
+	}
 	kind, presence, err := p.Lookup.Kind(ctx, gvk.GroupKind())
 	switch presence {
 	case validators.Present:

@@ -228,6 +228,9 @@ func synthesized(position validators.Position, object map[string]any) Object {
 	return Object{Unstructured: &unstructured.Unstructured{Object: object}, Position: position, Document: -1}
 }
 
+// SourceOf returns the source of an entry point as an object that is in no file.
+func SourceOf(e *EntryPoint) Object { return synthesized(e.Position, sourceObject(e.Source, e.URL)) }
+
 func sourceObject(ref validators.ObjectRef, url string) map[string]any {
 	return map[string]any{
 		"apiVersion": ref.Group + "/v1", "kind": ref.Kind,
