@@ -48,6 +48,8 @@ func TestMain(m *testing.M) {
 	os.Exit(env.Main(m, env.Options{
 		ControlPlane: controlplane.Options{CRDSets: controlplane.DefaultCRDs()},
 		Charts:       []string{env.AirflowChart},
+		// Logins and certificate authorities of repositories are in Secrets.
+		Components: []string{"read-secrets"},
 	}, setUp))
 }
 
