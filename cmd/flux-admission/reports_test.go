@@ -97,8 +97,8 @@ func TestVersion_Flag(t *testing.T) {
 }
 
 func TestCheck_UnusedSource(t *testing.T) {
-	code, _, stderr := execute(t, "check", badTree(t), "--source", "flux-sytem="+t.TempDir())
-	want := "source flux-sytem: no Kustomization of the tree has a source of this name; did you mean flux-system?"
+	code, _, stderr := execute(t, "check", badTree(t), "--source", "flux-sistem="+t.TempDir())
+	want := "source flux-sistem: no Kustomization of the tree has a source of this name; did you mean flux-system?"
 	if code != 2 || !strings.Contains(stderr, want) {
 		t.Errorf("exit code %d: %s", code, stderr)
 	}
@@ -225,5 +225,36 @@ func TestCheck_BuildWithoutFluxFails(t *testing.T) {
 	}))
 	if code != 1 || !strings.Contains(stdout, "kustomize cannot build app, which was not evaluated: ") {
 		t.Errorf("exit code %d\n%s%s", code, stdout, stderr)
+	}
+}
+
+// TestCheck_ConventionOfTheTree reports what few objects do otherwise, not what most of them do, unless a policy asks.
+func TestCheck_ConventionOfTheTree(t *testing.T) {
+	tree := func(namespaces ...string) string {
+		files := map[string]string{"clusters/home/gotk-sync.yaml": gotkSync, "apps/db/a.yaml": "apiVersion: v1\nkind: Namespace\nmetadata: {name: db}\n"}
+		for i, ns := range namespaces {
+			files[fmt.Sprintf("clusters/home/%d.yaml", i)] = strings.Replace(fmt.Sprintf(child, ns), "name: db", fmt.Sprintf("name: db%d", i), 1)
+		}
+		return writeTree(t, files)
+	}
+	policy := filepath.Join(t.TempDir(), "policy.yaml")
+	text := "apiVersion: flux-admission.dev/v1alpha1\nkind: AdmissionPolicy\nmetadata: {name: default}\n" +
+		"spec: {rules: {kustomization-namespace: {action: Warn, allowedNamespaces: [flux-system]}}}\n"
+	if err := os.WriteFile(policy, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, tc := range map[string]struct {
+		args []string
+		want bool
+	}{
+		"one of four":                  {[]string{tree("flux-system", "flux-system", "a")}, true},
+		"three of four":                {[]string{tree("a", "b", "c")}, false},
+		"three of four, with a policy": {[]string{tree("a", "b", "c"), "--policy", policy}, true},
+		"three of seven":               {[]string{tree("a", "b", "c", "flux-system", "flux-system", "flux-system")}, true},
+	} {
+		code, stdout, stderr := execute(t, append([]string{"check", "--only", "KS001"}, tc.args...)...)
+		if code != 0 || strings.Contains(stdout, "KS001") != tc.want {
+			t.Errorf("%s: exit code %d, want a finding: %t\n%s%s", name, code, tc.want, stdout, stderr)
+		}
 	}
 }

@@ -238,7 +238,44 @@ func (e *evaluation) run(ctx context.Context, all []task) error {
 	for i, t := range all {
 		e.add(t.subject, decisions[i])
 	}
+	e.leaveOtherConventions(all)
 	return nil
+}
+
+// minOthers is how many objects must do otherwise before a convention is taken not to be the tree's.
+const minOthers = 3
+
+// leaveOtherConventions removes the findings of rules on conventions that most objects of the tree do not follow, unless the user
+// gave a policy.
+func (e *evaluation) leaveOtherConventions(all []task) {
+	if !e.tree.isDefault {
+		return
+	}
+	for _, rule := range e.tree.Policy.Evaluated() {
+		if !rule.Convention {
+			continue
+		}
+		objects := 0
+		for _, t := range all {
+			if o := t.request.Object; o != nil && slices.Contains(rule.Scope.Kinds, o.GroupVersionKind().GroupKind()) {
+				objects++
+			}
+		}
+		isOfRule := func(f report.Finding) bool { return f.ID == rule.ID }
+		others := 0
+		for _, f := range e.report.Findings {
+			if isOfRule(f) {
+				others++
+			}
+		}
+		if others < minOthers || 2*others <= objects {
+			continue
+		}
+		e.report.Findings = slices.DeleteFunc(e.report.Findings, isOfRule)
+		e.report.Skipped = append(e.report.Skipped, report.Skipped{Rule: rule.Name, ID: rule.ID, Reason: fmt.Sprintf(
+			"%d of %d objects do otherwise, so it is not a convention of this tree; a policy that names the rule makes it one", others, objects,
+		)})
+	}
 }
 
 func (e *evaluation) add(s subject, d policy.Decision) {

@@ -59,11 +59,12 @@ func (n *NamespaceParams) Compile() error {
 // stores the object.
 var Namespace = &validators.Rule{
 	Meta: validators.Meta{
-		ID:       "KS001",
-		Name:     "kustomization-namespace",
-		Scope:    validators.Scope{Kinds: []schema.GroupKind{flux.Kustomization}},
-		Stages:   validators.StageAll,
-		Severity: validators.SeverityError,
+		ID:         "KS001",
+		Name:       "kustomization-namespace",
+		Scope:      validators.Scope{Kinds: []schema.GroupKind{flux.Kustomization}},
+		Stages:     validators.StageAll,
+		Convention: true,
+		Severity:   validators.SeverityError,
 		Defaults: validators.Defaults{
 			Admission: v1alpha1.ActionDeny, Offline: v1alpha1.ActionWarn,
 			Reason: "Most repositories keep Kustomizations in namespaces of their own on purpose, so check only warns.",
