@@ -18,14 +18,15 @@ import (
 // The limits of a schema document. They bound the cost of compiling it: the compiler recurses through the document and
 // its references, and a stack overflow ends the process.
 const (
-	// MaxBytes bounds the document. The largest public chart schemas have less than 2 MB.
-	MaxBytes = 8 << 20
+	// MaxBytes bounds the document, so that it can be compiled in the memory that the webhook server is installed with. The
+	// largest public chart schemas have less than 2 MB.
+	MaxBytes = 4 << 20
 	// MaxDepth bounds the nesting of the document.
 	MaxDepth = 200
 	// MaxNodes bounds objects, lists and scalars together; a schema of 630 KB has 9,000.
-	MaxNodes = 400_000
+	MaxNodes = 60_000
 	// MaxSchemas bounds the objects that may be schemas. For some documents, the compiler is quadratic in their number.
-	MaxSchemas = 40_000
+	MaxSchemas = 10_000
 	// MaxChain bounds how many schemas in a row apply to the same value: $ref to $ref, allOf in allOf.
 	MaxChain = 128
 	// maxSearches bounds the $refs to positions that are no schema by the specification, the embedded $ids and the anchors
