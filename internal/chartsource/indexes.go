@@ -73,15 +73,17 @@ func (x *indexes) getOnce(
 	call := x.calls[key]
 	if call != nil {
 		x.mu.Unlock()
+		var index *repository.Index // the call's own may be written as long as it is not done
 		err := withoutSlot(ctx, func() error {
 			select {
 			case <-call.done:
+				index = call.index
 				return call.err
 			case <-ctx.Done():
 				return fmt.Errorf("waiting for the index: %w", ctx.Err())
 			}
 		})
-		return call.index, err
+		return index, err
 	}
 	call = &indexCall{done: make(chan struct{}), err: errors.New("reading the index panicked")}
 	x.calls[key] = call
