@@ -15,6 +15,7 @@ import (
 	"github.com/flux-admission/flux-admission/internal/check"
 	"github.com/flux-admission/flux-admission/internal/check/progress"
 	"github.com/flux-admission/flux-admission/internal/report"
+	"github.com/flux-admission/flux-admission/internal/rulecatalog"
 )
 
 // addInputFlags adds the flags that check and fix share.
@@ -131,8 +132,23 @@ func (o *checkOptions) validate() error {
 	return nil
 }
 
+// resolveRules replaces the names of rules in the flags by their IDs.
+func (o *checkOptions) resolveRules() error {
+	for flag, rules := range map[string]*[]string{"only": &o.Only, "skip": &o.Skip, "deny": &o.Deny, "warn": &o.Warn} {
+		ids, err := rulecatalog.IDs(*rules)
+		if err != nil {
+			return fmt.Errorf("--%s: %w", flag, err)
+		}
+		*rules = ids
+	}
+	return nil
+}
+
 func runCheck(ctx context.Context, o checkOptions, stdout, stderr io.Writer) error {
 	if err := o.validate(); err != nil {
+		return err
+	}
+	if err := o.resolveRules(); err != nil {
 		return err
 	}
 	bar := progress.New(stderr, o.noProgress)

@@ -205,11 +205,11 @@ func TestCheck_InvalidOptions(t *testing.T) {
 		},
 		"a misspelled rule": {
 			checkOptions{output: "text", failOn: "deny", Options: input(check.Input{Skip: []string{"kustomization-namespac"}})}, good,
-			`--skip: unknown rule "kustomization-namespac"; did you mean kustomization-namespace?`,
+			`--skip: there is no rule "kustomization-namespac"; did you mean kustomization-namespace?`,
 		},
 		"a rule with two actions": {
 			checkOptions{output: "text", failOn: "deny", Options: input(check.Input{Skip: []string{"KS001"}, Warn: []string{"ks001"}})},
-			good, "--warn ks001: another flag makes its action Off",
+			good, "--warn KS001: another flag makes its action Off",
 		},
 		"a rule that is left out": {
 			checkOptions{output: "text", failOn: "deny", Options: input(check.Input{Only: []string{"KS001"}, Deny: []string{"KS002"}})},

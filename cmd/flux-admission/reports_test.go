@@ -258,3 +258,21 @@ func TestCheck_ConventionOfTheTree(t *testing.T) {
 		}
 	}
 }
+
+// TestCheck_FlagsBeforeThePolicy has a policy whose override is about all rules, which no flag names.
+func TestCheck_FlagsBeforeThePolicy(t *testing.T) {
+	policy := filepath.Join(t.TempDir(), "policy.yaml")
+	text := "apiVersion: flux-admission.dev/v1alpha1\nkind: AdmissionPolicy\nmetadata: {name: default}\n" +
+		"spec: {overrides: [{namespaceSelector: {}, rules: ['*'], action: Deny}]}\n"
+	if err := os.WriteFile(policy, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	tree := badTree(t)
+	for args, want := range map[string]string{"": "deny", "--warn PG001": "warn", "--skip PG001": ""} {
+		_, stdout, stderr := execute(t, append([]string{"check", tree, "--policy", policy}, strings.Fields(args)...)...)
+		finding := want + "  Cluster apps/db  PG001"
+		if want == "" && strings.Contains(stdout, "PG001") || want != "" && !strings.Contains(stdout, finding) {
+			t.Errorf("%q: want %q\n%s%s", args, want, stdout, stderr)
+		}
+	}
+}

@@ -44,9 +44,9 @@ type Input struct {
 	Sources []string
 	// Policy is the file with the AdmissionPolicy; default: the tree's own, or the default policy.
 	Policy string
-	// Only are the rules to evaluate, by name or ID; all if there are none. Skip are rules not to evaluate.
+	// Only are the IDs of the rules to evaluate; all if there are none. Skip are those of rules not to evaluate.
 	Only, Skip []string
-	// Deny and Warn are rules whose findings have that action, whatever the policy has.
+	// Deny and Warn are the IDs of rules whose findings have that action, whatever the policy has.
 	Deny, Warn []string
 	// AllowRemoteBases lets kustomizations fetch remote resources.
 	AllowRemoteBases bool

@@ -147,7 +147,16 @@ func SetActions(p *v1alpha1.AdmissionPolicy, stage validators.Stage, rules []*va
 // Compile binds a policy that Parse returned to rules and mutators. The clock decides whether an exemption has expired; nil is the system's
 // clock. The error names every invalid field.
 func Compile(p *v1alpha1.AdmissionPolicy, suite *validators.Suite, muts *mutators.Set, clock func() time.Time) (*Policy, error) {
+	return CompileWith(p, nil, suite, muts, clock)
+}
+
+// CompileWith is Compile with actions that rules have in every namespace, by the rule's name, whatever the policy has for them. The
+// mode still limits them.
+func CompileWith(
+	p *v1alpha1.AdmissionPolicy, actions map[string]v1alpha1.Action, suite *validators.Suite, muts *mutators.Set, clock func() time.Time,
+) (*Policy, error) {
 	b := newBuilder(suite, clock)
+	b.actions = actions
 	b.build(p.Spec, muts)
 	if len(b.issues) > 0 {
 		errs := make([]error, 0, len(b.issues))
@@ -173,6 +182,8 @@ type issue struct {
 type builder struct {
 	out    *Policy
 	issues []issue
+	// actions are those of CompileWith.
+	actions map[string]v1alpha1.Action
 	// unusable are the reasons why parts cannot be bound, found before binding, by part: "rules.kustomization-namespace".
 	unusable map[string]string
 	// last returns the settings of a rule or mutation that were last in force, to use in place of unusable ones; nil for none.
@@ -212,12 +223,25 @@ func (b *builder) build(spec v1alpha1.AdmissionPolicySpec, muts *mutators.Set) {
 	for i, e := range spec.Exemptions {
 		b.bindExemption(fmt.Sprintf("spec.exemptions[%d]", i), e)
 	}
+	b.setActions()
 	settings := b.bindMutations(spec.Mutations, muts)
 	p.suite = p.suite.Bind(params, func(m *validators.Meta) bool { return p.strictest(m.Name) != v1alpha1.ActionOff })
 	p.mutators = muts.Bind(settings)
 	for _, m := range p.mutators.Mutators() {
 		for _, gk := range m.Kinds {
 			p.mutated[gk] = true
+		}
+	}
+}
+
+// setActions sets the actions of CompileWith, and takes the rules out of all overrides.
+func (b *builder) setActions() {
+	for name, action := range b.actions {
+		s := b.out.rules[name]
+		s.action = action
+		b.out.rules[name] = s
+		for _, o := range b.out.overrides {
+			delete(o.rules, name)
 		}
 	}
 }
