@@ -1,12 +1,12 @@
 package check
 
 import (
-	"strconv"
 	"strings"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
+	"github.com/flux-admission/flux-admission/internal/kindschema/catalog"
 	"github.com/flux-admission/flux-admission/internal/kustomization"
 	"github.com/flux-admission/flux-admission/validators"
 )
@@ -38,17 +38,10 @@ func fluxRelease(objects []*kustomization.Object) string {
 
 // acceptsUnset reports whether a release of Flux is known to replace a variable without a value with the empty string:
 // those before 2.9 do, unless a feature gate forbids it.
-func acceptsUnset(release string) bool {
-	parts := strings.Split(strings.TrimPrefix(release, "v"), ".")
-	if len(parts) < 2 {
-		return false
-	}
-	major, err := strconv.Atoi(parts[0])
-	if err != nil {
-		return false
-	}
-	minor, err := strconv.Atoi(parts[1])
-	return err == nil && (major < 2 || major == 2 && minor < 9)
+func acceptsUnset(text string) bool {
+	release, ok := catalog.ParseRelease(text)
+	strict, _ := catalog.ParseRelease("2.9")
+	return ok && release.Before(strict)
 }
 
 // markAccepted marks the problems that the cluster's release of Flux accepts.

@@ -133,7 +133,7 @@ func TestBuild_HostileTrees(t *testing.T) {
 				"app/kustomization.yaml": "resources: [a.yaml]\nconfigMapGenerator:\n- name: b\n  files: [x=https://192.0.2.1/x]\n",
 				"app/a.yaml":             configMap("a"),
 			},
-			want: []string{"app/kustomization.yaml:4:13: the content of the ConfigMap b is not known: https://192.0.2.1/x is outside of the tree; --allow-remote-bases fetches it"},
+			want: []string{"app/kustomization.yaml:4:13: cannot determine the content of the ConfigMap b: https://192.0.2.1/x is outside of the tree; --allow-remote-bases fetches it"},
 		},
 		"a remote file of a transformer is not fetched": {
 			files: map[string]string{

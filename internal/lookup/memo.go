@@ -24,9 +24,9 @@ type Memo struct {
 
 	mu      sync.Mutex
 	reads   int
-	objects map[objectKey]objectResult
-	lists   map[memoListKey]memoListResult
-	charts  map[string]chartResult
+	objects map[objectKey]memoResult[*unstructured.Unstructured]
+	lists   map[memoListKey]memoResult[[]*unstructured.Unstructured]
+	charts  map[string]memoResult[validators.Chart]
 }
 
 type objectKey struct {
@@ -34,8 +34,9 @@ type objectKey struct {
 	key types.NamespacedName
 }
 
-type objectResult struct {
-	object   *unstructured.Unstructured
+// memoResult is the result of a read: an object, a list or a chart.
+type memoResult[V any] struct {
+	value    V
 	presence validators.Presence
 	err      error
 }
@@ -45,18 +46,6 @@ type memoListKey struct {
 	namespace string
 }
 
-type memoListResult struct {
-	objects  []*unstructured.Unstructured
-	presence validators.Presence
-	err      error
-}
-
-type chartResult struct {
-	chart    validators.Chart
-	presence validators.Presence
-	err      error
-}
-
 // NewMemo returns a Memo over a Lookup.
 func NewMemo(l validators.Lookup) *Memo { return &Memo{Lookup: l} }
 
@@ -64,81 +53,56 @@ func NewMemo(l validators.Lookup) *Memo { return &Memo{Lookup: l} }
 func (m *Memo) Get(
 	ctx context.Context, gk schema.GroupKind, key types.NamespacedName,
 ) (*unstructured.Unstructured, validators.Presence, error) {
-	k := objectKey{gk, key}
+	return remember(m, &m.objects, objectKey{gk, key}, func() (*unstructured.Unstructured, validators.Presence, error) {
+		return m.Lookup.Get(ctx, gk, key)
+	})
+}
+
+// List implements validators.Lookup.
+func (m *Memo) List(ctx context.Context, gk schema.GroupKind, namespace string) ([]*unstructured.Unstructured, validators.Presence, error) {
+	return remember(m, &m.lists, memoListKey{gk, namespace}, func() ([]*unstructured.Unstructured, validators.Presence, error) {
+		return m.Lookup.List(ctx, gk, namespace)
+	})
+}
+
+// Chart implements validators.Lookup.
+func (m *Memo) Chart(ctx context.Context, ref validators.ChartRef) (validators.Chart, validators.Presence, error) {
+	return remember(m, &m.charts, fmt.Sprintf("%#v", ref), func() (validators.Chart, validators.Presence, error) {
+		chart, presence, err := m.Lookup.Chart(ctx, ref)
+		if chart != nil {
+			chart = &memoChart{Chart: chart}
+		}
+		return chart, presence, err
+	})
+}
+
+// remember returns a result that is known, or reads it if the limit allows another read.
+func remember[K comparable, V any](
+	m *Memo, known *map[K]memoResult[V], key K, read func() (V, validators.Presence, error),
+) (V, validators.Presence, error) {
 	m.mu.Lock()
-	a, ok := m.objects[k]
+	r, ok := (*known)[key]
 	allowed := ok || m.read()
 	m.mu.Unlock()
 	switch {
 	case !allowed:
-		return nil, validators.Unknown, m.exceeded()
+		return r.value, validators.Unknown, fmt.Errorf("the object refers to more than %d others", m.Limit)
 	case !ok:
-		a.object, a.presence, a.err = m.Lookup.Get(ctx, gk, key)
+		r.value, r.presence, r.err = read()
 		m.mu.Lock()
-		if m.objects == nil {
-			m.objects = map[objectKey]objectResult{}
+		if *known == nil {
+			*known = map[K]memoResult[V]{}
 		}
-		m.objects[k] = a
+		(*known)[key] = r
 		m.mu.Unlock()
 	}
-	return a.object, a.presence, a.err
+	return r.value, r.presence, r.err
 }
 
 // read counts a read and reports whether it is within the limit.
 func (m *Memo) read() bool {
 	m.reads++
 	return m.Limit == 0 || m.reads <= m.Limit
-}
-
-func (m *Memo) exceeded() error {
-	return fmt.Errorf("the object refers to more than %d others", m.Limit)
-}
-
-// List implements validators.Lookup.
-func (m *Memo) List(ctx context.Context, gk schema.GroupKind, namespace string) ([]*unstructured.Unstructured, validators.Presence, error) {
-	k := memoListKey{gk, namespace}
-	m.mu.Lock()
-	a, ok := m.lists[k]
-	allowed := ok || m.read()
-	m.mu.Unlock()
-	switch {
-	case !allowed:
-		return nil, validators.Unknown, m.exceeded()
-	case !ok:
-		a.objects, a.presence, a.err = m.Lookup.List(ctx, gk, namespace)
-		m.mu.Lock()
-		if m.lists == nil {
-			m.lists = map[memoListKey]memoListResult{}
-		}
-		m.lists[k] = a
-		m.mu.Unlock()
-	}
-	return a.objects, a.presence, a.err
-}
-
-// Chart implements validators.Lookup.
-func (m *Memo) Chart(ctx context.Context, ref validators.ChartRef) (validators.Chart, validators.Presence, error) {
-	k := fmt.Sprintf("%#v", ref)
-	m.mu.Lock()
-	a, ok := m.charts[k]
-	allowed := ok || m.read()
-	m.mu.Unlock()
-	switch {
-	case !allowed:
-		return nil, validators.Unknown, m.exceeded()
-	case !ok:
-		a.chart, a.presence, a.err = m.Lookup.Chart(ctx, ref)
-		if a.chart != nil {
-			a.chart = &memoChart{Chart: a.chart}
-		}
-		m.mu.Lock()
-		if m.charts == nil {
-			m.charts = map[string]chartResult{}
-		}
-		m.charts[k] = a
-		m.mu.Unlock()
-	}
-	return a.chart, a.presence, a.err
 }
 
 // memoChart is a chart that caches the results of Validate.

@@ -13,9 +13,9 @@ import (
 	"github.com/flux-admission/flux-admission/test/env"
 )
 
-// TestRBAC_LeastPrivilege checks with the API server's authorizer that the service account has the permissions that the
-// webhook server uses, and none of those that it does not.
-func TestRBAC_LeastPrivilege(t *testing.T) {
+// installDefault installs the default overlay. It returns the root of the repository and a client.
+func installDefault(t *testing.T) (root string, c client.Client) {
+	t.Helper()
 	root, err := env.Root()
 	if err != nil {
 		t.Fatal(err)
@@ -23,10 +23,17 @@ func TestRBAC_LeastPrivilege(t *testing.T) {
 	if err := plane.InstallManifests(t.Context(), filepath.Join(root, env.Overlay), nil); err != nil {
 		t.Fatal(err)
 	}
-	c, err := client.New(plane.Config(), client.Options{Scheme: scheme.Scheme})
+	c, err = client.New(plane.Config(), client.Options{Scheme: scheme.Scheme})
 	if err != nil {
 		t.Fatal(err)
 	}
+	return root, c
+}
+
+// TestRBAC_LeastPrivilege checks with the API server's authorizer that the service account has the permissions that the
+// webhook server uses, and none of those that it does not.
+func TestRBAC_LeastPrivilege(t *testing.T) {
+	_, c := installDefault(t)
 	for name, tc := range map[string]struct {
 		resource authorizationv1.ResourceAttributes
 		want     map[string]bool
@@ -97,17 +104,7 @@ func grants(t *testing.T, c client.Client, resource authorizationv1.ResourceAttr
 
 // TestRBAC_SecretsOfNamedNamespaces checks the RoleBinding of docs/authentication.md, then the component for all.
 func TestRBAC_SecretsOfNamedNamespaces(t *testing.T) {
-	root, err := env.Root()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := plane.InstallManifests(t.Context(), filepath.Join(root, env.Overlay), nil); err != nil {
-		t.Fatal(err)
-	}
-	c, err := client.New(plane.Config(), client.Options{Scheme: scheme.Scheme})
-	if err != nil {
-		t.Fatal(err)
-	}
+	root, c := installDefault(t)
 	text, err := os.ReadFile(filepath.Join(root, "docs", "authentication.md"))
 	if err != nil {
 		t.Fatal(err)

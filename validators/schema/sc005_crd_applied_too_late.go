@@ -47,12 +47,16 @@ var CRDAppliedTooLate = &validators.Rule{
 	Check: checkTooLate,
 }
 
-func checkTooLate(ctx context.Context, p *validators.Pass) error {
-	if p.Provenance == nil || p.Provenance.Kustomization.Name == "" {
-		return nil
-	}
+// customKind returns the kind of an object that a Kustomization applies, if a CustomResourceDefinition of the tree may declare it.
+func customKind(p *validators.Pass) (k8sschema.GroupKind, bool) {
 	gk := p.Object.GroupVersionKind().GroupKind()
-	if gk == crdKind || gk.Group == "" || bootstrapped(gk.Group) {
+	applied := p.Provenance != nil && p.Provenance.Kustomization.Name != ""
+	return gk, applied && gk != crdKind && gk.Group != "" && !bootstrapped(gk.Group)
+}
+
+func checkTooLate(ctx context.Context, p *validators.Pass) error {
+	gk, ok := customKind(p)
+	if !ok {
 		return nil
 	}
 	kind, presence, _ := p.Lookup.Kind(ctx, gk)

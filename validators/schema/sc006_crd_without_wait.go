@@ -41,11 +41,8 @@ var CRDWithoutWait = &validators.Rule{
 }
 
 func checkWithoutWait(ctx context.Context, p *validators.Pass) error {
-	if p.Provenance == nil || p.Provenance.Kustomization.Name == "" {
-		return nil
-	}
-	gk := p.Object.GroupVersionKind().GroupKind()
-	if gk == crdKind || gk.Group == "" || bootstrapped(gk.Group) {
+	gk, ok := customKind(p)
+	if !ok {
 		return nil
 	}
 	kind, _, _ := p.Lookup.Kind(ctx, gk)

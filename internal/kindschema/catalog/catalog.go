@@ -61,7 +61,7 @@ type Catalog struct {
 	index  Index
 	byKind map[schema.GroupKind][]Entry
 	// release is the release of Flux that the cluster runs; nil if it is unknown.
-	release *release
+	release *Release
 }
 
 // New returns the catalog. It reads the index only; CRD unpacks a definition.
@@ -87,7 +87,7 @@ func (c *Catalog) Entries() []Entry { return c.index.Entries }
 // ForFlux returns the catalog for a cluster with a release of Flux, such as "2.8", "v2.8.3" or "2.8.x". A text that names no release, such
 // as "2.x", leaves the release unknown.
 func (c *Catalog) ForFlux(text string) *Catalog {
-	r, ok := parseRelease(text)
+	r, ok := ParseRelease(text)
 	if !ok {
 		return c
 	}
@@ -122,7 +122,7 @@ func (c *Catalog) CRD(gk schema.GroupKind) (*kindschema.Definition, error) {
 	addOperatorKinds(crd)
 	out := &kindschema.Definition{CRD: crd, Origin: e.Project + " " + e.Version, Installed: exact, Uncertain: e.ThirdParty}
 	if e.Project == flux {
-		r, _ := parseRelease(e.Version)
+		r, _ := ParseRelease(e.Version)
 		out.Origin = flux + " " + r.String()
 	}
 	if !exact {
@@ -168,11 +168,11 @@ func (c *Catalog) choose(entries []Entry) (*Entry, bool) {
 		return newest, false
 	}
 	for i := len(entries) - 1; i >= 0; i-- {
-		r, _ := parseRelease(entries[i].Version)
+		r, _ := ParseRelease(entries[i].Version)
 		switch {
 		case r == *c.release:
 			return &entries[i], true
-		case r.before(*c.release):
+		case r.Before(*c.release):
 			// A kind that a later release of the catalog no longer has, or a release that the catalog does not have.
 			return &entries[i], false
 		}
@@ -180,28 +180,30 @@ func (c *Catalog) choose(entries []Entry) (*Entry, bool) {
 	return &entries[0], false
 }
 
-// release is a minor release of Flux.
-type release struct{ major, minor int }
+// Release is a minor release of Flux.
+type Release struct{ major, minor int }
 
-func parseRelease(text string) (release, bool) {
+// ParseRelease returns the release of a text such as "2.8", "v2.8.3" or "2.8.x", and whether it names one.
+func ParseRelease(text string) (Release, bool) {
 	parts := strings.SplitN(strings.TrimPrefix(strings.TrimSpace(text), "v"), ".", 3)
 	if len(parts) < 2 {
-		return release{}, false
+		return Release{}, false
 	}
 	major, err := strconv.Atoi(parts[0])
 	if err != nil {
-		return release{}, false
+		return Release{}, false
 	}
 	minor, err := strconv.Atoi(parts[1])
-	return release{major, minor}, err == nil
+	return Release{major, minor}, err == nil
 }
 
-func (r release) before(o release) bool {
+// Before reports whether a release is older than another one.
+func (r Release) Before(o Release) bool {
 	return r.major < o.major || r.major == o.major && r.minor < o.minor
 }
 
 // String returns the release as Flux writes it.
-func (r release) String() string { return fmt.Sprintf("%d.%d", r.major, r.minor) }
+func (r Release) String() string { return fmt.Sprintf("%d.%d", r.major, r.minor) }
 
 func read(name string) (*apiextensionsv1.CustomResourceDefinition, error) {
 	packed, err := files.ReadFile(path.Join("crds", name))

@@ -66,7 +66,7 @@ func (g *graph) readable(n *node, kind, name, file string) bool {
 		address := redactURL(file)
 		g.report(&validators.Problem{Kind: validators.ProblemRemoteContent, Name: address, Diagnostic: validators.Diagnostic{
 			Position: at,
-			Message:  fmt.Sprintf("the content of the %s %s is not known: %s is outside of the tree; --allow-remote-bases fetches it", kind, name, address),
+			Message:  fmt.Sprintf("cannot determine the content of the %s %s: %s is outside of the tree; --allow-remote-bases fetches it", kind, name, address),
 		}})
 		return false
 	}
