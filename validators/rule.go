@@ -142,8 +142,8 @@ type Meta struct {
 	// Params returns a pointer to the default value of the rule's typed parameters; nil for a rule without any. The
 	// struct's JSON tags, comments and kubebuilder markers become the rule's part of the AdmissionPolicy's schema.
 	Params func() any
-	// Convention means that the rule is about a convention that a tree may not have: with the default policy, a check does
-	// not report it where most objects do otherwise.
+	// Convention means that the rule is about a convention that a tree may not have: a check does not report it where most
+	// objects do otherwise, unless a policy lists the rule or a flag names it.
 	Convention bool
 	// Group is the name of a group of findings with one cause, which reports show as one; empty for none.
 	Group string

@@ -228,7 +228,8 @@ func TestCheck_BuildWithoutFluxFails(t *testing.T) {
 	}
 }
 
-// TestCheck_ConventionOfTheTree reports what few objects do otherwise, not what most of them do, unless a policy asks.
+// TestCheck_ConventionOfTheTree reports what few objects do otherwise, not what most of them do, unless a policy or a flag
+// names the rule.
 func TestCheck_ConventionOfTheTree(t *testing.T) {
 	tree := func(namespaces ...string) string {
 		files := map[string]string{"clusters/home/gotk-sync.yaml": gotkSync, "apps/db/a.yaml": "apiVersion: v1\nkind: Namespace\nmetadata: {name: db}\n"}
@@ -238,21 +239,31 @@ func TestCheck_ConventionOfTheTree(t *testing.T) {
 		return writeTree(t, files)
 	}
 	policy := filepath.Join(t.TempDir(), "policy.yaml")
-	text := "apiVersion: flux-admission.dev/v1alpha1\nkind: AdmissionPolicy\nmetadata: {name: default}\n" +
-		"spec: {rules: {kustomization-namespace: {action: Warn, allowedNamespaces: [flux-system]}}}\n"
-	if err := os.WriteFile(policy, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
+	other := filepath.Join(t.TempDir(), "other.yaml")
+	head := "apiVersion: flux-admission.dev/v1alpha1\nkind: AdmissionPolicy\nmetadata: {name: default}\n"
+	for file, spec := range map[string]string{
+		policy: "spec: {rules: {kustomization-namespace: {action: Warn, allowedNamespaces: [flux-system]}}}\n",
+		other:  "spec: {rules: {unknown-field: {action: Warn}}}\n",
+	} {
+		if err := os.WriteFile(file, []byte(head+spec), 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
 	for name, tc := range map[string]struct {
 		args []string
 		want bool
 	}{
-		"one of four":                  {[]string{tree("flux-system", "flux-system", "a")}, true},
-		"three of four":                {[]string{tree("a", "b", "c")}, false},
-		"three of four, with a policy": {[]string{tree("a", "b", "c"), "--policy", policy}, true},
-		"three of seven":               {[]string{tree("a", "b", "c", "flux-system", "flux-system", "flux-system")}, true},
+		"one of four":                            {[]string{tree("flux-system", "flux-system", "a")}, true},
+		"three of four":                          {[]string{tree("a", "b", "c")}, false},
+		"three of four, with a policy":           {[]string{tree("a", "b", "c"), "--policy", policy}, true},
+		"three of four, policy without the rule": {[]string{tree("a", "b", "c"), "--policy", other}, false},
+		"three of four, with --warn":             {[]string{tree("a", "b", "c"), "--warn", "KS001"}, true},
+		"three of four, with --deny":             {[]string{tree("a", "b", "c"), "--deny", "kustomization-namespace"}, true},
+		"three of four, with --only":             {[]string{tree("a", "b", "c"), "--only", "KS001"}, true},
+		"three of four, with another flag":       {[]string{tree("a", "b", "c"), "--warn", "KS002"}, false},
+		"three of seven":                         {[]string{tree("a", "b", "c", "flux-system", "flux-system", "flux-system")}, true},
 	} {
-		code, stdout, stderr := execute(t, append([]string{"check", "--only", "KS001"}, tc.args...)...)
+		code, stdout, stderr := execute(t, append([]string{"check", "--fail-on", "never"}, tc.args...)...)
 		if code != 0 || strings.Contains(stdout, "KS001") != tc.want {
 			t.Errorf("%s: exit code %d, want a finding: %t\n%s%s", name, code, tc.want, stdout, stderr)
 		}

@@ -246,13 +246,10 @@ func (e *evaluation) run(ctx context.Context, all []task) error {
 const minOthers = 3
 
 // leaveOtherConventions removes the findings of rules on conventions that most objects of the tree do not follow, unless the user
-// gave a policy.
+// named the rule in a policy or in flags.
 func (e *evaluation) leaveOtherConventions(all []task) {
-	if !e.tree.isDefault {
-		return
-	}
 	for _, rule := range e.tree.Policy.Evaluated() {
-		if !rule.Convention {
+		if !rule.Convention || e.tree.requested[rule.Name] {
 			continue
 		}
 		objects := 0
@@ -273,7 +270,8 @@ func (e *evaluation) leaveOtherConventions(all []task) {
 		}
 		e.report.Findings = slices.DeleteFunc(e.report.Findings, isOfRule)
 		e.report.Skipped = append(e.report.Skipped, report.Skipped{Rule: rule.Name, ID: rule.ID, Reason: fmt.Sprintf(
-			"%d of %d objects do otherwise, so it is not a convention of this tree; a policy that names the rule makes it one", others, objects,
+			"%d of %d objects do otherwise, so it is not a convention of this tree; a policy that lists the rule, or --warn %s, makes it one",
+			others, objects, rule.ID,
 		)})
 	}
 }

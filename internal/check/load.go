@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 
 	"github.com/flux-admission/flux-admission/internal/check/variables"
 	"github.com/flux-admission/flux-admission/internal/kustomization"
@@ -61,8 +62,8 @@ type Tree struct {
 
 	charts      lookup.Charts
 	definitions []Definition
-	// isDefault means that Policy is the default policy.
-	isDefault bool
+	// requested are the names of the rules that the user named in a policy or in flags, as rules to evaluate.
+	requested map[string]bool
 	close     func()
 }
 
@@ -80,8 +81,13 @@ func Load(ctx context.Context, in Input) (*Tree, error) {
 	if err != nil {
 		return nil, err
 	}
-	if t.Policy, t.isDefault, err = choosePolicy(in.Policy, actions, t.Built); err != nil {
+	if t.Policy, t.requested, err = choosePolicy(in.Policy, actions, t.Built); err != nil {
 		return nil, err
+	}
+	for _, m := range allRules() {
+		if slices.Contains(slices.Concat(in.Only, in.Deny, in.Warn), m.ID) {
+			t.requested[m.Name] = true
+		}
 	}
 	mutated, err := mutate(ctx, t.Built, t.Policy)
 	if err != nil {
@@ -101,9 +107,9 @@ func Load(ctx context.Context, in Input) (*Tree, error) {
 // Close releases the charts that were read.
 func (t *Tree) Close() { t.close() }
 
-// Grouped reports whether a rule's findings are shown as one: those of a rule with a group, unless the user gave a
-// policy that asks for the rule.
-func (t *Tree) Grouped(rule *validators.Meta) bool { return t.isDefault && rule.Group != "" }
+// Grouped reports whether a rule's findings are shown as one: those of a rule with a group, unless the user named the
+// rule in a policy or in flags.
+func (t *Tree) Grouped(rule *validators.Meta) bool { return rule.Group != "" && !t.requested[rule.Name] }
 
 // build builds what is at the input's path. The function that it returns builds it again with mutated objects, which
 // may change what Kustomizations build.

@@ -28,37 +28,43 @@ func Policy(file string, stage validators.Stage) (*policy.Policy, error) {
 }
 
 // choosePolicy returns the policy to check with: the file's, the tree's own, or the default policy with the default
-// actions of a check. The actions are set in it, by the rule's name.
+// actions of a check. The actions are set in it, by the rule's name. Listed are the names of the rules that the file or
+// the tree's policy lists.
 func choosePolicy(
 	file string, actions map[string]v1alpha1.Action, built *kustomization.Result,
-) (compiled *policy.Policy, isDefault bool, err error) {
+) (compiled *policy.Policy, listed map[string]bool, err error) {
 	var parsed *v1alpha1.AdmissionPolicy
+	listed = map[string]bool{}
 	switch own := policyOf(built); {
 	case file != "":
 		data, err := os.ReadFile(file)
 		if err != nil {
-			return nil, false, fmt.Errorf("--policy: %w", err)
+			return nil, nil, fmt.Errorf("--policy: %w", err)
 		}
 		if parsed, err = policy.Parse(file, data); err != nil {
-			return nil, false, err
+			return nil, nil, err
 		}
 	case own != nil:
 		data, err := own.MarshalJSON()
 		if err != nil {
-			return nil, false, fmt.Errorf("reading the tree's AdmissionPolicy: %w", err)
+			return nil, nil, fmt.Errorf("reading the tree's AdmissionPolicy: %w", err)
 		}
 		if parsed, err = policy.ParseObject(data); err != nil {
-			return nil, false, fmt.Errorf("%s: %w", own.Origin.File, err)
+			return nil, nil, fmt.Errorf("%s: %w", own.Origin.File, err)
 		}
 	default:
 		if parsed, err = policy.DefaultAt(validators.StageOffline, allRules()); err != nil {
-			return nil, false, err
+			return nil, nil, err
 		}
-		isDefault = true
+		compiled, err = compile(parsed, actions)
+		return compiled, listed, err
+	}
+	for name := range parsed.Spec.Rules {
+		listed[name] = true
 	}
 	policy.SetActions(parsed, validators.StageOffline, allRules())
 	compiled, err = compile(parsed, actions)
-	return compiled, isDefault, err
+	return compiled, listed, err
 }
 
 func allRules() []*validators.Meta {
