@@ -55,6 +55,10 @@ const (
 	ProblemNotYAML ProblemKind = "not-yaml"
 	// ProblemFileRefused: the file exceeds a limit (size, nesting, aliases) and was not read.
 	ProblemFileRefused ProblemKind = "file-refused"
+	// ProblemCommentInvalid: a comment that is to ignore findings ignores none; Name is the comment.
+	ProblemCommentInvalid ProblemKind = "comment-invalid"
+	// ProblemCommentUnused: a comment ignores rules that report nothing there; Name is the rules.
+	ProblemCommentUnused ProblemKind = "comment-unused"
 	// ProblemEntryPointMissing: something names a path of this tree as an entry point, and it does not exist.
 	ProblemEntryPointMissing ProblemKind = "entry-point-missing"
 	// ProblemRootAssumed: the root of the source is taken to be another directory than the tree's; Name is the directory.

@@ -61,6 +61,9 @@ func newCheck() *cobra.Command {
 			"the policy of the admission webhook. PATH is the root of the tree (default: .),\n" +
 			"a directory or file of plain manifests, or - for manifests on standard input.\n" +
 			"No file is written, except for the one of --write-baseline.\n\n" +
+			"A comment in a YAML file ignores findings of rules on a field, an object or, with\n" +
+			"ignore-file, a whole file. The reason is required:\n\n" +
+			"  # flux-admission: ignore RULE[,RULE] REASON\n\n" +
 			"Exit code 0: nothing would be denied. 1: there are findings at or above\n" +
 			"--fail-on, or Flux could not apply the tree. 2: the check could not run.",
 		Example: "  flux-admission check                      # the tree in this directory\n" +

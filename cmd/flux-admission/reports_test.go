@@ -287,3 +287,38 @@ func TestCheck_FlagsBeforeThePolicy(t *testing.T) {
 		}
 	}
 }
+
+// TestCheck_Comment has a finding that a comment ignores.
+func TestCheck_Comment(t *testing.T) {
+	dir := badTree(t)
+	file := filepath.Join(dir, "apps", "db", "cluster.yaml")
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const reason = "goes with the next release"
+	if err := os.WriteFile(file, append([]byte("# flux-admission: ignore PG001 "+reason+"\n"), text...), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	code, stdout, stderr := execute(t, "check", dir)
+	if code != 0 || !strings.Contains(stdout, "; 1 finding ignored by a comment") || strings.Contains(stdout, "PG001") {
+		t.Errorf("exit code %d\n%s%s", code, stdout, stderr)
+	}
+	for format, want := range map[string]string{
+		"json":  `"position": {`,
+		"sarif": `"kind": "inSource",` + "\n              " + `"justification": "ignored by a comment: ` + reason + `"`,
+		"junit": "suppressed by comment",
+	} {
+		if code, stdout, stderr = execute(t, "check", dir, "-o", format); code != 0 || !strings.Contains(stdout, want) {
+			t.Errorf("%s: exit code %d, without %q\n%s%s", format, code, want, stdout, stderr)
+		}
+	}
+	before, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	code, stdout, stderr = execute(t, "fix", dir)
+	if after, err := os.ReadFile(file); code != 0 || err != nil || string(after) != string(before) {
+		t.Errorf("fix: exit code %d, %v\n%s%s", code, err, stdout, stderr)
+	}
+}

@@ -38,10 +38,14 @@ func (t *Tree) Evaluate(ctx context.Context, o EvaluateOptions) (*report.Report,
 	r := &report.Report{Rules: t.Policy.Evaluated()}
 	r.Summary.Files = t.Built.Files
 	e := &evaluation{tree: t, report: r, options: o, reported: map[string]bool{}, missing: map[string]map[string]bool{}}
+	e.comments, e.inconclusive = readComments(t.Built), map[string]map[string]bool{}
 	for _, p := range t.Built.Problems {
 		e.problem(p)
 	}
 	all := fileTasks(t.Built)
+	for _, p := range e.comments.invalid(t.Built) {
+		all = append(all, fileTask(t.Built, p))
+	}
 	for _, unapplied := range t.Built.Unapplied {
 		if unapplied.Parent == nil {
 			all = append(all, unappliedTask(unapplied))
@@ -65,6 +69,7 @@ func (t *Tree) Evaluate(ctx context.Context, o EvaluateOptions) (*report.Report,
 	if err := e.run(ctx, all); err != nil {
 		return nil, err
 	}
+	e.addUnusedComments(ctx, all)
 	e.reportMissing()
 	for _, c := range t.Built.Clusters {
 		addToGraph(&r.Graph, c, r.Findings)
@@ -141,24 +146,25 @@ func fileTasks(built *kustomization.Result) []task {
 	var out []task
 	for _, name := range names {
 		for _, problem := range byFile[name] {
-			s := subject{name: fileObject(name), file: name, position: problem.Position}
-			if object := objectAt(built, s.position); object != nil {
-				s.name = nameOf(object.Unstructured)
-				if object.Kustomization != nil {
-					s.kustomization = object.Kustomization.Key.String()
-				}
-			}
-			file := &validators.File{Name: name, Problems: []validators.Problem{problem}}
-			out = append(
-				out,
-				task{
-					s, validators.Request{Operation: validators.Create, Stage: validators.StageOffline, File: file},
-					&lookup.Memory{},
-				},
-			)
+			out = append(out, fileTask(built, &problem))
 		}
 	}
 	return out
+}
+
+// fileTask returns the task for a problem of a file.
+func fileTask(built *kustomization.Result, problem *validators.Problem) task {
+	name := problem.Position.File
+	s := subject{name: fileObject(name), file: name, position: problem.Position}
+	if object := objectAt(built, s.position); object != nil {
+		s.name = nameOf(object.Unstructured)
+		if object.Kustomization != nil {
+			s.kustomization = object.Kustomization.Key.String()
+		}
+	}
+	f := &validators.File{Name: name, Problems: []validators.Problem{*problem}}
+	request := validators.Request{Operation: validators.Create, Stage: validators.StageOffline, File: f}
+	return task{s, request, &lookup.Memory{}}
 }
 
 // fileObject names a file in the place of an object, for reports.
@@ -208,6 +214,10 @@ type evaluation struct {
 	report  *report.Report
 	// reported are the problems and reasons that the report has already.
 	reported map[string]bool
+	// comments are those that ignore findings.
+	comments *comments
+	// inconclusive are the files with objects that a rule could not evaluate, by the rule's ID.
+	inconclusive map[string]map[string]bool
 	// missing are the names of missing inputs, by what they are.
 	missing map[string]map[string]bool
 }
@@ -301,6 +311,7 @@ func (e *evaluation) add(s subject, d policy.Decision) {
 	e.skipped(s, d.Unknown, true)
 	e.skipped(s, d.Skipped, false)
 	for _, j := range d.Errors {
+		e.markInconclusive(j.Rule.ID, s.file)
 		r.Errors = append(
 			r.Errors, report.Error{Rule: j.Rule.Name, ID: j.Rule.ID, Object: &s.name, File: s.file, Message: j.Reason},
 		)
@@ -310,6 +321,9 @@ func (e *evaluation) add(s subject, d policy.Decision) {
 // skipped reports each reason once, however many objects it prevents from being evaluated.
 func (e *evaluation) skipped(s subject, list []policy.NotEvaluated, unknown bool) {
 	for _, j := range list {
+		if unknown {
+			e.markInconclusive(j.Rule.ID, s.file)
+		}
 		if input, ok := errors.AsType[*validators.MissingInput](j.Cause); ok {
 			if e.missing[input.What] == nil {
 				e.missing[input.What] = map[string]bool{}
@@ -325,6 +339,13 @@ func (e *evaluation) skipped(s subject, list []policy.NotEvaluated, unknown bool
 			)
 		}
 	}
+}
+
+func (e *evaluation) markInconclusive(id, file string) {
+	if e.inconclusive[id] == nil {
+		e.inconclusive[id] = map[string]bool{}
+	}
+	e.inconclusive[id][file] = true
 }
 
 // missingText returns what cannot be checked without an input, and the flag that gives it.
@@ -359,18 +380,18 @@ func (e *evaluation) finding(s subject, f *validators.Finding, action v1alpha1.A
 		Object: s.name, Kustomization: s.kustomization,
 		Message: f.Message, Fix: f.Fix, Fixable: len(f.Edits) > 0, Key: f.Key,
 	}
-	position := s.position
+	position, own := s.position, s.position
 	if s.built != nil {
 		out.Path = f.Path.String()
 		at := s.built.Locate(f.Path)
-		position = at.Position
+		position, own = at.Position, at.InOwnFile()
 		for _, related := range at.Related {
 			out.Related = append(out.Related, report.Position{Position: related.Position, Note: string(related.Role)})
 		}
 	}
 	if f.Position.File != "" {
-		if own := position; own.File != "" && own != f.Position && s.built != nil {
-			out.Related = append(out.Related, report.Position{Position: own})
+		if position.File != "" && position != f.Position && s.built != nil {
+			out.Related = append(out.Related, report.Position{Position: position})
 		}
 		position = f.Position
 	}
@@ -378,6 +399,7 @@ func (e *evaluation) finding(s subject, f *validators.Finding, action v1alpha1.A
 		out.Related = append(out.Related, report.Position{Position: related})
 	}
 	out.File, out.Line, out.Column = position.File, position.Line, position.Column
+	out.Suppressed = e.comments.suppression(f.Rule, position, own)
 	if e.tree.Grouped(f.Rule) {
 		out.Group = f.Rule.Group
 	}

@@ -109,7 +109,9 @@ func (t *Tree) Close() { t.close() }
 
 // Grouped reports whether a rule's findings are shown as one: those of a rule with a group, unless the user named the
 // rule in a policy or in flags.
-func (t *Tree) Grouped(rule *validators.Meta) bool { return rule.Group != "" && !t.requested[rule.Name] }
+func (t *Tree) Grouped(rule *validators.Meta) bool {
+	return rule.Group != "" && !t.requested[rule.Name]
+}
 
 // build builds what is at the input's path. The function that it returns builds it again with mutated objects, which
 // may change what Kustomizations build.

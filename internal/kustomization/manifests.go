@@ -39,6 +39,7 @@ func ReadManifests(ctx context.Context, name string, limits sourcetree.Limits) (
 		}
 		res.addManifests(a, p)
 	}
+	res.addCommented(a, nil)
 	return res, nil
 }
 
@@ -60,7 +61,11 @@ func readManifestFile(name string, limits sourcetree.Limits) (_ *Result, err err
 // positions, such as "stdin".
 func ParseManifests(data []byte, name string, limits sourcetree.Limits) *Result {
 	res := &Result{Clusters: []*Cluster{{}}}
-	res.addManifests(sourcetree.NewArtifact(name, data, limits), name)
+	a := sourcetree.NewArtifact(name, data, limits)
+	res.addManifests(a, name)
+	if sourcetree.HasDirective(data) {
+		res.Commented = append(res.Commented, &Commented{File: a.File(name)})
+	}
 	return res
 }
 

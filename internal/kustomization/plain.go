@@ -65,6 +65,7 @@ func BuildWithoutFlux(ctx context.Context, opts Options) (_ *Result, err error) 
 			o.leaveVariables()
 		}
 	}
+	b.addCommented(res)
 	note := problem(validators.ProblemNoEntryPoint, validators.Position{}, "%s", noEntryPointText(t))
 	res.Problems = append(res.Problems, note)
 	sortProblems(res.Problems)

@@ -1,11 +1,13 @@
 package kustomization
 
 import (
+	"maps"
 	"slices"
 
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/flux-admission/flux-admission/internal/kustomization/entrypoint"
+	"github.com/flux-admission/flux-admission/internal/sourcetree"
 	"github.com/flux-admission/flux-admission/validators"
 )
 
@@ -20,6 +22,33 @@ type Result struct {
 	Unapplied []*UnappliedObject
 	// Files is the number of YAML files of the tree.
 	Files int
+	// Commented are the YAML files that may have comments for this program.
+	Commented []*Commented
+}
+
+// Commented is a YAML file that may have comments for this program.
+type Commented struct {
+	*sourcetree.File
+	// Used means that a build has read the file.
+	Used bool
+}
+
+// addCommented adds the YAML files of an artifact that may have comments for this program.
+func (r *Result) addCommented(a *sourcetree.Artifact, read map[*sourcetree.File]bool) {
+	for _, p := range a.Manifests() {
+		f := a.File(p)
+		if data, err := f.Read(); err == nil && sourcetree.HasDirective(data) {
+			r.Commented = append(r.Commented, &Commented{File: f, Used: read[f]})
+		}
+	}
+}
+
+// addCommented adds the YAML files of the tree, and those of other sources that a build has read.
+func (b *treeBuilder) addCommented(r *Result) {
+	r.addCommented(b.tree.Artifact(""), b.read)
+	for _, name := range slices.Sorted(maps.Keys(b.sources)) {
+		r.addCommented(b.sources[name].Artifact(""), b.read)
+	}
 }
 
 // Cluster has the objects of one cluster: those that one entry point leads to.

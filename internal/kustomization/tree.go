@@ -94,6 +94,7 @@ func Build(ctx context.Context, opts Options) (_ *Result, err error) {
 		}
 	}
 	res.Unapplied = b.unapplied(res.Clusters)
+	b.addCommented(res)
 	sortProblems(res.Problems)
 	return res, nil
 }

@@ -69,6 +69,7 @@ type SuppressedBy string
 const (
 	ByBaseline  SuppressedBy = "baseline"  // the baseline file contains it
 	ByExemption SuppressedBy = "exception" // the policy exempts the object
+	ByComment   SuppressedBy = "comment"   // a comment in the file ignores it
 )
 
 // String returns the reason for a person.
@@ -83,6 +84,8 @@ func (b SuppressedBy) String() string {
 type Suppression struct {
 	By     SuppressedBy `json:"by"`
 	Reason string       `json:"reason,omitempty"`
+	// Position is that of the comment; nil for others.
+	Position *validators.Position `json:"position,omitempty"`
 }
 
 // Finding is one problem at one position.
@@ -187,9 +190,11 @@ type Summary struct {
 	Warn       int `json:"warn"`
 	Audit      int `json:"audit"`
 	Suppressed int `json:"suppressed"`
-	Fixable    int `json:"fixable"`
-	Skipped    int `json:"skipped"`
-	Errors     int `json:"errors"`
+	// Ignored counts those of Suppressed that a comment ignores.
+	Ignored int `json:"ignored"`
+	Fixable int `json:"fixable"`
+	Skipped int `json:"skipped"`
+	Errors  int `json:"errors"`
 	// Objects, Kustomizations and Files count what was evaluated.
 	Objects        int `json:"objects"`
 	Kustomizations int `json:"kustomizations"`
@@ -240,7 +245,7 @@ func (r *Report) Normalize() {
 	r.Version = FormatVersion
 	r.Findings, r.Skipped, r.Errors = notNil(r.Findings), notNil(r.Skipped), notNil(r.Errors)
 	s := &r.Summary
-	s.Findings, s.Deny, s.Warn, s.Audit, s.Suppressed, s.Fixable = 0, 0, 0, 0, 0, 0
+	s.Findings, s.Deny, s.Warn, s.Audit, s.Suppressed, s.Ignored, s.Fixable = 0, 0, 0, 0, 0, 0, 0
 	s.Skipped, s.Errors = len(r.Skipped), len(r.Errors)
 	s.Unknown = 0
 	for _, skipped := range r.Skipped {
@@ -254,6 +259,9 @@ func (r *Report) Normalize() {
 		slices.SortFunc(f.Related, func(a, b Position) int { return comparePositions(a.Position, b.Position) })
 		if !f.Counts() {
 			s.Suppressed++
+			if f.Suppressed.By == ByComment {
+				s.Ignored++
+			}
 			continue
 		}
 		s.Findings++

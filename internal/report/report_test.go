@@ -88,6 +88,14 @@ func sample() *report.Report {
 				Message: "legacy/shop is not in flux-system", Fix: "Move it to flux-system.",
 				Suppressed: &report.Suppression{By: report.ByExemption, Reason: "moves with the next release"},
 			},
+			{
+				Rule: "unknown-field", ID: "SC001", Severity: validators.SeverityError, Action: v1alpha1.ActionDeny, Kustomization: "web/shop",
+				Object: report.Object{APIVersion: "v1", Kind: "Service", Namespace: "web", Name: "shop"}, Path: "spec.sessions",
+				File: "apps/shop/service.yaml", Line: 9, Column: 3, Message: "spec.sessions is not a field of Service (v1)", Fix: "Remove it.",
+				Suppressed: &report.Suppression{
+					By: report.ByComment, Reason: "a field of the vendor's fork", Position: &validators.Position{File: "apps/shop/service.yaml", Line: 8, Column: 3},
+				},
+			},
 		},
 		Skipped: []report.Skipped{
 			{Rule: "helm-values-schema", ID: "HR001", Object: &report.Object{APIVersion: "helm.toolkit.fluxcd.io/v2", Kind: "HelmRelease", Namespace: "web", Name: "a"}, Reason: "charts are not fetched here", Unknown: true},

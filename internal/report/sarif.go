@@ -198,14 +198,18 @@ func sarifResultOf(f *Finding, o Options) sarifResult {
 		res.RelatedLocations = append(res.RelatedLocations, related)
 	}
 	if s := f.Suppressed; s != nil {
-		reason := "in the baseline"
-		if s.By == ByExemption {
+		kind, reason := "external", "in the baseline"
+		switch s.By {
+		case ByExemption:
 			reason = "exempted by the policy"
+		case ByComment:
+			kind, reason = "inSource", "ignored by a comment"
+		case ByBaseline:
 		}
 		if s.Reason != "" {
 			reason = fmt.Sprintf("%s: %s", reason, s.Reason)
 		}
-		res.Suppressions = []sarifSuppression{{Kind: "external", Justification: reason}}
+		res.Suppressions = []sarifSuppression{{Kind: kind, Justification: reason}}
 	}
 	return res
 }

@@ -232,7 +232,9 @@ func (t *textWriter) summary(s Summary) string {
 		n         int
 		one, many string
 	}{
-		{s.Suppressed, "finding suppressed", "findings suppressed"}, {s.StaleBaseline, "stale entry in the baseline", "stale entries in the baseline"},
+		{s.Ignored, "finding ignored by a comment", "findings ignored by comments"},
+		{s.Suppressed - s.Ignored, "finding suppressed", "findings suppressed"},
+		{s.StaleBaseline, "stale entry in the baseline", "stale entries in the baseline"},
 		{s.Skipped, "evaluation skipped", "evaluations skipped"}, {s.Errors, "error", "errors"},
 	} {
 		if c.n > 0 {

@@ -64,5 +64,7 @@ func Rules() []*validators.Rule {
 		rbac.SubjectNamespace,
 		file.DuplicateKey,
 		file.InvalidYAML,
+		file.CommentInvalid,
+		file.CommentUnused,
 	}
 }

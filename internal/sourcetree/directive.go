@@ -1,0 +1,9 @@
+package sourcetree
+
+import "bytes"
+
+// directive is the start of the text of a comment that is meant for this program.
+var directive = []byte("flux-admission:")
+
+// HasDirective reports whether a text may have a comment that is meant for this program.
+func HasDirective(data []byte) bool { return bytes.Contains(data, directive) }
