@@ -61,7 +61,7 @@ func runFix(ctx context.Context, o fixOptions, stdout, stderr io.Writer) error {
 			return err
 		}
 		// Standard output has the diff only, for git apply.
-		return writeLeft(stderr, plan.Rejected, fmt.Sprintf("%d to repair in %d files", len(plan.Applied), len(plan.Files())))
+		return writeLeft(stderr, plan.Rejected, plural(plan.Repaired(), "finding")+" to repair in "+plural(len(plan.Files()), "file"))
 	}
 	result, err := repair.Repair(ctx, o.Options, func(c fix.Change) error {
 		if _, err := fmt.Fprintf(stdout, "%s: %s: %s: %s\n", c.Position, c.Rule, c.Object, c.Edit); err != nil {
@@ -72,7 +72,7 @@ func runFix(ctx context.Context, o fixOptions, stdout, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	return writeLeft(stdout, result.Left, fmt.Sprintf("%d repaired in %d files", result.Repaired, len(result.Files)))
+	return writeLeft(stdout, result.Left, plural(result.Repaired, "finding")+" repaired in "+plural(len(result.Files), "file"))
 }
 
 // writeLeft writes the findings that were left alone and the summary.
@@ -93,6 +93,14 @@ func writeLeft(to io.Writer, left []fix.Change, summary string) error {
 		return runError{errFindings}
 	}
 	return nil
+}
+
+// plural returns a number of things.
+func plural(n int, thing string) string {
+	if n == 1 {
+		return "1 " + thing
+	}
+	return fmt.Sprintf("%d %ss", n, thing)
 }
 
 func writeDiff(to io.Writer, plan *fix.Plan) error {

@@ -78,25 +78,25 @@ func TestFix(t *testing.T) {
 		left    bool
 	}{
 		"a clean tree is not changed": {
-			files: repository("flux-system", "enablePodMonitor"), output: []string{"0 repaired in 0 files, 0 left alone"},
+			files: repository("flux-system", "enablePodMonitor"), output: []string{"0 findings repaired in 0 files, 0 left alone"},
 		},
 		"an unknown field is removed, and a grouped finding is left": {
 			files:   repository("apps", "enabled"),
 			changes: map[string][2]string{"apps/db/cluster.yaml": {enabled, "  monitoring: {}\n"}},
 			output: []string{
 				"apps/db/cluster.yaml:11:5: cnpg-monitoring-enabled: Cluster apps/db: remove spec.monitoring.enabled",
-				"1 repaired in 1 files, 0 left alone",
+				"1 finding repaired in 1 file, 0 left alone",
 			},
 		},
 		"a rule that only warns is repaired when its ID is given": {
 			files: repository("apps", "enabled"), rules: []string{"ks001"},
 			changes: map[string][2]string{"clusters/home/db.yaml": {"namespace: apps", "namespace: flux-system"}},
-			output:  []string{"1 repaired in 1 files, 0 left alone"},
+			output:  []string{"1 finding repaired in 1 file, 0 left alone"},
 		},
 		"a file of two clusters is repaired once": {
 			files:   secondCluster(repository("flux-system", "enabled")),
 			changes: map[string][2]string{"apps/db/cluster.yaml": {enabled, "  monitoring: {}\n"}},
-			output:  []string{"1 repaired in 1 files, 0 left alone"},
+			output:  []string{"2 findings repaired in 1 file, 0 left alone"},
 		},
 		"an edit that is wrong for another cluster is left alone": {
 			// The dependency exists in the away cluster only.
@@ -113,7 +113,7 @@ func TestFix(t *testing.T) {
 			}),
 			rules: []string{"kustomization-dependency-missing"}, left: true,
 			output: []string{"left alone, file is also applied by Kustomization flux-system/flux-system of clusters/away/flux-system/gotk-sync.yaml, where the problem does not occur",
-				"0 repaired in 0 files, 1 left alone"},
+				"0 findings repaired in 0 files, 1 left alone"},
 		},
 		"contradicting edits of two clusters are left alone": {
 			files: with(secondCluster(repository("flux-system", "enablePodMonitor")), map[string]string{
@@ -128,18 +128,42 @@ func TestFix(t *testing.T) {
 			}),
 			rules: []string{"kustomization-dependency-missing"}, left: true,
 			output: []string{`conflicts with the edit of kustomization-dependency-missing (set spec.dependsOn[0].namespace to "away")`,
-				`conflicts with the edit of kustomization-dependency-missing (set spec.dependsOn[0].namespace to "flux-system")`, "0 repaired in 0 files, 2 left alone"},
+				`conflicts with the edit of kustomization-dependency-missing (set spec.dependsOn[0].namespace to "flux-system")`, "0 findings repaired in 0 files, 2 left alone"},
 		},
 		"a mistake that a repair reveals is repaired too": {
-			files: withEnd(with(repository("flux-system", "enablePodMonitor"), map[string]string{
-				"clusters/home/operator.yaml": strings.ReplaceAll(operator("operator"), "apps/operator", "apps/none"),
-				"apps/none/cm.yaml":           "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: none, namespace: apps}\n",
-			}), "clusters/home/db.yaml", strings.Replace(dependsOn, "dependsOn", "dependOn", 1)),
-			rules: []string{"kustomization-dependency-missing", "unknown-field"},
-			changes: map[string][2]string{"clusters/home/db.yaml": {
-				"dependOn: [{name: operator, namespace: elsewhere}]", "dependsOn: [{name: operator, namespace: flux-system}]",
-			}},
-			output: []string{"2 repaired in 1 files, 0 left alone"},
+			files: with(repository("flux-system", "enabled"), map[string]string{
+				"clusters/home/db.yaml": strings.Replace(fmt.Sprintf(child, "flux-system"), "./apps/db", "./apps/dbs", 1),
+			}),
+			changes: map[string][2]string{
+				"clusters/home/db.yaml": {"./apps/dbs", "./apps/db"},
+				"apps/db/cluster.yaml":  {enabled, "  monitoring: {}\n"},
+			},
+			output: []string{"2 findings repaired in 2 files, 0 left alone"},
+		},
+		"a field that a newer release of Flux may have is not renamed": {
+			files: withEnd(repository("flux-system", "enablePodMonitor"), "clusters/home/db.yaml", strings.Replace(dependsOn, "dependsOn", "dependOn", 1)),
+			rules: []string{"unknown-field"}, output: []string{"0 findings repaired in 0 files, 0 left alone"},
+		},
+		"a Kustomization of a tenant is not moved": {
+			files: withEnd(repository("apps", "enablePodMonitor"), "clusters/home/db.yaml", "  serviceAccountName: db\n"),
+			rules: []string{"KS001"}, output: []string{"0 findings repaired in 0 files, 0 left alone"},
+		},
+		"a Kustomization beside its own source is not moved": {
+			files: with(repository("apps", "enablePodMonitor"), map[string]string{
+				"clusters/home/db.yaml":     strings.Replace(fmt.Sprintf(child, "apps"), "name: flux-system, namespace: flux-system", "name: team", 1),
+				"clusters/home/source.yaml": "apiVersion: source.toolkit.fluxcd.io/v1\nkind: GitRepository\nmetadata: {name: team, namespace: apps}\nspec: {interval: 10m, url: https://example.com/team}\n",
+			}),
+			rules: []string{"KS001"}, output: []string{"0 findings repaired in 0 files, 0 left alone"},
+		},
+		"a namespace that the build sets back is left alone": {
+			files: with(repository("apps", "enablePodMonitor"), map[string]string{
+				"clusters/home/kustomization.yaml":      "resources: [flux-system/gotk-sync.yaml, namespace.yaml, team]\n",
+				"clusters/home/team/kustomization.yaml": "namespace: apps\nresources: [db.yaml]\n",
+				"clusters/home/team/db.yaml":            fmt.Sprintf(child, "apps"),
+				"clusters/home/db.yaml":                 "",
+			}),
+			rules: []string{"KS001"}, left: true,
+			output: []string{"left alone, the build sets the field back", "0 findings repaired in 0 files, 1 left alone"},
 		},
 		"a field that a patch sets is left alone and its position reported": {
 			files: with(repository("flux-system", "enablePodMonitor"), map[string]string{
@@ -149,7 +173,7 @@ func TestFix(t *testing.T) {
 			left: true,
 			output: []string{
 				"apps/db/patch.yaml:6:5: cnpg-monitoring-enabled: Cluster apps/db: left alone, field is set in apps/db/patch.yaml:6:5 (patch)",
-				"0 repaired in 0 files, 1 left alone",
+				"0 findings repaired in 0 files, 1 left alone",
 			},
 		},
 		"a field with a variable is left alone": {
@@ -169,7 +193,7 @@ func TestFix(t *testing.T) {
 			}), "clusters/home/db.yaml", dependsOn[:len(dependsOn)-2]+", {name: db, namespace: flux-system}]\n"),
 			rules: []string{"kustomization-dependency-missing"}, left: true,
 			output: []string{
-				"has another position in the file than in the applied object", "0 repaired in 0 files, 1 left alone",
+				"has another position in the file than in the applied object", "0 findings repaired in 0 files, 1 left alone",
 			},
 		},
 		"an exempt object is not changed": {
@@ -177,12 +201,12 @@ func TestFix(t *testing.T) {
 				"clusters/home/policy.yaml": "apiVersion: flux-admission.dev/v1alpha1\nkind: AdmissionPolicy\nmetadata: {name: default}\nspec:\n  rules: {cnpg-monitoring-enabled: {action: Deny}}\n" +
 					"  exemptions: [{rules: [cnpg-monitoring-enabled], reason: ours, match: {kinds: [Cluster], namespaces: [apps], names: [db]}}]\n",
 			}),
-			output: []string{"0 repaired in 0 files, 0 left alone"},
+			output: []string{"0 findings repaired in 0 files, 0 left alone"},
 		},
 		"plain manifests keep Windows line ends and other documents": {
 			files:   map[string]string{"db.yaml": "# first\r\n---\r\n# second\r\n" + strings.ReplaceAll(fmt.Sprintf(cluster, "enabled"), "\n", "\r\n") + "---\r\n# end\r\n"},
 			changes: map[string][2]string{"db.yaml": {"  monitoring:\r\n    enabled: true\r\n", "  monitoring: {}\r\n"}},
-			output:  []string{"1 repaired in 1 files, 0 left alone"},
+			output:  []string{"1 finding repaired in 1 file, 0 left alone"},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -207,8 +231,37 @@ func TestFix(t *testing.T) {
 			if diff := cmp.Diff(want, contents(t, dir)); diff != "" {
 				t.Errorf("files (-want +got):\n%s", diff)
 			}
-			if again, _, _ := fixed(t, o, dir); !strings.Contains(again, "0 repaired in 0 files") {
+			if again, _, _ := fixed(t, o, dir); !strings.Contains(again, "0 findings repaired in 0 files") {
 				t.Errorf("output of a second run:\n%s", again)
+			}
+		})
+	}
+}
+
+// TestFix_AsCheckCounts compares the number of fixable findings that check reports with what fix repairs.
+func TestFix_AsCheckCounts(t *testing.T) {
+	patched := repository("flux-system", "enablePodMonitor")
+	patched["apps/db/kustomization.yaml"] = "resources: [cluster.yaml]\npatches:\n  - path: patch.yaml\n"
+	patched["apps/db/patch.yaml"] = "apiVersion: postgresql.cnpg.io/v1\nkind: Cluster\nmetadata: {name: db, namespace: apps}\nspec: {monitoring: {enabled: true}}\n"
+	for name, tc := range map[string]struct {
+		files map[string]string
+		want  int
+	}{
+		"a grouped rule is not repaired by default": {repository("apps", "enabled"), 1},
+		"two clusters apply the file":               {secondCluster(repository("flux-system", "enabled")), 2},
+		"a patch sets the field":                    {patched, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := writeTree(t, tc.files)
+			var out, stderr bytes.Buffer
+			if err := runCheckIn(t, checkOptions{output: "json", failOn: "never"}, dir, nil, &out, &stderr); err != nil {
+				t.Fatal(err)
+			}
+			if want := fmt.Sprintf(`"fixable": %d,`, tc.want); !strings.Contains(out.String(), want) {
+				t.Errorf("check reports\n%s\nwithout %s", &out, want)
+			}
+			if _, summary, _ := fixed(t, fixOptions{dryRun: true}, dir); !strings.HasPrefix(summary[strings.LastIndex(strings.TrimSpace(summary), "\n")+1:], plural(tc.want, "finding")+" to repair") {
+				t.Errorf("fix reports %q, want %d findings", summary, tc.want)
 			}
 		})
 	}
@@ -225,7 +278,7 @@ func TestFix_DryRun(t *testing.T) {
 	if diff := cmp.Diff(before, contents(t, dir)); diff != "" {
 		t.Errorf("the tree has changed (-before +after):\n%s", diff)
 	}
-	if left || !strings.Contains(summary, "1 to repair in 1 files, 0 left alone") || strings.Contains(patch, "to repair") {
+	if left || !strings.Contains(summary, "1 finding to repair in 1 file, 0 left alone") || strings.Contains(patch, "to repair") {
 		t.Errorf("summary %q, diff %q, findings are left: %t", summary, patch, left)
 	}
 	git(t, dir, "init", "-q")
@@ -257,7 +310,7 @@ func TestFix_SymbolicLinks(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if out, _, _ := fixed(t, fixOptions{}, dir); !strings.Contains(out, "1 repaired in 1 files") {
+	if out, _, _ := fixed(t, fixOptions{}, dir); !strings.Contains(out, "1 finding repaired in 1 file") {
 		t.Errorf("output:\n%s", out)
 	}
 	info, err := os.Stat(file)

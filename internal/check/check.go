@@ -44,7 +44,7 @@ func Run(ctx context.Context, o Options) (*report.Report, error) {
 		return nil, err
 	}
 	defer t.Close()
-	result, err := t.Evaluate(ctx, EvaluateOptions{Progress: o.Progress})
+	result, _, err := t.PlanFixes(ctx, EvaluateOptions{Progress: o.Progress}, nil)
 	if err != nil {
 		return nil, err
 	}

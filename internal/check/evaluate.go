@@ -31,6 +31,8 @@ type EvaluateOptions struct {
 	Progress func(done, all int)
 	// Found is called for every finding on a built object, in no order but one at a time; nil for nobody.
 	Found func(*kustomization.Object, *validators.Finding)
+	// only selects the built objects to evaluate; nil for all objects and all files.
+	only func(*kustomization.Object) bool
 }
 
 // Evaluate evaluates every object of the tree and reports the findings. An error means that nothing could be evaluated.
@@ -65,6 +67,9 @@ func (t *Tree) Evaluate(ctx context.Context, o EvaluateOptions) (*report.Report,
 				e.problem(p)
 			}
 		}
+	}
+	if o.only != nil {
+		all = slices.DeleteFunc(all, func(t task) bool { return t.built == nil || !o.only(t.built) })
 	}
 	if err := e.run(ctx, all); err != nil {
 		return nil, err
@@ -378,7 +383,7 @@ func (e *evaluation) finding(s subject, f *validators.Finding, action v1alpha1.A
 	out := report.Finding{
 		Rule: f.Rule.Name, ID: f.Rule.ID, Severity: f.Rule.Severity, Action: action,
 		Object: s.name, Kustomization: s.kustomization,
-		Message: f.Message, Fix: f.Fix, Fixable: len(f.Edits) > 0, Key: f.Key,
+		Message: f.Message, Fix: f.Fix, Key: f.Key, Of: f,
 	}
 	position, own := s.position, s.position
 	if s.built != nil {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 
+	"github.com/flux-admission/flux-admission/api/v1alpha1"
 	"github.com/flux-admission/flux-admission/internal/check/variables"
 	"github.com/flux-admission/flux-admission/internal/kustomization"
 	"github.com/flux-admission/flux-admission/internal/lookup"
@@ -60,6 +61,8 @@ type Tree struct {
 	// Policy decides what is done about findings.
 	Policy *policy.Policy
 
+	input       Input
+	actions     map[string]v1alpha1.Action
 	charts      lookup.Charts
 	definitions []Definition
 	// requested are the names of the rules that the user named in a policy or in flags, as rules to evaluate.
@@ -69,39 +72,42 @@ type Tree struct {
 
 // Load builds the tree, chooses the policy and applies the policy's mutations. The caller must close the tree.
 func Load(ctx context.Context, in Input) (*Tree, error) {
-	t := &Tree{close: func() {}}
-	actions, err := actionsOf(in)
-	if err != nil {
+	t := &Tree{input: in, close: func() {}}
+	var err error
+	if t.actions, err = actionsOf(in); err != nil {
 		return nil, err
 	}
 	if t.definitions, err = readDefinitions(in.CRDs); err != nil {
 		return nil, err
 	}
-	rebuild, err := t.build(ctx, in)
-	if err != nil {
+	if err := t.load(ctx, nil); err != nil {
 		return nil, err
-	}
-	if t.Policy, t.requested, err = choosePolicy(in.Policy, actions, t.Built); err != nil {
-		return nil, err
-	}
-	for _, m := range allRules() {
-		if slices.Contains(slices.Concat(in.Only, in.Deny, in.Warn), m.ID) {
-			t.requested[m.Name] = true
-		}
-	}
-	mutated, err := mutate(ctx, t.Built, t.Policy)
-	if err != nil {
-		return nil, err
-	}
-	if len(mutated) > 0 {
-		if err := rebuild(mutated); err != nil {
-			return nil, err
-		}
 	}
 	if t.charts, t.close, err = openCharts(in); err != nil {
 		return nil, err
 	}
 	return t, nil
+}
+
+// load builds the tree, with the texts of edited files, chooses the policy and applies the policy's mutations.
+func (t *Tree) load(ctx context.Context, edited map[string][]byte) error {
+	rebuild, err := t.build(ctx, edited)
+	if err != nil {
+		return err
+	}
+	if t.Policy, t.requested, err = choosePolicy(t.input.Policy, t.actions, t.Built); err != nil {
+		return err
+	}
+	for _, m := range allRules() {
+		if slices.Contains(slices.Concat(t.input.Only, t.input.Deny, t.input.Warn), m.ID) {
+			t.requested[m.Name] = true
+		}
+	}
+	mutated, err := mutate(ctx, t.Built, t.Policy)
+	if err != nil || len(mutated) == 0 {
+		return err
+	}
+	return rebuild(mutated)
 }
 
 // Close releases the charts that were read.
@@ -115,7 +121,8 @@ func (t *Tree) Grouped(rule *validators.Meta) bool {
 
 // build builds what is at the input's path. The function that it returns builds it again with mutated objects, which
 // may change what Kustomizations build.
-func (t *Tree) build(ctx context.Context, in Input) (rebuild func(mutations) error, err error) {
+func (t *Tree) build(ctx context.Context, edited map[string][]byte) (rebuild func(mutations) error, err error) {
+	in := t.input
 	vars, err := variables.Read(in.VariablesFiles, in.Variables)
 	if err != nil {
 		return nil, err
@@ -139,6 +146,7 @@ func (t *Tree) build(ctx context.Context, in Input) (rebuild func(mutations) err
 	}
 	options := kustomization.Options{
 		Root: in.Path, EntryPoints: in.EntryPoints, Variables: vars, Sources: sources, AllowRemoteBases: in.AllowRemoteBases,
+		Edited: edited,
 	}
 	if info, err := os.Stat(in.Path); err == nil && info.Mode().IsRegular() {
 		t.Built, err = kustomization.ReadManifests(ctx, in.Path, sourcetree.Limits{})

@@ -31,11 +31,12 @@ type Plan struct {
 	Applied, Rejected []Change
 }
 
-// Change is the edit of one finding.
+// Change is an edit, and the findings that it repairs: those of one rule in one document, which several Kustomizations may apply.
 type Change struct {
 	Rule     string
 	Object   string
 	Position validators.Position
+	Findings []*validators.Finding
 	// Edit describes the edit; Reason is why it cannot be applied.
 	Edit, Reason string
 }
@@ -58,6 +59,9 @@ type request struct {
 	edits    []validators.Edit
 	objects  []*kustomization.Object
 	change   Change
+	// applied is the result of Decide, rejected the reason of Confirm.
+	applied  bool
+	rejected error
 }
 
 type file struct {
@@ -87,11 +91,14 @@ func (p *Plan) Add(o *kustomization.Object, f *validators.Finding) {
 		return
 	}
 	w := &request{document: documentOf(o), rule: f.Rule.ID, edits: f.Edits, objects: []*kustomization.Object{o}}
-	w.change = Change{Rule: f.Rule.Name, Object: o.String(), Position: o.Locate(f.Path).Position, Edit: describe(f.Edits)}
+	w.change = Change{
+		Rule: f.Rule.Name, Object: o.String(), Position: o.Locate(f.Path).Position, Edit: describe(f.Edits), Findings: []*validators.Finding{f},
+	}
 	if w.document.number >= 0 && !o.Origin.Generated { // a generated object has no document that others share
 		key := fmt.Sprint(w.document, w.rule, patchText(w.edits))
 		if known := p.index[key]; known != nil {
 			known.objects = append(known.objects, o)
+			known.change.Findings = append(known.change.Findings, f)
 			return
 		}
 		p.index[key] = w
@@ -99,7 +106,29 @@ func (p *Plan) Add(o *kustomization.Object, f *validators.Finding) {
 	p.requests = append(p.requests, w)
 }
 
-// Decide applies the edits, all or none of each finding, and sets Applied and Rejected. Call it once, after the last Add.
+// Confirm calls reject for each applied change, with the objects that have its findings, and takes the changes for which it returns a reason out
+// of the plan.
+func (p *Plan) Confirm(reject func(Change, []*kustomization.Object) error) {
+	again := false
+	for _, w := range p.requests {
+		if !w.applied {
+			continue
+		}
+		if w.rejected = reject(w.change, w.objects); w.rejected != nil {
+			again = true
+		}
+	}
+	if !again {
+		return
+	}
+	for _, f := range p.files {
+		f.new, f.applied = f.old, map[document]map[string]bool{}
+	}
+	p.Applied, p.Rejected = nil, nil
+	p.Decide()
+}
+
+// Decide applies the edits, all or none of each finding, and sets Applied and Rejected. Call it after the last Add.
 func (p *Plan) Decide() {
 	slices.SortStableFunc(p.requests, func(a, b *request) int {
 		x, y := a.change, b.change
@@ -110,10 +139,14 @@ func (p *Plan) Decide() {
 		byDocument[w.document] = append(byDocument[w.document], w)
 	}
 	for _, w := range p.requests {
-		err := p.check(w, byDocument[w.document])
+		err := w.rejected
+		if err == nil {
+			err = p.check(w, byDocument[w.document])
+		}
 		if err == nil {
 			err = p.apply(w)
 		}
+		w.applied = err == nil
 		if err != nil {
 			w.change.Reason = err.Error()
 			p.Rejected = append(p.Rejected, w.change)
@@ -292,6 +325,24 @@ func (p *Plan) Files() []string {
 	}
 	slices.Sort(out)
 	return out
+}
+
+// Edited returns the new texts of the files that change, by their names.
+func (p *Plan) Edited() map[string][]byte {
+	out := map[string][]byte{}
+	for _, name := range p.Files() {
+		out[name] = p.files[name].new
+	}
+	return out
+}
+
+// Repaired returns the number of findings that the applied edits repair.
+func (p *Plan) Repaired() int {
+	n := 0
+	for _, c := range p.Applied {
+		n += len(c.Findings)
+	}
+	return n
 }
 
 // Texts returns the old and the new text of a file.

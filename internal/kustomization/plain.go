@@ -22,7 +22,7 @@ import (
 // BuildWithoutFlux builds a tree that has no entry point: each kustomization.yaml that no other one refers to, as a
 // cluster of its own, and the objects in files that no kustomization.yaml takes in. Nothing is known to be missing.
 func BuildWithoutFlux(ctx context.Context, opts Options) (_ *Result, err error) {
-	t, err := sourcetree.Open(ctx, opts.Root, "", opts.Limits)
+	t, err := sourcetree.OpenEdited(ctx, opts.Root, opts.Limits, opts.Edited)
 	if err != nil {
 		return nil, err
 	}

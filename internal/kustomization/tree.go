@@ -47,6 +47,8 @@ type Options struct {
 	// Mutate returns one of Flux's objects as the cluster's mutating webhooks change it, or nil when they do not. It
 	// gets the name of the cluster, and must not change the object. Nil mutates nothing.
 	Mutate func(cluster string, o *unstructured.Unstructured) *unstructured.Unstructured
+	// Edited are the texts of files that are read as if they had been edited, by path relative to Root.
+	Edited map[string][]byte
 	// Limits bound what is read.
 	Limits sourcetree.Limits
 	// Workers is how many Kustomizations are built concurrently; default: the number of processors.
@@ -60,7 +62,7 @@ func Build(ctx context.Context, opts Options) (_ *Result, err error) {
 	if opts.Workers <= 0 {
 		opts.Workers = runtime.GOMAXPROCS(0)
 	}
-	t, err := sourcetree.Open(ctx, opts.Root, "", opts.Limits)
+	t, err := sourcetree.OpenEdited(ctx, opts.Root, opts.Limits, opts.Edited)
 	if err != nil {
 		return nil, err
 	}

@@ -105,13 +105,15 @@ type Finding struct {
 	Related []Position `json:"also,omitempty"`
 	Message string     `json:"message"`
 	Fix     string     `json:"fix"`
-	// Fixable reports whether the finding has edits that fix it.
+	// Fixable reports whether fix repairs the finding without being given its rule.
 	Fixable bool `json:"fixable"`
 	// Kustomization is the namespace/name of the Kustomization that applies the object; empty if there is none.
 	Kustomization string `json:"kustomization,omitempty"`
 	// Fingerprint identifies the finding across runs. Normalize sets it.
 	Fingerprint string       `json:"fingerprint"`
 	Suppressed  *Suppression `json:"suppressed,omitempty"`
+	// Of is the rule's finding; nil in a report that was not made by a check.
+	Of *validators.Finding `json:"-"`
 	// Key is the rule's stable identifier of the problem; empty for the message.
 	Key string `json:"-"`
 	// Group combines findings of one rule into one in text, HTML and GitHub annotations, although their messages differ. Findings with the

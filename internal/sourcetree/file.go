@@ -42,6 +42,9 @@ func (f *File) Read() ([]byte, error) {
 }
 
 func (f *File) readOnce() (_ []byte, err error) {
+	if text, edited := f.tree.texts[f.path]; edited {
+		return text, nil
+	}
 	// os.Root refuses to leave the tree, also when a file was replaced by a link since the tree was listed.
 	h, err := f.tree.root.Open(filepath.FromSlash(f.path))
 	if err != nil {

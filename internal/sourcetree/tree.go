@@ -24,6 +24,7 @@ type Tree struct {
 	files  map[string]*File  // by path relative to the root, with slashes
 	links  map[string]string // symbolic links, which Flux leaves out of an artifact, and their targets
 	ignore []gitignore.Pattern
+	texts  map[string][]byte // of files that are read as if they had been edited, by path
 
 	mu        sync.Mutex
 	artifacts map[viewKey]*Artifact
@@ -42,6 +43,16 @@ func Open(ctx context.Context, dir, prefix string, limits Limits) (*Tree, error)
 	if err := t.list(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("listing %s: %w", dir, err), root.Close())
 	}
+	return t, nil
+}
+
+// OpenEdited opens a tree as Open does, with other texts for some of its files, by path: what the tree would be after an edit.
+func OpenEdited(ctx context.Context, dir string, limits Limits, texts map[string][]byte) (*Tree, error) {
+	t, err := Open(ctx, dir, "", limits)
+	if err != nil {
+		return nil, err
+	}
+	t.texts = texts
 	return t, nil
 }
 

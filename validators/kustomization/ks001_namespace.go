@@ -2,14 +2,17 @@
 package kustomization
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strconv"
 	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/flux-admission/flux-admission/api/v1alpha1"
 	"github.com/flux-admission/flux-admission/internal/match"
@@ -114,7 +117,7 @@ func checkNamespace(ctx context.Context, p *validators.Pass) error {
 	if ns == "" {
 		f.Message = "the Kustomization has no namespace; " + want
 	}
-	if len(quoted) == 1 && len(allowed) == 1 && !match.IsPattern(allowed[0]) {
+	if len(quoted) == 1 && len(allowed) == 1 && !match.IsPattern(allowed[0]) && p.Provenance != nil && movable(ctx, p, allowed[0]) {
 		op := validators.EditReplace
 		if ns == "" {
 			op = validators.EditAdd
@@ -122,4 +125,89 @@ func checkNamespace(ctx context.Context, p *validators.Pass) error {
 		f.Edits = []validators.Edit{{Op: op, Path: f.Path, Value: allowed[0]}}
 	}
 	return nil
+}
+
+// movable reports whether the Kustomization does in another namespace what it would do in its own. It does not if it runs as a tenant, with a
+// service account of its own, or if a name in it refers to an object of its own namespace: then it belongs there, and the policy does not fit.
+func movable(ctx context.Context, p *validators.Pass, to string) bool {
+	own := p.Object.GetNamespace()
+	if own == "" {
+		return true // it is nowhere yet
+	}
+	spec, _ := p.Object.Object["spec"].(map[string]any)
+	if account, _ := spec["serviceAccountName"].(string); account != "" {
+		return false
+	}
+	for _, r := range ownReferences(spec) {
+		if r.namespace != "" && r.namespace != own {
+			continue // it is the same object from everywhere
+		}
+		if _, presence, _ := p.Lookup.Get(ctx, r.kind, types.NamespacedName{Namespace: own, Name: r.name}); presence != validators.Absent {
+			return false
+		}
+		if r.namespace != "" {
+			return false // written for the namespace that it is in
+		}
+		if _, presence, _ := p.Lookup.Get(ctx, r.kind, types.NamespacedName{Namespace: to, Name: r.name}); presence != validators.Present {
+			return false
+		}
+	}
+	all, presence, err := p.Lookup.List(ctx, flux.Kustomization, "")
+	if err != nil || presence != validators.Present {
+		return true // the rule of dependencies reports who waits for it
+	}
+	for _, other := range all {
+		dependsOn, _, _ := unstructured.NestedSlice(other.Object, "spec", "dependsOn")
+		for _, d := range dependsOn {
+			m, _ := d.(map[string]any)
+			namespace, _ := m["namespace"].(string)
+			if m["name"] == p.Object.GetName() && cmp.Or(namespace, other.GetNamespace()) == own {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// ownReference is an object that the spec names; without a namespace, it is one of the Kustomization's own.
+type ownReference struct {
+	kind            schema.GroupKind
+	namespace, name string
+}
+
+// ownReferences returns the objects that a Kustomization needs before it applies anything.
+func ownReferences(spec map[string]any) []ownReference {
+	var out []ownReference
+	add := func(kind schema.GroupKind, ref any) {
+		m, _ := ref.(map[string]any)
+		name, _ := m["name"].(string)
+		namespace, _ := m["namespace"].(string)
+		if name != "" {
+			out = append(out, ownReference{kind, namespace, name})
+		}
+	}
+	nested := func(fields ...string) any {
+		v, _, _ := unstructured.NestedFieldNoCopy(spec, fields...)
+		return v
+	}
+	list := func(v any) []any {
+		l, _ := v.([]any)
+		return l
+	}
+	if source, _ := spec["sourceRef"].(map[string]any); source != nil {
+		kind, _ := source["kind"].(string)
+		add(schema.GroupKind{Group: flux.GitRepository.Group, Kind: kind}, source)
+	}
+	for _, d := range list(spec["dependsOn"]) {
+		add(flux.Kustomization, d)
+	}
+	for _, ref := range list(nested("postBuild", "substituteFrom")) {
+		m, _ := ref.(map[string]any)
+		kind, _ := m["kind"].(string)
+		add(schema.GroupKind{Kind: kind}, ref)
+	}
+	add(schema.GroupKind{Kind: "Secret"}, nested("decryption", "secretRef"))
+	add(schema.GroupKind{Kind: "Secret"}, nested("kubeConfig", "secretRef"))
+	add(schema.GroupKind{Kind: "ConfigMap"}, nested("kubeConfig", "configMapRef"))
+	return out
 }

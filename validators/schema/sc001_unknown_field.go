@@ -3,6 +3,7 @@ package schema
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"github.com/flux-admission/flux-admission/api/v1alpha1"
 	"github.com/flux-admission/flux-admission/internal/unresolved"
@@ -50,8 +51,8 @@ func checkUnknownField(ctx context.Context, p *validators.Pass) error {
 	}
 	for _, f := range unknown {
 		text := fmt.Sprintf("%s is not a field of %s%s", f.Path, kindName(p.Object.GroupVersionKind()), s.by)
-		// What is below metadata is the same in all releases.
-		uncertain := s.asOf != "" && f.Path[0].Key != "metadata"
+		// What is below metadata is the same in all releases, and no field has a space in its name.
+		uncertain := s.asOf != "" && f.Path[0].Key != "metadata" && !strings.Contains(f.Path[len(f.Path)-1].Key, " ")
 		if uncertain {
 			text = fmt.Sprintf("%s is not a field of %s as of %s; a newer release may have it", f.Path, kindName(p.Object.GroupVersionKind()), s.asOf)
 		}
@@ -61,8 +62,8 @@ func checkUnknownField(ctx context.Context, p *validators.Pass) error {
 		}
 		finding := p.Report(f.Path, nil, "%s; did you mean %s?", text, f.Suggestion)
 		finding.Fix, finding.Uncertain = fmt.Sprintf("Rename the field to %s.", f.Suggestion), uncertain
-		// Two fields cannot both be renamed to the same one.
-		if f.Renamable && wanted[f.Suggestion.String()] == 1 {
+		// Two fields cannot both be renamed to the same one. A field that a newer release may have is not renamed.
+		if !uncertain && f.Renamable && wanted[f.Suggestion.String()] == 1 {
 			finding.Edits = []validators.Edit{{Op: validators.EditMove, From: f.Path, Path: f.Suggestion}}
 		}
 	}

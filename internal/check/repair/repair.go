@@ -11,9 +11,6 @@ import (
 
 	"github.com/flux-admission/flux-admission/internal/check"
 	"github.com/flux-admission/flux-admission/internal/fix"
-	"github.com/flux-admission/flux-admission/internal/kustomization"
-	"github.com/flux-admission/flux-admission/internal/report"
-	"github.com/flux-admission/flux-admission/validators"
 )
 
 // maxRounds bounds how often the tree is checked again: a repair may reveal a mistake that was hidden by the repaired
@@ -51,44 +48,8 @@ func Plan(ctx context.Context, o Options) (*fix.Plan, error) {
 		return nil, err
 	}
 	defer t.Close()
-	type found struct {
-		object  *kustomization.Object
-		finding *validators.Finding
-	}
-	var all []found
-	collect := func(object *kustomization.Object, f *validators.Finding) {
-		if len(o.Rules) == 0 && !t.Grouped(f.Rule) || slices.Contains(o.Rules, f.Rule.ID) {
-			all = append(all, found{object, f})
-		}
-	}
-	checked, err := t.Evaluate(ctx, check.EvaluateOptions{Found: collect})
-	if err != nil {
-		return nil, err
-	}
-	exempt := map[findingKey]bool{}
-	for i := range checked.Findings {
-		if f := &checked.Findings[i]; f.Suppressed != nil {
-			exempt[findingKey{f.ID, f.Path, f.Message, f.Object}] = true
-		}
-	}
-	plan := fix.NewPlan(o.Path, t.Built)
-	for _, f := range all {
-		object := report.Object{
-			APIVersion: f.object.GetAPIVersion(), Kind: f.object.GetKind(),
-			Namespace: f.object.GetNamespace(), Name: f.object.GetName(),
-		}
-		if !exempt[findingKey{f.finding.Rule.ID, f.finding.Path.String(), f.finding.Message, object}] {
-			plan.Add(f.object, f.finding)
-		}
-	}
-	plan.Decide()
-	return plan, nil
-}
-
-// findingKey identifies a finding of the report among those of the rules.
-type findingKey struct {
-	id, path, message string
-	object            report.Object
+	_, plan, err := t.PlanFixes(ctx, check.EvaluateOptions{}, o.Rules)
+	return plan, err
 }
 
 // Repair checks the tree and applies the edits of its findings until none is left that can be applied. It calls
@@ -109,7 +70,7 @@ func Repair(ctx context.Context, o Options, repaired func(fix.Change) error) (*R
 		if err := plan.Write(); err != nil {
 			return nil, err
 		}
-		out.Repaired += len(plan.Applied)
+		out.Repaired += plan.Repaired()
 		for _, name := range plan.Files() {
 			files[name] = true
 		}

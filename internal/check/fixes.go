@@ -1,0 +1,125 @@
+package check
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+
+	"github.com/flux-admission/flux-admission/internal/fix"
+	"github.com/flux-admission/flux-admission/internal/kustomization"
+	"github.com/flux-admission/flux-admission/internal/report"
+	"github.com/flux-admission/flux-admission/validators"
+)
+
+// PlanFixes evaluates the tree and plans the edits of its findings: those of the rules with the given IDs; without IDs, those of all rules but the
+// grouped ones. An edit is in the plan only if the tree that it leads to builds the object without the finding. Findings of the report are fixable
+// if the plan repairs them. Nothing is written.
+func (t *Tree) PlanFixes(ctx context.Context, o EvaluateOptions, rules []string) (*report.Report, *fix.Plan, error) {
+	type found struct {
+		object  *kustomization.Object
+		finding *validators.Finding
+	}
+	var all []found
+	next := o.Found
+	o.Found = func(object *kustomization.Object, f *validators.Finding) {
+		if len(rules) == 0 && !t.Grouped(f.Rule) || slices.Contains(rules, f.Rule.ID) {
+			all = append(all, found{object, f})
+		}
+		if next != nil {
+			next(object, f)
+		}
+	}
+	r, err := t.Evaluate(ctx, o)
+	if err != nil {
+		return nil, nil, err
+	}
+	// A finding that the report has not, or does not count, stays.
+	counts := map[*validators.Finding]bool{}
+	for i := range r.Findings {
+		counts[r.Findings[i].Of] = r.Findings[i].Counts()
+	}
+	plan := fix.NewPlan(t.input.Path, t.Built)
+	if info, err := os.Stat(t.input.Path); err == nil && info.IsDir() { // else nothing can be written
+		for _, f := range all {
+			if counts[f.finding] {
+				plan.Add(f.object, f.finding)
+			}
+		}
+	}
+	plan.Decide()
+	if err := t.confirm(ctx, plan); err != nil {
+		return nil, nil, fmt.Errorf("building the tree with the edits: %w", err)
+	}
+	fixable := map[*validators.Finding]bool{}
+	for _, c := range plan.Applied {
+		for _, f := range c.Findings {
+			fixable[f] = true
+		}
+	}
+	for i := range r.Findings {
+		r.Findings[i].Fixable = fixable[r.Findings[i].Of]
+	}
+	r.Normalize()
+	return r, plan, nil
+}
+
+// document is an object of a file.
+type document struct {
+	file   string
+	number int
+	within string
+}
+
+func documentOf(o *kustomization.Object) document {
+	return document{o.Origin.File, o.Origin.Document, o.ItemPath().String()}
+}
+
+// confirm builds the tree with the planned edits, and takes those out of the plan that do not repair their findings: a kustomization may set the
+// field back, or the tree may not build any more.
+func (t *Tree) confirm(ctx context.Context, plan *fix.Plan) error {
+	edited := plan.Edited()
+	if len(edited) == 0 {
+		return nil
+	}
+	after := *t
+	after.close = func() {}
+	if err := after.load(ctx, edited); err != nil {
+		return err
+	}
+	type found struct {
+		document
+		rule, path, message string
+	}
+	left := map[found]bool{}
+	built := map[document]bool{}
+	_, err := after.Evaluate(ctx, EvaluateOptions{
+		only: func(o *kustomization.Object) bool {
+			if _, changed := edited[o.Origin.File]; !changed {
+				return false
+			}
+			built[documentOf(o)] = true
+			return true
+		},
+		Found: func(o *kustomization.Object, f *validators.Finding) {
+			left[found{documentOf(o), f.Rule.ID, f.Path.String(), f.Message}] = true
+		},
+	})
+	if err != nil {
+		return err
+	}
+	plan.Confirm(func(c fix.Change, objects []*kustomization.Object) error {
+		for i, o := range objects {
+			f := c.Findings[i]
+			switch d := documentOf(o); {
+			case !built[d]:
+				return errors.New("the tree does not build with the edit")
+			case left[found{d, f.Rule.ID, f.Path.String(), f.Message}]:
+				return errors.New("the build sets the field back")
+			}
+		}
+		return nil
+	})
+	return nil
+}
