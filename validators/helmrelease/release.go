@@ -199,20 +199,39 @@ func text(m map[string]any, key string) string {
 	return s
 }
 
+// Namespace returns the namespace that a release is installed into.
+func Namespace(o *unstructured.Unstructured) string { return identityOf(o).namespace }
+
 // Templated returns what a release's chart templates; nil if the chart is unavailable, a value is unknown, or
 // templating fails.
 func Templated(ctx context.Context, look validators.Lookup, o *unstructured.Unstructured) *validators.Templated {
-	ref, ok := ChartRef(o)
-	if !ok {
-		return nil
-	}
-	chart, presence, _ := look.Chart(ctx, ref)
-	if presence != validators.Present {
-		return nil
-	}
-	out, presence, _ := chart.Template(ctx, installOf(o, releaseValues(ctx, o, look)))
-	if presence != validators.Present || out.Failure != nil {
+	out, err := Template(ctx, look, o)
+	if err != nil {
 		return nil
 	}
 	return out
+}
+
+// Template returns what a release's chart templates. The error is why that is unknown, or why Helm fails.
+func Template(ctx context.Context, look validators.Lookup, o *unstructured.Unstructured) (*validators.Templated, error) {
+	ref, ok := ChartRef(o)
+	if !ok {
+		return nil, errors.New("it has no chart")
+	}
+	chart, presence, err := look.Chart(ctx, ref)
+	switch presence {
+	case validators.Present:
+	case validators.Absent:
+		return nil, fmt.Errorf("%s does not exist", describe(ref))
+	case validators.Unknown:
+		return nil, fmt.Errorf("the chart is unavailable: %w", err)
+	}
+	out, presence, err := chart.Template(ctx, installOf(o, releaseValues(ctx, o, look)))
+	if presence != validators.Present {
+		return nil, fmt.Errorf("chart %s %s cannot be templated: %w", chart.Name(), chart.Version(), err)
+	}
+	if out.Failure != nil {
+		return nil, fmt.Errorf("chart %s %s cannot be templated: %s", chart.Name(), chart.Version(), out.Failure.Message)
+	}
+	return out, nil
 }
