@@ -141,6 +141,15 @@ func TestCluster(t *testing.T) {
 			t.Errorf("Namespace %s is %v (%v), want present", name, got, err)
 		}
 	}
+	// Labels as they were last seen serve a review that has no time left, or while the API server does not respond.
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, got, err := c.Namespace(ended, "cached"); got != validators.Present {
+		t.Errorf("a Namespace in the cache is %v (%v) when the time is over, want present", got, err)
+	}
+	if _, got, _ := c.Namespace(t.Context(), "broken"); got != validators.Unknown {
+		t.Errorf("a Namespace that is not in the cache is %v without an API server, want unknown", got)
+	}
 	if _, got, _ := c.Namespace(t.Context(), "gone"); got != validators.Absent {
 		t.Errorf("Namespace gone is %v, want absent", got)
 	}

@@ -88,8 +88,12 @@ func (p *Policy) Evaluate(ctx context.Context, r validators.Request, l validator
 	ns, err := namespaceLabels(ctx, namespaces, namespaceOf(r.Object))
 	d := p.decide(result, ns)
 	if !ns.known && len(result.Findings) > 0 {
+		applies := "mildest"
+		if p.closed() {
+			applies = "strictest"
+		}
 		d.Unknown = append(d.Unknown, NotEvaluated{
-			result.Findings[0].Rule, fmt.Sprintf("cannot determine the labels of the namespace, so the mildest action applies: %v", err), v1alpha1.ActionAudit, err,
+			result.Findings[0].Rule, fmt.Sprintf("cannot determine the labels of the namespace, so the %s action applies: %v", applies, err), v1alpha1.ActionAudit, err,
 		})
 	}
 	return d
@@ -197,14 +201,23 @@ func (p *Policy) decide(r validators.Result, ns namespace) Decision {
 	return d
 }
 
-// action returns the action of a rule in a namespace. If it cannot be determined whether an override applies, it is the mildest action that could.
+// closed reports whether what cannot be evaluated is denied. Labels that cannot be read relax nothing then: a slow API server would otherwise weaken
+// the policy.
+func (p *Policy) closed() bool { return p.onError == v1alpha1.ActionDeny }
+
+// action returns the action of a rule in a namespace. If it cannot be determined whether an override applies, it is the mildest action that could,
+// or the strictest with onError: Deny.
 func (p *Policy) action(rule string, ns namespace) v1alpha1.Action {
 	action := p.rules[rule].action
 	for i := range p.overrides {
 		o := &p.overrides[i]
 		switch {
 		case !o.rules[rule] || len(o.namespaces) > 0 && !match.Name(o.namespaces, ns.name):
-		case o.selector == nil || !ns.known && !o.selector.Empty():
+		case o.selector == nil:
+			action = atMost(action, o.action)
+		case !ns.known && !o.selector.Empty() && p.closed():
+			action = atLeast(action, o.action)
+		case !ns.known && !o.selector.Empty():
 			action = atMost(action, o.action)
 		case ns.name != "" && o.selector.Matches(ns.labels):
 			action = o.action
@@ -233,7 +246,7 @@ func (p *Policy) capped(action v1alpha1.Action) v1alpha1.Action {
 func (p *Policy) exemption(rule string, r validators.Result, ns namespace) *exemption {
 	for i := range p.exemptions {
 		e := &p.exemptions[i]
-		if e.rules[rule] && e.matches(r, ns) && (e.expires.IsZero() || p.clock().Before(e.expires)) {
+		if e.rules[rule] && e.matches(r, ns, p.closed()) && (e.expires.IsZero() || p.clock().Before(e.expires)) {
 			return e
 		}
 	}
@@ -243,8 +256,9 @@ func (p *Policy) exemption(rule string, r validators.Result, ns namespace) *exem
 // FileKind is the kind of a file of a Git tree in exemptions and reports.
 const FileKind = "File"
 
-// matches reports whether the exemption selects the object or file. If the labels of the namespace cannot be read, they are taken to match.
-func (e *exemption) matches(r validators.Result, ns namespace) bool {
+// matches reports whether the exemption selects the object or file. If the labels of the namespace cannot be read, they are taken to match, unless
+// closed is set.
+func (e *exemption) matches(r validators.Result, ns namespace, closed bool) bool {
 	kind, name := FileKind, ""
 	if r.File != nil {
 		name = r.File.Name
@@ -257,7 +271,10 @@ func (e *exemption) matches(r validators.Result, ns namespace) bool {
 	if len(e.namespaces) > 0 && !match.Name(e.namespaces, ns.name) {
 		return false
 	}
-	return e.selector == nil || !ns.known || ns.name != "" && e.selector.Matches(ns.labels)
+	if !ns.known && e.selector != nil {
+		return !closed || e.selector.Empty()
+	}
+	return e.selector == nil || ns.name != "" && e.selector.Matches(ns.labels)
 }
 
 // Mutate returns the edits of the enabled mutators for one object. If the mode is AuditOnly, it returns no edits and records each of them as

@@ -48,6 +48,14 @@ func atMost(a, limit v1alpha1.Action) v1alpha1.Action {
 	return a
 }
 
+// atLeast returns the stricter one of two actions.
+func atLeast(a, b v1alpha1.Action) v1alpha1.Action {
+	if strictness(a) < strictness(b) {
+		return b
+	}
+	return a
+}
+
 // Policy is an AdmissionPolicy bound to rules and mutators. It is immutable and safe for concurrent use.
 type Policy struct {
 	auditOnly  bool
@@ -572,8 +580,8 @@ func (p *Policy) ruleNames() []string {
 func (p *Policy) strictest(rule string) v1alpha1.Action {
 	a := p.rules[rule].action
 	for _, o := range p.overrides {
-		if o.rules[rule] && strictness(o.action) > strictness(a) {
-			a = o.action
+		if o.rules[rule] {
+			a = atLeast(a, o.action)
 		}
 	}
 	return a
