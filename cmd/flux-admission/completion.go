@@ -33,6 +33,8 @@ func addCompletions(root *cobra.Command) error {
 		{"get", "output", words("table", "wide", "yaml", "json", "name")},
 		{"build", "", words("ks", "hr")},
 		{"get", "", firstOnly(words("ks", "hr", "sources", "images", "all"))},
+		{"rotate", "context", cobra.NoFileCompletions},
+		{"rotate", "namespace", cobra.NoFileCompletions},
 		{"serve", "log-level", words("debug", "info", "warn", "error")},
 		{"serve", "log-format", words("json", "console")},
 		{"rules", "output", words(listText, listJSON)},

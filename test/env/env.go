@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -236,6 +237,25 @@ func (e *Env) Namespace(t testing.TB, prefix string) string {
 		t.Fatal(err)
 	}
 	return ns.Name
+}
+
+// Run runs the product's binary as a user of the cluster, and returns what it wrote and its exit code.
+func (e *Env) Run(ctx context.Context, user string, args ...string) (output string, code int, err error) {
+	dir, err := os.MkdirTemp(e.ControlPlane.Dir(), "user-")
+	if err != nil {
+		return "", 0, fmt.Errorf("running flux-admission: %w", err)
+	}
+	kubeconfig, err := writeKubeconfig(e.ControlPlane, dir, user, "system:authenticated")
+	if err != nil {
+		return "", 0, err
+	}
+	cmd := exec.CommandContext(ctx, e.Webhook().binary, args...)
+	cmd.Env = append(os.Environ(), "KUBECONFIG="+kubeconfig)
+	out, err := cmd.CombinedOutput()
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok && exit.Exited() {
+		return string(out), exit.ExitCode(), nil
+	}
+	return string(out), 0, err
 }
 
 func (e *Env) createNamespace(ctx context.Context, name string) error {

@@ -87,7 +87,7 @@ func (w *Webhook) start(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	kubeconfig, err := writeKubeconfig(w.plane, dir)
+	kubeconfig, err := writeKubeconfig(w.plane, dir, ServiceAccount, ServiceAccountGroups()...)
 	if err != nil {
 		return err
 	}
@@ -122,14 +122,14 @@ func (w *Webhook) Restart(ctx context.Context, args ...string) error {
 	return w.start(ctx, args)
 }
 
-func writeKubeconfig(cp *controlplane.ControlPlane, dir string) (string, error) {
-	config, err := cp.User(ServiceAccount, ServiceAccountGroups()...)
+func writeKubeconfig(cp *controlplane.ControlPlane, dir, user string, groups ...string) (string, error) {
+	config, err := cp.User(user, groups...)
 	if err != nil {
 		return "", err
 	}
 	path := filepath.Join(dir, "kubeconfig")
 	if err := clientcmd.WriteToFile(kubeconfigOf(config), path); err != nil {
-		return "", fmt.Errorf("writing the webhook server's kubeconfig: %w", err)
+		return "", fmt.Errorf("writing the kubeconfig of %s: %w", user, err)
 	}
 	return path, nil
 }

@@ -2,7 +2,9 @@ package certs
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"crypto/x509"
+	"encoding/hex"
 	"encoding/pem"
 	"slices"
 	"time"
@@ -20,8 +22,19 @@ const (
 	maxClockSkew = 5 * time.Minute
 )
 
-// parseCABundle returns the certificates in a PEM bundle and ignores everything else in it.
-func parseCABundle(bundle []byte) []*x509.Certificate {
+// Fingerprint returns the SHA-256 fingerprint of a certificate, in hexadecimal.
+func Fingerprint(c *x509.Certificate) string {
+	sum := sha256.Sum256(c.Raw)
+	return hex.EncodeToString(sum[:])
+}
+
+// CABundle returns a caBundle with a CA alone, as the webhook server writes it.
+func CABundle(ca *x509.Certificate) []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: ca.Raw})
+}
+
+// ParseCABundle returns the certificates in a PEM bundle and ignores everything else in it.
+func ParseCABundle(bundle []byte) []*x509.Certificate {
 	var out []*x509.Certificate
 	for {
 		var block *pem.Block
@@ -42,7 +55,7 @@ func parseCABundle(bundle []byte) []*x509.Certificate {
 // that merge the same CAs write the same bytes.
 func mergeCABundle(bundle []byte, ca *x509.Certificate, now time.Time) []byte {
 	var all []*x509.Certificate
-	for _, c := range parseCABundle(bundle) {
+	for _, c := range ParseCABundle(bundle) {
 		if inUse(c, ca, now) && !c.Equal(ca) && !slices.ContainsFunc(all, c.Equal) {
 			all = append(all, c)
 		}
@@ -61,7 +74,7 @@ func mergeCABundle(bundle []byte, ca *x509.Certificate, now time.Time) []byte {
 	slices.SortFunc(all, byAge)
 	var out bytes.Buffer
 	for _, c := range all {
-		out.Write(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw}))
+		out.Write(CABundle(c))
 	}
 	return out.Bytes()
 }

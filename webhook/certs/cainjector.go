@@ -56,14 +56,20 @@ type injectedCA struct {
 
 // since returns since when the caBundle of every webhook has held the CA that signed the certificate.
 func (i *caInjector) since(leaf *x509.Certificate) (time.Time, bool) {
+	c, ok := i.issuer(leaf)
+	return c.since, ok
+}
+
+// issuer returns the CA that signed the certificate, if the caBundle of every webhook holds it.
+func (i *caInjector) issuer(leaf *x509.Certificate) (injectedCA, bool) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	for _, c := range i.injected {
 		if bytes.Equal(leaf.AuthorityKeyId, c.ca.SubjectKeyId) && leaf.CheckSignatureFrom(c.ca) == nil {
-			return c.since, true
+			return c, true
 		}
 	}
-	return time.Time{}, false
+	return injectedCA{}, false
 }
 
 // ready returns the error of the last attempt.
@@ -185,7 +191,7 @@ func (i *caInjector) inject(ctx context.Context, o state) error {
 	if o.secret == nil {
 		return fmt.Errorf("the Secret %s/%s with the CA does not exist yet", i.namespace, i.secret)
 	}
-	cas := parseCABundle(o.secret.Data[corev1.TLSCertKey])
+	cas := ParseCABundle(o.secret.Data[corev1.TLSCertKey])
 	if len(cas) == 0 {
 		return fmt.Errorf("the Secret %s/%s has no CA certificate yet", i.namespace, i.secret)
 	}
@@ -247,7 +253,7 @@ func (i *caInjector) record(hooks []hook) {
 	count := map[string]int{}
 	byRaw := map[string]*x509.Certificate{}
 	for _, h := range hooks {
-		for _, ca := range parseCABundle(h.caBundle) {
+		for _, ca := range ParseCABundle(h.caBundle) {
 			if _, again := byRaw[string(ca.Raw)]; !again {
 				byRaw[string(ca.Raw)] = ca
 			}

@@ -106,7 +106,7 @@ func TestMergeCABundle(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			if got := mergeCABundle(tc.have, b.cert, tc.now); !bytes.Equal(got, tc.want) {
-				t.Errorf("%d certificates, want %d:\n%s", len(parseCABundle(got)), len(parseCABundle(tc.want)), got)
+				t.Errorf("%d certificates, want %d:\n%s", len(ParseCABundle(got)), len(ParseCABundle(tc.want)), got)
 			}
 		})
 	}
@@ -114,7 +114,7 @@ func TestMergeCABundle(t *testing.T) {
 	for i := range 3 * maxCAs {
 		many = append(many, own(now.Add(time.Duration(i)*time.Second), now.Add(4*hour)).pem()...)
 	}
-	got := parseCABundle(mergeCABundle(many, a.cert, now.Add(time.Minute)))
+	got := ParseCABundle(mergeCABundle(many, a.cert, now.Add(time.Minute)))
 	if len(got) != maxCAs || !got[0].Equal(a.cert) {
 		t.Errorf("a bundle of %d CAs was merged into %d; want %d with the current CA", 3*maxCAs, len(got), maxCAs)
 	}

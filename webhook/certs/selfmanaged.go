@@ -131,5 +131,23 @@ func (s *SelfManaged) Checks() map[string]func() error {
 	return checks
 }
 
+// CA returns the fingerprint of the CA that signed the serving certificate, for those who wait for a rotation; empty while
+// the caBundle does not hold that CA.
+func (s *SelfManaged) CA() string {
+	c, err := s.rotation.GetCertificate(nil)
+	if err != nil || s.injector == nil {
+		return ""
+	}
+	leaf, err := leafOf(c)
+	if err != nil {
+		return ""
+	}
+	issuer, ok := s.injector.issuer(leaf)
+	if !ok {
+		return ""
+	}
+	return Fingerprint(issuer.ca)
+}
+
 // Expiry implements Source.
 func (s *SelfManaged) Expiry() time.Time { return expiry(s.rotation.GetCertificate(nil)) }

@@ -274,6 +274,9 @@ func (s *Server) connect(ctx context.Context) error {
 		return err
 	}
 	s.metrics.CertificateExpiry(s.certificate.Expiry)
+	if c, ok := s.certificate.(*certs.SelfManaged); ok && s.reporter != nil {
+		s.reporter.CA = c.CA
+	}
 	return s.newClients()
 }
 

@@ -30,8 +30,11 @@ import (
 const (
 	// leaderName is the name of the Lease of the leader.
 	leaderName = "flux-admission"
-	// replicaLabel selects the Leases of the replicas.
-	replicaLabel = "flux-admission.dev/replica"
+	// ReplicaLabel selects the Leases of the replicas.
+	ReplicaLabel = "flux-admission.dev/replica"
+	// CAAnnotation of the Lease of a replica is the fingerprint of the CA that signed its serving certificate. Without it the
+	// certificate is not a self-managed one, or an older version serves it.
+	CAAnnotation = "flux-admission.dev/serving-ca"
 	// annotations of the Lease of a replica.
 	annotationVersion    = "flux-admission.dev/version"
 	annotationGeneration = "flux-admission.dev/policy-generation"
@@ -59,7 +62,9 @@ type Reporter struct {
 	Identity string
 	// Version is that of the program.
 	Version string
-	Log     logr.Logger
+	// CA returns the fingerprint of the CA that signed the serving certificate; nil if it is not self-managed.
+	CA  func() string
+	Log logr.Logger
 
 	leading atomic.Bool
 	// stored is the kept policy that this leader last stored or found.
@@ -144,11 +149,12 @@ func (r *Reporter) Start(ctx context.Context) error {
 			r.publish(ctx, true)
 			settled = false
 		case <-check.C:
+			r.publish(ctx, false) // another CA
 		}
 	}
 }
 
-// publish writes what this replica has in force into its Lease. Without a change it only renews it, if renew is set.
+// publish writes what this replica has in force, and the CA of its certificate, into its Lease. Without a change it only renews it, if renew is set.
 func (r *Reporter) publish(ctx context.Context, renew bool) {
 	f, _ := r.Cluster.InForce()
 	if f.Policy == nil {
@@ -157,6 +163,9 @@ func (r *Reporter) publish(ctx context.Context, renew bool) {
 	annotations := map[string]string{
 		annotationVersion: r.Version, annotationGeneration: strconv.FormatInt(f.Generation, 10), annotationUID: f.UID,
 		annotationMode: string(modeOf(f)), annotationProblems: strconv.Itoa(len(f.Problems)),
+	}
+	if r.CA != nil {
+		annotations[CAAnnotation] = r.CA()
 	}
 	if text := fmt.Sprint(annotations); text != r.published {
 		r.published = text
@@ -168,7 +177,7 @@ func (r *Reporter) publish(ctx context.Context, renew bool) {
 	seconds, now := int32(lifetime/time.Second), metav1.NowMicro()
 	want := &coordinationv1.Lease{
 		ObjectMeta: metav1.ObjectMeta{
-			Name: r.Identity, Namespace: r.Namespace, Labels: map[string]string{replicaLabel: "true"}, Annotations: annotations,
+			Name: r.Identity, Namespace: r.Namespace, Labels: map[string]string{ReplicaLabel: "true"}, Annotations: annotations,
 		},
 		Spec: coordinationv1.LeaseSpec{HolderIdentity: &r.Identity, LeaseDurationSeconds: &seconds, RenewTime: &now},
 	}
@@ -227,7 +236,7 @@ func (r *Reporter) report(ctx context.Context) bool {
 
 // replicas returns what each replica has in force, and deletes the Leases of those that no longer exist.
 func (r *Reporter) replicas(ctx context.Context, uid string) ([]v1alpha1.ReplicaStatus, error) {
-	list, err := r.Leases.Leases(r.Namespace).List(ctx, metav1.ListOptions{LabelSelector: replicaLabel})
+	list, err := r.Leases.Leases(r.Namespace).List(ctx, metav1.ListOptions{LabelSelector: ReplicaLabel})
 	if err != nil {
 		return nil, fmt.Errorf("listing Leases: %w", err)
 	}
