@@ -9,6 +9,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"math/big"
@@ -38,8 +39,11 @@ import (
 // asServer makes the test binary a webhook server in its own process, to separate its CPU time from the client's.
 const asServer = "FLUX_ADMISSION_BENCHMARK_SERVER"
 
-// benchmarkCharts names an additional directory of charts.
+// benchmarkCharts names additional directories of charts, as a list of paths.
 const benchmarkCharts = "FLUX_ADMISSION_BENCHMARK_CHARTS"
+
+// benchmarkCounter is replaced by another number in each review.
+const benchmarkCounter = "0000000000"
 
 func TestMain(m *testing.M) {
 	if kind := os.Getenv(asServer); kind != "" {
@@ -109,7 +113,7 @@ func benchmarkServer(kind string) error {
 func benchmarkObjects() (*lookup.Memory, error) {
 	dirs := []string{filepath.Join("testdata", "charts")}
 	if more := os.Getenv(benchmarkCharts); more != "" {
-		dirs = append(dirs, more)
+		dirs = append(dirs, filepath.SplitList(more)...)
 	}
 	resolver, err := chartsource.New(chartsource.Options{Dirs: dirs})
 	if err != nil {
@@ -182,7 +186,8 @@ func startServer(b *testing.B, kind string) *benchmarkClient {
 	}
 }
 
-func (c *benchmarkClient) post(ctx context.Context, body []byte) error {
+// post sends a review and fails if it is not allowed, or is, as want has it.
+func (c *benchmarkClient) post(ctx context.Context, body []byte, want bool) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.url+webhookconfig.ValidatePath+"?timeout=5s", bytes.NewReader(body))
 	if err != nil {
 		return err
@@ -194,7 +199,7 @@ func (c *benchmarkClient) post(ctx context.Context, body []byte) error {
 	}
 	defer func() { _ = resp.Body.Close() }()
 	data, err := io.ReadAll(resp.Body)
-	if err == nil && !bytes.Contains(data, []byte(`"allowed":true`)) {
+	if err == nil && !bytes.Contains(data, fmt.Appendf(nil, `"allowed":%t`, want)) {
 		err = fmt.Errorf("the response is %s", data)
 	}
 	return err
@@ -235,8 +240,9 @@ func benchmarkReviews(tb testing.TB) map[string][]byte {
 			"apiVersion": apiVersion, "kind": kind, "spec": spec,
 			"metadata": map[string]any{
 				"name": "airflow", "namespace": "flux-system", "uid": "2f4c0b0e-0000-4000-8000-000000000000", "resourceVersion": "123456", "generation": 3,
-				"labels":     map[string]any{"kustomize.toolkit.fluxcd.io/name": "apps", "kustomize.toolkit.fluxcd.io/namespace": "flux-system", "a": "b"},
-				"finalizers": []any{"finalizers.fluxcd.io"}, "managedFields": managed,
+				"annotations": map[string]any{"example.com/counter": benchmarkCounter},
+				"labels":      map[string]any{"kustomize.toolkit.fluxcd.io/name": "apps", "kustomize.toolkit.fluxcd.io/namespace": "flux-system", "a": "b"},
+				"finalizers":  []any{"finalizers.fluxcd.io"}, "managedFields": managed,
 			},
 			"status": map[string]any{"observedGeneration": 3, "lastAppliedRevision": "main@sha1:0000000000000000000000000000000000000000",
 				"conditions": []any{map[string]any{"type": "Ready", "status": "True", "reason": "ReconciliationSucceeded", "message": strings.Repeat("Applied revision. ", 8)}}},
@@ -285,46 +291,98 @@ func benchmarkReviews(tb testing.TB) map[string][]byte {
 	return out
 }
 
-// BenchmarkReviewAgainstFloor sends each review to the webhook and to the floor in turn, each in its own process. It
-// reports the CPU seconds of each for 1,000 reviews, and their ratio.
-func BenchmarkReviewAgainstFloor(b *testing.B) {
-	server, floor := startServer(b, "webhook"), startServer(b, "floor")
-	reviews := benchmarkReviews(b)
+// benchmarkCase is a review that is sent to the webhook and to the floor.
+type benchmarkCase struct {
+	name, body string
+	// refused means that the webhook refuses it.
+	refused bool
+	// helm is the CPU time of Helm's validation of the same values; 0 for a case without.
+	helm time.Duration
+}
+
+// benchmarkCases returns a case of each kind, and one of each kind that the webhook refuses.
+func benchmarkCases(tb testing.TB) []benchmarkCase {
+	tb.Helper()
+	reviews := benchmarkReviews(tb)
+	var out []benchmarkCase
 	for _, kind := range []string{"Kustomization", "HelmRelease", "Cluster"} {
-		b.Run(kind, func(b *testing.B) {
-			body := reviews[kind]
-			for range 200 { // fill connections, caches and heaps of both
-				for _, c := range []*benchmarkClient{server, floor} {
-					if err := c.post(b.Context(), body); err != nil {
-						b.Fatal(err)
-					}
-				}
+		// The stored object is valid, so that nothing is excused for being there before.
+		valid, wrong := "", ""
+		switch kind {
+		case "Kustomization":
+			valid, wrong = `"namespace":"flux-system","resourceVersion"`, `"namespace":"app-systems","resourceVersion"`
+		case "HelmRelease":
+			valid, wrong = `{"key0":{`, `{"kay0":{`
+		case "Cluster":
+			valid, wrong = `{"enablePodMonitor":true}`, `{"enabled":true}`
+		}
+		refused := strings.Replace(string(reviews[kind]), valid, wrong, 1)
+		if refused == string(reviews[kind]) {
+			tb.Fatalf("%s has no %s", kind, valid)
+		}
+		out = append(out, benchmarkCase{name: kind, body: string(reviews[kind])}, benchmarkCase{name: kind + "Refused", body: refused, refused: true})
+	}
+	return out
+}
+
+// BenchmarkReviewAgainstFloor sends each review to the webhook and to the floor in turn, each in its own process. It
+// reports the CPU seconds of each for 1,000 reviews, and their ratio. For a large release, it also reports how many times
+// more CPU time Helm takes to validate the same values. No two reviews have the same object.
+func BenchmarkReviewAgainstFloor(b *testing.B) {
+	cases := benchmarkCases(b)
+	var charts []string
+	for _, c := range largeCharts(b) {
+		charts = append(charts, c.dir)
+		cases = append(cases, c.benchmarkCases(b)...)
+	}
+	b.Setenv(benchmarkCharts, strings.Join(charts, string(filepath.ListSeparator)))
+	server, floor := startServer(b, "webhook"), startServer(b, "floor")
+	for _, c := range cases {
+		b.Run(c.name, func(b *testing.B) { c.run(b, server, floor) })
+	}
+}
+
+func (c *benchmarkCase) run(b *testing.B, server, floor *benchmarkClient) {
+	b.Helper()
+	var n atomic.Int64
+	before, after, ok := strings.Cut(c.body, benchmarkCounter)
+	if !ok {
+		b.Fatalf("%s has no counter", c.name)
+	}
+	both := func() error {
+		body := fmt.Appendf(nil, "%s%0*d%s", before, len(benchmarkCounter), n.Add(1), after)
+		return errors.Join(server.post(b.Context(), body, !c.refused), floor.post(b.Context(), body, true))
+	}
+	for range 200 { // fill connections, caches and heaps of both
+		if err := both(); err != nil {
+			b.Fatal(err)
+		}
+	}
+	var failed atomic.Pointer[error]
+	serverBefore, floorBefore := server.cpu(b), floor.cpu(b)
+	b.SetBytes(int64(len(c.body)))
+	b.SetParallelism(2)
+	b.ResetTimer()
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			if err := both(); err != nil {
+				failed.Store(&err)
+				return
 			}
-			var failed atomic.Pointer[error]
-			serverBefore, floorBefore := server.cpu(b), floor.cpu(b)
-			b.SetBytes(int64(len(body)))
-			b.SetParallelism(2)
-			b.ResetTimer()
-			b.RunParallel(func(pb *testing.PB) {
-				for pb.Next() {
-					for _, c := range []*benchmarkClient{server, floor} {
-						if err := c.post(b.Context(), body); err != nil {
-							failed.Store(&err)
-							return
-						}
-					}
-				}
-			})
-			b.StopTimer()
-			if err := failed.Load(); err != nil {
-				b.Fatal(*err)
-			}
-			serverCPU, floorCPU := server.cpu(b)-serverBefore, floor.cpu(b)-floorBefore
-			per1000 := func(d time.Duration) float64 { return d.Seconds() * 1000 / float64(b.N) }
-			b.ReportMetric(per1000(serverCPU), "webhook-cpu-s/1000")
-			b.ReportMetric(per1000(floorCPU), "floor-cpu-s/1000")
-			b.ReportMetric(serverCPU.Seconds()/floorCPU.Seconds(), "webhook/floor")
-		})
+		}
+	})
+	b.StopTimer()
+	if err := failed.Load(); err != nil {
+		b.Fatal(*err)
+	}
+	serverCPU, floorCPU := server.cpu(b)-serverBefore, floor.cpu(b)-floorBefore
+	per1000 := func(d time.Duration) float64 { return d.Seconds() * 1000 / float64(b.N) }
+	b.ReportMetric(per1000(serverCPU), "webhook-cpu-s/1000")
+	b.ReportMetric(per1000(floorCPU), "floor-cpu-s/1000")
+	b.ReportMetric(serverCPU.Seconds()/floorCPU.Seconds(), "webhook/floor")
+	if c.helm > 0 {
+		b.ReportMetric(c.helm.Seconds()*1000, "helm-cpu-s/1000")
+		b.ReportMetric(c.helm.Seconds()*float64(b.N)/serverCPU.Seconds(), "helm/webhook")
 	}
 }
 
@@ -339,12 +397,12 @@ func BenchmarkHandler(b *testing.B) {
 		b.Fatal(err)
 	}
 	handler := newTestServerWith(g, objects, logr.Discard()).handler
-	for kind, body := range benchmarkReviews(b) {
-		b.Run(kind, func(b *testing.B) {
+	for _, c := range benchmarkCases(b) {
+		b.Run(c.name, func(b *testing.B) {
 			b.ReportAllocs()
-			b.SetBytes(int64(len(body)))
+			b.SetBytes(int64(len(c.body)))
 			for b.Loop() {
-				req, err := http.NewRequestWithContext(b.Context(), http.MethodPost, webhookconfig.ValidatePath, bytes.NewReader(body))
+				req, err := http.NewRequestWithContext(b.Context(), http.MethodPost, webhookconfig.ValidatePath, strings.NewReader(c.body))
 				if err != nil {
 					b.Fatal(err)
 				}
