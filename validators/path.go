@@ -109,3 +109,30 @@ func (p Path) Lookup(root any) any {
 	}
 	return root
 }
+
+// Trail is a path as a list from its end. A rule that searches a large object extends it at no cost, and makes the path only of what
+// it reports.
+type Trail struct {
+	// Parent is the trail to the value that contains this one; nil for the object itself.
+	Parent *Trail
+	Step   Step
+}
+
+// NewTrail returns the trail that descends through the named map keys, one step a key.
+func NewTrail(keys ...string) *Trail {
+	var t *Trail
+	for _, k := range keys {
+		t = &Trail{Parent: t, Step: Step{Key: k, Index: -1}}
+	}
+	return t
+}
+
+// Path returns the trail as a path.
+func (t *Trail) Path() Path {
+	var out Path
+	for ; t != nil; t = t.Parent {
+		out = append(out, t.Step)
+	}
+	slices.Reverse(out)
+	return out
+}

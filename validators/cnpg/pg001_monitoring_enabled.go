@@ -8,8 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
-	"slices"
 	"strings"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -80,7 +78,7 @@ func checkMonitoringEnabled(ctx context.Context, p *validators.Pass) error {
 				checkPatches(ctx, p, validators.NewPath("spec", "postRenderers").Index(i).Child("kustomize", "patches"))
 			}
 		}
-		checkRawManifests(p, validators.NewPath("spec", "values"), nested(p.Object.Object, "spec", "values"))
+		checkRawManifests(p, validators.NewTrail("spec", "values"), nested(p.Object.Object, "spec", "values"))
 	}
 	return nil
 }
@@ -252,13 +250,13 @@ func operationSetsEnabled(op any) (any, bool) {
 }
 
 // checkRawManifests finds Cluster manifests in Helm values, where charts take them in extraObjects, rawResources and
-// similar keys.
-func checkRawManifests(p *validators.Pass, at validators.Path, v any) {
+// similar keys. Findings are sorted, so that keys need not be.
+func checkRawManifests(p *validators.Pass, at *validators.Trail, v any) {
 	switch t := v.(type) {
 	case map[string]any:
 		if isCluster(t) {
 			if val, ok := enabled(t); ok {
-				where := at.Child(enabledKeys...)
+				where := at.Path().Child(enabledKeys...)
 				f := p.Report(
 					where,
 					val,
@@ -268,12 +266,12 @@ func checkRawManifests(p *validators.Pass, at validators.Path, v any) {
 			}
 			return
 		}
-		for _, k := range slices.Sorted(maps.Keys(t)) {
-			checkRawManifests(p, at.Child(k), t[k])
+		for k, e := range t {
+			checkRawManifests(p, &validators.Trail{Parent: at, Step: validators.Step{Key: k, Index: -1}}, e)
 		}
 	case []any:
 		for i, e := range t {
-			checkRawManifests(p, at.Index(i), e)
+			checkRawManifests(p, &validators.Trail{Parent: at, Step: validators.Step{Index: i}}, e)
 		}
 	case string:
 		if !strings.Contains(t, clusterGroup) || !strings.Contains(t, "enabled") || len(t) > maxEmbedded {
@@ -287,7 +285,7 @@ func checkRawManifests(p *validators.Pass, at validators.Path, v any) {
 			if m, ok := doc.(map[string]any); ok && isCluster(m) {
 				if val, found := enabled(m); found {
 					p.Report(
-						at,
+						at.Path(),
 						val,
 						"the manifest of a CloudNativePG Cluster in the values sets spec.monitoring.enabled, which is not a field of a Cluster",
 					)

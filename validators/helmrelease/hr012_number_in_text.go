@@ -3,8 +3,6 @@ package helmrelease
 import (
 	"context"
 	"fmt"
-	"maps"
-	"slices"
 	"strings"
 
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -45,28 +43,28 @@ func checkNumberForText(_ context.Context, p *validators.Pass) error {
 	at := validators.NewPath("spec", "values")
 	values, _ := at.Lookup(p.Object.Object).(map[string]any)
 	n := numbers{pass: p}
-	n.walk(at, values, false)
+	n.walk(validators.NewTrail("spec", "values"), values, false)
 	return nil
 }
 
 type numbers struct{ pass *validators.Pass }
 
-// walk checks the values below a map; in texts all of them are text.
-func (n *numbers) walk(at validators.Path, values map[string]any, texts bool) {
-	for _, key := range slices.Sorted(maps.Keys(values)) {
-		here := at.Child(key)
-		switch v := values[key].(type) {
+// walk checks the values below a map; in texts all of them are text. Findings are sorted, so that keys need not be.
+func (n *numbers) walk(at *validators.Trail, values map[string]any, texts bool) {
+	for key, v := range values {
+		here := validators.Trail{Parent: at, Step: validators.Step{Key: key, Index: -1}}
+		switch v := v.(type) {
 		case map[string]any:
-			n.walk(here, v, isTextMap(key))
+			n.walk(&here, v, isTextMap(key))
 		case []any:
 			for i, item := range v {
 				if m, ok := item.(map[string]any); ok {
-					n.walk(here.Index(i), m, false)
+					n.walk(&validators.Trail{Parent: &here, Step: validators.Step{Index: i}}, m, false)
 				}
 			}
 		case int64, float64:
 			if texts || isTextKey(key) {
-				n.check(here, v)
+				n.check(here.Path(), v)
 			}
 		}
 	}

@@ -225,12 +225,20 @@ type finder struct {
 
 // chart searches the values of one chart, which are at root.
 func (f *finder) chart(c *Chart, values map[string]any, root validators.Path) {
-	plain := map[string]any{}
+	plain := values
+	without := func(k string) {
+		if len(plain) == len(values) {
+			plain = maps.Clone(values)
+		}
+		delete(plain, k)
+	}
 	for k, v := range values {
 		sub, ok := c.subs[k]
 		switch {
 		case k == "global" || k == "tags" || c.missing[k]:
+			without(k)
 		case ok:
+			without(k)
 			// A parent may have defaults of its own for a subchart.
 			if m, ok := v.(map[string]any); ok {
 				merged := *sub
@@ -241,12 +249,10 @@ func (f *finder) chart(c *Chart, values map[string]any, root validators.Path) {
 					f.chart(&merged, m, root.Child(k))
 				}
 			}
-		default:
-			plain[k] = v
 		}
 	}
 	if len(c.defaults) > 0 || f.candidates {
-		f.compare(c, plain, c.defaults, root, root)
+		f.compare(c, plain, c.defaults, root, len(root))
 	}
 }
 
@@ -266,28 +272,38 @@ func merge(a, b map[string]any) map[string]any {
 	return out
 }
 
-// compare compares a map of the release with the chart's map at the same path.
-func (f *finder) compare(c *Chart, values, defaults map[string]any, at, root validators.Path) {
+// compare compares a map of the release with the chart's map at the same path, of which the first steps lead to the chart.
+func (f *finder) compare(c *Chart, values, defaults map[string]any, at validators.Path, chart int) {
+	// The paths of other keys are not needed, nor is their order.
+	var searched []string
+	for k, v := range values {
+		def, ok := defaults[k]
+		if ok {
+			m, _ := v.(map[string]any)
+			own, _ := def.(map[string]any)
+			// Empty maps, nulls and lists take any key, and so do maps that the chart passes on to Kubernetes.
+			ok = len(m) == 0 || len(own) == 0 || freeForm(k)
+		} else {
+			ok = v == nil || unresolved.HasVariable(k) || !f.candidates && c.collected.words[k]
+		}
+		if !ok {
+			searched = append(searched, k)
+		}
+	}
+	slices.Sort(searched)
 	var names []string
-	for _, k := range slices.Sorted(maps.Keys(values)) {
+	for _, k := range searched {
 		if f.searched >= maxSearched || f.ctx.Err() != nil {
 			return
 		}
 		v, here := values[k], at.Child(k)
-		def, ok := defaults[k]
-		if ok {
-			m, isMap := v.(map[string]any)
-			own, wasMap := def.(map[string]any)
-			// Empty maps, nulls and lists take any key, and so do maps that the chart passes on to Kubernetes.
-			if isMap && wasMap && len(own) > 0 && !freeForm(k) && !c.read[joined(here[len(root):])] {
-				f.compare(c, m, own, here, root)
+		if def, ok := defaults[k]; ok {
+			if !c.read[joined(here[chart:])] {
+				f.compare(c, v.(map[string]any), def.(map[string]any), here, chart)
 			}
 			continue
 		}
-		if v == nil || unresolved.HasVariable(k) || f.known(c.name, here[len(root):]) {
-			continue
-		}
-		if !f.candidates && c.collected.words[k] {
+		if f.known(c.name, here[chart:]) {
 			continue
 		}
 		if names == nil {
@@ -297,7 +313,7 @@ func (f *finder) compare(c *Chart, values, defaults map[string]any, at, root val
 		near := suggest.Nearest(k, names)
 		if f.candidates {
 			// A template reads a key with dots by index alone: .Values.a.b is not the key "a.b".
-			if c.collected.documented[k] || !strings.Contains(k, ".") && c.reads(joined(here[len(root):])) {
+			if c.collected.documented[k] || !strings.Contains(k, ".") && c.reads(joined(here[chart:])) {
 				continue
 			}
 		} else if near == "" && item(v, defaults) {

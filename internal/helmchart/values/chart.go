@@ -215,54 +215,110 @@ func (c *Chart) Compose(r *Release) ([]Layer, []string, error) {
 	return w.layers, w.missing, nil
 }
 
-// merge lets Helm merge only the keys that the release sets; the others keep the chart's values, as with Helm. Copying
-// the values of a large chart costs more than the rest of a review.
+// merge merges a release's values over the chart's as Helm does. The result shares the maps that do not change: copying the values of
+// a large chart costs more than validating them.
 //
-// A subchart's values depend on two keys of its parent: its name and global. If the release sets neither, they are the
-// defaults as well.
+// A subchart's values depend on two keys of its parent: its name and global. Helm's library merges these where the release sets
+// them; where it does not, they are the defaults.
 func (p *processed) merge(values map[string]any) (map[string]any, error) {
 	if p.defaults == nil {
 		return coalesce(p.tree, values)
 	}
-	set := make(map[string]any, len(values))
-	for k := range values {
-		if d, ok := p.tree.Values[k]; ok {
-			set[k] = d
-		}
-	}
-	_, global := values[GlobalKey]
-	part := &chart.Chart{Metadata: p.tree.Metadata, Values: set}
+	part := &chart.Chart{Metadata: p.tree.Metadata, Values: map[string]any{}}
+	set := map[string]any{}
+	global, hasGlobal := values[GlobalKey]
 	var subcharts []*chart.Chart
-	var unchanged []string
 	for _, d := range p.tree.Dependencies() {
-		if _, ok := values[d.Name()]; !ok && !global {
-			unchanged = append(unchanged, d.Name())
+		v, ok := values[d.Name()]
+		if !ok && !hasGlobal {
 			continue
 		}
 		copied := *d // AddDependency changes it
 		subcharts = append(subcharts, &copied)
+		if ok {
+			set[d.Name()] = v
+		}
+		if hasGlobal {
+			set[GlobalKey] = global
+		}
 		for _, k := range []string{d.Name(), GlobalKey} {
 			if def, ok := p.tree.Values[k]; ok {
-				set[k] = def
+				part.Values[k] = def
 			}
 		}
 	}
+	if len(subcharts) == 0 {
+		return p.overlay(values), nil
+	}
 	part.AddDependency(subcharts...)
-	merged, err := coalesce(part, values)
+	merged, err := coalesce(part, set)
 	if err != nil {
 		return nil, err
 	}
-	for k, d := range p.defaults {
-		if _, done := merged[k]; !done {
-			if _, ok := values[k]; !ok {
-				merged[k] = d
-			}
+	own := maps.Clone(values)
+	maps.DeleteFunc(own, func(k string, _ any) bool {
+		_, ok := set[k]
+		return ok
+	})
+	out := maps.Clone(p.overlay(own))
+	for k := range set {
+		delete(out, k) // Helm may have removed it
+	}
+	maps.Copy(out, merged)
+	return out, nil
+}
+
+// overlay merges values over the defaults of a chart, without what is special to subcharts. It is Helm's coalesceValues in
+// helm.sh/helm/v4/pkg/chart/common/util, without its copies.
+func (p *processed) overlay(values map[string]any) map[string]any {
+	out, changed := overlay(values, p.defaults)
+	for k, v := range values {
+		if v != nil {
+			continue
+		}
+		// At the top level, a null also removes the key if the chart's own value is null.
+		if _, ok := p.tree.Values[k]; !ok {
+			continue
+		}
+		if !changed {
+			out, changed = maps.Clone(values), true
+		}
+		delete(out, k)
+	}
+	return out
+}
+
+// overlay merges values over defaults, which contain no null, as Helm's coalesceTables does: a null in values removes the default. It
+// changes neither, and reports whether the result differs from values.
+func overlay(values, defaults map[string]any) (map[string]any, bool) {
+	out, changed := values, false
+	change := func() map[string]any {
+		if !changed {
+			out, changed = make(map[string]any, max(len(values), len(defaults))), true
+			maps.Copy(out, values)
+		}
+		return out
+	}
+	for k, d := range defaults {
+		v, ok := values[k]
+		if !ok {
+			change()[k] = d
+			continue
+		}
+		if v == nil {
+			delete(change(), k)
+			continue
+		}
+		m, isMap := v.(map[string]any)
+		def, wasMap := d.(map[string]any)
+		if !isMap || !wasMap {
+			continue
+		}
+		if merged, differs := overlay(m, def); differs {
+			change()[k] = merged
 		}
 	}
-	for _, name := range unchanged {
-		merged[name] = p.defaults[name]
-	}
-	return merged, nil
+	return out, changed
 }
 
 func coalesce(c *chart.Chart, values map[string]any) (map[string]any, error) {

@@ -79,7 +79,7 @@ const sentinel = "\x00unknown"
 // FromRelease composes spec.valuesFrom and spec.values. An error means that Flux cannot compose them either, or that
 // they exceed the limits; it quotes no value.
 func FromRelease(ctx context.Context, v validators.Values) (*Release, error) {
-	if archive.Depth(v.Inline, maxNested+1) > maxNested {
+	if len(v.From) > 0 && archive.Depth(v.Inline, maxNested+1) > maxNested {
 		return nil, fmt.Errorf("spec.values is nested deeper than %d", maxNested)
 	}
 	if len(v.From) > maxSources {
@@ -101,10 +101,13 @@ func FromRelease(ctx context.Context, v validators.Values) (*Release, error) {
 	if r.Values == nil {
 		r.Values = map[string]any{}
 	}
-	if archive.Depth(r.Values, maxNested+1) > maxNested {
-		return nil, fmt.Errorf("the composed values are nested deeper than %d", maxNested)
+	if !r.collect(r.Values, maxNested) {
+		what := "the composed values are"
+		if len(r.sources) == 0 {
+			what = "spec.values is"
+		}
+		return nil, fmt.Errorf("%s nested deeper than %d", what, maxNested)
 	}
-	r.collect(r.Values)
 	return r, nil
 }
 
@@ -464,22 +467,37 @@ func splitPath(p string) []string {
 	return append(keys, b.String())
 }
 
-// collect collects the unresolved strings of a value, keys included.
-func (r *Release) collect(v any) {
+// collect collects the unresolved strings of a value, keys included. It reports whether the value is nested at most as deep as that.
+func (r *Release) collect(v any, deepest int) bool {
 	switch v := v.(type) {
 	case string:
-		if strings.HasPrefix(v, sentinel) || unresolved.String(v) {
-			r.unknown[v] = true
-		}
+		r.collectString(v)
 	case map[string]any:
+		if deepest == 0 {
+			return false
+		}
 		for k, c := range v {
-			r.collect(k)
-			r.collect(c)
+			r.collectString(k)
+			if !r.collect(c, deepest-1) {
+				return false
+			}
 		}
 	case []any:
-		for _, c := range v {
-			r.collect(c)
+		if deepest == 0 {
+			return false
 		}
+		for _, c := range v {
+			if !r.collect(c, deepest-1) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+func (r *Release) collectString(s string) {
+	if strings.HasPrefix(s, sentinel) || unresolved.String(s) {
+		r.unknown[s] = true
 	}
 }
 
