@@ -82,7 +82,7 @@ func (s *Server) Ready() error {
 }
 
 // Defer takes memory for evaluating a request after its response; see budget.Budget.
-func (s *Server) Defer(bytes int64) (release func()) { return s.budget.Defer(bytes) }
+func (s *Server) Defer(bytes int64) *budget.Evaluation { return s.budget.Defer(bytes) }
 
 // Live returns an error when an evaluation does not end, so that only a restart gives back what it uses.
 func (s *Server) Live() error { return s.budget.Live() }

@@ -45,9 +45,10 @@ const (
 	// overloadTime is how long small requests are refused before the server is not ready.
 	overloadTime = 5 * time.Second
 	// stuckFactor times the timeout of a request, but at least minStuck, is how long an evaluation may run past its
-	// deadline before the process is restarted.
-	stuckFactor = 10
-	minStuck    = 30 * time.Second
+	// deadline before the process is restarted. A deferred one, whose timeout is far longer, has deferredStuck.
+	stuckFactor   = 10
+	minStuck      = 30 * time.Second
+	deferredStuck = time.Minute
 )
 
 // ErrOverloaded is the error of a request for which there was no memory before its deadline.
@@ -149,7 +150,7 @@ func (b *Budget) Live() error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for e := range b.overdue {
-		if late := time.Since(e.deadline); late > max(minStuck, stuckFactor*e.timeout) {
+		if late := time.Since(e.deadline); late > e.patience {
 			return fmt.Errorf("an evaluation has been running for %s past its deadline", late.Round(time.Second))
 		}
 	}
@@ -157,16 +158,13 @@ func (b *Budget) Live() error {
 }
 
 // Defer takes memory for an evaluation after the response, without waiting. It returns nil if there is none; else the
-// caller calls the function when it no longer needs the objects.
-func (b *Budget) Defer(bytes int64) func() {
+// caller calls Begin when the evaluation begins, and End.
+func (b *Budget) Defer(bytes int64) *Evaluation {
 	if !b.deferred.TryAcquire(bytes) {
 		return nil
 	}
 	b.observer.AddMemory(bytes)
-	return sync.OnceFunc(func() {
-		b.observer.AddMemory(-bytes)
-		b.deferred.Release(bytes)
-	})
+	return &Evaluation{b: b, from: b.deferred, bytes: bytes, patience: deferredStuck}
 }
 
 // Body is the memory of one request body. It is not safe for concurrent use.
@@ -232,22 +230,23 @@ func (m *Body) Release() {
 
 // Evaluation is the memory of the objects of one request, while they are evaluated. It is safe for concurrent use.
 type Evaluation struct {
-	b        *Budget
-	from     *semaphore.Weighted
-	bytes    int64
-	timeout  time.Duration
-	deadline time.Time
+	b     *Budget
+	from  *semaphore.Weighted
+	bytes int64
+	// patience is how long it may run past its deadline.
+	patience time.Duration
 
 	// The mutex of the Budget protects these.
+	deadline                 time.Time
 	overdue, released, ended bool
 }
 
 // Evaluate takes memory for an evaluation, at most MaxEvaluation. It waits for it until ctx ends. The deadline of ctx is
 // that of the evaluation. The caller calls End.
 func (b *Budget) Evaluate(ctx context.Context, bytes int64) (*Evaluation, error) {
-	e := &Evaluation{b: b, from: b.large, bytes: bytes}
+	e := &Evaluation{b: b, from: b.large, bytes: bytes, patience: minStuck}
 	if deadline, ok := ctx.Deadline(); ok {
-		e.deadline, e.timeout = deadline, time.Until(deadline)
+		e.deadline, e.patience = deadline, max(minStuck, stuckFactor*time.Until(deadline))
 	}
 	switch {
 	case bytes > smallEvaluation:
@@ -266,6 +265,13 @@ func (b *Budget) Evaluate(ctx context.Context, bytes int64) (*Evaluation, error)
 	}
 	b.observer.AddMemory(bytes)
 	return e, nil
+}
+
+// Begin sets the deadline of an evaluation that Defer returned.
+func (e *Evaluation) Begin(deadline time.Time) {
+	e.b.mu.Lock()
+	defer e.b.mu.Unlock()
+	e.deadline = deadline
 }
 
 // Overdue is called when the deadline has passed and the evaluation is still running. It gives the share back, unless too

@@ -144,16 +144,49 @@ func TestEvaluation_OverdueOnesGiveTheirShareBack(t *testing.T) {
 func TestBudget_DeferredEvaluationsTakeNoneOfReviews(t *testing.T) {
 	c := &counts{}
 	b := New(c)
-	release := b.Defer(deferredEvaluations)
-	if release == nil || b.Defer(1) != nil {
+	e := b.Defer(deferredEvaluations)
+	if e == nil || b.Defer(1) != nil {
 		t.Fatal("want exactly the memory of deferred evaluations")
 	}
 	if _, err := b.Evaluate(within(t, time.Second), MaxEvaluation); err != nil {
 		t.Error(err)
 	}
-	release()
-	release()
+	e.End()
+	e.End()
 	if c.memory != MaxEvaluation || b.Defer(1) == nil {
 		t.Errorf("%d bytes are taken; want %d", c.memory, MaxEvaluation)
 	}
+}
+
+// TestBudget_StuckDeferredEvaluations has deferred evaluations that do not end.
+func TestBudget_StuckDeferredEvaluations(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &counts{}
+		b := New(c)
+		var stuck []*Evaluation
+		for e := b.Defer(1 << 20); e != nil; e = b.Defer(1 << 20) {
+			stuck = append(stuck, e)
+			if len(stuck) < 3*maxOverdue {
+				e.Begin(time.Now())
+				e.Overdue()
+			}
+		}
+		if want := deferredEvaluations>>20 + min(maxOverdue, maxOverdueBytes>>20); len(stuck) != want {
+			t.Errorf("%d evaluations; want %d", len(stuck), want)
+		}
+		<-time.After(deferredStuck - time.Second)
+		if err := b.Live(); err != nil {
+			t.Errorf("not live at once: %v", err)
+		}
+		<-time.After(2 * time.Second)
+		if b.Live() == nil {
+			t.Error("live although evaluations do not end")
+		}
+		for _, e := range stuck {
+			e.End()
+		}
+		if err := b.Live(); err != nil || c.memory != 0 || c.overdue != 0 || !b.deferred.TryAcquire(deferredEvaluations) {
+			t.Errorf("%v, %d bytes, %d overdue", err, c.memory, c.overdue)
+		}
+	})
 }

@@ -7,12 +7,15 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/go-logr/logr"
 	"github.com/google/go-cmp/cmp"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 
+	"github.com/flux-admission/flux-admission/api/v1alpha1"
 	"github.com/flux-admission/flux-admission/internal/lookup"
 	"github.com/flux-admission/flux-admission/internal/policy"
 	"github.com/flux-admission/flux-admission/validators"
@@ -101,12 +104,12 @@ func TestReevaluator_MemoryIsLimited(t *testing.T) {
 	done := make(chan struct{}, 10)
 	j := &Reevaluator{
 		Policy: func() Policy { done <- struct{}{}; return nil }, Lookup: &lookup.Memory{}, Log: logr.Discard(),
-		Reserve: func(bytes int64) func() {
+		Reserve: func(bytes int64) Memory {
 			if free.Load() < bytes {
 				return nil
 			}
 			free.Add(-bytes)
-			return func() { free.Add(bytes) }
+			return &memory{end: func() { free.Add(bytes) }}
 		},
 	}
 	d := undecided(&validators.Pending{Text: "it is being read"})
@@ -127,6 +130,96 @@ func TestReevaluator_MemoryIsLimited(t *testing.T) {
 	if err := <-ended; err != nil || free.Load() != 30 {
 		t.Errorf("%v, %d bytes free; want all of them", err, free.Load())
 	}
+}
+
+// memory records what an evaluation does with its memory.
+type memory struct {
+	mu             sync.Mutex
+	deadline       time.Time
+	overdue, ended bool
+	end            func()
+	// becameOverdue is closed by the first call of Overdue; it may be nil.
+	becameOverdue chan struct{}
+}
+
+func (m *memory) Begin(deadline time.Time) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.deadline = deadline
+}
+
+func (m *memory) Overdue() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.becameOverdue != nil && !m.overdue {
+		close(m.becameOverdue)
+	}
+	m.overdue = true
+}
+
+func (m *memory) End() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.ended = true; m.end != nil {
+		m.end()
+	}
+}
+
+// stuck is a policy whose rule ignores its deadline.
+type stuck chan struct{}
+
+func (s stuck) Evaluate(ctx context.Context, r validators.Request, l validators.Lookup) policy.Decision {
+	suite, err := validators.NewSuite(&validators.Rule{
+		Meta: validators.Meta{
+			ID: "HR001", Name: "helm-values-schema", Severity: validators.SeverityError, Stages: validators.StageAdmission, Defaults: validators.Defaults{Admission: v1alpha1.ActionDeny},
+			Scope: validators.Scope{Kinds: []schema.GroupKind{flux.HelmRelease}}, Reads: []schema.GroupKind{flux.HelmRepository},
+			Doc: validators.Doc{Title: "It does not end", Why: "A test.", Fix: "None.", Since: "v0.1.0"},
+		},
+		Check: func(context.Context, *validators.Pass) error {
+			<-s
+			return nil
+		},
+	})
+	if err != nil {
+		panic(err)
+	}
+	suite.Evaluate(ctx, r, l)
+	return policy.Decision{}
+}
+
+// TestReevaluator_StuckEvaluationKeepsItsMemory has a rule that ends long after its deadline.
+func TestReevaluator_StuckEvaluationKeepsItsMemory(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		end := make(stuck)
+		m := &memory{becameOverdue: make(chan struct{})}
+		e := &Reevaluator{
+			Policy: func() Policy { return end }, Lookup: &lookup.Memory{}, Log: logr.Discard(),
+			Reserve: func(int64) Memory { return m },
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		stopped := make(chan error)
+		go func() { stopped <- e.Start(ctx) }()
+		began := time.Now()
+		e.Enqueue(request("web"), 1, undecided(&validators.Pending{Text: "it is being read"}))
+		<-m.becameOverdue
+		synctest.Wait()
+		m.mu.Lock()
+		if m.ended || !m.deadline.Equal(began.Add(evaluationTimeout)) {
+			t.Errorf("ended %v, deadline %s", m.ended, m.deadline)
+		}
+		m.mu.Unlock()
+		close(end)
+		synctest.Wait()
+		m.mu.Lock()
+		if !m.ended {
+			t.Error("the memory was not given back")
+		}
+		m.mu.Unlock()
+		cancel()
+		if err := <-stopped; err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 // requested receives the names of the releases whose chart is resolved.

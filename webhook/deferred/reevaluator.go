@@ -44,15 +44,32 @@ const (
 	Unknown Outcome = "unknown" // inconclusive again, or failed
 )
 
+// Memory is the memory of a request. budget.Evaluation implements it.
+type Memory interface {
+	// Begin is called when the evaluation begins.
+	Begin(deadline time.Time)
+	// Overdue is called when the evaluation still runs at its deadline. One that does not end makes the liveness check fail.
+	Overdue()
+	// End gives the memory back.
+	End()
+}
+
+// freeMemory is that of a Reevaluator without a limit.
+type freeMemory struct{}
+
+func (freeMemory) Begin(time.Time) {}
+func (freeMemory) Overdue()        {}
+func (freeMemory) End()            {}
+
 // A Reevaluator evaluates requests again whose review could not wait for a chart. The result is only logged and
 // counted: the API server has its response already. It is a manager.Runnable.
 type Reevaluator struct {
 	// Policy returns the policy in force; nil before the first one is loaded.
 	Policy func() Policy
 	Lookup validators.Lookup
-	// Reserve takes memory for a request of some bytes until the function that it returns is called; it returns nil if there
-	// is none. It may be nil: then there is always some.
-	Reserve func(bytes int64) (release func())
+	// Reserve takes memory for a request of some bytes; it returns nil if there is none. It may be nil: then there is always
+	// some.
+	Reserve func(bytes int64) Memory
 	// Observe receives the outcome for each rule; it may be nil.
 	Observe func(rule string, o Outcome)
 	Log     logr.Logger
@@ -73,9 +90,8 @@ type object struct {
 type pending struct {
 	request validators.Request
 	// rules are the names of the rules that were inconclusive.
-	rules map[string]bool
-	// release gives its memory back.
-	release func()
+	rules  map[string]bool
+	memory Memory
 }
 
 func (e *Reevaluator) init() {
@@ -103,27 +119,27 @@ func (e *Reevaluator) Enqueue(r validators.Request, size int64, d policy.Decisio
 	e.mu.Lock()
 	old, replaces := e.queued[o]
 	if replaces {
-		old.release()
+		old.memory.End()
 		delete(e.queued, o)
 	}
-	var release func()
+	var memory Memory
 	if len(e.queued) < maxQueued {
-		release = e.reserve(size)
+		memory = e.reserve(size)
 	}
-	if release != nil {
-		e.queued[o] = pending{r, rules, release}
+	if memory != nil {
+		e.queued[o] = pending{r, rules, memory}
 	}
 	e.mu.Unlock()
-	if release == nil {
+	if memory == nil {
 		e.Log.V(1).Info("Deferred evaluation queue is full; dropping release", "helmRelease", o.key.String())
 		return
 	}
 	e.queue.Add(o)
 }
 
-func (e *Reevaluator) reserve(size int64) func() {
+func (e *Reevaluator) reserve(size int64) Memory {
 	if e.Reserve == nil {
-		return func() {}
+		return freeMemory{}
 	}
 	return e.Reserve(size)
 }
@@ -139,10 +155,11 @@ func (e *Reevaluator) Start(ctx context.Context) error {
 		if !ok {
 			return
 		}
-		defer p.release()
-		if ctx.Err() == nil {
-			e.evaluate(ctx, p)
+		if ctx.Err() != nil {
+			p.memory.End()
+			return
 		}
+		e.evaluate(ctx, p)
 	})
 	return nil
 }
@@ -151,14 +168,31 @@ func (e *Reevaluator) Start(ctx context.Context) error {
 // reviewed.
 func (e *Reevaluator) NeedLeaderElection() bool { return false }
 
+// evaluate evaluates a request again, and gives its memory back when no rule uses it any longer.
 func (e *Reevaluator) evaluate(ctx context.Context, p pending) {
 	inForce := e.Policy()
 	if inForce == nil {
+		p.memory.End()
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, evaluationTimeout)
 	defer cancel()
-	d := inForce.Evaluate(chartsource.WithBudget(ctx, evaluationTimeout), p.request, e.Lookup)
+	deadline, _ := ctx.Deadline()
+	p.memory.Begin(deadline)
+	stop := context.AfterFunc(ctx, p.memory.Overdue)
+	var running <-chan struct{}
+	overrun := validators.WithOverrun(ctx, func(ended <-chan struct{}) { running = ended })
+	d := inForce.Evaluate(chartsource.WithBudget(overrun, evaluationTimeout), p.request, e.Lookup)
+	stop()
+	if running == nil {
+		p.memory.End()
+	} else {
+		p.memory.Overdue()
+		go func() {
+			<-running
+			p.memory.End()
+		}()
+	}
 	if ctx.Err() != nil && len(d.Deny)+len(d.Warn)+len(d.Audit) == 0 {
 		return // shutdown, or the chart was not read within the timeout
 	}

@@ -440,7 +440,12 @@ func (s *Server) newWebhooks(context.Context) error {
 		},
 		s.metrics, s.log,
 	)
-	reevaluator.Reserve = s.webhooks.Defer
+	reevaluator.Reserve = func(bytes int64) deferred.Memory {
+		if m := s.webhooks.Defer(bytes); m != nil {
+			return m
+		}
+		return nil
+	}
 	if s.clients != nil {
 		s.webhooks.Authenticate(s.clients)
 	}
