@@ -4,6 +4,7 @@ TESTENV    := go run ./test/controlplane/cmd/testenv
 TIMEOUT    ?= 30m
 FUZZTIME   ?= 10s
 BENCHTIME  ?= 1s
+SOAK_TIME  ?= 10m
 BENCHPKGS  ?= ./webhook/... ./internal/... ./test/webhook/...
 IMG        ?= flux-admission:dev
 VERSION    ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
@@ -20,7 +21,7 @@ comma := ,
 
 export CGO_ENABLED ?= 0
 
-.PHONY: help demo test unit test-race cover envtest e2e bench fuzz generate lint verify alerts freshness build image clean
+.PHONY: help demo test unit test-race cover envtest e2e soak bench fuzz generate lint verify alerts freshness build image clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,6 +55,10 @@ envtest: ## the tests that need a real API server
 e2e: ## commits through the controllers of Flux
 	@$(TESTENV) build --flux
 	go test -timeout $(TIMEOUT) -count 1 -p 1 -tags e2e ./test/e2e/... ./test/flux/...
+
+soak: ## two replicas under load, attacks and faults for SOAK_TIME: no verdict wrong or lost, memory flat
+	@$(TESTENV) build
+	SOAK_TIME=$(SOAK_TIME) go test -timeout 0 -count 1 -v ./test/soak
 
 bench: ## the cost of a review, next to a handler that always allows and to Helm's own validation
 	@$(TESTENV) build

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -51,9 +52,9 @@ type Command struct {
 
 // Process is a program that ends with the process that started it.
 type Process struct {
-	name, log string
-	cmd       *exec.Cmd
-	ended     chan struct{}
+	name, log, link string
+	cmd             *exec.Cmd
+	ended           chan struct{}
 }
 
 // StartProcess starts a program that is stopped when this process ends, in
@@ -76,7 +77,7 @@ func StartProcess(c Command) (*Process, error) {
 	if err := errors.Join(err, log.Close()); err != nil {
 		return nil, fmt.Errorf("starting %s: %w", c.Name, err)
 	}
-	p := &Process{name: c.Name, log: c.Log, cmd: cmd, ended: make(chan struct{})}
+	p := &Process{name: c.Name, log: c.Log, link: path, cmd: cmd, ended: make(chan struct{})}
 	go func() {
 		defer close(p.ended)
 		// How it ended is in cmd.ProcessState, which is what Failure reports.
@@ -87,6 +88,22 @@ func StartProcess(c Command) (*Process, error) {
 
 // Ended is closed when the program has ended.
 func (p *Process) Ended() <-chan struct{} { return p.ended }
+
+// Pid returns the program's process id, for /proc.
+func (p *Process) Pid() (int, error) { return pid(p.link) }
+
+// pid returns the process id of a supervised program.
+func pid(link string) (int, error) {
+	data, err := os.ReadFile(link + ".pid")
+	if err != nil {
+		return 0, fmt.Errorf("reading the process id of %s: %w", filepath.Base(link), err)
+	}
+	n, err := strconv.Atoi(string(data))
+	if err != nil {
+		return 0, fmt.Errorf("reading the process id of %s: %w", filepath.Base(link), err)
+	}
+	return n, nil
+}
 
 // Log is the path of the file with the program's output.
 func (p *Process) Log() string { return p.log }

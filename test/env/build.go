@@ -63,6 +63,20 @@ func (e *Env) install(ctx context.Context, components []string, failurePolicy ad
 	if err != nil {
 		return err
 	}
+	return e.installFrom(ctx, dir, failurePolicy)
+}
+
+// InstallOverlay installs another overlay of manifests/overlays over the one that is installed, as an operator who changes
+// to it.
+func (e *Env) InstallOverlay(ctx context.Context, name string) error {
+	root, err := Root()
+	if err != nil {
+		return err
+	}
+	return e.installFrom(ctx, filepath.Join(root, "manifests", "overlays", name), e.failurePolicy)
+}
+
+func (e *Env) installFrom(ctx context.Context, dir string, failurePolicy admissionregv1.FailurePolicyType) error {
 	return e.ControlPlane.InstallManifests(ctx, dir, func(o *unstructured.Unstructured) {
 		if strings.HasSuffix(o.GetKind(), "WebhookConfiguration") {
 			editWebhooks(o, e.Address, failurePolicy)

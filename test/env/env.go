@@ -47,6 +47,12 @@ type Options struct {
 	Components []string
 	// Args are added to the arguments of serve.
 	Args []string
+	// Shipped runs the webhook servers with the arguments, the environment and the hard limit of memory of the Deployment.
+	Shipped bool
+	// Proxy has the webhook servers connect to the API server through Env.Proxy.
+	Proxy bool
+	// Binary is run in place of the product's, which is built when it is empty.
+	Binary string
 	// FailurePolicy replaces that of the manifests in every webhook. Fail shows a call that fails as a refused write.
 	FailurePolicy admissionregv1.FailurePolicyType
 	// Policy is the AdmissionPolicy in force, as YAML; the default policy when empty.
@@ -72,8 +78,11 @@ type Env struct {
 	ChartDir string
 	// Git is the Git server; nil without Options.Git.
 	Git *gitserver.Server
+	// Proxy is between the webhook servers and the API server; nil without Options.Proxy.
+	Proxy *Proxy
 
-	balancer *loadBalancer
+	balancer      *loadBalancer
+	failurePolicy admissionregv1.FailurePolicyType
 }
 
 // Main runs a package's tests in one environment and returns the exit code. setUp receives it before the first test:
@@ -186,20 +195,40 @@ func (e *Env) mkdir(name string) (string, error) {
 
 // startWebhooks builds the binary, installs the manifests and starts the replicas.
 func (e *Env) startWebhooks(ctx context.Context, o Options) error {
-	binary, err := build(ctx, e.ControlPlane.Dir())
-	if err != nil {
-		return err
+	binary := o.Binary
+	if binary == "" {
+		var err error
+		if binary, err = build(ctx, e.ControlPlane.Dir()); err != nil {
+			return err
+		}
 	}
+	var shipped *container
+	if o.Shipped {
+		var err error
+		if shipped, err = readContainer(); err != nil {
+			return err
+		}
+	}
+	if o.Proxy {
+		var err error
+		if e.Proxy, err = newProxy(e.ControlPlane.Config().Host); err != nil {
+			return err
+		}
+		e.ControlPlane.Cleanup(e.Proxy.close)
+	}
+	e.failurePolicy = o.FailurePolicy
 	replicas := max(o.Replicas, 1)
 	for i := range replicas {
-		w, err := newWebhook(e.ControlPlane, fmt.Sprintf("webhook-%d", i), binary, o.Args)
+		w, err := newWebhook(e.ControlPlane, fmt.Sprintf("webhook-%d", i), binary, o.Args, shipped)
 		if err != nil {
 			return err
 		}
+		w.proxy = e.Proxy
 		e.Webhooks = append(e.Webhooks, w)
 	}
 	e.Address = e.Webhooks[0].Address
 	if replicas > 1 {
+		var err error
 		if e.balancer, err = newLoadBalancer(e.Webhooks); err != nil {
 			return err
 		}
@@ -245,7 +274,7 @@ func (e *Env) Run(ctx context.Context, user string, args ...string) (output stri
 	if err != nil {
 		return "", 0, fmt.Errorf("running flux-admission: %w", err)
 	}
-	kubeconfig, err := writeKubeconfig(e.ControlPlane, dir, user, "system:authenticated")
+	kubeconfig, err := writeKubeconfig(e.ControlPlane, dir, "", user, "system:authenticated")
 	if err != nil {
 		return "", 0, err
 	}

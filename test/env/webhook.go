@@ -67,10 +67,20 @@ type Webhook struct {
 	args                  []string
 	plane                 *controlplane.ControlPlane
 	process               *controlplane.Process
+	shipped               *container // nil for the defaults of serve
+	memory                *memoryLimit
+	proxy                 *Proxy
 }
 
-func newWebhook(cp *controlplane.ControlPlane, name, binary string, args []string) (*Webhook, error) {
-	w := &Webhook{name: name, binary: binary, args: args, plane: cp}
+func newWebhook(cp *controlplane.ControlPlane, name, binary string, args []string, shipped *container) (*Webhook, error) {
+	w := &Webhook{name: name, binary: binary, args: args, shipped: shipped, plane: cp}
+	if shipped != nil {
+		var err error
+		if w.memory, err = newMemoryLimit(shipped.memory); err != nil {
+			return nil, err
+		}
+		cp.Cleanup(w.memory.remove)
+	}
 	for _, a := range []*string{&w.Address, &w.Health, &w.metrics} {
 		var err error
 		if *a, err = freeAddress(); err != nil {
@@ -87,7 +97,11 @@ func (w *Webhook) start(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	kubeconfig, err := writeKubeconfig(w.plane, dir, ServiceAccount, ServiceAccountGroups()...)
+	address := ""
+	if w.proxy != nil {
+		address = w.proxy.Address()
+	}
+	kubeconfig, err := writeKubeconfig(w.plane, dir, address, ServiceAccount, ServiceAccountGroups()...)
 	if err != nil {
 		return err
 	}
@@ -100,12 +114,20 @@ func (w *Webhook) start(ctx context.Context, args []string) error {
 		"--webhook-host=" + host, "--webhook-port=" + port, "--dns-name=" + host,
 		"--metrics-bind-address=" + w.metrics, "--health-probe-bind-address=" + w.Health, "--shutdown-delay=0s",
 	}
-	w.process, err = controlplane.StartProcess(controlplane.Command{
+	command := controlplane.Command{
 		Name: w.name, Path: w.binary, Args: slices.Concat(flags, w.args, args), Log: filepath.Join(dir, "log"), Dir: dir,
 		Supervisor: w.plane.Assets().Supervisor,
-	})
-	if err != nil {
+	}
+	if w.shipped != nil {
+		if err := w.asShipped(&command); err != nil {
+			return err
+		}
+	}
+	if w.process, err = controlplane.StartProcess(command); err != nil {
 		return err
+	}
+	if w.memory != nil {
+		w.memory.watch(w.process)
 	}
 	if err := w.WaitReady(ctx); err != nil {
 		return errors.Join(err, w.process.Kill())
@@ -122,10 +144,14 @@ func (w *Webhook) Restart(ctx context.Context, args ...string) error {
 	return w.start(ctx, args)
 }
 
-func writeKubeconfig(cp *controlplane.ControlPlane, dir, user string, groups ...string) (string, error) {
+// writeKubeconfig writes the configuration of a user. The address replaces that of the API server; it may be empty.
+func writeKubeconfig(cp *controlplane.ControlPlane, dir, address, user string, groups ...string) (string, error) {
 	config, err := cp.User(user, groups...)
 	if err != nil {
 		return "", err
+	}
+	if address != "" {
+		config.Host = "https://" + address
 	}
 	path := filepath.Join(dir, "kubeconfig")
 	if err := clientcmd.WriteToFile(kubeconfigOf(config), path); err != nil {
@@ -181,6 +207,18 @@ func get(ctx context.Context, url string) (int, string, error) {
 	defer func() { _ = resp.Body.Close() }()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, 8<<20))
 	return resp.StatusCode, string(body), err
+}
+
+// asShipped gives a command the arguments, the environment and the limit of memory of the Deployment.
+func (w *Webhook) asShipped(c *controlplane.Command) error {
+	state := filepath.Join(w.plane.Dir(), w.name+"-state") // outlives the process, as an emptyDir does
+	if err := os.MkdirAll(state, 0o700); err != nil {
+		return err
+	}
+	c.Args = append(c.Args, w.shipped.args(state)...)
+	c.Env = w.shipped.env
+	w.memory.enter(c)
+	return nil
 }
 
 // Stop ends the process as Kubernetes does, with SIGTERM. It is no error if the process has ended.

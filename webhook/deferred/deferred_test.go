@@ -212,7 +212,7 @@ func TestReevaluator_StuckEvaluationKeepsItsMemory(t *testing.T) {
 		synctest.Wait()
 		m.mu.Lock()
 		if !m.ended {
-			t.Error("the memory was not given back")
+			t.Error("it still has its memory")
 		}
 		m.mu.Unlock()
 		cancel()

@@ -6,6 +6,9 @@
 // of its own: called through a link named /dir/etcd it reads /dir/etcd.supervisor,
 // a JSON object with the owner's process id ("owner"), the program ("path")
 // and a directory to remove when the owner died without doing so ("remove").
+//
+// The program's process id is in /dir/etcd.pid. While /dir/etcd.down exists, a program that ends is not the end of
+// supervisor, which removes /dir/etcd.pid: once /dir/etcd.down is gone, the program is started again.
 package main
 
 import (
@@ -15,6 +18,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"strconv"
 	"syscall"
 	"time"
 )
@@ -55,38 +59,68 @@ func run(args []string) (int, error) {
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
 
-	cmd := exec.Command(spec.Path, args[1:]...)
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	if err := cmd.Start(); err != nil {
-		return 2, fmt.Errorf("starting %s: %w", spec.Path, err)
+	process, ended, err := start(spec.Path, args)
+	if err != nil {
+		return 2, err
 	}
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
-
 	ticker := time.NewTicker(ownerPoll)
 	defer ticker.Stop()
 	for {
 		select {
 		case <-signals:
 		case err := <-ended:
-			return exitCode(err)
-		case <-ticker.C:
-			if os.Getppid() == spec.Owner {
-				continue
+			if !down(args[0]) {
+				return exitCode(err)
 			}
-			return abandon(cmd.Process, ended, spec.Remove)
+			process = nil
+			if err := os.Remove(args[0] + ".pid"); err != nil {
+				return 2, fmt.Errorf("recording that %s is down: %w", spec.Path, err)
+			}
+		case <-ticker.C:
+			switch {
+			case os.Getppid() != spec.Owner:
+				return abandon(process, ended, spec.Remove)
+			case process == nil && !down(args[0]):
+				if process, ended, err = start(spec.Path, args); err != nil {
+					return 2, err
+				}
+			}
 		}
 	}
 }
 
+// start starts the program and writes its process id.
+func start(path string, args []string) (*os.Process, <-chan error, error) {
+	cmd := exec.Command(path, args[1:]...)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	if err := cmd.Start(); err != nil {
+		return nil, nil, fmt.Errorf("starting %s: %w", path, err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	if err := os.WriteFile(args[0]+".pid", []byte(strconv.Itoa(cmd.Process.Pid)), 0o600); err != nil {
+		return nil, nil, errors.Join(fmt.Errorf("writing the process id of %s: %w", path, err), cmd.Process.Kill())
+	}
+	return cmd.Process, ended, nil
+}
+
+// down reports whether the program shall not run for now.
+func down(link string) bool {
+	_, err := os.Stat(link + ".down")
+	return err == nil
+}
+
 // abandon stops the program of an owner that is gone and tidies up after it.
 func abandon(process *os.Process, ended <-chan error, remove string) (int, error) {
-	err := process.Signal(syscall.SIGTERM)
-	select {
-	case <-ended: //nolint:errcheck // its exit code is of no interest any more
-	case <-time.After(stopGrace):
-		err = errors.Join(err, process.Kill())
-		<-ended //nolint:errcheck // see above
+	var err error
+	if process != nil {
+		err = process.Signal(syscall.SIGTERM)
+		select {
+		case <-ended: //nolint:errcheck // its exit code is of no interest any more
+		case <-time.After(stopGrace):
+			err = errors.Join(err, process.Kill())
+			<-ended //nolint:errcheck // see above
+		}
 	}
 	if remove != "" {
 		err = errors.Join(err, os.RemoveAll(remove))
