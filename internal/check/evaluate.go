@@ -404,6 +404,7 @@ func (e *evaluation) finding(s subject, f *validators.Finding, action v1alpha1.A
 		out.Related = append(out.Related, report.Position{Position: related})
 	}
 	out.File, out.Line, out.Column = position.File, position.Line, position.Column
+	out.Source = own
 	out.Suppressed = e.comments.suppression(f.Rule, position, own)
 	if e.tree.Grouped(f.Rule) {
 		out.Group = f.Rule.Group

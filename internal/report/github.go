@@ -31,7 +31,7 @@ func WriteGitHub(w io.Writer, r *Report, o Options) error {
 	b := bufio.NewWriter(w)
 	levels := []string{"error", "warning", "notice"}
 	byLevel := map[string][]*findingGroup{}
-	for _, g := range groupFindings(r.Findings, (*Finding).Counts, nil) {
+	for _, g := range groupFindings(r.Findings, (*Finding).Counts) {
 		level := annotationLevel(g.first.Action)
 		byLevel[level] = append(byLevel[level], g)
 	}
@@ -97,8 +97,8 @@ func annotation(g *findingGroup, o Options) command {
 	if f.Fix != "" {
 		fmt.Fprintf(&text, "\nFix: %s", printable(f.Fix))
 	}
-	if n := len(g.rest); n > 0 {
-		fmt.Fprintf(&text, "\nAnd %s.", count(n, "similar finding", "similar findings"))
+	if others := g.others(o); others != "" {
+		fmt.Fprintf(&text, "\nAnd %s.", printable(others))
 	}
 	return command{file: withPrefix(o, f.File), line: f.Line, column: f.Column, title: f.ID + " " + f.Rule, text: text.String()}
 }

@@ -83,9 +83,6 @@ func WriteHTML(w io.Writer, r *Report, o Options) error {
 
 func lower(a v1alpha1.Action) string { return strings.ToLower(string(a)) }
 
-// Times returns the number of skipped evaluations.
-func (g *skippedGroup) Times() int { return g.count }
-
 func hashSource(s string) string {
 	sum := sha256.Sum256([]byte(s))
 	return "sha256-" + base64.StdEncoding.EncodeToString(sum[:])
@@ -95,9 +92,11 @@ func hashSource(s string) string {
 func (d *pageData) groups(r *Report) map[string]string {
 	byName := map[string]*pageGroup{}
 	anchors := map[string]string{}
+	// elsewhere has Kustomizations of findings that are written in the group of another one.
+	var elsewhere [][2]string
 	for _, counts := range []bool{true, false} {
 		// Suppressed findings are not in one group with others.
-		for _, g := range groupFindings(r.Findings, func(f *Finding) bool { return f.Counts() == counts }, func(f *Finding) string { return f.Kustomization }) {
+		for _, g := range groupFindings(r.Findings, func(f *Finding) bool { return f.Counts() == counts }) {
 			name := g.first.Kustomization
 			group := byName[name]
 			if group == nil {
@@ -107,6 +106,9 @@ func (d *pageData) groups(r *Report) map[string]string {
 			}
 			group.Items = append(group.Items, &pageFinding{Finding: g.first, Rest: g.rest})
 			d.Shown++
+			for _, f := range g.rest {
+				elsewhere = append(elsewhere, [2]string{f.Kustomization, name})
+			}
 			if counts && g.first.Action == v1alpha1.ActionDeny {
 				group.Deny++
 			} else if counts && g.first.Action == v1alpha1.ActionWarn {
@@ -123,6 +125,11 @@ func (d *pageData) groups(r *Report) map[string]string {
 		anchors[g.Title] = g.Anchor
 		if g.Title == "" {
 			g.Title = "No Kustomization"
+		}
+	}
+	for _, e := range elsewhere {
+		if anchors[e[0]] == "" {
+			anchors[e[0]] = anchors[e[1]]
 		}
 	}
 	return anchors

@@ -75,7 +75,7 @@ func WriteJUnit(w io.Writer, r *Report, o Options) error {
 	for _, g := range groupSkipped(r.Skipped) {
 		if g.Unknown {
 			suite("not evaluated").add(junitCase{
-				Name: strings.TrimPrefix(g.Rule+": "+g.Reason, ": "), Class: cmp.Or(g.Rule, "check"),
+				Name: g.Text(), Class: cmp.Or(g.Rule, "check"),
 				Skipped: &junitDetail{Message: count(g.count, "evaluation", "evaluations")},
 			})
 		}

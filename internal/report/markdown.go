@@ -43,7 +43,7 @@ func WriteMarkdown(w io.Writer, r *Report, o Options) error {
 		{v1alpha1.ActionAudit, "\n<details><summary>Recorded only</summary>\n", "\n</details>\n"},
 	} {
 		var rows []string
-		for _, g := range groupFindings(r.Findings, func(f *Finding) bool { return f.Counts() && f.Action == section.action }, nil) {
+		for _, g := range groupFindings(r.Findings, func(f *Finding) bool { return f.Counts() && f.Action == section.action }) {
 			rows = append(rows, markdownRow(g, o))
 		}
 		if len(rows) > 0 {
@@ -53,7 +53,7 @@ func WriteMarkdown(w io.Writer, r *Report, o Options) error {
 	var rows []string
 	for _, g := range groupSkipped(r.Skipped) {
 		if g.Unknown {
-			rows = append(rows, fmt.Sprintf("- %s (%d)\n", markdownText.Replace(printable(strings.TrimPrefix(g.Rule+": "+g.Reason, ": "))), g.count))
+			rows = append(rows, fmt.Sprintf("- %s (%d)\n", markdownText.Replace(printable(g.Text())), g.count))
 		}
 	}
 	if len(rows) > 0 {
@@ -100,8 +100,8 @@ func markdownRow(g *findingGroup, o Options) string {
 	if f.Fix != "" {
 		what += "<br>**Fix:** " + markdownText.Replace(printable(f.Fix))
 	}
-	if n := len(g.rest); n > 0 {
-		what += "<br>And " + count(n, "similar finding", "similar findings") + "."
+	if others := g.others(o); others != "" {
+		what += "<br>And " + markdownText.Replace(printable(others)) + "."
 	}
 	rule := f.ID + " " + f.Rule
 	if o.DocsURL != "" {

@@ -110,15 +110,18 @@ type Finding struct {
 	// Kustomization is the namespace/name of the Kustomization that applies the object; empty if there is none.
 	Kustomization string `json:"kustomization,omitempty"`
 	// Fingerprint identifies the finding across runs. Normalize sets it.
-	Fingerprint string       `json:"fingerprint"`
-	Suppressed  *Suppression `json:"suppressed,omitempty"`
+	Fingerprint string `json:"fingerprint"`
+	// Cause is the fingerprint of the first finding with the same cause, which may be the finding itself. Normalize sets it.
+	Cause      string       `json:"cause"`
+	Suppressed *Suppression `json:"suppressed,omitempty"`
 	// Of is the rule's finding; nil in a report that was not made by a check.
 	Of *validators.Finding `json:"-"`
 	// Key is the rule's stable identifier of the problem; empty for the message.
 	Key string `json:"-"`
-	// Group combines findings of one rule into one in text, HTML and GitHub annotations, although their messages differ. Findings with the
-	// same message are always combined.
+	// Group is the name of a cause that the findings of a rule have in common, although their messages differ.
 	Group string `json:"-"`
+	// Source is the position of the field in the object's own file, if that is not Position.
+	Source validators.Position `json:"-"`
 }
 
 // Position returns the position of the finding.
@@ -192,6 +195,8 @@ type Summary struct {
 	Warn       int `json:"warn"`
 	Audit      int `json:"audit"`
 	Suppressed int `json:"suppressed"`
+	// Causes is the number of causes of the findings that are not suppressed.
+	Causes int `json:"causes"`
 	// Ignored counts those of Suppressed that a comment ignores.
 	Ignored int `json:"ignored"`
 	Fixable int `json:"fixable"`
@@ -283,6 +288,7 @@ func (r *Report) Normalize() {
 		return cmp.Or(comparePositions(a.Position(), b.Position()), cmp.Compare(a.ID, b.ID), compareObjects(a.Object, b.Object),
 			cmp.Compare(a.Path, b.Path), cmp.Compare(a.Message, b.Message))
 	})
+	s.Causes = setCauses(r.Findings)
 	slices.SortStableFunc(r.Skipped, func(a, b Skipped) int {
 		return cmp.Or(compareBools(b.Leading, a.Leading), cmp.Compare(a.Rule, b.Rule), cmp.Compare(a.Reason, b.Reason), compareObjects(deref(a.Object), deref(b.Object)), cmp.Compare(a.File, b.File))
 	})

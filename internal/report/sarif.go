@@ -70,6 +70,7 @@ type (
 		Object Object `json:"object"`
 		Path   string `json:"path"`
 		Fix    string `json:"fix,omitempty"`
+		Cause  string `json:"cause"`
 	}
 	sarifLocation struct {
 		ID               int            `json:"id,omitempty"`
@@ -183,7 +184,7 @@ func sarifResultOf(f *Finding, o Options) sarifResult {
 		RuleID: f.ID, Level: level(f.Action), Message: sarifText{Text: text},
 		Locations:           []sarifLocation{},
 		PartialFingerprints: map[string]string{"fluxAdmissionIdentity/v1": f.Fingerprint},
-		Properties:          sarifDetails{Action: string(f.Action), Object: f.Object, Path: f.Path, Fix: f.Fix},
+		Properties:          sarifDetails{Action: string(f.Action), Object: f.Object, Path: f.Path, Fix: f.Fix, Cause: f.Cause},
 	}
 	loc := sarifLocation{LogicalLocations: []sarifLogical{{FullyQualifiedName: strings.TrimSpace(f.Object.String() + " " + f.Path), Kind: "object"}}}
 	if f.File != "" {

@@ -21,9 +21,6 @@ func ColorWanted(f *os.File, getenv func(string) string) bool {
 	return getenv("NO_COLOR") == "" && getenv("TERM") != "dumb" && term.IsTerminal(int(f.Fd()))
 }
 
-// maxPositions is how many positions of a group of findings are listed.
-const maxPositions = 3
-
 // textWriter writes lines, with or without colors.
 type textWriter struct {
 	w     *bufio.Writer
@@ -86,7 +83,7 @@ func WriteText(w io.Writer, r *Report, o Options) error {
 func (t *textWriter) findings(r *Report) {
 	var files []string
 	byFile := map[string][]*findingGroup{}
-	for _, g := range groupFindings(r.Findings, (*Finding).Counts, nil) {
+	for _, g := range groupFindings(r.Findings, (*Finding).Counts) {
 		file := g.first.File
 		if byFile[file] == nil {
 			files = append(files, file)
@@ -123,27 +120,8 @@ func (t *textWriter) finding(g *findingGroup) {
 	if f.Fix != "" {
 		t.line("      %s %s", t.paint(green, "fix:"), printable(f.Fix))
 	}
-	if n := len(g.rest); n > 0 {
-		var positions []string
-		first := f.Position().String()
-		for _, other := range g.rest {
-			position := printable(other.Object.String())
-			if other.File != "" {
-				position = printable(other.Position().String())
-			}
-			// Several clusters or namespaces may share a file.
-			if (f.File == "" || position != first) && !slices.Contains(positions, position) {
-				positions = append(positions, position)
-			}
-		}
-		list := ": " + strings.Join(positions[:min(len(positions), maxPositions)], ", ")
-		if len(positions) > maxPositions {
-			list += ", …"
-		}
-		if len(positions) == 0 {
-			list = " at the same position"
-		}
-		t.line("      %s", t.paint(cyan, "and "+count(n, "similar finding", "similar findings")+list))
+	if others := g.others(Options{}); others != "" {
+		t.line("      %s", t.paint(cyan, printable("and "+others)))
 	}
 }
 
@@ -186,19 +164,34 @@ func (t *textWriter) skipped(list []Skipped) {
 		return
 	}
 	t.line("%s", t.paint(bold, "Not evaluated"))
-	for _, g := range groups {
-		text := g.Reason
-		if g.Rule != "" {
-			text = g.Rule + ": " + text
-		}
-		if g.count > 1 {
-			text += fmt.Sprintf(" (%d times)", g.count)
+	for _, g := range groups[:min(len(groups), maxSkipped)] {
+		text := shorten(printable(g.Text()), maxReason)
+		if times := g.Times(); times != "" {
+			text += " (" + times + ")"
 		} else if g.Object != nil {
-			text += " (" + g.Object.String() + ")"
+			text += printable(" (" + g.Object.String() + ")")
 		}
-		t.line("  %s", printable(text))
+		t.line("  %s", text)
+	}
+	if left := len(groups) - maxSkipped; left > 0 {
+		t.line("  %s; --output json has all", count(left, "further cause", "further causes"))
 	}
 	t.line("")
+}
+
+// maxSkipped and maxReason limit what was not evaluated to a screen: so many lines, of so many characters.
+const (
+	maxSkipped = 15
+	maxReason  = 240
+)
+
+// shorten shortens a text to about n characters. It leaves out the middle: the end is often what to do.
+func shorten(text string, n int) string {
+	runes := []rune(text)
+	if len(runes) <= n {
+		return text
+	}
+	return string(runes[:n*2/3]) + " … " + string(runes[len(runes)-n/3:])
 }
 
 func (t *textWriter) summary(s Summary) string {
@@ -216,7 +209,11 @@ func (t *textWriter) summary(s Summary) string {
 				by = append(by, t.paint(c.sgr, fmt.Sprintf("%d %s", c.n, c.name)))
 			}
 		}
-		text := fmt.Sprintf("%s (%s)", count(s.Findings, "finding", "findings"), strings.Join(by, ", "))
+		text := count(s.Findings, "finding", "findings")
+		if s.Causes > 0 && s.Causes < s.Findings {
+			text += " of " + count(s.Causes, "cause", "causes")
+		}
+		text += fmt.Sprintf(" (%s)", strings.Join(by, ", "))
 		if s.Fixable > 0 {
 			text += fmt.Sprintf(", %d fixable", s.Fixable)
 		}
