@@ -1,6 +1,10 @@
 package validators
 
-import "k8s.io/apimachinery/pkg/types"
+import (
+	"slices"
+
+	"k8s.io/apimachinery/pkg/types"
+)
 
 // Provenance is how a Git tree contains an object.
 type Provenance struct {
@@ -32,4 +36,20 @@ type Build struct {
 	Dependents map[types.NamespacedName]bool
 	// Problems of the build, by position.
 	Problems []Problem
+	// Bootstrap is what the tree installs in a new cluster before any Kustomization; nil if nothing is known of it.
+	Bootstrap *Bootstrap
+}
+
+// Bootstrap is what a tree installs in a new cluster before Flux applies anything, as far as its helmfiles and scripts
+// name it.
+type Bootstrap struct {
+	// Charts are the names of releases and of charts, without their repository.
+	Charts map[string]bool
+	// Groups are the API groups whose CustomResourceDefinitions are named.
+	Groups map[string]bool
+}
+
+// Installs reports whether the definitions of an API group are installed, or one of the charts.
+func (b *Bootstrap) Installs(group string, charts ...string) bool {
+	return b != nil && (b.Groups[group] || slices.ContainsFunc(charts, func(name string) bool { return b.Charts[name] }))
 }

@@ -67,7 +67,7 @@ func (b *builds) Build(_ context.Context, key types.NamespacedName) (*validators
 }
 
 func (b *builds) describe(k *Kustomization) *validators.Build {
-	out := &validators.Build{Complete: k.State == Built, Dependents: b.dependents(k)}
+	out := &validators.Build{Complete: k.State == Built, Dependents: b.dependents(k), Bootstrap: b.cluster.bootstrap}
 	for _, o := range k.Objects {
 		out.Applies = append(out.Applies, refOf(o))
 	}

@@ -66,6 +66,8 @@ type Cluster struct {
 	// Complete means that every Kustomization's objects are known. Resources from remote bases may still be missing:
 	// see Kustomization.State.
 	Complete bool
+	// bootstrap is what the tree installs before Flux applies anything; nil if that is not known.
+	bootstrap *validators.Bootstrap
 }
 
 // Kustomization returns the Kustomization with the key; nil when there is none.

@@ -18,6 +18,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/kustomize/api/konfig"
 
+	"github.com/flux-admission/flux-admission/internal/kustomization/bootstrap"
 	"github.com/flux-admission/flux-admission/internal/kustomization/build"
 	"github.com/flux-admission/flux-admission/internal/kustomization/entrypoint"
 	"github.com/flux-admission/flux-admission/internal/sourcetree"
@@ -94,6 +95,10 @@ func Build(ctx context.Context, opts Options) (_ *Result, err error) {
 		if _, used := b.usedSources.Load(name); !used {
 			return nil, fmt.Errorf("source %s: %w", name, errUnusedSource(name, res.Clusters))
 		}
+	}
+	installed := bootstrap.Find(t)
+	for _, c := range res.Clusters {
+		c.bootstrap = installed
 	}
 	res.Unapplied = b.unapplied(res.Clusters)
 	b.addCommented(res)

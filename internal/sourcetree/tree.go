@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path"
 	"path/filepath"
@@ -61,6 +62,15 @@ func (t *Tree) Close() error { return t.root.Close() }
 
 // Limits returns the limits of the tree, defaults filled in.
 func (t *Tree) Limits() Limits { return t.limits }
+
+// Files returns all files of the tree by path, also those that ignore rules leave out of an artifact.
+func (t *Tree) Files() []*File {
+	out := make([]*File, 0, len(t.files))
+	for _, p := range slices.Sorted(maps.Keys(t.files)) {
+		out = append(out, t.files[p])
+	}
+	return out
+}
 
 func (t *Tree) list(ctx context.Context) error {
 	return fs.WalkDir(t.root.FS(), ".", func(p string, d fs.DirEntry, err error) error {

@@ -90,6 +90,8 @@ func builds(data []byte) (map[types.NamespacedName]*validators.Build, error) {
 		Dependents    []string  `json:"dependents"`
 		Complete      bool      `json:"complete"`
 		Problems      []problem `json:"problems"`
+		// Bootstrap are the names of charts that the tree installs before Flux applies anything.
+		Bootstrap []string `json:"bootstrap"`
 	}
 	if err := sigsyaml.UnmarshalStrict(data, &list); err != nil {
 		return nil, err
@@ -99,6 +101,12 @@ func builds(data []byte) (map[types.NamespacedName]*validators.Build, error) {
 		b := &validators.Build{
 			Complete:   item.Complete,
 			Dependents: map[types.NamespacedName]bool{key(item.Kustomization): true},
+		}
+		if item.Bootstrap != nil {
+			b.Bootstrap = &validators.Bootstrap{Charts: map[string]bool{}}
+		}
+		for _, name := range item.Bootstrap {
+			b.Bootstrap.Charts[name] = true
 		}
 		for _, text := range item.Dependents {
 			b.Dependents[key(text)] = true

@@ -24,7 +24,8 @@ var crdKind = k8sschema.GroupKind{Group: "apiextensions.k8s.io", Kind: "CustomRe
 // CustomResourceDefinitions and Namespaces: one object of a kind that does not exist yet blocks them all. A running
 // cluster does not show it, a new one never starts. The rule reports only if something in the tree is known to
 // install the kind, and everything that installs it, or may because its build is not known, comes after the object's
-// own Kustomization.
+// own Kustomization. A chart or definition that a helmfile or script of the tree installs is there before Flux applies
+// anything.
 var CRDAppliedTooLate = &validators.Rule{
 	Meta: validators.Meta{
 		ID:       "SC005",
@@ -39,7 +40,8 @@ var CRDAppliedTooLate = &validators.Rule{
 				"installed, but what installs it is only applied once that Kustomization has succeeded: a new " +
 				"cluster cannot start.",
 			Fix: "Move the object to a Kustomization of its own that dependsOn the one that installs the " +
-				"CustomResourceDefinition.",
+				"CustomResourceDefinition. If something outside of Flux installs the definition first, give it to " +
+				"check with --crds.",
 			Since: since,
 		},
 		Reads: []k8sschema.GroupKind{crdKind, flux.HelmRelease, flux.Kustomization},
@@ -72,7 +74,7 @@ func checkTooLate(ctx context.Context, p *validators.Pass) error {
 	if kind != nil {
 		origin = kind.Origin
 	}
-	installers, known := installers(ctx, p.Lookup, gk, origin, me, build.Dependents)
+	installers, known := installers(ctx, p.Lookup, gk, origin, me, build)
 	if !known || len(installers) == 0 {
 		return nil
 	}
@@ -129,17 +131,33 @@ func releasesOf(
 		if !ok {
 			continue
 		}
-		name := path.Base(ref.Chart)
-		if ref.Chart == "" {
-			name = ref.Source.Name
-		}
-		installs := slices.Contains(names, name) || strings.HasSuffix(origin, " of HelmRelease "+o.GetNamespace()+"/"+o.GetName())
+		installs := slices.Contains(names, chartName(ref)) || strings.HasSuffix(origin, " of HelmRelease "+o.GetNamespace()+"/"+o.GetName())
 		if chart, presence, _ := look.Chart(ctx, ref); presence == validators.Present && !installs {
 			installs = slices.ContainsFunc(chart.CRDs(), func(crd string) bool { return strings.HasSuffix(crd, "."+group) })
 		}
 		if installs {
 			out = append(out, o)
 		}
+	}
+	return out
+}
+
+// chartName returns the name of a chart, or of its source if that alone names the chart.
+func chartName(ref validators.ChartRef) string {
+	if ref.Chart == "" {
+		return ref.Source.Name
+	}
+	return path.Base(ref.Chart)
+}
+
+// namesOf returns the names by which a helmfile or script may install a release.
+func namesOf(release *unstructured.Unstructured) []string {
+	out := []string{release.GetName()}
+	if name, _, _ := unstructured.NestedString(release.Object, "spec", "releaseName"); name != "" {
+		out = append(out, name)
+	}
+	if ref, ok := helmrelease.ChartRef(release); ok {
+		out = append(out, chartName(ref))
 	}
 	return out
 }
@@ -152,9 +170,13 @@ func installers(
 	gk k8sschema.GroupKind,
 	origin string,
 	me types.NamespacedName,
-	after map[types.NamespacedName]bool,
+	build *validators.Build,
 ) ([]string, bool) {
 	var out []string
+	after := build.Dependents
+	if build.Bootstrap.Installs(gk.Group, chartsOf(gk.Group)...) {
+		return nil, false
+	}
 	comesAfter := func(kind k8sschema.GroupKind, o *unstructured.Unstructured) bool {
 		by, presence, _ := look.Owners(ctx, kind, types.NamespacedName{Namespace: o.GetNamespace(), Name: o.GetName()})
 		if presence != validators.Present || len(by) == 0 {
@@ -173,7 +195,7 @@ func installers(
 		return nil, false
 	}
 	for _, o := range releasesOf(ctx, look, releases, gk.Group, origin) {
-		if !comesAfter(flux.HelmRelease, o) {
+		if build.Bootstrap.Installs(gk.Group, namesOf(o)...) || !comesAfter(flux.HelmRelease, o) {
 			return nil, false
 		}
 	}

@@ -54,9 +54,16 @@ func checkWithoutWait(ctx context.Context, p *validators.Pass) error {
 	if presence != validators.Present || listed != validators.Present {
 		return nil
 	}
+	build, _, _ := p.Lookup.Build(ctx, p.Provenance.Kustomization)
+	if build != nil && build.Bootstrap.Installs(gk.Group, chartsOf(gk.Group)...) {
+		return nil
+	}
 	depends := dependenciesOf(ctx, p.Lookup, me)
 	for _, release := range releasesOf(ctx, p.Lookup, releases, gk.Group, kind.Origin) {
 		key := types.NamespacedName{Namespace: release.GetNamespace(), Name: release.GetName()}
+		if build != nil && build.Bootstrap.Installs(gk.Group, namesOf(release)...) {
+			return nil
+		}
 		owners, presence, _ := p.Lookup.Owners(ctx, flux.HelmRelease, key)
 		if presence != validators.Present || len(owners) == 0 {
 			return nil
