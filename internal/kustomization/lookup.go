@@ -4,14 +4,17 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/flux-admission/flux-admission/internal/lookup"
 	"github.com/flux-admission/flux-admission/internal/resourceset"
+	"github.com/flux-admission/flux-admission/internal/unresolved"
 	"github.com/flux-admission/flux-admission/validators"
 	"github.com/flux-admission/flux-admission/validators/flux"
 )
@@ -38,9 +41,14 @@ func (c *Cluster) Lookup(charts lookup.Charts) validators.Lookup {
 			l.Hide(o.GroupVersionKind().GroupKind(), types.NamespacedName{Namespace: o.GetNamespace(), Name: o.GetName()}, errEncrypted)
 		}
 	}
+	l.makers = map[string][]secretMaker{}
 	for _, o := range c.Objects {
 		hideConnectionSecret(l.Memory, o)
+		if m, ok := secretMakerOf(o); ok {
+			l.makers[o.GetNamespace()] = append(l.makers[o.GetNamespace()], m)
+		}
 	}
+	l.addBootstrap(c)
 	for _, k := range c.Kustomizations {
 		if !k.RemoteCluster() {
 			l.uncertain = append(l.uncertain, k.uncertain...)
@@ -52,6 +60,39 @@ func (c *Cluster) Lookup(charts lookup.Charts) validators.Lookup {
 		}
 	}
 	return l
+}
+
+// bootstrapKinds are the kinds that a person creates before Flux runs and that other objects refer to.
+var bootstrapKinds = []string{"Namespace", "Secret", "ConfigMap", "ServiceAccount"}
+
+// addBootstrap adds the objects that a person applies before Flux runs, and the namespaces of the entry points: Flux
+// would not run without them. Objects of Flux's own kinds are left out: where they count, they are entry points.
+func (l *partialLookup) addBootstrap(c *Cluster) {
+	for _, e := range c.roots {
+		key := types.NamespacedName{Name: e.Key.Namespace}
+		if gk := (schema.GroupKind{Kind: "Namespace"}); key.Name != "" && !l.Has(gk, key) {
+			o := &unstructured.Unstructured{Object: map[string]any{"apiVersion": "v1", "kind": gk.Kind}}
+			o.SetName(key.Name)
+			l.Add(o)
+		}
+	}
+	if c.bootstrap == nil {
+		return
+	}
+	l.anywhere = map[validators.ObjectRef]bool{}
+	for _, o := range c.bootstrap.Objects {
+		gk, key := o.GroupVersionKind().GroupKind(), types.NamespacedName{Namespace: o.GetNamespace(), Name: o.GetName()}
+		switch {
+		case gk.Group != "" || !slices.Contains(bootstrapKinds, gk.Kind) || l.Has(gk, key):
+		case key.Namespace == "" && gk.Kind != "Namespace":
+			l.anywhere[validators.ObjectRef{Kind: gk.Kind, Name: key.Name}] = true
+		default:
+			l.Add(o)
+			if unresolved.IsEncryptedObject(o.Object) {
+				l.Hide(gk, key, errEncrypted)
+			}
+		}
+	}
 }
 
 // hideConnectionSecret makes the Secret Unknown that a controller writes for an object: Crossplane's convention for any
@@ -82,11 +123,18 @@ type partialLookup struct {
 	owners map[string]bool
 	// uncertain are the ResourceSets of which not all objects are known.
 	uncertain []*Object
+	// makers are the objects that may have Secrets made, by their namespace.
+	makers map[string][]secretMaker
+	// anywhere are the bootstrap objects whose namespace is not known, by kind and name.
+	anywhere map[validators.ObjectRef]bool
 }
 
 // missing returns the reason why an object of the kind may exist although it is not in the tree; nil when it cannot.
 // The namespace is empty for cluster-scoped objects, and for all namespaces; the name is empty for a list.
 func (l *partialLookup) missing(gk schema.GroupKind, namespace, name string) error {
+	if l.anywhere[validators.ObjectRef{Kind: gk.Kind, Name: name}] && gk.Group == "" {
+		return errors.New("a bootstrap manifest without a namespace creates it")
+	}
 	for _, set := range l.uncertain {
 		if resourceset.MayCreate(set.Unstructured, gk.Kind) {
 			return fmt.Errorf("%s may create it, with inputs or templates that are not known here", set)
@@ -94,6 +142,16 @@ func (l *partialLookup) missing(gk schema.GroupKind, namespace, name string) err
 	}
 	if strings.HasSuffix(gk.Group, fluxGroups) {
 		return nil
+	}
+	if gk == (schema.GroupKind{Kind: "Secret"}) {
+		for _, m := range l.makers[namespace] {
+			if m.mayMake(name) {
+				return fmt.Errorf("%s may have it made", m.object)
+			}
+		}
+	}
+	if namespace == metav1.NamespaceSystem && name != "" {
+		return errors.New("the cluster's own installation may create it")
 	}
 	n, unlikely := 0, ""
 	for _, r := range l.remote {

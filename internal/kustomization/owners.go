@@ -67,7 +67,10 @@ func (b *builds) Build(_ context.Context, key types.NamespacedName) (*validators
 }
 
 func (b *builds) describe(k *Kustomization) *validators.Build {
-	out := &validators.Build{Complete: k.State == Built, Dependents: b.dependents(k), Bootstrap: b.cluster.bootstrap}
+	out := &validators.Build{Complete: k.State == Built, Dependents: b.dependents(k)}
+	if found := b.cluster.bootstrap; found != nil {
+		out.Bootstrap = found.Installs
+	}
 	for _, o := range k.Objects {
 		out.Applies = append(out.Applies, refOf(o))
 	}

@@ -6,6 +6,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/flux-admission/flux-admission/internal/kustomization/bootstrap"
 	"github.com/flux-admission/flux-admission/internal/kustomization/entrypoint"
 	"github.com/flux-admission/flux-admission/internal/sourcetree"
 	"github.com/flux-admission/flux-admission/validators"
@@ -67,7 +68,7 @@ type Cluster struct {
 	// see Kustomization.State.
 	Complete bool
 	// bootstrap is what the tree installs before Flux applies anything; nil if that is not known.
-	bootstrap *validators.Bootstrap
+	bootstrap *bootstrap.Found
 }
 
 // Kustomization returns the Kustomization with the key; nil when there is none.

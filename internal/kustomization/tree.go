@@ -96,7 +96,11 @@ func Build(ctx context.Context, opts Options) (_ *Result, err error) {
 			return nil, fmt.Errorf("source %s: %w", name, errUnusedSource(name, res.Clusters))
 		}
 	}
-	installed := bootstrap.Find(t)
+	var entryFiles []string
+	for _, e := range entries {
+		entryFiles = append(entryFiles, e.Position.File)
+	}
+	installed := bootstrap.Find(t, func(f *sourcetree.File) bool { return b.read[f] }, entryFiles...)
 	for _, c := range res.Clusters {
 		c.bootstrap = installed
 	}

@@ -1,5 +1,5 @@
 // Package bootstrap finds what a tree installs in a new cluster before Flux applies anything: the releases of its
-// helmfiles, and the charts and definitions that its scripts name.
+// helmfiles, the charts and definitions that its scripts name, and the objects that a person applies.
 package bootstrap
 
 import (
@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"go.yaml.in/yaml/v3"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"github.com/flux-admission/flux-admission/internal/sourcetree"
 	"github.com/flux-admission/flux-admission/internal/yamlposition"
@@ -28,22 +29,87 @@ var (
 	word           = regexp.MustCompile(`[A-Za-z0-9.-]+`)
 )
 
-// Find returns what the helmfiles and scripts of a tree install. Files that a source's ignore rules leave out count:
-// they are not for Flux.
-func Find(t *sourcetree.Tree) *validators.Bootstrap {
-	f := finder{&validators.Bootstrap{Charts: map[string]bool{}, Groups: map[string]bool{}}}
+// Found is what a tree installs before Flux applies anything.
+type Found struct {
+	// Installs are charts and API groups.
+	Installs *validators.Bootstrap
+	// Objects are those of the files in a directory "bootstrap", and of other files that were asked for. An object without
+	// a namespace may be in any.
+	Objects []*unstructured.Unstructured
+}
+
+// Find returns what the helmfiles, scripts and bootstrap manifests of a tree install. Files that a source's ignore rules
+// leave out count: they are not for Flux. Those that Flux applies are left out: applied reports them. Also are the names
+// of further files whose objects somebody applies.
+func Find(t *sourcetree.Tree, applied func(*sourcetree.File) bool, also ...string) *Found {
+	f := finder{&Found{Installs: &validators.Bootstrap{Charts: map[string]bool{}, Groups: map[string]bool{}}}}
 	for _, file := range t.Files() {
+		p := file.Path()
+		bootstrap := slices.Contains(strings.Split(path.Dir(p), "/"), "bootstrap")
 		switch {
-		case isHelmfile(file.Path()):
+		case applied(file):
+		case isHelmfile(p):
 			f.helmfile(file)
-		case isScript(file.Path()), isBootstrapKustomization(file.Path()):
+		case isScript(p):
 			f.script(file)
+		case bootstrap && path.Base(p) == "kustomization.yaml":
+			f.script(file)
+		case slices.Contains(also, file.Name()) || bootstrap && isManifest(p):
+			f.manifest(t, file)
 		}
 	}
 	return f.found
 }
 
-type finder struct{ found *validators.Bootstrap }
+type finder struct{ found *Found }
+
+// templateExtensions are those of templates that print manifests.
+var templateExtensions = []string{".j2", ".tpl", ".tmpl", ".gotmpl"}
+
+// isManifest reports whether a file may have Kubernetes objects: resources.yaml, resources.yaml.j2.
+func isManifest(p string) bool {
+	if slices.Contains(templateExtensions, path.Ext(p)) {
+		p = strings.TrimSuffix(p, path.Ext(p))
+	}
+	return sourcetree.IsYAML(p)
+}
+
+// manifest adds the objects of a file, in the namespace of the kustomization.yaml beside it. A file that is no YAML, as
+// many templates are, has none.
+func (f finder) manifest(t *sourcetree.Tree, file *sourcetree.File) {
+	parsed := file.Parse()
+	if len(parsed.Problems) > 0 {
+		return
+	}
+	namespace := ""
+	beside := path.Join(path.Dir(file.Path()), "kustomization.yaml")
+	if i := slices.IndexFunc(t.Files(), func(f *sourcetree.File) bool { return f.Path() == beside }); i >= 0 {
+		if doc := t.Files()[i].Parse().First(); doc != nil {
+			namespace = yamlposition.Scalar(doc, "namespace")
+			f.namespace(namespace)
+		}
+	}
+	for i := range parsed.Documents {
+		o := file.Object(i)
+		if o == nil || o.GetName() == "" || strings.Contains(o.GetName()+o.GetNamespace(), "{{") {
+			continue
+		}
+		if namespace != "" && o.GetKind() != "Namespace" {
+			o.SetNamespace(namespace)
+		}
+		f.found.Objects = append(f.found.Objects, o)
+	}
+}
+
+// namespace adds a namespace that somebody creates.
+func (f finder) namespace(name string) {
+	if name == "" || strings.Contains(name, "{{") {
+		return
+	}
+	o := &unstructured.Unstructured{Object: map[string]any{"apiVersion": "v1", "kind": "Namespace"}}
+	o.SetName(name)
+	f.found.Objects = append(f.found.Objects, o)
+}
 
 func isHelmfile(p string) bool {
 	return strings.Contains(strings.ToLower(p), "helmfile") && slices.Contains([]string{".yaml", ".yml", ".gotmpl"}, path.Ext(p))
@@ -58,11 +124,6 @@ func isScript(p string) bool {
 		return strings.HasPrefix(base, "taskfile.") || strings.Contains(strings.ToLower(path.Dir(p)), "taskfiles")
 	}
 	return base == "makefile" || base == "justfile" || base == ".justfile"
-}
-
-// isBootstrapKustomization reports whether a file is a kustomization.yaml that a person applies before Flux runs.
-func isBootstrapKustomization(p string) bool {
-	return path.Base(p) == "kustomization.yaml" && slices.Contains(strings.Split(path.Dir(p), "/"), "bootstrap")
 }
 
 // helmfile adds the releases of a helmfile: https://helmfile.readthedocs.io, "releases".
@@ -85,6 +146,8 @@ func (f finder) helmfile(file *sourcetree.File) {
 					f.chart(n.Value)
 				}
 			}
+			// Helm creates the namespace: helmDefaults.createNamespace is true by default.
+			f.namespace(yamlposition.Scalar(release, "namespace"))
 		}
 	}
 	if found || !strings.Contains(string(data), "releases:") {
@@ -108,16 +171,16 @@ func (f finder) script(file *sourcetree.File) {
 		}
 		for _, w := range word.FindAllString(line, -1) {
 			if helm || strings.Contains(line, "://") {
-				f.found.Charts[w] = true
+				f.found.Installs.Charts[w] = true
 			}
 			// A definition is named <plural>.<group>, its file often <group>_<plural>.yaml.
 			for group := w; group != ""; _, group, _ = strings.Cut(group, ".") {
 				if strings.Contains(group, ".") {
-					f.found.Groups[group] = true
+					f.found.Installs.Groups[group] = true
 				}
 			}
 		}
 	}
 }
 
-func (f finder) chart(ref string) { f.found.Charts[path.Base(ref)] = true }
+func (f finder) chart(ref string) { f.found.Installs.Charts[path.Base(ref)] = true }
