@@ -88,6 +88,9 @@ type Finding struct {
 	// Uncertain means that the evidence does not exclude that the object is valid, such as a schema of an older release than the cluster's: no
 	// policy refuses the object for it, it is at most a warning. The message states what is not known.
 	Uncertain bool
+	// OnPurpose means that the object itself shows that its author meant it: check reports it only with a policy that asks
+	// for the rule.
+	OnPurpose bool
 	// Preexisting is set by the Suite on an update if the stored object has the same problem.
 	Preexisting bool
 }

@@ -257,11 +257,15 @@ func (e *evaluation) run(ctx context.Context, all []task) error {
 	return nil
 }
 
-// minOthers is how many objects must do otherwise before a convention is taken not to be the tree's.
-const minOthers = 3
+// A convention is taken not to be the tree's if at least minOthers objects, and more than one of maxConforming, do
+// otherwise. A mistake moves a directory, not a fifth of a tree.
+const (
+	minOthers     = 3
+	maxConforming = 5
+)
 
-// leaveOtherConventions removes the findings of rules on conventions that most objects of the tree do not follow, unless the user
-// named the rule in a policy or in flags.
+// leaveOtherConventions removes the findings of rules on conventions that many objects of the tree do not follow, and
+// those of objects that do otherwise on purpose, unless the user named the rule in a policy or in flags.
 func (e *evaluation) leaveOtherConventions(all []task) {
 	for _, rule := range e.tree.Policy.Evaluated() {
 		if !rule.Convention || e.tree.requested[rule.Name] {
@@ -280,13 +284,27 @@ func (e *evaluation) leaveOtherConventions(all []task) {
 				others++
 			}
 		}
-		if others < minOthers || 2*others <= objects {
+		if others < minOthers || maxConforming*others <= objects {
+			e.leaveOnPurpose(rule)
 			continue
 		}
 		e.report.Findings = slices.DeleteFunc(e.report.Findings, isOfRule)
 		e.report.Skipped = append(e.report.Skipped, report.Skipped{Rule: rule.Name, ID: rule.ID, Reason: fmt.Sprintf(
 			"%d of %d objects do otherwise, so it is not a convention of this tree; a policy that lists the rule, or --warn %s, makes it one",
 			others, objects, rule.ID,
+		)})
+	}
+}
+
+// leaveOnPurpose removes the findings of a rule about objects whose author meant it.
+func (e *evaluation) leaveOnPurpose(rule *validators.Meta) {
+	before := len(e.report.Findings)
+	e.report.Findings = slices.DeleteFunc(e.report.Findings, func(f report.Finding) bool {
+		return f.ID == rule.ID && f.Of != nil && f.Of.OnPurpose
+	})
+	if n := before - len(e.report.Findings); n > 0 {
+		e.report.Skipped = append(e.report.Skipped, report.Skipped{Rule: rule.Name, ID: rule.ID, Reason: fmt.Sprintf(
+			"%d objects do otherwise on purpose: they are a tenant's; a policy that lists the rule, or --warn %s, reports them", n, rule.ID,
 		)})
 	}
 }

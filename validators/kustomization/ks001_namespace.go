@@ -114,6 +114,9 @@ func checkNamespace(ctx context.Context, p *validators.Pass) error {
 	}
 	want := "must be " + strings.Join(quoted, " or ")
 	f := p.Report(validators.NewPath("metadata", "namespace"), ns, "namespace %q is not allowed; %s", ns, want)
+	// The service account of a tenant is in the tenant's namespace, and the Kustomization with it.
+	account, _, _ := unstructured.NestedString(p.Object.Object, "spec", "serviceAccountName")
+	f.OnPurpose = ns != "" && account != ""
 	if ns == "" {
 		f.Message = "the Kustomization has no namespace; " + want
 	}
