@@ -113,6 +113,8 @@ type ValuesSource struct {
 	Presence Presence
 	// Withheld reports that Object is Unknown because the operator does not let rules read it.
 	Withheld bool
+	// Reason is why Object is Unknown; it may be empty.
+	Reason string
 	// Object is the ConfigMap or Secret; nil unless Present.
 	Object *unstructured.Unstructured
 }

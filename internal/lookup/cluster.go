@@ -58,7 +58,8 @@ func (c *Cluster) Get(
 	ctx context.Context, gk schema.GroupKind, key types.NamespacedName,
 ) (*unstructured.Unstructured, validators.Presence, error) {
 	if c.WithoutSecrets && gk == secretGK {
-		return nil, validators.Unknown, fmt.Errorf("%s %s is %w, because clients are not authenticated", gk.Kind, key, validators.ErrWithheld)
+		return nil, validators.Unknown, fmt.Errorf(
+			"%s %s is %w, because clients are not authenticated; the component client-authentication changes that", gk.Kind, key, validators.ErrWithheld)
 	}
 	return c.get(ctx, gk, key)
 }
@@ -68,7 +69,7 @@ func (c *Cluster) get(
 	ctx context.Context, gk schema.GroupKind, key types.NamespacedName,
 ) (*unstructured.Unstructured, validators.Presence, error) {
 	if (gk == secretGK || gk == configMapGK) && slices.Contains(c.Withheld, key.Namespace) {
-		return nil, validators.Unknown, fmt.Errorf("%s %s is %w", gk.Kind, key, validators.ErrWithheld)
+		return nil, validators.Unknown, fmt.Errorf("%s %s is %w, nor is any other in namespace %s", gk.Kind, key, validators.ErrWithheld, key.Namespace)
 	}
 	if gk == secretGK && c.forbidden.has(key) {
 		return nil, validators.Unknown, noPermission(gk, key)
@@ -208,7 +209,7 @@ func explain(err error, gk schema.GroupKind, key types.NamespacedName) error {
 // permission they are withheld.
 func noPermission(gk schema.GroupKind, key types.NamespacedName) error {
 	if gk == secretGK {
-		return fmt.Errorf("no permission to read %s %s: it is %w", gk.Kind, key, validators.ErrWithheld)
+		return fmt.Errorf("no permission to read %s %s: it is %w; the component read-secrets grants it", gk.Kind, key, validators.ErrWithheld)
 	}
-	return fmt.Errorf("no permission to read %s %s", gk.Kind, key)
+	return fmt.Errorf("no permission to read %s %s; the ClusterRole flux-admission-lookups of the base grants it", gk.Kind, key)
 }

@@ -122,7 +122,7 @@ func TestCluster(t *testing.T) {
 		"an object that exists":                 {secretGK, "x", validators.Present, ""},
 		"an object that does not exist":         {secretGK, "nope", validators.Absent, ""},
 		"a kind that is not served":             {schema.GroupKind{Group: "example.com", Kind: "Widget"}, "x", validators.Absent, ""},
-		"an object without permission to read":  {secretGK, "forbidden", validators.Unknown, "no permission to read Secret a/forbidden: it is not read for rules"},
+		"an object without permission to read":  {secretGK, "forbidden", validators.Unknown, "no permission to read Secret a/forbidden: it is not read for rules; the component read-secrets grants it"},
 		"an object that takes too long to read": {secretGK, "slow", validators.Unknown, "reading Secret a/slow took too long"},
 		"an API server that does not respond":   {secretGK, "broken", validators.Unknown, "reading Secret a/broken: connection refused"},
 	} {

@@ -160,8 +160,8 @@ func reportMissing(p *validators.Pass, chart validators.Chart, values validators
 	}
 	rest := without(result.Missing, values, func(s validators.ValuesSource) bool { return s.Withheld })
 	if len(rest) == 0 {
-		p.Skip("%s: not read for rules; the other values were validated for chart %s %s",
-			strings.Join(withheld(values), ", "), chart.Name(), chart.Version())
+		p.Skip("%s. The other values were validated for chart %s %s",
+			strings.Join(withheld(values), "; "), chart.Name(), chart.Version())
 		return
 	}
 	p.Unknown(

@@ -62,9 +62,13 @@ func checkValuesReferences(ctx context.Context, p *validators.Pass) error {
 				key(s),
 			)
 		case s.Withheld:
-			p.Skip("%s %s/%s is not read for rules", s.Kind, p.Object.GetNamespace(), s.Name)
+			p.Skip("%s", s.Reason)
 		case s.Presence == validators.Unknown:
-			p.Unknown("cannot determine whether %s %s/%s exists", s.Kind, p.Object.GetNamespace(), s.Name)
+			reason := ""
+			if s.Reason != "" {
+				reason = ": " + s.Reason
+			}
+			p.Unknown("cannot determine whether %s %s/%s exists%s", s.Kind, p.Object.GetNamespace(), s.Name, reason)
 		}
 	}
 	return nil

@@ -148,7 +148,9 @@ func releaseValues(ctx context.Context, o *unstructured.Unstructured, look valid
 			key := types.NamespacedName{Namespace: o.GetNamespace(), Name: s.Name}
 			var err error
 			s.Object, s.Presence, err = look.Get(ctx, schema.GroupKind{Kind: s.Kind}, key)
-			s.Withheld = errors.Is(err, validators.ErrWithheld)
+			if err != nil {
+				s.Withheld, s.Reason = errors.Is(err, validators.ErrWithheld), err.Error()
+			}
 		}
 		v.From = append(v.From, s)
 	}
@@ -183,12 +185,12 @@ func encrypted(s validators.ValuesSource) bool {
 	return unresolved.IsEncryptedObject(s.Object.Object) || unresolved.IsEncrypted(text)
 }
 
-// withheld returns the entries of valuesFrom that rules may not read.
+// withheld returns why rules may not read entries of valuesFrom, each reason once.
 func withheld(v validators.Values) []string {
 	var out []string
 	for _, s := range v.From {
-		if s.Withheld {
-			out = append(out, s.Kind+" "+v.Namespace+"/"+s.Name)
+		if s.Withheld && !slices.Contains(out, s.Reason) {
+			out = append(out, s.Reason)
 		}
 	}
 	return out
