@@ -136,7 +136,7 @@ func TestAlerts_MetricsExist(t *testing.T) {
 	registry := prometheus.NewPedanticRegistry()
 	m := metrics.New(registry)
 	m.CertificateExpiry(func() time.Time { return time.Time{} })
-	m.PolicyInForce(func() (bool, int) { return false, 0 })
+	m.PolicyInForce(func() metrics.PolicyState { return metrics.PolicyState{} })
 	metrics.NewCharts(registry)
 	descriptions := make(chan *prometheus.Desc, 1000)
 	registry.Describe(descriptions)

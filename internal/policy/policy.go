@@ -336,6 +336,39 @@ func (b *builder) limitNewer(spec v1alpha1.AdmissionPolicySpec) {
 	}
 }
 
+// Newer returns the rules that are limited to Warn, because the policy neither lists them nor has a ruleset that includes them.
+func (p *Policy) Newer() []string { return p.newer }
+
+// LimitNew limits the rules to Warn, in the spec of a policy without overrides, that are evaluated at admission and whose names are not known. It
+// returns their names.
+func LimitNew(spec map[string]any, known []string, rules []*validators.Meta) (limited []string, err error) {
+	settings := map[string]any{}
+	if spec["rules"] != nil {
+		var ok bool
+		if settings, ok = spec["rules"].(map[string]any); !ok {
+			return nil, errors.New("spec.rules: must be an object")
+		}
+	}
+	spec["rules"] = settings
+	for _, m := range rules {
+		rule, _ := settings[m.Name].(map[string]any)
+		action, ok := rule["action"].(string)
+		if !ok {
+			action = string(m.DefaultAction())
+		}
+		if !m.Stages.Has(validators.StageAdmission) || slices.Contains(known, m.Name) || strictness(v1alpha1.Action(action)) <= strictness(v1alpha1.ActionWarn) {
+			continue
+		}
+		if rule == nil {
+			rule = map[string]any{}
+			settings[m.Name] = rule
+		}
+		rule["action"] = string(v1alpha1.ActionWarn)
+		limited = append(limited, m.Name)
+	}
+	return limited, nil
+}
+
 // Ruleset returns the release of the newest of the rules.
 func Ruleset(rules []*validators.Meta) string {
 	newest := semver.New(0, 0, 0, "", "")

@@ -416,8 +416,12 @@ func start(t *testing.T, ctx context.Context, running *sync.WaitGroup, name stri
 	if err != nil {
 		t.Fatal(err)
 	}
+	var names []string
+	for _, r := range rules {
+		names = append(names, r.Name)
+	}
 	cluster := source.NewCluster(source.ClusterOptions{
-		Client: policies, Namespace: env.Namespace, Reloaded: func(bool) {}, Log: logr.Discard(),
+		Client: policies, Namespace: env.Namespace, Rules: names, Reloaded: func(bool) {}, Log: logr.Discard(),
 		Read: func(spec any, last map[string]any) (policy.Reading, error) {
 			return policy.Read(spec, last, suite, muts, nil)
 		},

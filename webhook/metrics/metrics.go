@@ -178,24 +178,29 @@ func (m *Metrics) Build(version string) {
 	}, func() float64 { return 1 }))
 }
 
-// PolicyInForce registers gauges of the policy in force: whether its mode is AuditOnly, and how many parts of it cannot be
-// used.
-func (m *Metrics) PolicyInForce(state func() (auditOnly bool, problems int)) {
+// PolicyState is the state of the policy in force.
+type PolicyState struct {
+	AuditOnly bool
+	// Problems is the number of parts of the AdmissionPolicy that cannot be used, LimitedRules that of the rules that came after the policy.
+	Problems, LimitedRules int
+}
+
+// PolicyInForce registers gauges of the policy in force.
+func (m *Metrics) PolicyInForce(state func() PolicyState) {
+	gauge := func(name, help string, value func(PolicyState) int) prometheus.Collector {
+		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, func() float64 { return float64(value(state())) })
+	}
 	m.registry.MustRegister(
-		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name: "flux_admission_policy_audit_only", Help: "1 if the mode of the policy in force is AuditOnly, else 0.",
-		}, func() float64 {
-			if auditOnly, _ := state(); auditOnly {
+		gauge("flux_admission_policy_audit_only", "1 if the mode of the policy in force is AuditOnly, else 0.", func(s PolicyState) int {
+			if s.AuditOnly {
 				return 1
 			}
 			return 0
 		}),
-		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name: "flux_admission_policy_problems", Help: "Number of parts of the AdmissionPolicy that cannot be used.",
-		}, func() float64 {
-			_, problems := state()
-			return float64(problems)
-		}),
+		gauge("flux_admission_policy_problems", "Number of parts of the AdmissionPolicy that cannot be used.",
+			func(s PolicyState) int { return s.Problems }),
+		gauge("flux_admission_policy_limited_rules", "Number of rules that are limited to Warn because they are newer than the policy.",
+			func(s PolicyState) int { return s.LimitedRules }),
 	)
 }
 

@@ -72,7 +72,7 @@ func TestMetrics_ResultLabels(t *testing.T) {
 	m.LimitedFinding("kustomization-namespace", "Deny", "Audit", "AuditOnly", true)
 	m.Rules("kustomization-namespace")
 	m.Build("v1")
-	m.PolicyInForce(func() (bool, int) { return true, 2 })
+	m.PolicyInForce(func() metrics.PolicyState { return metrics.PolicyState{AuditOnly: true, Problems: 2, LimitedRules: 3} })
 	for name, want := range map[string]string{
 		"flux_admission_policy_reloads_total":   "result=accepted,result=refused",
 		"flux_admission_ca_bundle_writes_total": "result=failed,result=written",

@@ -310,8 +310,15 @@ func (s *Server) newClusterPolicy(c dynamic.Interface) error {
 	if err != nil {
 		return err
 	}
+	var names []string
+	for _, r := range s.rules.Rules() {
+		names = append(names, r.Name)
+	}
 	cluster := source.NewCluster(source.ClusterOptions{
-		Client: c, Reloaded: s.metrics.PolicyReload, DefaultMode: mode, Namespace: s.options.Namespace, Log: s.log,
+		Client: c, Reloaded: s.metrics.PolicyReload, DefaultMode: mode, Namespace: s.options.Namespace, Rules: names, Log: s.log,
+		LimitNew: func(spec map[string]any, known []string) ([]string, error) {
+			return policy.LimitNew(spec, known, s.rules.Rules())
+		},
 		Read: func(spec any, last map[string]any) (policy.Reading, error) {
 			return policy.Read(spec, last, s.rules, s.mutations, nil)
 		},
@@ -324,17 +331,19 @@ func (s *Server) newClusterPolicy(c dynamic.Interface) error {
 	return nil
 }
 
-// policyState returns whether the policy in force only records, and the number of parts of it that cannot be used.
-func (s *Server) policyState() (auditOnly bool, problems int) {
+// policyState returns the state of the policy in force.
+func (s *Server) policyState() metrics.PolicyState {
+	var out metrics.PolicyState
 	if s.policies == nil {
-		return false, 0
+		return out
 	}
 	if c, ok := s.policies.(*source.Cluster); ok {
 		f, _ := c.InForce()
-		problems = len(f.Problems)
+		out.Problems, out.LimitedRules = len(f.Problems), len(f.Limited)
 	}
 	p := s.policies.Get()
-	return p != nil && p.AuditOnly(), problems
+	out.AuditOnly = p != nil && p.AuditOnly()
+	return out
 }
 
 // identity returns a name of this process that is unique in the cluster: that of the Pod and a random suffix, since a

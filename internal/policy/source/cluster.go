@@ -37,17 +37,24 @@ type ClusterOptions struct {
 	Client dynamic.Interface
 	// Read reads the spec of a stored policy: policy.Read with its other arguments filled in.
 	Read Read
+	// LimitNew limits rules of the default policy to Warn: policy.LimitNew with its other arguments filled in.
+	LimitNew LimitNew
 	// Reloaded is called after each load; accepted is false if parts of the policy cannot be used.
 	Reloaded Reloaded
 	// DefaultMode is the mode of the default policy, which is in force until there is an AdmissionPolicy; default: Enforce.
 	DefaultMode v1alpha1.Mode
-	// Namespace is where the last policy in force is kept; empty to keep none.
+	// Namespace is where the last policy in force, and the rules that the cluster had, are kept; empty to keep none.
 	Namespace string
-	Log       logr.Logger
+	// Rules are the names of all rules.
+	Rules []string
+	Log   logr.Logger
 }
 
 // Read reads the spec of a stored policy. The spec that was in force before is nil if there was none.
 type Read func(spec any, last map[string]any) (policy.Reading, error)
+
+// LimitNew limits the rules to Warn, in the spec of a policy, that are not known, and returns their names.
+type LimitNew func(spec map[string]any, known []string) (limited []string, err error)
 
 // Origin is where the policy in force comes from.
 type Origin string
@@ -63,6 +70,8 @@ const (
 type InForce struct {
 	policy.Reading
 	Origin Origin
+	// Limited are the rules that are limited to Warn because they came after the policy.
+	Limited []string
 	// Generation and UID are those of the object; zero unless Origin is OriginObject.
 	Generation int64
 	UID        string
@@ -191,7 +200,9 @@ func (c *Cluster) load(o *unstructured.Unstructured) {
 		c.options.Reloaded(false)
 		return
 	}
-	c.put(InForce{Reading: r, Origin: OriginObject, Generation: o.GetGeneration(), UID: string(o.GetUID())})
+	c.put(InForce{
+		Reading: r, Origin: OriginObject, Limited: r.Policy.Newer(), Generation: o.GetGeneration(), UID: string(o.GetUID()),
+	})
 	c.options.Reloaded(len(r.Problems) == 0)
 	c.log.Info("Loaded the AdmissionPolicy", "generation", o.GetGeneration(), "auditOnly", r.Policy.AuditOnly(), "notes", r.Notes)
 	if len(r.Problems) > 0 {
@@ -209,7 +220,7 @@ func (c *Cluster) absent() {
 	case c.kept == nil || c.inForce.Policy != nil && c.inForce.Origin != OriginObject:
 		return
 	case c.inForce.Policy != nil:
-		c.put(InForce{Reading: c.inForce.Reading, Origin: OriginLast})
+		c.put(InForce{Reading: c.inForce.Reading, Origin: OriginLast, Limited: c.inForce.Limited})
 		c.log.Info("The AdmissionPolicy was deleted; the last one stays in force", "auditOnly", c.inForce.Policy.AuditOnly())
 	case c.kept.spec != nil:
 		r, err := c.options.Read(c.kept.spec, nil)
@@ -217,14 +228,15 @@ func (c *Cluster) absent() {
 			c.log.Error(err, "Failed to read the last AdmissionPolicy")
 			return
 		}
-		c.put(InForce{Reading: r, Origin: OriginLast})
+		c.put(InForce{Reading: r, Origin: OriginLast, Limited: r.Policy.Newer()})
 		c.log.Info("Found no AdmissionPolicy; the last one stays in force", "auditOnly", r.Policy.AuditOnly())
 	default:
 		c.useDefault()
 	}
 }
 
-// useDefault puts the default policy in force, in the mode of the options, or AuditOnly if it cannot be determined whether there was a policy.
+// useDefault puts the default policy in force, in the mode of the options, or AuditOnly if it cannot be determined whether there was a policy. Rules
+// that came after the first start in this cluster warn at most: nobody has chosen them.
 func (c *Cluster) useDefault() {
 	spec, err := policy.DefaultSpec()
 	if err != nil {
@@ -238,13 +250,23 @@ func (c *Cluster) useDefault() {
 	if mode != "" {
 		spec["mode"] = string(mode)
 	}
+	var limited []string
+	if c.kept.rules != nil {
+		if limited, err = c.options.LimitNew(spec, c.kept.rules); err != nil {
+			c.log.Error(err, "Failed to limit the rules of the default policy")
+			return
+		}
+	}
 	r, err := c.options.Read(spec, nil)
 	if err != nil {
 		c.log.Error(err, "Failed to read the default policy")
 		return
 	}
-	c.put(InForce{Reading: r, Origin: OriginDefault})
+	c.put(InForce{Reading: r, Origin: OriginDefault, Limited: limited})
 	c.log.Info("Found no AdmissionPolicy; the default policy is in force", "auditOnly", r.Policy.AuditOnly())
+	if len(limited) > 0 {
+		c.log.Info("New rules of this version are limited to Warn until there is an AdmissionPolicy", "rules", limited)
+	}
 }
 
 func (c *Cluster) put(f InForce) {

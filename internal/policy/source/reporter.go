@@ -67,8 +67,8 @@ type Reporter struct {
 	Log logr.Logger
 
 	leading atomic.Bool
-	// stored is the kept policy that this leader last stored or found.
-	stored string
+	// stored is the kept policy that this leader last stored or found, recorded the rules that it last recorded.
+	stored, recorded string
 	// published describes what the replica's Lease has.
 	published string
 	// seen are the Leases of the replicas as this process last saw them change, so that clocks are never compared.
@@ -134,7 +134,7 @@ func (r *Reporter) Start(ctx context.Context) error {
 	settled, led := false, false
 	for {
 		if led != r.leading.Load() {
-			led, settled, r.stored = !led, false, ""
+			led, settled, r.stored, r.recorded = !led, false, "", ""
 		}
 		if r.leading.Load() && !settled && limit.Allow() {
 			settled = r.report(ctx)
@@ -216,15 +216,25 @@ func (r *Reporter) report(ctx context.Context) bool {
 	}
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
-	if f.Origin != OriginObject || o == nil {
-		return true
-	}
-	if f.UID != string(o.GetUID()) || f.Generation != o.GetGeneration() {
+	if f.Origin == OriginObject && (o == nil || f.UID != string(o.GetUID()) || f.Generation != o.GetGeneration()) {
 		return false
 	}
-	stored, err := keep(ctx, r.Cluster, f.Spec, r.stored)
+	recorded, err := r.Cluster.record(ctx, f, r.recorded)
+	if r.recorded = recorded; err != nil {
+		r.Log.Error(err, "Failed to record the rules in force")
+		return false
+	}
+	// Of a deleted policy, the leader keeps what it had no time for. Another leader does not: an operator may have deleted what was kept, to return to
+	// the default policy at the next start.
+	if f.Origin == OriginDefault || f.Origin == OriginLast && r.stored == "" {
+		return true
+	}
+	stored, err := r.Cluster.keep(ctx, f.Spec, r.stored)
 	if r.stored = stored; err != nil {
 		r.Log.Error(err, "Failed to keep the policy in force for the next start")
+	}
+	if f.Origin != OriginObject {
+		return err == nil
 	}
 	replicas, err := r.replicas(ctx, f.UID)
 	if err != nil {
