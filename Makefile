@@ -9,6 +9,8 @@ BENCHPKGS  ?= ./webhook/... ./internal/... ./test/webhook/...
 IMG        ?= flux-admission:dev
 VERSION    ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 TOOLS      := internal/tools
+# Where the tests on a real API server write which permissions the webhook server used.
+CALLS      := $(CURDIR)/bin/calls
 LINT       := bin/golangci-lint
 
 # What runs inside the process of its tests, so that the race detector and the coverage profile see it.
@@ -21,7 +23,7 @@ comma := ,
 
 export CGO_ENABLED ?= 0
 
-.PHONY: help demo test unit test-race cover envtest e2e soak bench fuzz generate lint verify alerts freshness build image clean
+.PHONY: help demo test unit test-race cover envtest e2e privileges soak bench fuzz generate lint verify alerts freshness build image clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,7 +35,8 @@ demo: ## show the three mistakes on a real API server; with DEMO_EXIT=1 it ends 
 
 test: ## unit tests, rule cases, conformance of the drivers, and the rules on a real API server
 	@$(TESTENV) build
-	go test -timeout $(TIMEOUT) -count 1 -p 2 ./...
+	@rm -rf $(CALLS)
+	FLUX_ADMISSION_TEST_PRIVILEGES=$(CALLS) go test -timeout $(TIMEOUT) -count 1 -p 2 ./...
 
 unit: ## the tests that need no API server
 	go test -timeout $(TIMEOUT) $$(go list ./... | grep -v /test/) ./test/conformance/...
@@ -54,7 +57,10 @@ envtest: ## the tests that need a real API server
 
 e2e: ## commits through the controllers of Flux
 	@$(TESTENV) build --flux
-	go test -timeout $(TIMEOUT) -count 1 -p 1 -tags e2e ./test/e2e/... ./test/flux/...
+	FLUX_ADMISSION_TEST_PRIVILEGES=$(CALLS) go test -timeout $(TIMEOUT) -count 1 -p 1 -tags e2e ./test/e2e/... ./test/flux/...
+
+privileges: ## after test and e2e: no call of the webhook server was refused, and each permission of the manifests was used
+	go run ./test/privileges/cmd/privileges $(CALLS)
 
 soak: ## two replicas under load, attacks and faults for SOAK_TIME: no verdict wrong or lost, memory flat
 	@$(TESTENV) build

@@ -15,11 +15,14 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/wait"
+	auditv1 "k8s.io/apiserver/pkg/apis/audit/v1"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
+	sigsyaml "sigs.k8s.io/yaml"
 
 	"github.com/flux-admission/flux-admission/test/controlplane/assets"
 )
@@ -45,6 +48,8 @@ type Options struct {
 	APIServerArgs map[string][]string
 	// Audit has the API server record every write, for AuditEvents.
 	Audit bool
+	// AuditUser has the API server record every call of this user, for CallsOf.
+	AuditUser string
 	// CRDs are files and directories with CRDs to install.
 	CRDs []string
 	// CRDSets are installed as well.
@@ -165,16 +170,23 @@ func (cp *ControlPlane) prepareEtcd(openLog func(string) (*os.File, error)) erro
 	return nil
 }
 
-// auditPolicy records who wrote what, with the audit annotations of webhooks;
-// never an object, which may be a secret.
-const auditPolicy = `apiVersion: audit.k8s.io/v1
-kind: Policy
-omitStages: [RequestReceived]
-rules:
-  - level: Metadata
-    verbs: [create, update, patch, delete, deletecollection]
-  - level: None
-`
+// auditPolicy returns a policy that records who wrote what, with the audit
+// annotations of webhooks, and what a user read; never an object, which may be
+// a secret.
+func auditPolicy(o Options) ([]byte, error) {
+	policy := auditv1.Policy{
+		TypeMeta:   metav1.TypeMeta{APIVersion: auditv1.SchemeGroupVersion.String(), Kind: "Policy"},
+		OmitStages: []auditv1.Stage{auditv1.StageRequestReceived},
+	}
+	if o.AuditUser != "" {
+		policy.Rules = append(policy.Rules, auditv1.PolicyRule{Level: auditv1.LevelMetadata, Users: []string{o.AuditUser}})
+	}
+	if o.Audit {
+		policy.Rules = append(policy.Rules, auditv1.PolicyRule{Level: auditv1.LevelMetadata, Verbs: writes})
+	}
+	policy.Rules = append(policy.Rules, auditv1.PolicyRule{Level: auditv1.LevelNone})
+	return sigsyaml.Marshal(policy)
+}
 
 func (cp *ControlPlane) prepareAPIServer(openLog func(string) (*os.File, error), o Options) error {
 	path, err := supervised(cp.assets.Supervisor, cp.dir, "kube-apiserver", cp.assets.APIServer, cp.dir)
@@ -190,9 +202,13 @@ func (cp *ControlPlane) prepareAPIServer(openLog func(string) (*os.File, error),
 		return err
 	}
 	server := &envtest.APIServer{Path: path, CertDir: certs, Out: log, Err: log, StartTimeout: componentTimeout, StopTimeout: componentTimeout}
-	if o.Audit {
+	if o.Audit || o.AuditUser != "" {
 		policy := filepath.Join(cp.dir, "audit-policy.yaml")
-		if err := os.WriteFile(policy, []byte(auditPolicy), 0o600); err != nil {
+		data, err := auditPolicy(o)
+		if err != nil {
+			return fmt.Errorf("writing the audit policy: %w", err)
+		}
+		if err := os.WriteFile(policy, data, 0o600); err != nil {
 			return err
 		}
 		cp.audit = filepath.Join(cp.dir, "audit.log")

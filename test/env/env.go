@@ -26,6 +26,7 @@ import (
 	"github.com/flux-admission/flux-admission/test/controlplane"
 	"github.com/flux-admission/flux-admission/test/flux"
 	"github.com/flux-admission/flux-admission/test/gitserver"
+	"github.com/flux-admission/flux-admission/test/privileges"
 )
 
 // startTimeout bounds Start, which may have to build the programs on a busy machine.
@@ -96,6 +97,7 @@ type Env struct {
 //		}))
 //	}
 func Main(m *testing.M, o Options, setUp func(context.Context, *Env) error) int {
+	o.ControlPlane.AuditUser = auditUser()
 	return controlplane.Main(m, o.ControlPlane, func(cp *controlplane.ControlPlane) error {
 		ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
 		defer cancel()
@@ -111,6 +113,7 @@ func Main(m *testing.M, o Options, setUp func(context.Context, *Env) error) int 
 func Start(ctx context.Context, o Options) (*Env, error) {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
+	o.ControlPlane.AuditUser = auditUser()
 	cp, err := controlplane.Start(ctx, o.ControlPlane)
 	if err != nil {
 		return nil, err
@@ -127,6 +130,10 @@ func (e *Env) Stop() error { return e.ControlPlane.Stop() }
 
 func start(ctx context.Context, cp *controlplane.ControlPlane, o Options) (*Env, error) {
 	e := &Env{ControlPlane: cp}
+	if dir := os.Getenv(privileges.DirectoryVariable); dir != "" {
+		// The first to be registered is the last to be called: the webhook servers have ended then.
+		cp.Cleanup(func() error { return recordCalls(cp, dir) })
+	}
 	var err error
 	if e.Client, err = client.New(cp.Config(), client.Options{Scheme: scheme.Scheme}); err != nil {
 		return nil, fmt.Errorf("connecting to the API server: %w", err)
@@ -153,6 +160,23 @@ func start(ctx context.Context, cp *controlplane.ControlPlane, o Options) (*Env,
 		}
 	}
 	return e, nil
+}
+
+// auditUser returns the user whose calls the API server records: the webhook server, if the calls are wanted.
+func auditUser() string {
+	if os.Getenv(privileges.DirectoryVariable) == "" {
+		return ""
+	}
+	return ServiceAccount
+}
+
+// recordCalls writes the calls of the webhook servers to a directory.
+func recordCalls(cp *controlplane.ControlPlane, dir string) error {
+	events, err := cp.CallsOf(ServiceAccount)
+	if err != nil {
+		return err
+	}
+	return privileges.Write(dir, privileges.Calls(events, ServiceAccount, Namespace))
 }
 
 // startServers starts the Helm repository and the Git server.

@@ -1,0 +1,176 @@
+package privileges_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/flux-admission/flux-admission/test/controlplane"
+	"github.com/flux-admission/flux-admission/test/env"
+	"github.com/flux-admission/flux-admission/test/privileges"
+)
+
+var shared *env.Env
+
+func TestMain(m *testing.M) { os.Exit(run(m)) }
+
+func run(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "flux-admission-privileges-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
+	if os.Getenv(privileges.DirectoryVariable) == "" { // else the calls are for make privileges
+		if err := os.Setenv(privileges.DirectoryVariable, dir); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+	}
+	crds := filepath.Join(dir, "crds.yaml")
+	if err := os.WriteFile(crds, []byte(otherCRDs()), 0o600); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return env.Main(m, env.Options{
+		ControlPlane: controlplane.Options{
+			CRDSets: controlplane.DefaultCRDs(), CRDs: []string{crds},
+			// As before Kubernetes 1.34: informers list objects before they watch them.
+			APIServerArgs: map[string][]string{"feature-gates": {"WatchList=false"}},
+		},
+		Components: []string{"read-secrets"},
+		Policy:     policy,
+	}, func(_ context.Context, e *env.Env) error {
+		shared = e
+		return nil
+	})
+}
+
+// otherCRDs returns CRDs of Flux's kinds of which only the names count here.
+func otherCRDs() string {
+	var b strings.Builder
+	for _, k := range [][3]string{
+		{"image", "ImagePolicy", "imagepolicies"}, {"image", "ImageRepository", "imagerepositories"},
+		{"image", "ImageUpdateAutomation", "imageupdateautomations"},
+		{"notification", "Alert", "alerts"}, {"notification", "Provider", "providers"}, {"notification", "Receiver", "receivers"},
+	} {
+		fmt.Fprintf(&b, `---
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: %[3]s.%[1]s.toolkit.fluxcd.io}
+spec:
+  group: %[1]s.toolkit.fluxcd.io
+  names: {kind: %[2]s, plural: %[3]s}
+  scope: Namespaced
+  versions:
+    - name: v1
+      served: true
+      storage: true
+      schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}
+`, k[0], k[1], k[2])
+	}
+	return b.String()
+}
+
+// references name a missing object of every kind that rules look up.
+const references = `apiVersion: notification.toolkit.fluxcd.io/v1
+kind: Receiver
+metadata: {name: all, namespace: flux-system}
+spec:
+  resources:
+    - {kind: GitRepository, name: missing}
+    - {kind: OCIRepository, name: missing}
+    - {kind: Bucket, name: missing}
+    - {kind: ExternalArtifact, name: missing}
+    - {kind: HelmRepository, name: missing}
+    - {kind: HelmChart, name: missing}
+    - {kind: Kustomization, name: missing}
+    - {kind: HelmRelease, name: missing}
+    - {kind: ImageRepository, name: missing}
+    - {kind: ImagePolicy, name: missing}
+    - {kind: ImageUpdateAutomation, name: missing}
+---
+apiVersion: notification.toolkit.fluxcd.io/v1
+kind: Alert
+metadata: {name: all, namespace: flux-system}
+spec: {providerRef: {name: missing}}
+---
+apiVersion: source.toolkit.fluxcd.io/v1
+kind: HelmRepository
+metadata: {name: private, namespace: flux-system}
+spec: {interval: 10m, url: "https://charts.invalid", secretRef: {name: missing}}
+---
+apiVersion: helm.toolkit.fluxcd.io/v2
+kind: HelmRelease
+metadata: {name: private, namespace: flux-system}
+spec:
+  interval: 10m
+  chart: {spec: {chart: a, sourceRef: {kind: HelmRepository, name: private}}}
+  valuesFrom: [{kind: ConfigMap, name: missing}]
+---
+apiVersion: kustomize.toolkit.fluxcd.io/v1
+kind: Kustomization
+metadata: {name: injected, namespace: flux-system}
+spec: {interval: 10m, path: ./apps, prune: true, sourceRef: {kind: GitRepository, name: missing}}
+`
+
+// policy has the mutator look up a namespace.
+const policy = `apiVersion: flux-admission.dev/v1alpha1
+kind: AdmissionPolicy
+metadata: {name: default}
+spec:
+  mutations:
+    target-namespace: [{match: {kinds: [Kustomization], namespaces: [flux-system]}, targetNamespace: missing}]
+`
+
+// TestLookups_UseEachPermission makes the rules look up an object of every kind, and compares the calls with the permissions
+// for that. make privileges compares those of all tests with all permissions.
+func TestLookups_UseEachPermission(t *testing.T) {
+	if err := shared.Apply(t.Context(), references); err != nil {
+		t.Fatal(err)
+	}
+	root, err := env.Root()
+	if err != nil {
+		t.Fatal(err)
+	}
+	all, err := privileges.Grants(os.DirFS(filepath.Join(root, "manifests")), "flux-admission", env.Namespace)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var grants []privileges.Grant
+	for _, g := range all {
+		if g.Role == "flux-admission-lookups" || g.Role == "flux-admission-secrets" {
+			grants = append(grants, g)
+		}
+	}
+	if len(grants) < 20 {
+		t.Fatalf("only these permissions are for lookups: %v", grants)
+	}
+	deadline := time.Now().Add(time.Minute)
+	for {
+		events, err := shared.ControlPlane.CallsOf(env.ServiceAccount)
+		if err != nil {
+			t.Fatal(err)
+		}
+		calls := privileges.Calls(events, env.ServiceAccount, env.Namespace)
+		if forbidden, _ := privileges.Compare(calls, all); len(forbidden) > 0 {
+			t.Fatalf("refused calls: %v", forbidden)
+		}
+		_, unused := privileges.Compare(calls, grants)
+		if len(unused) == 0 {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("unused permissions: %v", unused)
+		}
+		select {
+		case <-t.Context().Done():
+			t.Fatal(t.Context().Err())
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}
