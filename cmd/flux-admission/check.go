@@ -37,7 +37,9 @@ func addInputFlags(c *cobra.Command, in *check.Input) {
 	f.StringArrayVar(&in.Sources, "source", nil,
 		"NAME=DIR, the directory with the content of another source; may be repeated")
 	f.StringVar(&in.Policy, "policy", "",
-		"file with the AdmissionPolicy (default: that of the tree, or else the default policy)")
+		"file with the AdmissionPolicy of all clusters (default: that which each cluster applies, or else the default policy)")
+	f.StringVar(&in.Cluster, "cluster", "",
+		"the only cluster to evaluate: the directory of its entry point, or the end of it (default: all)")
 	f.BoolVar(&in.AllowRemoteBases, "allow-remote-bases", false,
 		"let kustomizations fetch remote resources (default false)")
 }

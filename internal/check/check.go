@@ -54,7 +54,7 @@ func Run(ctx context.Context, o Options) (*report.Report, error) {
 		}
 	}
 	if o.WriteBaseline != "" {
-		if err := baseline.WriteFile(o.WriteBaseline, old, result.Findings); err != nil {
+		if err := baseline.WriteFile(o.WriteBaseline, old, result); err != nil {
 			return nil, fmt.Errorf("--write-baseline: %w", err)
 		}
 		return result, nil

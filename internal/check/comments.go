@@ -112,7 +112,11 @@ func (e *evaluation) addUnusedComments(ctx context.Context, all []task) {
 	built := !slices.ContainsFunc(e.tree.Built.Clusters, func(c *kustomization.Cluster) bool {
 		return slices.ContainsFunc(c.Kustomizations, (*kustomization.Kustomization).Failed)
 	})
-	rules, _ := e.tree.Policy.Rules()
+	var rules []v1alpha1.ActiveRule
+	for _, p := range e.tree.policiesOf(e.tree.clusters()) {
+		active, _ := p.Rules()
+		rules = append(rules, active...)
+	}
 	for _, m := range e.report.Rules {
 		active[m.ID] = slices.ContainsFunc(rules, func(r v1alpha1.ActiveRule) bool { return r.Name == m.Name })
 	}
@@ -128,7 +132,8 @@ func (e *evaluation) addUnusedComments(ctx context.Context, all []task) {
 		}
 	})
 	for _, problem := range unused {
-		t := fileTask(e.tree.Built, problem)
-		e.add(t.subject, e.tree.Policy.Evaluate(ctx, t.request, t.look))
+		if t, ok := e.tree.fileTask(problem); ok {
+			e.add(t.subject, e.tree.decide(ctx, t))
+		}
 	}
 }

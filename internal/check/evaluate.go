@@ -1,6 +1,7 @@
 package check
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -37,23 +38,25 @@ type EvaluateOptions struct {
 
 // Evaluate evaluates every object of the tree and reports the findings. An error means that nothing could be evaluated.
 func (t *Tree) Evaluate(ctx context.Context, o EvaluateOptions) (*report.Report, error) {
-	r := &report.Report{Rules: t.Policy.Evaluated()}
+	r := &report.Report{Rules: t.evaluated()}
 	r.Summary.Files = t.Built.Files
 	e := &evaluation{tree: t, report: r, options: o, reported: map[string]bool{}, missing: map[string]map[string]bool{}}
 	e.comments, e.inconclusive = readComments(t.Built), map[string]map[string]bool{}
 	for _, p := range t.Built.Problems {
 		e.problem(p)
 	}
-	all := fileTasks(t.Built)
+	all := t.fileTasks()
 	for _, p := range e.comments.invalid(t.Built) {
-		all = append(all, fileTask(t.Built, p))
-	}
-	for _, unapplied := range t.Built.Unapplied {
-		if unapplied.Parent == nil {
-			all = append(all, unappliedTask(unapplied))
+		if task, ok := t.fileTask(p); ok {
+			all = append(all, task)
 		}
 	}
-	for _, c := range t.Built.Clusters {
+	for _, unapplied := range t.Built.Unapplied {
+		if task, ok := t.unappliedTask(unapplied); ok && unapplied.Parent == nil {
+			all = append(all, task)
+		}
+	}
+	for _, c := range t.clusters() {
 		markAccepted(c)
 		tasks, err := t.clusterTasks(ctx, c)
 		if err != nil {
@@ -62,6 +65,11 @@ func (t *Tree) Evaluate(ctx context.Context, o EvaluateOptions) (*report.Report,
 		all = append(all, tasks...)
 		r.Summary.Kustomizations += len(c.Kustomizations)
 		r.Summary.Objects += len(tasks)
+		if c.Entry != nil {
+			r.Clusters = append(r.Clusters, report.Cluster{
+				Name: c.Name, Policy: t.policies[c.Name].origin, Kustomizations: len(c.Kustomizations), Objects: len(tasks),
+			})
+		}
 		for _, k := range c.Kustomizations {
 			for _, p := range k.Problems {
 				e.problem(p)
@@ -76,8 +84,8 @@ func (t *Tree) Evaluate(ctx context.Context, o EvaluateOptions) (*report.Report,
 	}
 	e.addUnusedComments(ctx, all)
 	e.reportMissing()
-	for _, c := range t.Built.Clusters {
-		addToGraph(&r.Graph, c, r.Findings)
+	for _, c := range t.clusters() {
+		addToGraph(&r.Graph, c, len(t.clusters()) > 1, r.Findings)
 	}
 	r.Normalize()
 	return r, nil
@@ -92,6 +100,10 @@ type task struct {
 
 // subject is what findings are about: a built object, a file, or an object that nothing applies.
 type subject struct {
+	// policies are those of the clusters that it belongs to, each once.
+	policies []*clusterPolicy
+	// cluster is the name of the cluster; empty if it belongs to none or to several.
+	cluster       string
 	name          report.Object
 	kustomization string
 	file          string
@@ -116,7 +128,10 @@ func (t *Tree) clusterTasks(ctx context.Context, c *kustomization.Cluster) ([]ta
 			object.Origin.Synthesized && object.GroupVersionKind().GroupKind() != flux.Kustomization {
 			continue
 		}
-		s := subject{name: nameOf(object.Unstructured), file: object.Origin.File, built: object}
+		s := subject{
+			policies: []*clusterPolicy{t.policies[c.Name]}, cluster: nameOfCluster(c), name: nameOf(object.Unstructured),
+			file: object.Origin.File, built: object,
+		}
 		from := &validators.Provenance{
 			DeclaredNamespace: object.DeclaredNamespace(), MayBePatch: object.MayBePatch(), Written: object.Written,
 		}
@@ -132,8 +147,75 @@ func (t *Tree) clusterTasks(ctx context.Context, c *kustomization.Cluster) ([]ta
 	return out, nil
 }
 
+// nameOfCluster returns the name of a cluster; empty for what is built without an entry point, which is no cluster of its own.
+func nameOfCluster(c *kustomization.Cluster) string {
+	if c.Entry == nil {
+		return ""
+	}
+	return c.Name
+}
+
+// policiesOf returns the policies of clusters, each once.
+func (t *Tree) policiesOf(clusters []*kustomization.Cluster) []*clusterPolicy {
+	var out []*clusterPolicy
+	for _, c := range clusters {
+		if p := t.policies[c.Name]; !slices.Contains(out, p) {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+// evaluated returns the rules that are active in any of the clusters to evaluate.
+func (t *Tree) evaluated() []*validators.Meta {
+	active := map[string]bool{}
+	for _, p := range t.policiesOf(t.clusters()) {
+		for _, m := range p.Evaluated() {
+			active[m.Name] = true
+		}
+	}
+	return slices.DeleteFunc(allRules(), func(m *validators.Meta) bool { return !active[m.Name] })
+}
+
+// decide evaluates a task. Of several policies, the one with the strictest result counts.
+func (t *Tree) decide(ctx context.Context, task task) policy.Decision {
+	var out policy.Decision
+	for i, p := range task.policies {
+		d := p.Evaluate(ctx, task.request, task.look)
+		if i == 0 || stricter(d, out) {
+			out = d
+		}
+	}
+	return out
+}
+
+// stricter reports whether a decision has more findings with a strict action than another one.
+func stricter(a, b policy.Decision) bool {
+	return cmp.Or(
+		cmp.Compare(len(a.Deny), len(b.Deny)), cmp.Compare(len(a.Warn), len(b.Warn)), cmp.Compare(len(a.Audit), len(b.Audit)),
+	) > 0
+}
+
+// belongsTo sets the clusters of a file or of an object that nothing applies: those that apply an object of the file, or all if none does. It
+// returns false if none of them is to be evaluated.
+func (t *Tree) belongsTo(s *subject) bool {
+	applies := func(c *kustomization.Cluster) bool {
+		return slices.ContainsFunc(c.Objects, func(o *kustomization.Object) bool { return o.Origin.File == s.file })
+	}
+	owners := slices.DeleteFunc(slices.Clone(t.Built.Clusters), func(c *kustomization.Cluster) bool { return !applies(c) })
+	if len(owners) == 0 {
+		owners = t.Built.Clusters
+	}
+	owners = slices.DeleteFunc(slices.Clone(owners), func(c *kustomization.Cluster) bool { return !t.isSelected(c) })
+	if s.policies = t.policiesOf(owners); len(owners) == 1 {
+		s.cluster = nameOfCluster(owners[0])
+	}
+	return len(owners) > 0
+}
+
 // fileTasks returns a task for each problem of a file.
-func fileTasks(built *kustomization.Result) []task {
+func (t *Tree) fileTasks() []task {
+	built := t.Built
 	var names []string
 	byFile := map[string][]validators.Problem{}
 	for _, p := range built.Problems {
@@ -151,17 +233,19 @@ func fileTasks(built *kustomization.Result) []task {
 	var out []task
 	for _, name := range names {
 		for _, problem := range byFile[name] {
-			out = append(out, fileTask(built, &problem))
+			if task, ok := t.fileTask(&problem); ok {
+				out = append(out, task)
+			}
 		}
 	}
 	return out
 }
 
-// fileTask returns the task for a problem of a file.
-func fileTask(built *kustomization.Result, problem *validators.Problem) task {
+// fileTask returns the task for a problem of a file; false if the file belongs to no cluster to evaluate.
+func (t *Tree) fileTask(problem *validators.Problem) (task, bool) {
 	name := problem.Position.File
 	s := subject{name: fileObject(name), file: name, position: problem.Position}
-	if object := objectAt(built, s.position); object != nil {
+	if object := objectAt(t.Built, s.position); object != nil {
 		s.name = nameOf(object.Unstructured)
 		if object.Kustomization != nil {
 			s.kustomization = object.Kustomization.Key.String()
@@ -169,7 +253,8 @@ func fileTask(built *kustomization.Result, problem *validators.Problem) task {
 	}
 	f := &validators.File{Name: name, Problems: []validators.Problem{*problem}}
 	request := validators.Request{Operation: validators.Create, Stage: validators.StageOffline, File: f}
-	return task{s, request, &lookup.Memory{}}
+	ok := t.belongsTo(&s)
+	return task{s, request, &lookup.Memory{}}, ok
 }
 
 // fileObject names a file in the place of an object, for reports.
@@ -194,22 +279,25 @@ func objectAt(built *kustomization.Result, position validators.Position) *kustom
 	return best
 }
 
-func unappliedTask(u *kustomization.UnappliedObject) task {
+// unappliedTask returns the task for an object that nothing applies; false if it belongs to no cluster to evaluate.
+func (t *Tree) unappliedTask(u *kustomization.UnappliedObject) (task, bool) {
 	o := &unstructured.Unstructured{Object: map[string]any{
 		"apiVersion": u.Group + "/" + u.Version, "kind": u.Kind, "metadata": map[string]any{"name": u.Name},
 	}}
 	if u.Namespace != "" {
 		o.SetNamespace(u.Namespace)
 	}
+	s := subject{name: nameOf(o), file: u.Position.File, position: u.Position}
+	ok := t.belongsTo(&s)
 	return task{
-		subject{name: nameOf(o), file: u.Position.File, position: u.Position},
+		s,
 		validators.Request{
 			Operation: validators.Create, Stage: validators.StageOffline, Object: o, Provenance: &validators.Provenance{
 				Unapplied: true, ReferencedBy: u.ReferencedBy,
 			},
 		},
 		&lookup.Memory{},
-	}
+	}, ok
 }
 
 // evaluation collects the policy's decision on each object.
@@ -239,7 +327,7 @@ func (e *evaluation) run(ctx context.Context, all []task) error {
 	for range min(workers, len(all)) {
 		running.Go(func() {
 			for i := next.Add(1) - 1; int(i) < len(all) && ctx.Err() == nil; i = next.Add(1) - 1 {
-				decisions[i] = e.tree.Policy.Evaluate(ctx, all[i].request, all[i].look)
+				decisions[i] = e.tree.decide(ctx, all[i])
 				if n := done.Add(1); e.options.Progress != nil {
 					e.options.Progress(int(n), len(all))
 				}
@@ -267,8 +355,8 @@ const (
 // leaveOtherConventions removes the findings of rules on conventions that many objects of the tree do not follow, and
 // those of objects that do otherwise on purpose, unless the user named the rule in a policy or in flags.
 func (e *evaluation) leaveOtherConventions(all []task) {
-	for _, rule := range e.tree.Policy.Evaluated() {
-		if !rule.Convention || e.tree.requested[rule.Name] {
+	for _, rule := range e.report.Rules {
+		if !rule.Convention {
 			continue
 		}
 		objects := 0
@@ -288,7 +376,11 @@ func (e *evaluation) leaveOtherConventions(all []task) {
 			e.leaveOnPurpose(rule)
 			continue
 		}
-		e.report.Findings = slices.DeleteFunc(e.report.Findings, isOfRule)
+		before := len(e.report.Findings)
+		e.report.Findings = slices.DeleteFunc(e.report.Findings, func(f report.Finding) bool { return isOfRule(f) && f.Group != "" })
+		if len(e.report.Findings) == before {
+			continue
+		}
 		e.report.Skipped = append(e.report.Skipped, report.Skipped{Rule: rule.Name, ID: rule.ID, Reason: fmt.Sprintf(
 			"%d of %d objects do otherwise, so it is not a convention of this tree; a policy that lists the rule, or --warn %s, makes it one",
 			others, objects, rule.ID,
@@ -300,7 +392,7 @@ func (e *evaluation) leaveOtherConventions(all []task) {
 func (e *evaluation) leaveOnPurpose(rule *validators.Meta) {
 	before := len(e.report.Findings)
 	e.report.Findings = slices.DeleteFunc(e.report.Findings, func(f report.Finding) bool {
-		return f.ID == rule.ID && f.Of != nil && f.Of.OnPurpose
+		return f.ID == rule.ID && f.Group != "" && f.Of != nil && f.Of.OnPurpose
 	})
 	if n := before - len(e.report.Findings); n > 0 {
 		e.report.Skipped = append(e.report.Skipped, report.Skipped{Rule: rule.Name, ID: rule.ID, Reason: fmt.Sprintf(
@@ -308,6 +400,9 @@ func (e *evaluation) leaveOnPurpose(rule *validators.Meta) {
 		)})
 	}
 }
+
+// onUnknownFix is the fix of a finding on an inconclusive rule.
+const onUnknownFix = "Give the check what is missing, or set onUnknown: Allow for the rule in the policy."
 
 func (e *evaluation) add(s subject, d policy.Decision) {
 	r := e.report
@@ -329,6 +424,15 @@ func (e *evaluation) add(s subject, d policy.Decision) {
 		})
 		if i >= 0 {
 			r.Findings[first+i].Suppressed = &report.Suppression{By: report.ByExemption, Reason: x.Reason}
+		}
+	}
+	for _, u := range d.Unknown {
+		if u.Action == v1alpha1.ActionDeny || u.Action == v1alpha1.ActionWarn {
+			r.Findings = append(r.Findings, e.finding(s, &validators.Finding{
+				Rule:       u.Rule,
+				Diagnostic: validators.Diagnostic{Message: "inconclusive: " + u.Reason, Fix: onUnknownFix},
+				Key:        "inconclusive",
+			}, u.Action))
 		}
 	}
 	e.skipped(s, d.Unknown, true)
@@ -400,7 +504,7 @@ func (e *evaluation) reportMissing() {
 func (e *evaluation) finding(s subject, f *validators.Finding, action v1alpha1.Action) report.Finding {
 	out := report.Finding{
 		Rule: f.Rule.Name, ID: f.Rule.ID, Severity: f.Rule.Severity, Action: action,
-		Object: s.name, Kustomization: s.kustomization,
+		Object: s.name, Kustomization: s.kustomization, Cluster: s.cluster,
 		Message: f.Message, Fix: f.Fix, Key: f.Key, Of: f,
 	}
 	position, own := s.position, s.position
@@ -424,7 +528,8 @@ func (e *evaluation) finding(s subject, f *validators.Finding, action v1alpha1.A
 	out.File, out.Line, out.Column = position.File, position.Line, position.Column
 	out.Source = own
 	out.Suppressed = e.comments.suppression(f.Rule, position, own)
-	if e.tree.Grouped(f.Rule) {
+	// A user who asked for the rule sees each of its findings.
+	if f.Rule.Group != "" && !slices.ContainsFunc(s.policies, func(p *clusterPolicy) bool { return p.requested[f.Rule.Name] }) {
 		out.Group = f.Rule.Group
 	}
 	return out

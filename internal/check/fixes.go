@@ -24,9 +24,7 @@ func (t *Tree) PlanFixes(ctx context.Context, o EvaluateOptions, rules []string)
 	var all []found
 	next := o.Found
 	o.Found = func(object *kustomization.Object, f *validators.Finding) {
-		if len(rules) == 0 && !t.Grouped(f.Rule) || slices.Contains(rules, f.Rule.ID) {
-			all = append(all, found{object, f})
-		}
+		all = append(all, found{object, f})
 		if next != nil {
 			next(object, f)
 		}
@@ -36,14 +34,15 @@ func (t *Tree) PlanFixes(ctx context.Context, o EvaluateOptions, rules []string)
 		return nil, nil, err
 	}
 	// A finding that the report has not, or does not count, stays.
-	counts := map[*validators.Finding]bool{}
+	repaired := map[*validators.Finding]bool{}
 	for i := range r.Findings {
-		counts[r.Findings[i].Of] = r.Findings[i].Counts()
+		f := &r.Findings[i]
+		repaired[f.Of] = f.Counts() && (len(rules) == 0 && f.Group == "" || slices.Contains(rules, f.ID))
 	}
 	plan := fix.NewPlan(t.input.Path, t.Built)
 	if info, err := os.Stat(t.input.Path); err == nil && info.IsDir() { // else nothing can be written
 		for _, f := range all {
-			if counts[f.finding] {
+			if repaired[f.finding] {
 				plan.Add(f.object, f.finding)
 			}
 		}

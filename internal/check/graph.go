@@ -9,10 +9,10 @@ import (
 )
 
 // addToGraph adds a cluster's Kustomizations to the graph, with their dependencies and the Kustomizations that apply
-// them.
-func addToGraph(g *report.Graph, c *kustomization.Cluster, findings []report.Finding) {
+// them. Their IDs contain the name of the cluster if there are several.
+func addToGraph(g *report.Graph, c *kustomization.Cluster, several bool, findings []report.Finding) {
 	prefix := ""
-	if len(g.Nodes) > 0 {
+	if several {
 		prefix = c.Name + " "
 	}
 	worst := map[string]v1alpha1.Action{}
@@ -24,7 +24,7 @@ func addToGraph(g *report.Graph, c *kustomization.Cluster, findings []report.Fin
 		return out
 	}
 	for i := range findings {
-		if !findings[i].Counts() {
+		if !findings[i].Counts() || findings[i].Cluster != nameOfCluster(c) {
 			continue
 		}
 		for _, id := range about(&findings[i]) {

@@ -6,15 +6,15 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path"
 	"slices"
+	"strings"
 
 	"github.com/flux-admission/flux-admission/api/v1alpha1"
 	"github.com/flux-admission/flux-admission/internal/check/variables"
 	"github.com/flux-admission/flux-admission/internal/kustomization"
 	"github.com/flux-admission/flux-admission/internal/lookup"
-	"github.com/flux-admission/flux-admission/internal/policy"
 	"github.com/flux-admission/flux-admission/internal/sourcetree"
-	"github.com/flux-admission/flux-admission/validators"
 )
 
 // StandardInput is the path of manifests that are read from Input.Stdin.
@@ -44,8 +44,10 @@ type Input struct {
 	Variables, VariablesFiles []string
 	// Sources are NAME=DIR pairs: the directories with the content of other sources.
 	Sources []string
-	// Policy is the file with the AdmissionPolicy; default: the tree's own, or the default policy.
+	// Policy is the file with the AdmissionPolicy of all clusters; default: that which each cluster applies, or the default policy.
 	Policy string
+	// Cluster is the name of the only cluster to evaluate: the directory of its entry point, or the end of it. Empty for all clusters.
+	Cluster string
 	// Only are the IDs of the rules to evaluate; all if there are none. Skip are those of rules not to evaluate.
 	Only, Skip []string
 	// Deny and Warn are the IDs of rules whose findings have that action, whatever the policy has.
@@ -58,16 +60,14 @@ type Input struct {
 type Tree struct {
 	// Built is what Flux would apply, with the policy's mutations.
 	Built *kustomization.Result
-	// Policy decides what is done about findings.
-	Policy *policy.Policy
 
 	input       Input
 	actions     map[string]v1alpha1.Action
 	charts      lookup.Charts
 	definitions []Definition
-	// requested are the names of the rules that the user named in a policy or in flags, as rules to evaluate.
-	requested map[string]bool
-	close     func()
+	// policies are those of the clusters, by name.
+	policies map[string]*clusterPolicy
+	close    func()
 }
 
 // Load builds the tree, chooses the policy and applies the policy's mutations. The caller must close the tree.
@@ -95,15 +95,13 @@ func (t *Tree) load(ctx context.Context, edited map[string][]byte) error {
 	if err != nil {
 		return err
 	}
-	if t.Policy, t.requested, err = choosePolicy(t.input.Policy, t.actions, t.Built); err != nil {
+	if t.policies, err = choosePolicies(t.input, t.actions, t.Built); err != nil {
 		return err
 	}
-	for _, m := range allRules() {
-		if slices.Contains(slices.Concat(t.input.Only, t.input.Deny, t.input.Warn), m.ID) {
-			t.requested[m.Name] = true
-		}
+	if err := t.checkCluster(); err != nil {
+		return err
 	}
-	mutated, err := mutate(ctx, t.Built, t.Policy)
+	mutated, err := mutate(ctx, t.Built, t.policies)
 	if err != nil || len(mutated) == 0 {
 		return err
 	}
@@ -113,10 +111,44 @@ func (t *Tree) load(ctx context.Context, edited map[string][]byte) error {
 // Close releases the charts that were read.
 func (t *Tree) Close() { t.close() }
 
-// Grouped reports whether a rule's findings are shown as one: those of a rule with a group, unless the user named the
-// rule in a policy or in flags.
-func (t *Tree) Grouped(rule *validators.Meta) bool {
-	return rule.Group != "" && !t.requested[rule.Name]
+// clusters returns the clusters to evaluate.
+func (t *Tree) clusters() []*kustomization.Cluster {
+	if t.input.Cluster == "" {
+		return t.Built.Clusters
+	}
+	return slices.DeleteFunc(slices.Clone(t.Built.Clusters), func(c *kustomization.Cluster) bool { return !t.isSelected(c) })
+}
+
+// isSelected reports whether a cluster is evaluated: it has the name of Input.Cluster, or its directory ends so.
+func (t *Tree) isSelected(c *kustomization.Cluster) bool {
+	name := strings.Trim(path.Clean(t.input.Cluster), "/")
+	return t.input.Cluster == "" || c.Name == name || strings.HasSuffix(c.Name, "/"+name)
+}
+
+// checkCluster returns an error if Input.Cluster is not the name of one cluster.
+func (t *Tree) checkCluster() error {
+	if t.input.Cluster == "" {
+		return nil
+	}
+	var all, selected []string
+	for _, c := range t.Built.Clusters {
+		if c.Entry == nil {
+			continue
+		}
+		all = append(all, c.Name)
+		if t.isSelected(c) {
+			selected = append(selected, c.Name)
+		}
+	}
+	switch {
+	case len(all) == 0:
+		return fmt.Errorf("--cluster %s: the tree has no Flux entry point, so no cluster", t.input.Cluster)
+	case len(selected) == 0:
+		return fmt.Errorf("--cluster %s: there is no such cluster; the clusters are %s", t.input.Cluster, strings.Join(all, ", "))
+	case len(selected) > 1:
+		return fmt.Errorf("--cluster %s: several clusters have this name: %s", t.input.Cluster, strings.Join(selected, ", "))
+	}
+	return nil
 }
 
 // build builds what is at the input's path. The function that it returns builds it again with mutated objects, which

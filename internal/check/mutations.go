@@ -7,7 +7,6 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"github.com/flux-admission/flux-admission/internal/kustomization"
-	"github.com/flux-admission/flux-admission/internal/policy"
 	"github.com/flux-admission/flux-admission/validators"
 )
 
@@ -19,12 +18,12 @@ type mutationKey struct {
 	object  validators.ObjectRef
 }
 
-// mutate runs the policy's mutators on every built object of their kinds, as the admission webhook does when the object
+// mutate runs the mutators of each cluster's policy on every built object of their kinds, as the admission webhook does when the object
 // is created.
-func mutate(ctx context.Context, built *kustomization.Result, p *policy.Policy) (mutations, error) {
+func mutate(ctx context.Context, built *kustomization.Result, policies map[string]*clusterPolicy) (mutations, error) {
 	out := mutations{}
 	for _, c := range built.Clusters {
-		look := c.Lookup(nil)
+		look, p := c.Lookup(nil), policies[c.Name]
 		for _, o := range c.Objects {
 			if o.Origin.Synthesized || !p.Mutates(o.GroupVersionKind().GroupKind()) {
 				continue

@@ -17,8 +17,11 @@ import (
 // Policy returns the policy of a file; for the file "", the default policy with the default actions of a stage.
 func Policy(file string, stage validators.Stage) (*policy.Policy, error) {
 	if file != "" {
-		p, _, err := choosePolicy(file, nil, &kustomization.Result{})
-		return p, err
+		p, err := newClusterPolicy(Input{}, nil, file, func() (*v1alpha1.AdmissionPolicy, error) { return parsePolicy(file) })
+		if err != nil {
+			return nil, err
+		}
+		return p.Policy, nil
 	}
 	parsed, err := policy.DefaultAt(stage, allRules())
 	if err != nil {
@@ -27,44 +30,104 @@ func Policy(file string, stage validators.Stage) (*policy.Policy, error) {
 	return compile(parsed, nil)
 }
 
-// choosePolicy returns the policy to check with: the file's, the tree's own, or the default policy with the default
-// actions of a check. The actions are set in it, by the rule's name. Listed are the names of the rules that the file or
-// the tree's policy lists.
-func choosePolicy(
-	file string, actions map[string]v1alpha1.Action, built *kustomization.Result,
-) (compiled *policy.Policy, listed map[string]bool, err error) {
+// clusterPolicy is the policy that a cluster is checked with.
+type clusterPolicy struct {
+	*policy.Policy
+	// requested are the names of the rules that the user named in a policy or in flags, as rules to evaluate.
+	requested map[string]bool
+	// origin is where the policy comes from, for people.
+	origin string
+}
+
+// defaultPolicy is the origin of the default policy.
+const defaultPolicy = "the default policy"
+
+// choosePolicies returns the policy of each cluster by its name: the file's, the one that the cluster applies, or the default policy with the
+// default actions of a check. The input's own actions are set in it. What is built without an entry point is no cluster of its own, so it shares
+// a policy.
+func choosePolicies(in Input, actions map[string]v1alpha1.Action, built *kustomization.Result) (map[string]*clusterPolicy, error) {
+	byOrigin := map[string]*clusterPolicy{}
+	get := func(origin string, parse func() (*v1alpha1.AdmissionPolicy, error)) (*clusterPolicy, error) {
+		if p := byOrigin[origin]; p != nil {
+			return p, nil
+		}
+		p, err := newClusterPolicy(in, actions, origin, parse)
+		byOrigin[origin] = p
+		return p, err
+	}
+	var shared *kustomization.Object
+	for _, c := range built.Clusters {
+		if own := policyOf(c); c.Entry == nil && shared == nil {
+			shared = own
+		}
+	}
+	out := map[string]*clusterPolicy{}
+	for _, c := range built.Clusters {
+		own := policyOf(c)
+		if c.Entry == nil {
+			own = shared
+		}
+		var err error
+		switch {
+		case in.Policy != "":
+			out[c.Name], err = get(in.Policy, func() (*v1alpha1.AdmissionPolicy, error) { return parsePolicy(in.Policy) })
+		case own != nil:
+			out[c.Name], err = get(own.Locate(nil).Position.String(), func() (*v1alpha1.AdmissionPolicy, error) { return objectPolicy(own) })
+		default:
+			out[c.Name], err = get(defaultPolicy, nil)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+func parsePolicy(file string) (*v1alpha1.AdmissionPolicy, error) {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("--policy: %w", err)
+	}
+	return policy.Parse(file, data)
+}
+
+func objectPolicy(o *kustomization.Object) (*v1alpha1.AdmissionPolicy, error) {
+	data, err := o.MarshalJSON()
+	if err != nil {
+		return nil, fmt.Errorf("reading the tree's AdmissionPolicy: %w", err)
+	}
+	parsed, err := policy.ParseObject(data)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", o.Origin.File, err)
+	}
+	return parsed, nil
+}
+
+// newClusterPolicy compiles a policy; a nil parse means the default policy.
+func newClusterPolicy(
+	in Input, actions map[string]v1alpha1.Action, origin string, parse func() (*v1alpha1.AdmissionPolicy, error),
+) (*clusterPolicy, error) {
+	out := &clusterPolicy{requested: map[string]bool{}, origin: origin}
 	var parsed *v1alpha1.AdmissionPolicy
-	listed = map[string]bool{}
-	switch own := policyOf(built); {
-	case file != "":
-		data, err := os.ReadFile(file)
-		if err != nil {
-			return nil, nil, fmt.Errorf("--policy: %w", err)
+	var err error
+	if parse == nil {
+		parsed, err = policy.DefaultAt(validators.StageOffline, allRules())
+	} else if parsed, err = parse(); err == nil {
+		for name := range parsed.Spec.Rules {
+			out.requested[name] = true
 		}
-		if parsed, err = policy.Parse(file, data); err != nil {
-			return nil, nil, err
-		}
-	case own != nil:
-		data, err := own.MarshalJSON()
-		if err != nil {
-			return nil, nil, fmt.Errorf("reading the tree's AdmissionPolicy: %w", err)
-		}
-		if parsed, err = policy.ParseObject(data); err != nil {
-			return nil, nil, fmt.Errorf("%s: %w", own.Origin.File, err)
-		}
-	default:
-		if parsed, err = policy.DefaultAt(validators.StageOffline, allRules()); err != nil {
-			return nil, nil, err
-		}
-		compiled, err = compile(parsed, actions)
-		return compiled, listed, err
+		policy.SetActions(parsed, validators.StageOffline, allRules())
 	}
-	for name := range parsed.Spec.Rules {
-		listed[name] = true
+	if err != nil {
+		return nil, err
 	}
-	policy.SetActions(parsed, validators.StageOffline, allRules())
-	compiled, err = compile(parsed, actions)
-	return compiled, listed, err
+	for _, m := range allRules() {
+		if slices.Contains(slices.Concat(in.Only, in.Deny, in.Warn), m.ID) {
+			out.requested[m.Name] = true
+		}
+	}
+	out.Policy, err = compile(parsed, actions)
+	return out, err
 }
 
 func allRules() []*validators.Meta {
@@ -121,14 +184,13 @@ func compile(parsed *v1alpha1.AdmissionPolicy, actions map[string]v1alpha1.Actio
 	return policy.CompileWith(parsed, actions, rules, mutations, nil)
 }
 
-// policyOf returns the AdmissionPolicy that the tree applies; nil when it applies none.
-func policyOf(built *kustomization.Result) *kustomization.Object {
-	for _, c := range built.Clusters {
-		for _, o := range c.Objects {
-			gvk := o.GroupVersionKind()
-			if gvk.Group == v1alpha1.GroupVersion.Group && gvk.Kind == v1alpha1.Kind && o.GetName() == v1alpha1.Name {
-				return o
-			}
+// policyOf returns the AdmissionPolicy that a cluster applies to itself; nil when it applies none.
+func policyOf(c *kustomization.Cluster) *kustomization.Object {
+	for _, o := range c.Objects {
+		gvk := o.GroupVersionKind()
+		if gvk.Group == v1alpha1.GroupVersion.Group && gvk.Kind == v1alpha1.Kind && o.GetName() == v1alpha1.Name &&
+			(o.Kustomization == nil || !o.Kustomization.RemoteCluster()) {
+			return o
 		}
 	}
 	return nil

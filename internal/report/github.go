@@ -47,7 +47,7 @@ func WriteGitHub(w io.Writer, r *Report, o Options) error {
 			list = list[:limit-1]
 		}
 		for _, g := range list {
-			writeCommand(b, level, annotation(g, o))
+			writeCommand(b, level, annotation(g, r, o))
 		}
 		if left > 0 {
 			writeCommand(b, level, command{title: r.Tool.Name, text: fmt.Sprintf("%s omitted because of GitHub's limit; the log has all",
@@ -87,7 +87,7 @@ type command struct {
 	title, text  string
 }
 
-func annotation(g *findingGroup, o Options) command {
+func annotation(g *findingGroup, r *Report, o Options) command {
 	f := g.first
 	var text strings.Builder
 	fmt.Fprintf(&text, "%s: %s", printable(f.Object.String()), printable(f.Message))
@@ -96,6 +96,9 @@ func annotation(g *findingGroup, o Options) command {
 	}
 	if f.Fix != "" {
 		fmt.Fprintf(&text, "\nFix: %s", printable(f.Fix))
+	}
+	if clusters := g.clusters(r); clusters != "" {
+		fmt.Fprintf(&text, "\nIn %s.", printable(clusters))
 	}
 	if others := g.others(o); others != "" {
 		fmt.Fprintf(&text, "\nAnd %s.", printable(others))

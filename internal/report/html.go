@@ -65,7 +65,7 @@ type pageRule struct {
 
 // WriteHTML writes the report as a self-contained HTML page.
 func WriteHTML(w io.Writer, r *Report, o Options) error {
-	t, err := template.New("page").Funcs(template.FuncMap{"count": count, "lower": lower, "printable": printable}).Parse(pageTemplate)
+	t, err := template.New("page").Funcs(template.FuncMap{"count": count, "lower": lower, "printable": printable, "node": r.nodeOf}).Parse(pageTemplate)
 	if err != nil {
 		return err
 	}
@@ -97,7 +97,7 @@ func (d *pageData) groups(r *Report) map[string]string {
 	for _, counts := range []bool{true, false} {
 		// Suppressed findings are not in one group with others.
 		for _, g := range groupFindings(r.Findings, func(f *Finding) bool { return f.Counts() == counts }) {
-			name := g.first.Kustomization
+			name := r.nodeOf(g.first)
 			group := byName[name]
 			if group == nil {
 				group = &pageGroup{Title: name}
@@ -107,7 +107,7 @@ func (d *pageData) groups(r *Report) map[string]string {
 			group.Items = append(group.Items, &pageFinding{Finding: g.first, Rest: g.rest})
 			d.Shown++
 			for _, f := range g.rest {
-				elsewhere = append(elsewhere, [2]string{f.Kustomization, name})
+				elsewhere = append(elsewhere, [2]string{r.nodeOf(f), name})
 			}
 			if counts && g.first.Action == v1alpha1.ActionDeny {
 				group.Deny++
@@ -133,6 +133,14 @@ func (d *pageData) groups(r *Report) map[string]string {
 		}
 	}
 	return anchors
+}
+
+// nodeOf returns the ID of the finding's Kustomization in the graph: with the name of the cluster if there are several.
+func (r *Report) nodeOf(f *Finding) string {
+	if len(r.Clusters) > 1 && f.Cluster != "" {
+		return strings.TrimSpace(f.Cluster + " " + f.Kustomization)
+	}
+	return f.Kustomization
 }
 
 func boolInt(b bool) int {

@@ -59,7 +59,7 @@ func WriteJUnit(w io.Writer, r *Report, o Options) error {
 	}
 	for i := range r.Findings {
 		f := &r.Findings[i]
-		suite(cmp.Or(withPrefix(o, f.File), "no file")).add(junitFinding(f, o))
+		suite(cmp.Or(withPrefix(o, f.File), "no file")).add(junitFinding(f, r, o))
 	}
 	for _, e := range r.Errors {
 		where := e.Position().String()
@@ -101,10 +101,14 @@ func WriteJUnit(w io.Writer, r *Report, o Options) error {
 	return err
 }
 
-func junitFinding(f *Finding, o Options) junitCase {
+func junitFinding(f *Finding, r *Report, o Options) junitCase {
 	c := junitCase{Name: strings.TrimSpace(f.Object.String() + " " + f.Path), Class: f.Rule, File: withPrefix(o, f.File), Line: f.Line}
 	var text strings.Builder
 	fmt.Fprintf(&text, "%s\n%s: %s\n", f.Message, f.ID, f.Position())
+	for _, name := range r.clustersOf(f) {
+		c.Name += " (" + name + ")"
+		fmt.Fprintf(&text, "Cluster: %s\n", name)
+	}
 	for _, p := range f.Related {
 		fmt.Fprintf(&text, "%s: %s\n", p.Note, p)
 	}

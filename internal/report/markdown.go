@@ -27,6 +27,13 @@ func WriteMarkdown(w io.Writer, r *Report, o Options) error {
 	b.WriteString(MarkdownMarker + "\n")
 	summary := &textWriter{}
 	fmt.Fprintf(&b, "### %s flux-admission\n\n%s.\n", markdownSign(s), markdownText.Replace(summary.summary(s)))
+	if len(r.Clusters) > 1 {
+		rows := make([]string, 0, len(r.Clusters))
+		for _, c := range r.Clusters {
+			rows = append(rows, fmt.Sprintf("| %s | %d | %d | %d | %s |\n", code(c.Name), c.Deny, c.Warn, c.Audit, code(c.Policy)))
+		}
+		writeRows(&b, "\n| cluster | deny | warn | audit | policy |\n|---|---|---|---|---|\n", rows, "")
+	}
 	if len(r.Errors) > 0 {
 		rows := make([]string, 0, len(r.Errors))
 		for _, e := range r.Errors {
@@ -44,7 +51,7 @@ func WriteMarkdown(w io.Writer, r *Report, o Options) error {
 	} {
 		var rows []string
 		for _, g := range groupFindings(r.Findings, func(f *Finding) bool { return f.Counts() && f.Action == section.action }) {
-			rows = append(rows, markdownRow(g, o))
+			rows = append(rows, markdownRow(g, r, o))
 		}
 		if len(rows) > 0 {
 			writeRows(&b, section.title+"\n| where | what | rule |\n|---|---|---|\n", rows, section.tail)
@@ -90,11 +97,14 @@ func writeRows(b *strings.Builder, head string, rows []string, tail string) {
 	b.WriteString(tail)
 }
 
-func markdownRow(g *findingGroup, o Options) string {
+func markdownRow(g *findingGroup, r *Report, o Options) string {
 	f := g.first
 	where := code(f.Object.String())
 	if f.File != "" {
 		where = code(withPrefix(o, f.Position().String())) + "<br>" + where
+	}
+	if clusters := g.clusters(r); clusters != "" {
+		where += "<br>" + markdownText.Replace(printable(clusters))
 	}
 	what := markdownText.Replace(printable(f.Message))
 	if f.Fix != "" {

@@ -26,10 +26,25 @@ type Report struct {
 	Skipped  []Skipped `json:"skipped"`
 	Errors   []Error   `json:"errors"`
 	Summary  Summary   `json:"summary"`
+	// Clusters are those that the tree's Flux entry points define, sorted by name.
+	Clusters []Cluster `json:"clusters,omitempty"`
 	// Rules are the evaluated rules, for the formats that include their documentation.
 	Rules []*validators.Meta `json:"-"`
 	// Graph is part of the HTML format only.
 	Graph Graph `json:"-"`
+}
+
+// Cluster is a cluster of the tree, with its share of what was evaluated. Normalize sets the counts of findings.
+type Cluster struct {
+	// Name is the directory of the entry point.
+	Name string `json:"name"`
+	// Policy is where the policy comes from: a file, a position in the tree, or the default policy.
+	Policy         string `json:"policy"`
+	Kustomizations int    `json:"kustomizations"`
+	Objects        int    `json:"objects"`
+	Deny           int    `json:"deny"`
+	Warn           int    `json:"warn"`
+	Audit          int    `json:"audit"`
 }
 
 // Tool is the program that wrote the report.
@@ -109,6 +124,8 @@ type Finding struct {
 	Fixable bool `json:"fixable"`
 	// Kustomization is the namespace/name of the Kustomization that applies the object; empty if there is none.
 	Kustomization string `json:"kustomization,omitempty"`
+	// Cluster is the name of the cluster; empty for what belongs to none or to several.
+	Cluster string `json:"cluster,omitempty"`
 	// Fingerprint identifies the finding across runs. Normalize sets it.
 	Fingerprint string `json:"fingerprint"`
 	// Cause is the fingerprint of the first finding with the same cause, which may be the finding itself. Normalize sets it.
@@ -135,6 +152,8 @@ func (f *Finding) Counts() bool { return f.Suppressed == nil }
 // Identity identifies a finding across runs. It contains neither the line, which moves with edits above it, nor the API version.
 type Identity struct {
 	Rule, Group, Kind, Namespace, Name, Path, Key string
+	// Cluster is the name of the cluster; part of the fingerprint in a tree with several clusters only.
+	Cluster string
 }
 
 // Identity returns the identity of the finding.
@@ -145,13 +164,18 @@ func (f *Finding) Identity() Identity {
 	}
 	return Identity{
 		Rule: f.Rule, Group: group, Kind: f.Object.Kind, Namespace: f.Object.Namespace, Name: f.Object.Name, Path: f.Path, Key: cmp.Or(f.Key, f.Message),
+		Cluster: f.Cluster,
 	}
 }
 
 // Fingerprint returns the identity as 32 hexadecimal digits.
 func (i Identity) Fingerprint() string {
 	// No part contains a NUL, since all of them come from YAML.
-	sum := sha256.Sum256([]byte(strings.Join([]string{i.Rule, i.Group, i.Kind, i.Namespace, i.Name, i.Path, i.Key}, "\x00")))
+	parts := []string{i.Rule, i.Group, i.Kind, i.Namespace, i.Name, i.Path, i.Key}
+	if i.Cluster != "" {
+		parts = append(parts, i.Cluster)
+	}
+	sum := sha256.Sum256([]byte(strings.Join(parts, "\x00")))
 	return hex.EncodeToString(sum[:16])
 }
 
@@ -260,9 +284,17 @@ func (r *Report) Normalize() {
 			s.Unknown++
 		}
 	}
+	slices.SortFunc(r.Clusters, func(a, b Cluster) int { return cmp.Compare(a.Name, b.Name) })
+	for i := range r.Clusters {
+		r.Clusters[i].count(r.Findings)
+	}
 	for i := range r.Findings {
 		f := &r.Findings[i]
-		f.Fingerprint = f.Identity().Fingerprint()
+		id := f.Identity()
+		if len(r.Clusters) < 2 {
+			id.Cluster = ""
+		}
+		f.Fingerprint = id.Fingerprint()
 		slices.SortFunc(f.Related, func(a, b Position) int { return comparePositions(a.Position, b.Position) })
 		if !f.Counts() {
 			s.Suppressed++
@@ -286,7 +318,7 @@ func (r *Report) Normalize() {
 	}
 	slices.SortStableFunc(r.Findings, func(a, b Finding) int {
 		return cmp.Or(comparePositions(a.Position(), b.Position()), cmp.Compare(a.ID, b.ID), compareObjects(a.Object, b.Object),
-			cmp.Compare(a.Path, b.Path), cmp.Compare(a.Message, b.Message))
+			cmp.Compare(a.Path, b.Path), cmp.Compare(a.Message, b.Message), cmp.Compare(a.Cluster, b.Cluster))
 	})
 	s.Causes = setCauses(r.Findings)
 	slices.SortStableFunc(r.Skipped, func(a, b Skipped) int {
@@ -297,6 +329,45 @@ func (r *Report) Normalize() {
 	})
 	slices.SortFunc(r.Graph.Nodes, func(a, b Node) int { return cmp.Compare(a.ID, b.ID) })
 	slices.SortFunc(r.Graph.Edges, func(a, b Edge) int { return cmp.Or(cmp.Compare(a.From, b.From), cmp.Compare(a.To, b.To)) })
+}
+
+// count sets the counts of the findings of the cluster.
+func (c *Cluster) count(findings []Finding) {
+	c.Deny, c.Warn, c.Audit = 0, 0, 0
+	for i := range findings {
+		switch f := &findings[i]; {
+		case f.Cluster != c.Name || !f.Counts():
+		case f.Action == v1alpha1.ActionDeny:
+			c.Deny++
+		case f.Action == v1alpha1.ActionWarn:
+			c.Warn++
+		default:
+			c.Audit++
+		}
+	}
+}
+
+// clustersOf returns the names of the clusters of findings, each once, in a report with several clusters; else none.
+func (r *Report) clustersOf(findings ...*Finding) []string {
+	var out []string
+	for _, f := range findings {
+		if len(r.Clusters) > 1 && f.Cluster != "" && !slices.Contains(out, f.Cluster) {
+			out = append(out, f.Cluster)
+		}
+	}
+	return out
+}
+
+// clusters returns "cluster a" or "clusters a, b" for the findings of a group; empty in a report with one cluster.
+func (g *findingGroup) clusters(r *Report) string {
+	switch names := r.clustersOf(append([]*Finding{g.first}, g.rest...)...); len(names) {
+	case 0:
+		return ""
+	case 1:
+		return "cluster " + names[0]
+	default:
+		return "clusters " + strings.Join(names, ", ")
+	}
 }
 
 // compareBools sorts false before true.

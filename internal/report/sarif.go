@@ -71,6 +71,8 @@ type (
 		Path   string `json:"path"`
 		Fix    string `json:"fix,omitempty"`
 		Cause  string `json:"cause"`
+		// Cluster is the name of the cluster.
+		Cluster string `json:"cluster,omitempty"`
 	}
 	sarifLocation struct {
 		ID               int            `json:"id,omitempty"`
@@ -184,7 +186,7 @@ func sarifResultOf(f *Finding, o Options) sarifResult {
 		RuleID: f.ID, Level: level(f.Action), Message: sarifText{Text: text},
 		Locations:           []sarifLocation{},
 		PartialFingerprints: map[string]string{"fluxAdmissionIdentity/v1": f.Fingerprint},
-		Properties:          sarifDetails{Action: string(f.Action), Object: f.Object, Path: f.Path, Fix: f.Fix, Cause: f.Cause},
+		Properties:          sarifDetails{Action: string(f.Action), Object: f.Object, Path: f.Path, Fix: f.Fix, Cause: f.Cause, Cluster: f.Cluster},
 	}
 	loc := sarifLocation{LogicalLocations: []sarifLogical{{FullyQualifiedName: strings.TrimSpace(f.Object.String() + " " + f.Path), Kind: "object"}}}
 	if f.File != "" {

@@ -76,6 +76,7 @@ func WriteText(w io.Writer, r *Report, o Options) error {
 	t.findings(r)
 	t.errors(r.Errors)
 	t.skipped(r.Skipped)
+	t.clusters(r.Clusters)
 	t.line("%s", t.summary(r.Summary))
 	return t.w.Flush()
 }
@@ -93,13 +94,13 @@ func (t *textWriter) findings(r *Report) {
 	for _, file := range files {
 		t.line("%s", t.paint(bold, printable(cmp.Or(file, "no file"))))
 		for _, g := range byFile[file] {
-			t.finding(g)
+			t.finding(g, r)
 		}
 		t.line("")
 	}
 }
 
-func (t *textWriter) finding(g *findingGroup) {
+func (t *textWriter) finding(g *findingGroup, r *Report) {
 	f := g.first
 	at := ""
 	if f.Line > 0 {
@@ -119,6 +120,9 @@ func (t *textWriter) finding(g *findingGroup) {
 	}
 	if f.Fix != "" {
 		t.line("      %s %s", t.paint(green, "fix:"), printable(f.Fix))
+	}
+	if clusters := g.clusters(r); clusters != "" {
+		t.line("      %s", t.paint(dim, printable(clusters)))
 	}
 	if others := g.others(Options{}); others != "" {
 		t.line("      %s", t.paint(cyan, printable("and "+others)))
@@ -192,6 +196,24 @@ func shorten(text string, n int) string {
 		return text
 	}
 	return string(runes[:n*2/3]) + " … " + string(runes[len(runes)-n/3:])
+}
+
+// clusters writes a table of several clusters.
+func (t *textWriter) clusters(list []Cluster) {
+	if len(list) < 2 {
+		return
+	}
+	const columns = "%-*s  %14s  %7s  %4s  %4s  %5s  %s"
+	width := len("CLUSTER")
+	for _, c := range list {
+		width = max(width, len(printable(c.Name)))
+	}
+	t.line("%s", t.paint(bold, fmt.Sprintf(columns, width, "CLUSTER", "KUSTOMIZATIONS", "OBJECTS", "DENY", "WARN", "AUDIT", "POLICY")))
+	for _, c := range list {
+		t.line(columns, width, printable(c.Name), fmt.Sprint(c.Kustomizations), fmt.Sprint(c.Objects), fmt.Sprint(c.Deny), fmt.Sprint(c.Warn),
+			fmt.Sprint(c.Audit), printable(c.Policy))
+	}
+	t.line("")
 }
 
 func (t *textWriter) summary(s Summary) string {

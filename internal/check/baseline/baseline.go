@@ -40,6 +40,8 @@ type Entry struct {
 	Kind      string `yaml:"kind"`
 	Namespace string `yaml:"namespace,omitempty"`
 	Name      string `yaml:"name"`
+	// Cluster is set in a tree with several clusters. Without it, the entry applies to every cluster.
+	Cluster string `yaml:"cluster,omitempty"`
 	// Path is the field; empty for the object itself.
 	Path string `yaml:"path,omitempty"`
 	// Key is the rule's identifier of the problem.
@@ -51,7 +53,13 @@ type Entry struct {
 }
 
 func (e *Entry) identity() report.Identity {
-	return report.Identity{Rule: e.Rule, Group: e.Group, Kind: e.Kind, Namespace: e.Namespace, Name: e.Name, Path: e.Path, Key: e.Key}
+	return report.Identity{Rule: e.Rule, Group: e.Group, Kind: e.Kind, Namespace: e.Namespace, Name: e.Name, Path: e.Path, Key: e.Key, Cluster: e.Cluster}
+}
+
+// anyCluster returns the identity in an entry for every cluster.
+func anyCluster(id report.Identity) report.Identity {
+	id.Cluster = ""
+	return id
 }
 
 // String returns the rule, object and field of the entry.
@@ -67,8 +75,8 @@ func (e *Entry) String() string {
 	return text
 }
 
-// Of returns the sorted baseline of the findings that are not suppressed. It keeps the reasons of the entries of old, which may be nil.
-func Of(findings []report.Finding, old *Baseline) *Baseline {
+// Of returns the sorted baseline of the findings of a report that are not suppressed. It keeps the reasons of the entries of old, which may be nil.
+func Of(r *report.Report, old *Baseline) *Baseline {
 	b := &Baseline{Version: formatVersion, Findings: []Entry{}}
 	at := map[report.Identity]int{}
 	reasons := map[report.Identity]string{}
@@ -77,24 +85,28 @@ func Of(findings []report.Finding, old *Baseline) *Baseline {
 			reasons[old.Findings[i].identity()] = old.Findings[i].Reason
 		}
 	}
-	for i := range findings {
-		f := &findings[i]
+	for i := range r.Findings {
+		f := &r.Findings[i]
 		if f.Suppressed != nil && f.Suppressed.By != report.ByBaseline {
 			continue
 		}
 		id := f.Identity()
+		if len(r.Clusters) < 2 {
+			id = anyCluster(id)
+		}
 		if n, ok := at[id]; ok {
 			b.Findings[n].Count = max(1, b.Findings[n].Count) + 1
 			continue
 		}
 		at[id] = len(b.Findings)
 		b.Findings = append(b.Findings, Entry{
-			Rule: id.Rule, Group: id.Group, Kind: id.Kind, Namespace: id.Namespace, Name: id.Name, Path: id.Path, Key: id.Key, Reason: reasons[id],
+			Rule: id.Rule, Group: id.Group, Kind: id.Kind, Namespace: id.Namespace, Name: id.Name, Path: id.Path, Key: id.Key, Cluster: id.Cluster,
+			Reason: cmp.Or(reasons[id], reasons[anyCluster(id)]),
 		})
 	}
 	slices.SortFunc(b.Findings, func(x, y Entry) int {
 		return cmp.Or(cmp.Compare(x.Namespace, y.Namespace), cmp.Compare(x.Kind, y.Kind), cmp.Compare(x.Name, y.Name), cmp.Compare(x.Group, y.Group),
-			cmp.Compare(x.Rule, y.Rule), cmp.Compare(x.Path, y.Path), cmp.Compare(x.Key, y.Key))
+			cmp.Compare(x.Rule, y.Rule), cmp.Compare(x.Path, y.Path), cmp.Compare(x.Key, y.Key), cmp.Compare(x.Cluster, y.Cluster))
 	})
 	return b
 }
@@ -160,6 +172,9 @@ func (b *Baseline) Apply(findings []report.Finding) (stale []Entry) {
 	for i := range findings {
 		f := &findings[i]
 		id := f.Identity()
+		if left[id] == 0 {
+			id = anyCluster(id)
+		}
 		if f.Suppressed != nil || left[id] == 0 {
 			continue
 		}

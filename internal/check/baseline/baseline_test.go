@@ -49,7 +49,7 @@ func TestOf(t *testing.T) {
 	old := &baseline.Baseline{Findings: []baseline.Entry{
 		{Rule: "unknown-field", Group: "apps", Kind: "Deployment", Namespace: "web", Name: "b", Path: "spec.y", Key: "message of y", Reason: "waits for the release"},
 	}}
-	b := baseline.Of(findings, old)
+	b := baseline.Of(&report.Report{Findings: findings}, old)
 	var out bytes.Buffer
 	if err := b.Write(&out); err != nil {
 		t.Fatal(err)

@@ -24,7 +24,7 @@ func ReadFile(name string) (*Baseline, error) {
 
 // WriteFile writes findings as a baseline. The reasons of entries are those of old; if old is nil, those of the file
 // that is being replaced.
-func WriteFile(name string, old *Baseline, findings []report.Finding) error {
+func WriteFile(name string, old *Baseline, r *report.Report) error {
 	if old == nil {
 		if _, err := os.Stat(name); err == nil {
 			if old, err = ReadFile(name); err != nil {
@@ -33,7 +33,7 @@ func WriteFile(name string, old *Baseline, findings []report.Finding) error {
 		}
 	}
 	var text bytes.Buffer
-	if err := Of(findings, old).Write(&text); err != nil {
+	if err := Of(r, old).Write(&text); err != nil {
 		return err
 	}
 	return os.WriteFile(name, text.Bytes(), 0o644) //nolint:gosec // a file of the repository, readable by everybody
