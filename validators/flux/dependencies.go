@@ -39,8 +39,13 @@ func dependencies(o *unstructured.Unstructured) []dependency {
 }
 
 // CheckDependencies reports the entries of spec.dependsOn that name an object of the kind that does not exist.
+// The API resolves them within one kind: a Kustomization that names a HelmRelease waits forever, and so does the reverse.
 func CheckDependencies(ctx context.Context, p *validators.Pass, gk schema.GroupKind) {
+	other := HelmRelease
+	if gk == HelmRelease {
+		other = Kustomization
+	}
 	for _, d := range dependencies(p.Object) {
-		Reference{At: d.at, To: gk, Key: d.key, What: "the dependency " + d.key.String()}.Check(ctx, p)
+		Reference{At: d.at, To: gk, Key: d.key, What: "the dependency " + d.key.String(), Other: other}.Check(ctx, p)
 	}
 }

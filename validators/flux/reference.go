@@ -25,6 +25,9 @@ type Reference struct {
 	What string
 	// Local means that the reference has no namespace field: the named object must be in the object's own namespace.
 	Local bool
+	// Other is a kind that is confused with To: of an object of it with the same key, the finding reports that the
+	// reference cannot name it. The zero value is none.
+	Other schema.GroupKind
 }
 
 func (r Reference) what() string {
@@ -39,13 +42,40 @@ func (r Reference) Check(ctx context.Context, p *validators.Pass) {
 	switch _, presence, err := p.Lookup.Get(ctx, r.To, r.Key); presence {
 	case validators.Present:
 	case validators.Unknown:
-		if r.reportLikely(ctx, p, err) {
+		if r.reportOther(ctx, p, err) || r.reportLikely(ctx, p, err) {
 			return
 		}
 		p.Unknown("cannot determine whether %s exists: %v", r.what(), err)
 	case validators.Absent:
-		r.ReportMissing(ctx, p)
+		if !r.reportOther(ctx, p, nil) {
+			r.ReportMissing(ctx, p)
+		}
 	}
+}
+
+// reportOther reports a reference that names an object of the kind Other, which it cannot reach. Unknown is why it cannot be
+// determined whether there is one of the right kind; nil if there is none.
+func (r Reference) reportOther(ctx context.Context, p *validators.Pass, unknown error) bool {
+	if r.Other.Kind == "" {
+		return false
+	}
+	if _, presence, _ := p.Lookup.Get(ctx, r.Other, r.Key); presence != validators.Present {
+		return false
+	}
+	f := r.reportMissing(p, nil)
+	self := p.Object.GetKind()
+	f.Message += fmt.Sprintf("; %s %s exists, but a %s can depend on a %s only", r.Other.Kind, r.Key, self, r.To.Kind)
+	f.Uncertain = unknown != nil
+	f.Fix = "Depend on the " + self + " that waits for the " + r.Other.Kind + "."
+	if r.To == Kustomization {
+		f.Fix = "Depend on the Kustomization that applies the " + r.Other.Kind + ", and let that one wait for it with " +
+			"spec.healthChecks, or with a readyExpr in this entry."
+		if owners, _, _ := p.Lookup.Owners(ctx, r.Other, r.Key); len(owners) == 1 && !p.Confined {
+			f.Fix = fmt.Sprintf("Depend on Kustomization %s, which applies the %s, and name the %s in the spec.healthChecks of that one.",
+				owners[0], r.Other.Kind, r.Other.Kind)
+		}
+	}
+	return true
 }
 
 // reportLikely reports a reference whose target is not known where the evidence makes a mistake likely: the name exists

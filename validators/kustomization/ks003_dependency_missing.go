@@ -35,7 +35,7 @@ var DependencyMissing = &validators.Rule{
 			Fix:   "Correct the name or the namespace of the dependency, or remove the entry.",
 			Since: "v0.1.0",
 		},
-		Reads: []schema.GroupKind{flux.Kustomization},
+		Reads: []schema.GroupKind{flux.Kustomization, flux.HelmRelease},
 	},
 	Check: checkDependencies,
 }

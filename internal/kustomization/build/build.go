@@ -148,6 +148,12 @@ func (b *Builder) build(a *sourcetree.Artifact, dir string, spec *kustomizev1.Ku
 	}
 	incomplete := slices.ContainsFunc(g.problems, func(p *validators.Problem) bool { return p.Kind == validators.ProblemRemoteBase })
 	m, err := out.run(dir, g.written)
+	if err != nil && g.withoutConflicts(err) {
+		failed := g.explain(err)
+		if m, err = out.run(dir, g.written); err == nil {
+			out.Problems = append(out.Problems, failed)
+		}
+	}
 	if err == nil {
 		err = out.collect(m)
 		incomplete = false

@@ -16,6 +16,7 @@ import (
 var (
 	duplicateID  = regexp.MustCompile(`may not add resource with an already registered id: (\S+)`)
 	noPatchMatch = regexp.MustCompile(`no (?:matches for Id|resource matches strategic merge patch) "?([^\s";]+)`)
+	idConflict   = regexp.MustCompile(`namespace transformation produces ID conflict: \[`)
 	unknownField = regexp.MustCompile(`unknown field "([^"]+)"`)
 	treePath     = regexp.MustCompile(`[\w./@+-]*/[\w./@+-]+|[\w@+-]+\.(?:yaml|yml|json|env)`)
 	accumulation = regexp.MustCompile(`^.*(?:accumulat(?:ing|ion)|recursed)[^:]*(?:: |=')`)
@@ -33,6 +34,9 @@ func remoteBase(at validators.Position, name, message string) *validators.Proble
 
 // explain returns the problem of a build that kustomize refused, in plain words and at the file at fault.
 func (g *graph) explain(err error) *validators.Problem {
+	if p := g.explainConflict(err.Error()); p != nil {
+		return p
+	}
 	text := Redact(strings.ReplaceAll(strings.TrimSpace(err.Error()), "\n", " "))
 	p := buildFailed(g.fault(text), "")
 	p.Detail = text
@@ -107,6 +111,7 @@ var quotations = []struct {
 	{regexp.MustCompile(`literal sources \[.*?\]: `), ""},
 	{regexp.MustCompile(`invalid map key: .*`), "a key that is not text"},
 	{regexp.MustCompile(`literal source .*?,? expected`), "literal source, expected"},
+	{regexp.MustCompile(`ID conflict: \[.*`), "ID conflict"},
 	{regexp.MustCompile("(!!\\w+) `[^`]*`"), "$1"},
 	{regexp.MustCompile(`(?:from|failed to decode): \{.*`), "an object"},
 }

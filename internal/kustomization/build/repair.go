@@ -1,9 +1,6 @@
 package build
 
 import (
-	"bytes"
-	"fmt"
-
 	"go.yaml.in/yaml/v3"
 
 	"github.com/flux-admission/flux-admission/internal/sourcetree"
@@ -43,17 +40,11 @@ func (g *graph) repair(p string, f *sourcetree.File) bool {
 
 // withoutDuplicates writes the documents with only the last of duplicate keys.
 func withoutDuplicates(docs []*yaml.Node) ([]byte, error) {
-	var out bytes.Buffer
-	enc := yaml.NewEncoder(&out)
+	out := make([]*yaml.Node, 0, len(docs))
 	for _, d := range docs {
-		if err := enc.Encode(unique(d)); err != nil {
-			return nil, fmt.Errorf("writing YAML: %w", err)
-		}
+		out = append(out, unique(d))
 	}
-	if err := enc.Close(); err != nil {
-		return nil, fmt.Errorf("writing YAML: %w", err)
-	}
-	return out.Bytes(), nil
+	return encodeDocuments(out)
 }
 
 // unique copies a node with only the last of duplicate keys.
