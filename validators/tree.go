@@ -20,9 +20,9 @@ type Provenance struct {
 	// Written returns the text of a scalar as it is in Git, before variables are substituted: "${TAG}", "3.10". It is empty
 	// if that is not known; the function is nil if no text is.
 	Written func(Path) string
-	// ReferencedBy is the kustomization.yaml that should list the file of an unapplied object; empty if there is none near
-	// it.
-	ReferencedBy string
+	// ReferencedBy is the kustomization.yaml that should list Entry, the file of an unapplied object or the directory that
+	// has it; empty if there is none.
+	ReferencedBy, Entry string
 }
 
 // Build is what a Flux Kustomization builds from its source, as far as that is known.

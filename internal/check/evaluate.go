@@ -293,7 +293,7 @@ func (t *Tree) unappliedTask(u *kustomization.UnappliedObject) (task, bool) {
 		s,
 		validators.Request{
 			Operation: validators.Create, Stage: validators.StageOffline, Object: o, Provenance: &validators.Provenance{
-				Unapplied: true, ReferencedBy: u.ReferencedBy,
+				Unapplied: true, ReferencedBy: u.ReferencedBy, Entry: u.Entry,
 			},
 		},
 		&lookup.Memory{},

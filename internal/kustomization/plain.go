@@ -157,8 +157,8 @@ func isComponent(a *sourcetree.Artifact, file string) bool {
 	return doc != nil && sourcetree.Identify(doc).Kind == "Component"
 }
 
-// usedBy returns the files and directories that the kustomization files of a tree refer to in any field, and all that
-// is below the directories of components.
+// usedBy returns the files and directories that the kustomization files of a tree refer to in any field or comment, as
+// for a patch that is switched on when it is needed, and all that is below the directories of components.
 func usedBy(a *sourcetree.Artifact) map[string]bool {
 	used := map[string]bool{}
 	var components []string
@@ -169,6 +169,11 @@ func usedBy(a *sourcetree.Artifact) map[string]bool {
 		}
 		if isComponent(a, file) {
 			components = append(components, dir)
+		}
+		for _, p := range commentedEntries(a.File(file), dir) {
+			if a.File(p) != nil {
+				used[p] = true
+			}
 		}
 		for _, doc := range a.File(file).Parse().Documents {
 			eachScalar(doc, func(text string) {
@@ -226,4 +231,17 @@ func foreign(apiVersion, kind string) bool {
 		return !slices.Contains([]string{"apps", "batch", "autoscaling", "policy", "extensions"}, group)
 	}
 	return slices.Contains(foreignGroups, group)
+}
+
+// nearestKustomization returns the nearest kustomization file, in the file's directory or above; empty when there is
+// none.
+func nearestKustomization(a *sourcetree.Artifact, p string) string {
+	for d := path.Dir(p); ; d = path.Dir(d) {
+		if file := build.File(a, d); file != "" {
+			return file
+		}
+		if d == "." {
+			return ""
+		}
+	}
 }

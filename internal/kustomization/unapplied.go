@@ -16,12 +16,14 @@ import (
 type UnappliedObject struct {
 	Position                              validators.Position
 	Group, Version, Kind, Namespace, Name string
-	// ReferencedBy is the kustomization file that has to list the object's file; empty when there is none in its
-	// directory or above.
-	ReferencedBy string
+	// ReferencedBy is the kustomization file that has to list Entry: the object's file, or the directory that has it;
+	// empty when each one above lists what is below.
+	ReferencedBy, Entry string
 	// Parent is the unapplied Kustomization that builds this object: once it is applied, this object is, too. Nil
 	// when there is none.
 	Parent *UnappliedObject
+	// disabled means that the kustomization file has the entry in a comment: somebody took it out on purpose.
+	disabled bool
 }
 
 // unapplied returns the Flux objects in the directories that Kustomizations of any cluster build, which no
@@ -56,15 +58,18 @@ func (b *treeBuilder) unapplied(clusters []*Cluster) []*UnappliedObject {
 				continue
 			}
 			at := yamlposition.Of(yamlposition.Root(doc))
-			out = append(out, &UnappliedObject{
+			o := &UnappliedObject{
 				Position: f.Position(at.Line, at.Column),
 				Group:    id.Group(), Version: path.Base(id.APIVersion), Kind: id.Kind, Namespace: id.Namespace, Name: id.Name,
-				ReferencedBy: nearestKustomization(a, p),
-			})
+			}
+			o.ReferencedBy, o.Entry, o.disabled = whereListed(a, p)
+			out = append(out, o)
 		}
 	}
 	setParents(a, out)
-	return out
+	return slices.DeleteFunc(out, func(o *UnappliedObject) bool {
+		return o.disabled || slices.ContainsFunc(ancestors(o), func(parent *UnappliedObject) bool { return parent.disabled })
+	})
 }
 
 // inDirs reports whether the file is in one of the directories, or below it.
@@ -79,17 +84,65 @@ func inDirs(p string, dirs map[string]bool) bool {
 	}
 }
 
-// nearestKustomization returns the nearest kustomization file, in the file's directory or above; empty when there is
-// none.
-func nearestKustomization(a *sourcetree.Artifact, p string) string {
+// whereListed returns the kustomization file, in the file's directory or above, that should list the file or the
+// directory that has it, that entry, and whether it is there in a comment. The first of them that does not list what
+// is below counts; the file is empty if each one does.
+func whereListed(a *sourcetree.Artifact, p string) (file, entry string, disabled bool) {
+	child := p
 	for d := path.Dir(p); ; d = path.Dir(d) {
-		if file := build.File(a, d); file != "" {
-			return file
+		if file := build.File(a, d); file != "" && file != p {
+			listed := false
+			for _, doc := range a.File(file).Parse().Documents {
+				eachScalar(doc, func(text string) {
+					at := sourcetree.Rel(path.Join(d, text))
+					listed = listed || text != "" && at != d && (at == child || within(child, at))
+				})
+			}
+			if !listed {
+				return file, relative(d, child), commentedOut(a.File(file), d, child)
+			}
+			child = d
 		}
 		if d == "." {
-			return ""
+			return "", "", false
 		}
 	}
+}
+
+// relative returns a path below a directory as a kustomization file in it would name it.
+func relative(dir, p string) string {
+	if dir == "." {
+		return p
+	}
+	return strings.TrimPrefix(p, dir+"/")
+}
+
+// commentedOut reports whether a comment of a kustomization file in the directory is an entry for the path, for a
+// directory that has it, or for a file in it.
+func commentedOut(f *sourcetree.File, dir, p string) bool {
+	return slices.ContainsFunc(commentedEntries(f, dir), func(at string) bool { return within(p, at) || within(at, p) })
+}
+
+// commentedEntries returns the paths that words in the comments of a kustomization file in the directory would name:
+// "# - ./apps/ks.yaml".
+func commentedEntries(f *sourcetree.File, dir string) []string {
+	data, err := f.Read()
+	if err != nil {
+		return nil
+	}
+	var out []string
+	for line := range strings.Lines(string(data)) {
+		text, ok := strings.CutPrefix(strings.TrimSpace(line), "#")
+		if !ok {
+			continue
+		}
+		for _, w := range strings.Fields(strings.TrimLeft(text, "# -")) {
+			if at := sourcetree.Rel(path.Join(dir, strings.Trim(w, `"'`))); at != dir {
+				out = append(out, at)
+			}
+		}
+	}
+	return out
 }
 
 // setParents sets the parents of objects in the directories that unapplied Kustomizations build.

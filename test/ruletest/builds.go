@@ -136,6 +136,7 @@ func provenance(data []byte) (*validators.Provenance, error) {
 		Kustomization     string `json:"kustomization"`
 		Unapplied         bool   `json:"unapplied"`
 		ReferencedBy      string `json:"referencedBy"`
+		Entry             string `json:"entry"`
 		// Written are the texts of scalars, by path.
 		Written map[string]string `json:"written"`
 	}
@@ -147,6 +148,7 @@ func provenance(data []byte) (*validators.Provenance, error) {
 		Kustomization:     key(from.Kustomization),
 		Unapplied:         from.Unapplied,
 		ReferencedBy:      from.ReferencedBy,
+		Entry:             from.Entry,
 	}
 	if from.Written != nil {
 		out.Written = func(p validators.Path) string { return from.Written[p.String()] }

@@ -24,15 +24,16 @@ var Unapplied = &validators.Rule{
 			Title: "No Kustomization applies the Flux object",
 			Why: "The file is in a directory that Flux builds, but no kustomization.yaml lists it: it looks " +
 				"deployed and is not.",
-			Fix:   "List the file in a kustomization.yaml, or remove it.",
+			Fix: "List the file in a kustomization.yaml, or remove it. Where it is off on purpose, leave its entry in a " +
+				"comment.",
 			Since: "v0.1.0",
 		},
 	},
 	Check: func(_ context.Context, p *validators.Pass) error {
 		f := p.Report(validators.Path{}, nil, "no Kustomization applies this %s", p.Object.GetKind())
-		if file := p.Provenance.ReferencedBy; file != "" {
-			f.Message += fmt.Sprintf("; %s does not list it", file)
-			f.Fix = fmt.Sprintf("List the file under resources in %s, or remove it.", file)
+		if file, entry := p.Provenance.ReferencedBy, p.Provenance.Entry; file != "" {
+			f.Message += fmt.Sprintf("; %s does not list %s", file, entry)
+			f.Fix = fmt.Sprintf("List %s under resources in %s, or remove it. An entry in a comment there is taken as disabled.", entry, file)
 		}
 		return nil
 	},
