@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
+	"k8s.io/klog/v2"
 	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	"github.com/flux-admission/flux-admission/test/controlplane"
@@ -31,6 +32,7 @@ var (
 
 func TestMain(m *testing.M) {
 	log.SetLogger(logr.Discard())
+	klog.SetLogger(logr.Discard()) // of requests that end with their deadline
 	if s := os.Getenv("SOAK_TIME"); s != "" {
 		d, err := time.ParseDuration(s)
 		if err != nil || d < time.Minute {
