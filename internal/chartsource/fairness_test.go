@@ -80,6 +80,28 @@ func TestResolver_OneTenantDoesNotDelayAnother(t *testing.T) {
 	}
 }
 
+// TestResolver_TenantsTogetherDoNotDelayAnother has three tenants that fill all slots with hosts that do not respond, and never
+// would: the repositories of a fourth one are read nevertheless.
+func TestResolver_TenantsTogetherDoNotDelayAnother(t *testing.T) {
+	server := newRepo(t)
+	server.publish(t, "app", "1.0.0", map[string]string{"values.schema.json": strictSchema})
+	pits := []*tarPit{newTarPit(t), newTarPit(t), newTarPit(t)} // hosts of their own: those of one host share its slots
+	m := lookup.NewMemory()
+	r := resolver(t, chartsource.Options{Wait: time.Minute, MaxFetches: 8, MaxFetchesPerTenant: 3, HeaderTimeout: time.Hour, FetchTimeout: time.Hour})
+	for i := range 24 {
+		bad := repositoryIn(t, m, fmt.Sprintf("attacker-%d", i%3), fmt.Sprintf("pit%d", i), pits[i%3].URL, "app")
+		if _, got, _ := r.Resolve(chartsource.WithBudget(t.Context(), 0), m, bad); got != validators.Unknown {
+			t.Fatalf("Resolve = %v", got)
+		}
+	}
+	for pits[0].requests.Load()+pits[1].requests.Load()+pits[2].requests.Load() < 8 {
+		<-time.After(time.Millisecond)
+	}
+	if _, got, err := r.Resolve(t.Context(), m, repositoryIn(t, m, "honest", "repo", server.URL, "app")); got != validators.Present {
+		t.Errorf("Resolve = %v, %v; want the chart of the fourth tenant", got, err)
+	}
+}
+
 // TestResolver_WaitsForAnIndexWithoutASlot has as many charts of one repository as there are slots.
 func TestResolver_WaitsForAnIndexWithoutASlot(t *testing.T) {
 	server := newRepo(t)

@@ -282,7 +282,7 @@ func (r *Resolver) fetch(src source) (result, func()) {
 		r.loader.toDisk(src.key(), res.key)
 	case outcome == OutcomeDisk:
 		lifetime = 0 // the next review fetches the chart from its source
-	case outcome == OutcomeError && !errors.Is(res.err, errBackoff):
+	case outcome == OutcomeError && !errors.Is(res.err, errBackoff) && !errors.Is(res.err, errPreempted):
 		lifetime = r.loader.outages.record(src.key())
 	}
 	if outcome == OutcomeFetched || outcome == OutcomeAbsent {
@@ -310,21 +310,27 @@ func (r *Resolver) fetch(src source) (result, func()) {
 
 // loadInSlot waits for a slot and reads a chart.
 func (r *Resolver) loadInSlot(src source) (result, Outcome) {
-	waiting, cancel := context.WithTimeout(r.ctx, r.opts.FetchTimeout)
-	defer cancel()
-	if err := r.slots.acquire(waiting, src.tenant()); err != nil {
+	ctx, preempt := context.WithCancelCause(r.ctx)
+	defer preempt(nil)
+	waiting, stop := context.WithTimeout(ctx, r.opts.FetchTimeout)
+	defer stop()
+	s, err := r.slots.acquire(waiting, src.tenant(), preempt)
+	if err != nil {
 		return result{err: fmt.Errorf("%s: waiting for other charts to be fetched: %w", src, err)}, OutcomeError
 	}
-	s := &slot{r.slots, src.tenant(), true}
 	defer s.end()
 	end, err := r.loader.crashes.begin(src.key())
 	if err != nil {
 		r.opts.Log.Error(err, "Failed to record that a chart is being read")
 	}
 	defer end()
-	ctx, cancel := context.WithTimeout(fetch.WithHeaderTimeout(context.WithValue(r.ctx, slotKey{}, s), r.opts.HeaderTimeout), r.opts.FetchTimeout)
+	ctx, cancel := context.WithTimeout(fetch.WithHeaderTimeout(context.WithValue(ctx, slotKey{}, s), r.opts.HeaderTimeout), r.opts.FetchTimeout)
 	defer cancel()
-	return r.load(ctx, src)
+	res, outcome := r.load(ctx, src)
+	if outcome == OutcomeError && errors.Is(context.Cause(ctx), errPreempted) {
+		res.err = fmt.Errorf("%s: %w", src, errPreempted)
+	}
+	return res, outcome
 }
 
 // load reads a chart from the cache directory or from its source. A panic of a library is an error like any other.
