@@ -30,6 +30,8 @@ const (
 	injectRetry = 500 * time.Millisecond
 	// injectInterval is how often expired CAs are removed.
 	injectInterval = time.Minute
+	// caKey is the key of the CA in its Secret, next to that of the certificate and the private key.
+	caKey = "ca.crt"
 )
 
 // caInjector writes the CA into the caBundle of both webhook configurations. Every replica does; a replica that finds
@@ -200,6 +202,9 @@ func (i *caInjector) inject(ctx context.Context, o state) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, injectTimeout)
 	defer cancel()
+	if cas[0].NotBefore.After(i.now().Add(maxClockSkew)) {
+		return i.discard(ctx, o.secret, cas[0])
+	}
 	var errs []error
 	if patch := i.patch(validating, cas[0]); patch != nil {
 		errs = append(errs, i.write(o.validating.ResourceVersion, patch, func(data []byte) error {
@@ -216,6 +221,17 @@ func (i *caInjector) inject(ctx context.Context, o state) error {
 		}))
 	}
 	return errors.Join(errs...)
+}
+
+// discard has the authority issue another CA in place of one that is not valid yet: a replica whose clock is ahead has issued it,
+// and API servers refuse what it signs. The authority replaces a CA that is incomplete.
+func (i *caInjector) discard(ctx context.Context, s *corev1.Secret, ca *x509.Certificate) error {
+	s = s.DeepCopy()
+	delete(s.Data, caKey)
+	reason := fmt.Errorf("the CA in the Secret %s/%s is not valid until %s; check the clocks of the nodes. It is being replaced",
+		i.namespace, i.secret, ca.NotBefore.Format(time.RFC3339))
+	_, err := i.client.CoreV1().Secrets(i.namespace).Update(ctx, s, metav1.UpdateOptions{})
+	return errors.Join(reason, err)
 }
 
 // patch returns the webhooks of a strategic merge patch that updates their caBundle; nil if there is nothing to update.

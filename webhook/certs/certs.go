@@ -60,7 +60,7 @@ func (f *Files) NeedLeaderElection() bool { return false }
 
 // Checks implements Source. It does not check the CA, which belongs to whoever writes the files.
 func (f *Files) Checks() map[string]func() error {
-	return map[string]func() error{"certificate": func() error { return valid(f.Expiry(), f.now()) }}
+	return map[string]func() error{"certificate": func() error { return valid(f.GetCertificate, f.now()) }}
 }
 
 // Expiry implements Source.
@@ -77,12 +77,20 @@ func expiry(c *tls.Certificate, err error) time.Time {
 	return leaf.NotAfter
 }
 
-func valid(expiry, now time.Time) error {
-	switch {
-	case expiry.IsZero():
+// valid checks that the serving certificate is valid, as far as the clocks of API servers and of whoever issued it may differ.
+func valid(get func(*tls.ClientHelloInfo) (*tls.Certificate, error), now time.Time) error {
+	c, err := get(nil)
+	if err != nil || c == nil {
 		return errNoCertificate
-	case now.After(expiry):
-		return fmt.Errorf("the serving certificate expired at %s", expiry.Format(time.RFC3339))
+	}
+	leaf, err := leafOf(c)
+	switch {
+	case err != nil:
+		return err
+	case now.After(leaf.NotAfter):
+		return fmt.Errorf("the serving certificate expired at %s", leaf.NotAfter.Format(time.RFC3339))
+	case now.Add(maxClockSkew).Before(leaf.NotBefore):
+		return fmt.Errorf("the serving certificate is not valid until %s; check the clocks of the nodes", leaf.NotBefore.Format(time.RFC3339))
 	}
 	return nil
 }

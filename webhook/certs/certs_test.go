@@ -277,6 +277,34 @@ func TestCAInjector_Errors(t *testing.T) {
 	}
 }
 
+// TestCAInjector_ReplacesACAOfTomorrow has a CA that a replica with a wrong clock has issued.
+func TestCAInjector_ReplacesACAOfTomorrow(t *testing.T) {
+	ca := issue(t, "ca", start.Add(24*time.Hour), start.Add(48*time.Hour), nil)
+	v, m := configs()
+	p, client := newInjector(t, ca, v, m)
+	secret, err := client.CoreV1().Secrets("admission").Get(t.Context(), "ca", metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	secret.Data[caKey] = ca.pem()
+	err = p.inject(t.Context(), state{secret: secret, validating: v, mutating: m})
+	if err == nil || !strings.Contains(err.Error(), "is not valid until 2026-11-24T10:00:00Z") {
+		t.Errorf("error %v", err)
+	}
+	got, err := client.CoreV1().Secrets("admission").Get(t.Context(), "ca", metav1.GetOptions{})
+	if err != nil || got.Data[caKey] != nil || len(secret.Data[caKey]) == 0 {
+		t.Errorf("%v, the Secret has %v; want it without the CA, so that another one is issued", err, got.Data)
+	}
+	config, err := client.AdmissionregistrationV1().ValidatingWebhookConfigurations().Get(t.Context(), "admission", metav1.GetOptions{})
+	if err != nil || len(config.Webhooks[0].ClientConfig.CABundle) > 0 {
+		t.Errorf("%v, the caBundle has the CA", err)
+	}
+	p.now = func() time.Time { return start.Add(24*time.Hour - maxClockSkew) }
+	if err := p.inject(t.Context(), state{secret: secret, validating: v, mutating: m}); err != nil {
+		t.Errorf("with clocks that differ a little: %v", err)
+	}
+}
+
 func TestCAInjector_SinceNeedsEveryWebhook(t *testing.T) {
 	ca := issue(t, "ca", start, start.Add(time.Hour), nil)
 	leaf := issue(t, "leaf", start, start.Add(time.Hour), &ca)
@@ -341,6 +369,8 @@ func TestFiles(t *testing.T) {
 	for now, want := range map[time.Time]string{
 		start:                    "",
 		start.Add(2 * time.Hour): "the serving certificate expired at 2026-11-23T11:00:00Z",
+		start.Add(-maxClockSkew): "",
+		start.Add(-time.Hour):    "the serving certificate is not valid until 2026-11-23T10:00:00Z; check the clocks of the nodes",
 	} {
 		f.now = func() time.Time { return now }
 		got := ""

@@ -67,7 +67,7 @@ func (r *rotation) trusted(newest *tls.Certificate) bool {
 
 // certificateReady checks that the serving certificate is valid.
 func (r *rotation) certificateReady() error {
-	return valid(expiry(r.GetCertificate(nil)), r.now())
+	return valid(r.GetCertificate, r.now())
 }
 
 // caReady checks that the API servers trust the serving certificate.
