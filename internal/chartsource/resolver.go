@@ -181,6 +181,7 @@ func (r *Resolver) await(ctx context.Context, src source) (result, Outcome) {
 			return result{err: pending("%s is still being fetched, and reviews do not wait for it", src)}, OutcomeTimeout
 		}
 	}
+	began := time.Now()
 	t := time.NewTimer(wait)
 	defer t.Stop()
 	select {
@@ -189,7 +190,7 @@ func (r *Resolver) await(ctx context.Context, src source) (result, Outcome) {
 	case <-t.C:
 		return result{err: pending("%s is still being fetched after %s", src, wait.Round(time.Millisecond))}, OutcomeTimeout
 	case <-ctx.Done():
-		return result{err: pending("%s is still being fetched: %v", src, context.Cause(ctx))}, OutcomeTimeout
+		return result{err: pending("%s is still being fetched after %s", src, time.Since(began).Round(time.Millisecond))}, OutcomeTimeout
 	}
 }
 
