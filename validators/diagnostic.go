@@ -38,6 +38,8 @@ const (
 	ProblemNullInPatch ProblemKind = "null-in-patch"
 	// ProblemTagNumber: the tag of an image is read as a number, and written otherwise; Name is the tag.
 	ProblemTagNumber ProblemKind = "tag-number"
+	// ProblemFieldDropped: Flux drops a field of a kustomization.yaml that kustomize does not have; Name is its path.
+	ProblemFieldDropped ProblemKind = "field-dropped"
 	// ProblemRemoteBase: a resource outside the tree was not evaluated; Name is its address.
 	ProblemRemoteBase ProblemKind = "remote-base"
 	// ProblemRemoteContent: the content of a generated ConfigMap or Secret is outside the tree; Name is its address.

@@ -1,6 +1,8 @@
 package check
 
 import (
+	"cmp"
+	"regexp"
 	"strings"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -19,10 +21,18 @@ const (
 	versionLabel = "app.kubernetes.io/version"
 )
 
+// versionComment is the comment that `flux install` and `flux bootstrap` put at the start of gotk-components.yaml
+// (fluxcd/flux2, pkg/manifestgen/install/templates.go).
+var versionComment = regexp.MustCompile(`(?m)^# Flux [Vv]ersion: *(v?[0-9]+\.[0-9]+\.[0-9]+\S*)`)
+
+// maxComment is how much of the start of a file is searched for the comment.
+const maxComment = 1 << 10
+
 // fluxRelease returns the version of Flux that the objects of a cluster show, as they write it: that of a FluxInstance, or else the
-// version label of Flux' own manifests. It is empty if they show none.
+// version label of Flux' own manifests, or else the comment at the start of their file. It is empty if they show none.
 func fluxRelease(objects []*kustomization.Object) string {
-	labeled := ""
+	labeled, commented := "", ""
+	files := map[string]bool{}
 	for _, o := range objects {
 		if o.GroupVersionKind().GroupKind() == fluxInstance {
 			if v, _, _ := unstructured.NestedString(o.Object, "spec", "distribution", "version"); v != "" {
@@ -32,8 +42,15 @@ func fluxRelease(objects []*kustomization.Object) string {
 		if l := o.GetLabels(); labeled == "" && l[partOfLabel] == "flux" && strings.HasPrefix(l[versionLabel], "v") {
 			labeled = l[versionLabel]
 		}
+		if file := o.Origin.File; commented == "" && !files[file] {
+			files[file] = true
+			text := o.FileText()
+			if m := versionComment.FindSubmatch(text[:min(len(text), maxComment)]); m != nil {
+				commented = string(m[1])
+			}
+		}
 	}
-	return labeled
+	return cmp.Or(labeled, commented)
 }
 
 // acceptsUnset reports whether a release of Flux is known to replace a variable without a value with the empty string:

@@ -141,6 +141,22 @@ func (o *Object) document() *yaml.Node {
 	return doc
 }
 
+// FileText returns the text of the object's own file; nil when it is in none.
+func (o *Object) FileText() []byte {
+	if o.artifact == nil {
+		return nil
+	}
+	f := o.artifact.FileNamed(o.Origin.File)
+	if f == nil {
+		return nil
+	}
+	text, err := f.Read()
+	if err != nil {
+		return nil
+	}
+	return text
+}
+
 // findEncrypted adds the fields with an encrypted value to the unresolved ones.
 func (o *Object) findEncrypted() {
 	if unresolved.IsEncryptedObject(o.Object) {

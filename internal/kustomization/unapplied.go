@@ -98,8 +98,11 @@ func whereListed(a *sourcetree.Artifact, p string) (file, entry string, disabled
 					listed = listed || text != "" && at != d && (at == child || within(child, at))
 				})
 			}
-			if !listed {
+			if !listed && !isComponent(a, file) {
 				return file, relative(d, child), commentedOut(a.File(file), d, child)
+			}
+			if isComponent(a, file) {
+				return "", "", false // what includes it may be anywhere
 			}
 			child = d
 		}

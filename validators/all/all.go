@@ -34,6 +34,7 @@ func Rules() []*validators.Rule {
 		kustomization.NullInPatch,
 		kustomization.ImageTagNumber,
 		kustomization.SuspendedAwaited,
+		kustomization.FieldDropped,
 		source.Missing,
 		source.CrossNamespace,
 		source.InstancePatch,

@@ -136,7 +136,7 @@ func (b *Builder) build(a *sourcetree.Artifact, dir string, spec *kustomizev1.Ku
 		return &Output{graph: &graph{artifact: a}, Problems: []*validators.Problem{problem}, Unknown: true}
 	}
 	g := b.newGraph(a, dir, from)
-	out := &Output{graph: g, Problems: g.problems, Read: map[string]bool{}}
+	out := &Output{graph: g, Problems: append(g.problems, from.dropped...), Read: map[string]bool{}}
 	if g.blocked {
 		out.Unknown = true
 		return out

@@ -33,6 +33,8 @@ type generated struct {
 	k    *kustypes.Kustomization
 	// inTree means that the file is in the artifact; otherwise Flux generates it.
 	inTree bool
+	// dropped are the fields of the file that Flux drops.
+	dropped []*validators.Problem
 }
 
 // generate does what the generator of fluxcd/pkg/kustomize 1.41.0 does to the directory of a Kustomization, in memory
@@ -49,6 +51,7 @@ func (b *Builder) generate(a *sourcetree.Artifact, dir string, spec *kustomizev1
 			// Not strict: Flux drops unknown fields of this one file. Those that it includes are read strictly, by
 			// kustomize.
 			err = yaml.Unmarshal(data, g.k)
+			g.dropped = droppedFields(a, g.file, data)
 		}
 		if err != nil {
 			return nil, parseFailure(a, g.file, err)
