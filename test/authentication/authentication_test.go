@@ -56,6 +56,7 @@ func run(m *testing.M) int {
 	return env.Main(m, env.Options{
 		ControlPlane: controlplane.Options{
 			CRDSets: controlplane.DefaultCRDs(),
+			Audit:   true,
 			APIServerArgs: map[string][]string{
 				"admission-control-config-file": {filepath.Join(dir, "admission.yaml")},
 			},

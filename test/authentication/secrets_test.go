@@ -6,6 +6,7 @@ import (
 	"io"
 	"math"
 	"net/http"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -74,25 +75,44 @@ spec:
 }
 
 // A tenant who writes both the release and the schema learns whether the values of a Secret of the namespace satisfy
-// the schema, and nothing else: the schema here tells four characters of the Secret in one answer, if an answer quotes
-// patterns, positions or what is missing.
+// the schema, and nothing else: the schema here has an answer for each bit of four characters of the Secret, if an answer
+// quotes patterns, positions or what is missing. Neither do the audit annotations, the log and the metrics have more.
 func TestTenant_LearnsOneBit(t *testing.T) {
 	ns := shared.Namespace(t, "tenant-")
 	c := tenant(t, ns)
-	answers := map[string][]string{}
-	for _, value := range []string{"Zq9x", "aaaa", "zzzz", "Zq9y", "0000", "hunter2"} {
+	answers, records := map[string][]string{}, map[string][]string{}
+	for _, value := range []string{
+		"Zq9x", "aaaa", "zzzz", "Zq9y", "0000", "hunter2", "a", "~~~~", "p4ssw0rd-that-is-long", "[1, 2]", "{a: b}", "true", "1e3", "\u00fc",
+	} {
 		secret := fmt.Sprintf("apiVersion: v1\nkind: Secret\nmetadata: {name: db, namespace: %s}\nstringData: {password: %q}\n", ns, value)
 		if err := shared.Apply(t.Context(), secret); err != nil {
 			t.Fatal(err)
 		}
+		before, lines := counters(t), len(shared.Webhook().Log())
 		answer := dryRun(t, c, ns, "{kind: Secret, name: db, valuesKey: password, targetPath: p}", "{}")
 		answers[answer] = append(answers[answer], value)
+		annotations, err := shared.AuditAnnotations("helmreleases", ns, "probe")
+		if err != nil {
+			t.Fatal(err)
+		}
+		log := variable.ReplaceAllString(shared.Webhook().Log()[lines:], "")
+		if value != "true" && len(value) > 3 && strings.Contains(log, value) {
+			t.Errorf("the log has the value %q", value)
+		}
+		record := fmt.Sprint(annotations, "\n", log, "\n", increases(before, counters(t)))
+		records[record] = append(records[record], value)
 	}
-	if bits := math.Log2(float64(len(answers))); bits > 1 {
+	bits := math.Log2(float64(len(answers)))
+	t.Logf("%d answers, %d records: %.1f bits", len(answers), len(records), bits)
+	if bits > 1 {
 		t.Errorf("the answers have %.1f bits: %v", bits, answers)
 	}
-	if len(answers["<nil>"]) > 0 {
-		t.Errorf("the schema, which no value satisfies, was not evaluated: %v", answers)
+	if len(records) > len(answers) {
+		t.Errorf("the audit annotations, the log and the metrics differ where answers do not: %v", records)
+	}
+	// No value satisfies the schema, and one cannot be set at its targetPath.
+	if got := answers["<nil>"]; len(got) != 1 || got[0] != "[1, 2]" {
+		t.Errorf("the schema was not evaluated: %v", answers)
 	}
 	for answer := range answers {
 		want := "the values fail the schema of chart hostile 1.0.0 with those of Secret " + ns + "/db"
@@ -110,6 +130,33 @@ func TestTenant_LearnsOneBit(t *testing.T) {
 	if !strings.Contains(answer, "at '/p': does not match pattern") {
 		t.Errorf("answer %q to a value of the release itself, want its position and pattern", answer)
 	}
+}
+
+// variable matches what differs between any two requests in the log.
+var variable = regexp.MustCompile(`"(time|uid)":"[^"]*",?`)
+
+// counters returns the counters of findings and inconclusive evaluations of the rules.
+func counters(t *testing.T) map[string]float64 {
+	t.Helper()
+	out := map[string]float64{}
+	for _, name := range []string{
+		"flux_admission_findings_total", "flux_admission_limited_findings_total", "flux_admission_unknown_evaluations_total",
+		"flux_admission_rule_errors_total", "flux_admission_reviews_total", "flux_admission_chart_lookups_total",
+	} {
+		n, err := shared.Metric(t.Context(), name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		out[name] = n
+	}
+	return out
+}
+
+func increases(before, after map[string]float64) map[string]float64 {
+	for name, n := range before {
+		after[name] -= n
+	}
+	return after
 }
 
 // The credentials of the cluster itself are not read, whatever RBAC grants, even if a review of their namespaces comes:
