@@ -40,12 +40,18 @@ func CheckCycles(ctx context.Context, p *validators.Pass, gk schema.GroupKind) {
 		}
 		names := make([]string, 0, len(cycle))
 		for _, key := range cycle {
-			names = append(names, key.String())
+			name := key.String()
+			if !s.visible(key) {
+				name = elsewhere
+			}
+			names = append(names, name)
 		}
 		f := p.Report(d.at, nil, "the %s depends on itself: %s", gk.Kind, strings.Join(names, " → "))
 		f.Key = d.key.String()
 	}
-	if s.unknown != nil {
+	if s.unknown != nil && !s.visible(s.unread) {
+		p.Unknown("cannot determine whether the %s depends on itself: %s cannot be read", gk.Kind, elsewhere)
+	} else if s.unknown != nil {
 		p.Unknown("cannot determine whether the %s depends on itself: %v", gk.Kind, s.unknown)
 	}
 }
@@ -57,8 +63,18 @@ type search struct {
 	self types.NamespacedName
 	// known are the dependencies of the objects that have been read.
 	known map[types.NamespacedName][]types.NamespacedName
-	// unknown is why the first unreadable object could not be read.
+	// unknown is why the first unreadable object, unread, could not be read.
 	unknown error
+	unread  types.NamespacedName
+}
+
+// elsewhere is in place of the name of an object where findings are confined.
+const elsewhere = "an object in another namespace"
+
+// visible reports whether findings may name an object: it is in the namespace of the object in review, or that names it.
+func (s *search) visible(key types.NamespacedName) bool {
+	return !s.pass.Confined || key.Namespace == s.self.Namespace || key.Namespace == "" ||
+		slices.ContainsFunc(dependencies(s.pass.Object), func(d dependency) bool { return d.key == key })
 }
 
 // cycleThrough returns the shortest cycle from the object in review over one of its dependencies, with the object at
@@ -102,7 +118,7 @@ func (s *search) dependenciesOf(ctx context.Context, key types.NamespacedName) [
 	}
 	o, presence, err := s.pass.Lookup.Get(ctx, s.kind, key)
 	if presence == validators.Unknown && s.unknown == nil {
-		s.unknown = err
+		s.unknown, s.unread = err, key
 	}
 	s.known[key] = nil
 	if presence == validators.Present {
