@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 
 	"helm.sh/helm/v4/pkg/strvals"
@@ -52,21 +53,57 @@ var ValuesNotComposable = &validators.Rule{
 	Check: checkComposable,
 }
 
-// maxComposed limits the documents that are read, in bytes.
-const maxComposed = 1 << 20
+// The limits of a composition. Helm allocates a list up to its index, and every path is set in a copy of the values.
+const (
+	maxComposed    = 1 << 20 // of the documents that are read, in bytes
+	maxEntries     = 50_000  // of the maps and lists of one document, by the characters that separate them
+	maxAliases     = 100     // of one document with anchors
+	maxTargetPaths = 64
+	maxListIndexes = 10_000 // of all target paths together
+)
 
 func checkComposable(ctx context.Context, p *validators.Pass) error {
 	values := releaseValues(ctx, p.Object, p.Lookup)
 	c := composition{pass: p, inline: values.Inline, left: maxComposed}
+	paths, indexes := maxTargetPaths, maxListIndexes
 	for i, s := range values.From {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
 		at := validators.NewPath("spec", "valuesFrom").Index(i)
 		if s.TargetPath != "" {
+			paths--
+			if indexes -= listIndexes(s.TargetPath); paths < 0 || indexes < 0 {
+				p.Skip("the targetPaths of spec.valuesFrom, or their list indexes, are too many")
+				return nil
+			}
 			c.set(at.Child("targetPath"), s.TargetPath)
 			continue
 		}
 		c.merge(at, s)
 	}
 	return nil
+}
+
+// expands reports whether a document may take many times its size when it is decoded.
+func expands(content string) bool {
+	entries := 0
+	for _, separator := range []string{",", "\n", "[", "{"} {
+		entries += strings.Count(content, separator)
+	}
+	return entries > maxEntries || strings.Contains(content, "&") && strings.Count(content, "*") > maxAliases
+}
+
+// listIndexes returns the sum of the list indexes in a target path, at least.
+func listIndexes(path string) int {
+	sum := 0
+	for part := range strings.SplitSeq(path, "[") {
+		digits, _, _ := strings.Cut(part, "]")
+		if n, err := strconv.Atoi(strings.TrimSpace(digits)); err == nil && n > 0 {
+			sum = min(sum+min(n, maxListIndexes+1), maxListIndexes+1)
+		}
+	}
+	return sum
 }
 
 // composition composes values as far as they are known.
@@ -88,7 +125,7 @@ func (c *composition) merge(at validators.Path, s validators.ValuesSource) {
 	if ok && p.Provenance == nil && s.Kind == "Secret" {
 		ok = false
 	}
-	if c.left -= len(content); !ok || c.left < 0 {
+	if c.left -= len(content); !ok || c.left < 0 || expands(content) {
 		c.document = nil
 		return
 	}
