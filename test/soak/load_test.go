@@ -24,8 +24,11 @@ const (
 	// perSecond is the rate of the steady load. The control plane and both replicas share the cores of the machine.
 	perSecond = 15
 	// verdictTimeout is how long an honest write is tried again when there is no verdict.
-	verdictTimeout = 2 * time.Minute
+	verdictTimeout = 3 * time.Minute
+	// retryEvery is the pause before it is tried again the first time; every pause is longer than the one before, up to
+	// maxRetryEvery: clients that retry at once keep a server overloaded.
 	retryEvery     = 500 * time.Millisecond
+	maxRetryEvery  = 20 * time.Second
 	requestTimeout = 30 * time.Second
 )
 
@@ -227,6 +230,7 @@ func (s *soak) write(ctx context.Context, h honest, steady bool) {
 		opts = append(opts, client.DryRunAll)
 	}
 	end := time.Now().Add(verdictTimeout)
+	pause := retryEvery
 	var last attempt
 	for first := true; first || time.Now().Before(end); first = false {
 		id := string(uuid.NewUUID())
@@ -247,7 +251,8 @@ func (s *soak) write(ctx context.Context, h honest, steady bool) {
 		if last.answer != unavailable && (last.answer != undecided || h.cold) {
 			break
 		}
-		sleep(ctx, retryEvery)
+		sleep(ctx, pause/2+rand.N(pause)) //nolint:gosec // not a secret
+		pause = min(2*pause, maxRetryEvery)
 	}
 	lost := ""
 	if last.answer == unavailable || last.answer == undecided && !h.cold {
