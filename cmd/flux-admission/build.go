@@ -101,7 +101,7 @@ func runBuild(ctx context.Context, o buildOptions, stdout, stderr io.Writer) err
 	}
 	defer t.Close()
 	b := &builtObjects{buildOptions: o, variables: map[string]bool{}}
-	for _, c := range t.Built.Clusters {
+	for _, c := range t.Clusters() {
 		if err := b.addCluster(ctx, t, c); err != nil {
 			return err
 		}
@@ -135,9 +135,9 @@ func (o *buildOptions) errSelected(n int) error {
 	case n == 0:
 		return fmt.Errorf("%s %s is not in the tree; `flux-admission get ks` and `flux-admission get hr` list what is", o.kind, name)
 	case o.namespace == "":
-		return fmt.Errorf("%d objects are %s %s; give NAMESPACE/NAME, or --entrypoint DIR for one cluster", n, o.kind, name)
+		return fmt.Errorf("%d objects are %s %s; give NAMESPACE/NAME, or --cluster NAME", n, o.kind, name)
 	}
-	return fmt.Errorf("%s %s is in %d clusters; give --entrypoint DIR for one of them", o.kind, name, n)
+	return fmt.Errorf("%s %s is in %d clusters; give --cluster NAME for one of them", o.kind, name, n)
 }
 
 // builtObjects collects what build prints.
@@ -155,7 +155,7 @@ type builtObjects struct {
 
 func (b *builtObjects) addCluster(ctx context.Context, t *check.Tree, c *kustomization.Cluster) error {
 	in := ""
-	if len(t.Built.Clusters) > 1 && c.Name != "" {
+	if len(t.Clusters()) > 1 && c.Name != "" {
 		in = " in " + c.Name
 	}
 	wantsReleases := b.helm && b.kind != flux.Kustomization.Kind || b.kind == flux.HelmRelease.Kind

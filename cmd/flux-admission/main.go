@@ -116,7 +116,9 @@ func newRoot() *cobra.Command {
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return fmt.Errorf("%w; see `%s --help`", err, c.CommandPath())
 	})
-	root.AddCommand(newServe(), newCheck(), newBuild(), newGet(), newFix(), newRules(), newExplain(), newRotate(), newVersion())
+	root.AddCommand(
+		newServe(), newCheck(), newBuild(), newGet(), newDiff(), newFix(), newRules(), newExplain(), newRotate(), newVersion(),
+	)
 	// An error is a mistake in this program: an unknown flag.
 	cobra.CheckErr(addCompletions(root))
 	return root

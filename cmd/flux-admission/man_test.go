@@ -105,7 +105,7 @@ func TestManPages_Commands(t *testing.T) {
 		t.Fatal(err)
 	}
 	whole := plainMan(pages["flux-admission.1"])
-	for _, c := range []string{"serve", "check", "build", "get", "fix", "rules", "explain", "rotate", "version", "completion"} {
+	for _, c := range []string{"serve", "check", "build", "get", "diff", "fix", "rules", "explain", "rotate", "version", "completion"} {
 		page := plainMan(pages["flux-admission-"+c+".1"])
 		if !strings.Contains(page, "flux-admission "+c) || !strings.Contains(whole, "flux-admission-"+c+"(1)") {
 			t.Errorf("%s has no page, or the page of the program does not lead to it:\n%s", c, page)

@@ -89,8 +89,8 @@ type What struct{ Kustomizations, HelmReleases, Sources, Images bool }
 
 // List lists what a built tree has. The error is that of the context.
 func List(ctx context.Context, t *check.Tree, what What) (*Inventory, error) {
-	out := &Inventory{Clusters: len(t.Built.Clusters)}
-	for _, c := range t.Built.Clusters {
+	out := &Inventory{Clusters: len(t.Clusters())}
+	for _, c := range t.Clusters() {
 		if what.Kustomizations {
 			out.addKustomizations(c)
 		}

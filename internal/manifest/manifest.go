@@ -13,6 +13,7 @@ import (
 	"github.com/fluxcd/pkg/ssa"
 	fluxssa "github.com/fluxcd/pkg/ssa/utils"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/yaml"
@@ -68,6 +69,19 @@ func Mask(o *unstructured.Unstructured) *unstructured.Unstructured {
 		o.SetAnnotations(annotations)
 	}
 	return o
+}
+
+// MaskValue returns a value without the texts in it that SOPS encrypted, and whether there are any.
+func MaskValue(v any) (masked any, hidden bool) {
+	if !hasEncrypted(v) {
+		return v, false
+	}
+	if _, ok := v.(string); ok {
+		return MaskedSOPS, true
+	}
+	v = runtime.DeepCopyJSONValue(v)
+	maskEncrypted(v)
+	return v, true
 }
 
 func hasEncrypted(v any) bool {

@@ -78,7 +78,7 @@ func checkReleaseMove(_ context.Context, p *validators.Pass) error {
 	if len(history) == 0 {
 		return nil // nothing has been installed yet
 	}
-	if last, ok := history[0].(map[string]any); ok {
+	if last, ok := history[0].(map[string]any); ok && last["version"] != nil {
 		installed = fmt.Sprintf(
 			" (revision %v, chart %s %s)",
 			last["version"],

@@ -99,3 +99,48 @@ func TestExport(t *testing.T) {
 		t.Errorf("exported files, symbolic links left out (-want +got):\n%s", diff)
 	}
 }
+
+func TestMergeBase(t *testing.T) {
+	dir := repository(t)
+	git := func(args ...string) string {
+		t.Helper()
+		args = append([]string{"-C", dir, "-c", "user.name=a", "-c", "user.email=a@example.com"}, args...)
+		out, err := exec.CommandContext(t.Context(), "git", args...).CombinedOutput()
+		if err != nil {
+			t.Fatalf("git %s: %v: %s", args, err, out)
+		}
+		return strings.TrimSpace(string(out))
+	}
+	git("branch", "-M", "main")
+	first := git("rev-parse", "HEAD")
+	git("checkout", "-qb", "change")
+	git("commit", "-q", "--allow-empty", "-m", "two")
+	git("branch", "-f", "elsewhere")
+	for _, tc := range []struct{ name, checkout, want, branch string }{
+		{"a branch", "change", first, "main"}, {"the default branch", "main", first, "main"},
+	} {
+		git("checkout", "-q", tc.checkout)
+		if commit, branch, err := revision.MergeBase(t.Context(), filepath.Join(dir, "deploy")); err != nil || commit != tc.want || branch != tc.branch {
+			t.Errorf("%s: %q of %q, %v; want %q of %q", tc.name, commit, branch, err, tc.want, tc.branch)
+		}
+	}
+	git("checkout", "-q", "change")
+	git("update-ref", "refs/remotes/origin/trunk", "elsewhere")
+	git("symbolic-ref", "refs/remotes/origin/HEAD", "refs/remotes/origin/trunk")
+	if commit, branch, err := revision.MergeBase(t.Context(), dir); err != nil || commit == first || branch != "origin/trunk" {
+		t.Errorf("the remote's default branch: %q of %q, %v", commit, branch, err)
+	}
+	git("symbolic-ref", "--delete", "refs/remotes/origin/HEAD")
+	git("checkout", "-q", "--orphan", "other")
+	git("commit", "-qm", "unrelated")
+	if _, _, err := revision.MergeBase(t.Context(), dir); err == nil || !strings.Contains(err.Error(), "no common commit") {
+		t.Errorf("an unrelated branch: %v", err)
+	}
+	git("branch", "-D", "main")
+	if _, _, err := revision.MergeBase(t.Context(), dir); err == nil || !strings.Contains(err.Error(), "the default branch is not known") {
+		t.Errorf("no default branch: %v", err)
+	}
+	if _, _, err := revision.MergeBase(t.Context(), t.TempDir()); err == nil {
+		t.Error("no error outside of a work tree")
+	}
+}

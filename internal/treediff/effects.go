@@ -1,0 +1,423 @@
+package treediff
+
+import (
+	"fmt"
+	"maps"
+	"path"
+	"reflect"
+	"slices"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/flux-admission/flux-admission/internal/inventory"
+	"github.com/flux-admission/flux-admission/internal/kustomization"
+	"github.com/flux-admission/flux-admission/internal/report"
+	"github.com/flux-admission/flux-admission/validators"
+	"github.com/flux-admission/flux-admission/validators/flux"
+	"github.com/flux-admission/flux-admission/validators/helmrelease"
+)
+
+// addEffects adds what the changes do in the cluster.
+func (c *comparison) addEffects() {
+	c.addBlocked()
+	c.addDeletions()
+	c.addOwnerMoves()
+	for _, ch := range c.changes {
+		c.addMove(ch)
+		c.addImmutable(ch)
+		c.addReinstall(ch)
+		c.addRestart(ch)
+		c.addConfig(ch)
+	}
+	c.addImages()
+	c.addSuspended()
+	c.addWaiting()
+}
+
+func keyOfObject(e *entry) types.NamespacedName {
+	return types.NamespacedName{Namespace: e.namespace, Name: e.name}
+}
+
+// addBlocked adds the Kustomizations that Flux builds at the base and refuses at the head: it applies nothing of them.
+func (c *comparison) addBlocked() {
+	for _, k := range c.head.Kustomizations {
+		before := c.base.Kustomization(k.Key)
+		if !k.Failed() || before != nil && before.Failed() {
+			continue
+		}
+		reason := ""
+		for _, p := range k.Problems {
+			if reason = p.Message; reason != "" {
+				break
+			}
+		}
+		c.diff.Effects = append(c.diff.Effects, report.Effect{
+			Kind: report.EffectBlocked, Severity: validators.SeverityError, Cluster: c.cluster, Kustomization: k.Key.String(),
+			Object: report.Object{APIVersion: k.Object.GetAPIVersion(), Kind: k.Object.GetKind(), Namespace: k.Key.Namespace, Name: k.Key.Name},
+			Message: fmt.Sprintf("Flux cannot build the Kustomization %s any more, so it applies and deletes nothing of it: %s",
+				k.Key, reason),
+		})
+	}
+}
+
+// addMove adds the effect of another namespace.
+func (c *comparison) addMove(ch *change) {
+	if ch.kind != report.Moved || ch.before.key == ch.after.key {
+		return
+	}
+	effect := report.Effect{Kind: report.EffectMove, Severity: validators.SeverityWarning}
+	effect.Message = fmt.Sprintf("%s moves to namespace %s: Flux creates another object there", ids([]*entry{ch.before})[0], ch.after.namespace)
+	if f := c.fateOf(ch.before); f.deleted {
+		effect.Message += " and deletes this one"
+		if data[ch.before.object.GroupVersionKind().GroupKind()] != "" {
+			effect.Message += "; its data does not move"
+		}
+	} else {
+		effect.Message += "; this one stays, because " + f.reason
+	}
+	c.effect(ch.after, effect)
+}
+
+// addOwnerMoves adds the objects that another Kustomization applies, once for both and on its own if data may be lost. The
+// old owner deletes what it does not apply any more, unless the new one has put its own labels on it before.
+func (c *comparison) addOwnerMoves() {
+	type owners struct {
+		from, to, loss string
+	}
+	moved := map[owners][]*entry{}
+	var order []owners
+	for _, ch := range c.changes {
+		if ch.kind != report.Moved || ch.before.key != ch.after.key || ch.before.owner == nil || ch.after.owner == nil || c.kept(ch.before) {
+			continue
+		}
+		old := c.head.Kustomization(ch.before.owner.Key)
+		if old == nil && !c.fateOfRemoved(ch.before.owner, map[*kustomization.Kustomization]bool{}).deleted || old != nil && !old.Spec.Prune {
+			continue
+		}
+		o := owners{from: ch.before.ownerName(), to: ch.after.ownerName()}
+		if gk := ch.before.object.GroupVersionKind().GroupKind(); data[gk] != "" || gk == namespaceKind {
+			o.loss = ids([]*entry{ch.before})[0]
+		}
+		if moved[o] == nil {
+			order = append(order, o)
+		}
+		moved[o] = append(moved[o], ch.after)
+	}
+	for _, o := range order {
+		list := moved[o]
+		effect := report.Effect{Kind: report.EffectMove, Severity: validators.SeverityWarning, With: ids(list)}
+		verb, it := "move", "them"
+		if len(list) == 1 {
+			verb, it = "moves", "it"
+		}
+		if o.loss != "" {
+			effect.Severity = validators.SeverityError
+		}
+		effect.Message = fmt.Sprintf("%s %s from the Kustomization %s to %s: if the first is reconciled before the second, it deletes %s, and the second "+
+			"creates %s again; to keep %s, set kustomize.toolkit.fluxcd.io/prune: disabled before", objects(list), verb, o.from, o.to, it, it, it)
+		c.effect(list[0], effect)
+	}
+}
+
+func (c *comparison) kept(e *entry) bool {
+	for name, value := range keepers {
+		if strings.EqualFold(e.object.GetAnnotations()[name], value) || strings.EqualFold(e.object.GetLabels()[name], value) {
+			return true
+		}
+	}
+	return false
+}
+
+// addReinstall adds the effect of another chart name. Another name or namespace of the release is a finding of the rule
+// helm-release-move.
+func (c *comparison) addReinstall(ch *change) {
+	if ch.before == nil || ch.after == nil || ch.before.key != ch.after.key || ch.after.object.GroupVersionKind().GroupKind() != flux.HelmRelease {
+		return
+	}
+	before, ok := helmrelease.ChartRef(ch.before.object)
+	after, there := helmrelease.ChartRef(ch.after.object)
+	if !ok || !there || before.Chart == "" || after.Chart == "" || path.Base(before.Chart) == path.Base(after.Chart) {
+		return
+	}
+	// The field is of helm-controller 1.6; its default is Reinstall.
+	if strategy, _, _ := unstructured.NestedString(ch.after.object.Object, "spec", "upgrade", "chartNameChangeStrategy"); strategy == "InPlaceUpdate" {
+		return
+	}
+	c.effect(ch.after, report.Effect{
+		Kind: report.EffectReinstall, Severity: validators.SeverityError,
+		Message: fmt.Sprintf("HelmRelease %s changes its chart from %s to %s: Flux uninstalls the release, with everything that Helm does not keep, "+
+			"and installs it again", keyOfObject(ch.after), path.Base(before.Chart), path.Base(after.Chart)),
+	})
+}
+
+// templatePaths are where kinds have the template of their Pods, and whether a change of it replaces running Pods.
+var templatePaths = map[schema.GroupKind][]string{
+	{Group: "apps", Kind: "Deployment"}:  {"spec", "template"},
+	{Group: "apps", Kind: "StatefulSet"}: {"spec", "template"},
+	{Group: "apps", Kind: "DaemonSet"}:   {"spec", "template"},
+}
+
+func podTemplate(o *unstructured.Unstructured) map[string]any {
+	at := templatePaths[o.GroupVersionKind().GroupKind()]
+	if at == nil {
+		return nil
+	}
+	template, _, _ := unstructured.NestedMap(o.Object, at...)
+	return template
+}
+
+// addRestart adds the workloads whose Pods are replaced.
+func (c *comparison) addRestart(ch *change) {
+	if ch.before == nil || ch.after == nil || ch.before.key != ch.after.key {
+		return
+	}
+	before, after := podTemplate(ch.before.object), podTemplate(ch.after.object)
+	if after == nil || reflect.DeepEqual(before, after) {
+		return
+	}
+	c.restarts(ch.after, "its Pod template changes")
+}
+
+func (c *comparison) restarts(e *entry, why string) {
+	message := fmt.Sprintf("%s replaces its Pods: %s", ids([]*entry{e})[0], why)
+	severity := validators.SeverityInfo
+	replicas, set, _ := unstructured.NestedFieldNoCopy(e.object.Object, "spec", "replicas")
+	strategy, _, _ := unstructured.NestedString(e.object.Object, "spec", "strategy", "type")
+	if strategy == "Recreate" || set && fmt.Sprint(replicas) == "1" && e.kind == "StatefulSet" {
+		message += "; it is down meanwhile"
+		severity = validators.SeverityWarning
+	}
+	c.effect(e, report.Effect{Kind: report.EffectRestart, Severity: severity, Message: message})
+}
+
+// addConfig adds what a changed ConfigMap or Secret does to its users.
+func (c *comparison) addConfig(ch *change) {
+	if ch.before == nil || ch.after == nil || ch.before.key != ch.after.key || ch.after.group != "" || ch.after.kind != "ConfigMap" && ch.after.kind != "Secret" {
+		return
+	}
+	if !slices.ContainsFunc(ch.fields, func(f report.FieldChange) bool {
+		return strings.HasPrefix(f.Path, "data") || strings.HasPrefix(f.Path, "stringData") || strings.HasPrefix(f.Path, "binaryData")
+	}) {
+		return
+	}
+	e := ch.after
+	hashed := e.hashed != "" && e.hashed != ch.before.hashed
+	var stale, flows []string
+	for _, user := range c.head.order {
+		switch gk := user.object.GroupVersionKind().GroupKind(); {
+		case user.namespace != e.namespace || user.remote != e.remote:
+		case gk == flux.HelmRelease && valuesFrom(user.object, e.kind, e.name):
+			flows = append(flows, ids([]*entry{user})[0]+" gets new values")
+		case gk == flux.Kustomization && substitutesFrom(c.head.Kustomization(keyOfObject(user)), e.kind, e.name):
+			flows = append(flows, ids([]*entry{user})[0]+" gets new variables")
+		case podTemplate(user.object) != nil && refersTo(podTemplate(user.object), e.kind, e.name):
+			switch {
+			case hashed:
+				c.restarts(user, "the name of "+e.kind+" "+e.name+" has another hash")
+			case reloads(user.object):
+				c.restarts(user, e.kind+" "+e.name+" changes, and an annotation of Reloader is set")
+			default:
+				stale = append(stale, ids([]*entry{user})[0])
+			}
+		}
+	}
+	id := ids([]*entry{e})[0]
+	if len(stale) > 0 {
+		c.effect(e, report.Effect{
+			Kind: report.EffectConfig, Severity: validators.SeverityInfo, With: stale,
+			Message: fmt.Sprintf("%s changes, and its users do not restart by themselves: %s; variables and files mounted by subPath stay old until they do", id, summary(stale)),
+		})
+	}
+	if len(flows) > 0 {
+		c.effect(e, report.Effect{Kind: report.EffectConfig, Severity: validators.SeverityInfo, With: flows, Message: id + " changes: " + summary(flows)})
+	}
+}
+
+// reloads reports whether Reloader restarts a workload when its configuration changes.
+func reloads(o *unstructured.Unstructured) bool {
+	for name := range o.GetAnnotations() {
+		if strings.Contains(name, "reloader.stakater.com/") {
+			return true
+		}
+	}
+	return false
+}
+
+func valuesFrom(o *unstructured.Unstructured, kind, name string) bool {
+	from, _, _ := unstructured.NestedSlice(o.Object, "spec", "valuesFrom")
+	return slices.ContainsFunc(from, func(item any) bool {
+		m, _ := item.(map[string]any)
+		return m["kind"] == kind && m["name"] == name
+	})
+}
+
+func substitutesFrom(k *kustomization.Kustomization, kind, name string) bool {
+	if k == nil || k.Spec.PostBuild == nil {
+		return false
+	}
+	for _, from := range k.Spec.PostBuild.SubstituteFrom {
+		if from.Kind == kind && from.Name == name {
+			return true
+		}
+	}
+	return false
+}
+
+// refersTo reports whether a Pod template refers to a ConfigMap or Secret: in volumes, in env, and in envFrom.
+func refersTo(v any, kind, name string) bool {
+	fields := []string{"configMap", "configMapRef", "configMapKeyRef"}
+	if kind == "Secret" {
+		fields = []string{"secret", "secretRef", "secretKeyRef"}
+	}
+	switch v := v.(type) {
+	case map[string]any:
+		for field, value := range v {
+			m, _ := value.(map[string]any)
+			if slices.Contains(fields, field) && (m["name"] == name || m["secretName"] == name) {
+				return true
+			}
+			if refersTo(value, kind, name) {
+				return true
+			}
+		}
+	case []any:
+		return slices.ContainsFunc(v, func(item any) bool { return refersTo(item, kind, name) })
+	}
+	return false
+}
+
+// addImages adds the images that change, once for each.
+func (c *comparison) addImages() {
+	type pair struct{ from, to string }
+	users := map[pair][]*entry{}
+	var order []pair
+	for _, ch := range c.changes {
+		if ch.before == nil || ch.after == nil {
+			continue
+		}
+		before, after := inventory.Images(ch.before.object), inventory.Images(ch.after.object)
+		for _, to := range after {
+			if slices.Contains(before, to) {
+				continue
+			}
+			from := ""
+			for _, was := range before {
+				if repositoryOf(was) == repositoryOf(to) {
+					from = was
+				}
+			}
+			p := pair{from, to}
+			if users[p] == nil {
+				order = append(order, p)
+			}
+			users[p] = append(users[p], ch.after)
+		}
+	}
+	for _, p := range order {
+		message := "image " + p.to + " is new"
+		if p.from != "" {
+			message = fmt.Sprintf("image %s becomes %s", p.from, p.to)
+		}
+		list := ids(users[p])
+		c.effect(users[p][0], report.Effect{Kind: report.EffectImage, Severity: validators.SeverityInfo, With: list, Message: message + " in " + summary(list)})
+	}
+}
+
+// repositoryOf returns an image without its tag and digest.
+func repositoryOf(image string) string {
+	image, _, _ = strings.Cut(image, "@")
+	if i := strings.LastIndex(image, ":"); i > strings.LastIndex(image, "/") {
+		return image[:i]
+	}
+	return image
+}
+
+// addSuspended adds the suspended Kustomizations and releases that keep a change from arriving.
+func (c *comparison) addSuspended() {
+	held := map[string][]string{}
+	add := func(what string, ch *change) { held[what] = append(held[what], ids([]*entry{ch.now()})[0]) }
+	for _, ch := range c.changes {
+		e := ch.now()
+		if e.chartOf != nil {
+			if suspended, _, _ := unstructured.NestedBool(e.chartOf.Object.Object, "spec", "suspend"); suspended {
+				add("the HelmRelease "+e.release, ch)
+			}
+		}
+		if e.owner == nil {
+			continue
+		}
+		if k := c.suspendedBy(e.owner.Key, map[types.NamespacedName]bool{}); k != nil {
+			add("the Kustomization "+k.Key.String(), ch)
+		}
+		if e.object.GroupVersionKind().GroupKind() == flux.HelmRelease && ch.after != nil {
+			if suspended, _, _ := unstructured.NestedBool(e.object.Object, "spec", "suspend"); suspended && ch.before != nil {
+				add("the HelmRelease "+keyOfObject(e).String(), ch)
+			}
+		}
+	}
+	for _, what := range slices.Sorted(maps.Keys(held)) {
+		c.diff.Effects = append(c.diff.Effects, report.Effect{
+			Kind: report.EffectSuspended, Severity: validators.SeverityWarning, Cluster: c.cluster, With: held[what],
+			Message: fmt.Sprintf("%s is suspended: the change does not arrive until it resumes: %s", what, summary(held[what])),
+		})
+	}
+}
+
+// suspendedBy returns the suspended Kustomization that keeps a change from a Kustomization: itself, or the one that
+// applies it if its own definition would have to change.
+func (c *comparison) suspendedBy(key types.NamespacedName, seen map[types.NamespacedName]bool) *kustomization.Kustomization {
+	k := c.head.Kustomization(key)
+	if k == nil {
+		k = c.base.Kustomization(key)
+	}
+	if k == nil || seen[key] {
+		return nil
+	}
+	seen[key] = true
+	if k.Spec.Suspend {
+		return k
+	}
+	// A Kustomization that exists already goes on by itself when its parent is suspended.
+	if c.base.Kustomization(key) != nil || k.Object.Kustomization == nil {
+		return nil
+	}
+	return c.suspendedBy(k.Object.Kustomization.Key, seen)
+}
+
+// addWaiting adds the Kustomizations that wait until the changed ones are ready.
+func (c *comparison) addWaiting() {
+	changed := map[types.NamespacedName]bool{}
+	for _, ch := range c.changes {
+		if ch.after != nil && ch.after.owner != nil && ch.after.chartOf == nil {
+			changed[ch.after.owner.Key] = true
+		}
+	}
+	for _, k := range c.head.Kustomizations {
+		if !changed[k.Key] {
+			continue
+		}
+		after := map[types.NamespacedName]bool{k.Key: true}
+		var waiting []string
+		for grown := true; grown; {
+			grown = false
+			for _, other := range c.head.Kustomizations {
+				if !after[other.Key] && slices.ContainsFunc(other.DependsOn(), func(d types.NamespacedName) bool { return after[d] }) {
+					after[other.Key], grown = true, true
+					waiting = append(waiting, other.Key.String())
+				}
+			}
+		}
+		if len(waiting) == 0 {
+			continue
+		}
+		slices.Sort(waiting)
+		c.diff.Effects = append(c.diff.Effects, report.Effect{
+			Kind: report.EffectWaits, Severity: validators.SeverityInfo, Cluster: c.cluster, Kustomization: k.Key.String(), With: waiting,
+			Object:  report.Object{APIVersion: k.Object.GetAPIVersion(), Kind: k.Object.GetKind(), Namespace: k.Key.Namespace, Name: k.Key.Name},
+			Message: fmt.Sprintf("while the Kustomization %s applies the change, these wait for it to become ready: %s", k.Key, summary(waiting)),
+		})
+	}
+}
