@@ -53,12 +53,16 @@ func fluxRelease(objects []*kustomization.Object) string {
 	return cmp.Or(labeled, commented)
 }
 
-// acceptsUnset reports whether a release of Flux is known to replace a variable without a value with the empty string:
-// those before 2.9 do, unless a feature gate forbids it.
+// acceptsUnset reports whether a release of Flux may replace a variable without a value with the empty string: those
+// before 2.9 do, unless a feature gate forbids it. A tree that does not show its release may be of any; one that follows
+// all releases has the newest.
 func acceptsUnset(text string) bool {
 	release, ok := catalog.ParseRelease(text)
+	if !ok {
+		return text != "2.x" && text != "*"
+	}
 	strict, _ := catalog.ParseRelease("2.9")
-	return ok && release.Before(strict)
+	return release.Before(strict)
 }
 
 // markAccepted marks the problems that the cluster's release of Flux accepts.

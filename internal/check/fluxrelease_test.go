@@ -58,7 +58,7 @@ func TestFluxRelease_Comment(t *testing.T) {
 
 func TestAcceptsUnset(t *testing.T) {
 	for release, want := range map[string]bool{
-		"": false, "2.x": false, "2.8.x": true, "v2.8.3": true, "v0.41.2": true, "v2.9.0": false, "2.10.0": false, "3.0": false, "main": false,
+		"": true, "2.x": false, "*": false, "2.8.x": true, "v2.8.3": true, "v0.41.2": true, "v2.9.0": false, "2.10.0": false, "3.0": false, "main": true,
 	} {
 		if got := acceptsUnset(release); got != want {
 			t.Errorf("%q: %t, want %t", release, got, want)

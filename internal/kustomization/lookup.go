@@ -41,9 +41,12 @@ func (c *Cluster) Lookup(charts lookup.Charts) validators.Lookup {
 			l.Hide(o.GroupVersionKind().GroupKind(), types.NamespacedName{Namespace: o.GetNamespace(), Name: o.GetName()}, errEncrypted)
 		}
 	}
-	l.makers = map[string][]secretMaker{}
+	l.makers, l.operated = map[string][]secretMaker{}, map[string]*Object{}
 	for _, o := range c.Objects {
 		hideConnectionSecret(l.Memory, o)
+		if installsWorkloads(o) && l.operated[o.GetNamespace()] == nil {
+			l.operated[o.GetNamespace()] = o
+		}
 		if m, ok := secretMakerOf(o); ok {
 			l.makers[o.GetNamespace()] = append(l.makers[o.GetNamespace()], m)
 		}
@@ -125,6 +128,8 @@ type partialLookup struct {
 	uncertain []*Object
 	// makers are the objects that may have Secrets made, by their namespace.
 	makers map[string][]secretMaker
+	// operated are objects whose controllers may install workloads, with ServiceAccounts, by their namespace.
+	operated map[string]*Object
 	// anywhere are the bootstrap objects whose namespace is not known, by kind and name.
 	anywhere map[validators.ObjectRef]bool
 }
@@ -149,6 +154,9 @@ func (l *partialLookup) missing(gk schema.GroupKind, namespace, name string) err
 				return fmt.Errorf("%s may have it made", m.object)
 			}
 		}
+	}
+	if gk == (schema.GroupKind{Kind: "ServiceAccount"}) && l.operated[namespace] != nil {
+		return fmt.Errorf("the controller of %s may create it", l.operated[namespace])
 	}
 	if namespace == metav1.NamespaceSystem && name != "" {
 		return errors.New("the cluster's own installation may create it")

@@ -3,8 +3,6 @@ package kustomization
 import (
 	"slices"
 	"strings"
-
-	"github.com/flux-admission/flux-admission/validators/flux"
 )
 
 // secretMaker is a custom resource whose controller may create Secrets: one with a field such as spec.secretName.
@@ -14,12 +12,29 @@ type secretMaker struct {
 	names  []string
 }
 
+// settingsGroups are the API groups of widely used custom resources whose controllers install nothing in the namespace.
+var settingsGroups = []string{
+	"monitoring.coreos.com", "external-secrets.io", "generators.external-secrets.io", "cert-manager.io", "acme.cert-manager.io",
+	"bitnami.com", "cilium.io", "gateway.envoyproxy.io", "traefik.io", "traefik.containo.us", "volsync.backube", "kyverno.io",
+	"networking.istio.io", "security.istio.io", "metallb.io", "grafana.integreatly.org", "keda.sh", "velero.io",
+}
+
+// isCustom reports whether an object is a custom resource of neither Kubernetes nor Flux in the cluster of the tree.
+func isCustom(o *Object) bool {
+	group := o.GroupVersionKind().Group
+	return strings.Contains(group, ".") && !strings.HasSuffix(group, ".k8s.io") && !strings.HasSuffix(group, fluxGroups) &&
+		(o.Kustomization == nil || !o.Kustomization.RemoteCluster())
+}
+
+// installsWorkloads reports whether the controller of a custom resource may install workloads in its namespace.
+func installsWorkloads(o *Object) bool {
+	return isCustom(o) && !slices.Contains(settingsGroups, o.GroupVersionKind().Group)
+}
+
 // secretMakerOf returns the names of Secrets in the fields of a custom resource; false if it has none, and for kinds of
 // Kubernetes and Flux, which only read the Secrets that they name.
 func secretMakerOf(o *Object) (secretMaker, bool) {
-	group := o.GroupVersionKind().Group
-	if !strings.Contains(group, ".") || strings.HasSuffix(group, ".k8s.io") || strings.HasSuffix(group, fluxGroups) ||
-		group == flux.HelmRelease.Group || o.Kustomization != nil && o.Kustomization.RemoteCluster() {
+	if !isCustom(o) {
 		return secretMaker{}, false
 	}
 	m := secretMaker{object: o}

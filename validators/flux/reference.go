@@ -25,6 +25,8 @@ type Reference struct {
 	What string
 	// Local means that the reference has no namespace field: the named object must be in the object's own namespace.
 	Local bool
+	// Optional means that the object works without the other one: a missing one is a warning at most.
+	Optional bool
 	// Other is a kind that is confused with To: of an object of it with the same key, the finding reports that the
 	// reference cannot name it. The zero value is none.
 	Other schema.GroupKind
@@ -90,6 +92,8 @@ func (r Reference) reportLikely(ctx context.Context, p *validators.Pass, unknown
 		switch {
 		case o.GetNamespace() == r.Key.Namespace && o.GetName() == r.Key.Name:
 			return false // it exists, and its content cannot be read
+		case o.GetName() == r.Key.Name && (o.GetNamespace() == "" || r.Key.Namespace == ""):
+			return false // one of them gets its namespace from somebody else
 		case o.GetName() == r.Key.Name:
 			elsewhere = append(elsewhere, o.GetNamespace())
 		case o.GetNamespace() == r.Key.Namespace:
@@ -124,6 +128,7 @@ func (r Reference) ReportMissing(ctx context.Context, p *validators.Pass) {
 func (r Reference) reportMissing(p *validators.Pass, namespaces []string) *validators.Finding {
 	f := p.Report(r.At.Child("name"), r.Key.Name, "%s does not exist", r.what())
 	f.Key = r.To.Kind + " " + r.Key.String()
+	f.Uncertain = r.Optional
 	if p.Confined {
 		return f
 	}

@@ -34,6 +34,10 @@ var VariableUnset = &validators.Rule{
 	Check: func(ctx context.Context, p *validators.Pass) error {
 		accept := func(problem validators.Problem) bool { return problem.Kind == validators.ProblemVariableUnset }
 		reportProblems(ctx, p, accept, func(f *validators.Finding, problem validators.Problem) {
+			if problem.Uncertain {
+				f.Key = f.Message
+				f.Message += ": Flux 2.9 and later refuse it, and earlier releases leave it empty"
+			}
 			if problem.Suggestion != "" {
 				f.Fix = fmt.Sprintf("Use the variable %s if you meant that one. %s", problem.Suggestion, f.Fix)
 			}

@@ -111,6 +111,7 @@ func references(p *validators.Pass) []flux.Reference {
 		c.each(spec.Child("resources"), func(at validators.Path) { c.add(at, schema.GroupKind{}, false) })
 	case flux.Alert:
 		c.add(spec.Child("providerRef"), flux.Provider, true)
+		c.optional = true // of several sources one may be missing: the others send events
 		c.each(spec.Child("eventSources"), func(at validators.Path) { c.add(at, schema.GroupKind{}, false) })
 	}
 	return c.references
@@ -119,6 +120,8 @@ func references(p *validators.Pass) []flux.Reference {
 type collector struct {
 	pass       *validators.Pass
 	references []flux.Reference
+	// optional is that of the references that are added.
+	optional bool
 }
 
 // each calls do for each item of the list at the path.
@@ -140,7 +143,7 @@ func (c *collector) add(at validators.Path, kind schema.GroupKind, local bool) {
 			return
 		}
 	}
-	r := flux.Reference{At: at, To: kind, Local: local}
+	r := flux.Reference{At: at, To: kind, Local: local, Optional: c.optional}
 	r.Key.Name, r.Key.Namespace = text("name"), c.pass.Object.GetNamespace()
 	if namespace := text("namespace"); namespace != "" && !local {
 		r.Key.Namespace = namespace
