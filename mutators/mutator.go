@@ -24,12 +24,25 @@ type Mutator struct {
 	Doc   validators.Doc
 	// Reads lists the other kinds that Mutate may look up.
 	Reads []schema.GroupKind
-	// Settings returns a pointer to the zero value of the mutator's typed settings. Their comments and kubebuilder markers
-	// become the mutator's part of the AdmissionPolicy schema.
+	// Settings returns a pointer to the zero value of the mutator's typed settings, which are a Selector. Their comments and
+	// kubebuilder markers become the mutator's part of the AdmissionPolicy schema.
 	Settings func() any
 	// Mutate looks at p.Object and calls p.Edit. An error means that it could not run: the object stays as it is.
 	Mutate func(ctx context.Context, p *Pass) error
 }
+
+// Selection is what the settings of a mutator may change: objects of a kind.
+type Selection struct {
+	// Mutator is the name of the mutator.
+	Mutator string
+	Kind    schema.GroupKind
+	// Namespaces are the names of their namespaces, in which * matches any characters; empty for all.
+	Namespaces []string
+}
+
+// Selector returns what settings may change, for the registration of the webhook. The result may have more than Mutate
+// changes, but never less.
+type Selector interface{ Selections() []Selection }
 
 // Pass is what a mutator sees: one object, and lookups of others.
 type Pass struct {
@@ -105,6 +118,22 @@ func (s *Set) Bind(settings map[string]any) *Set {
 
 // Mutators returns the mutators of the set, in order.
 func (s *Set) Mutators() []*Mutator { return s.mutators }
+
+// Selections returns what the mutators of the set may change with their settings.
+func (s *Set) Selections() []Selection {
+	var out []Selection
+	for _, m := range s.mutators {
+		selector, ok := s.settings[m.Name].(Selector)
+		if !ok {
+			continue
+		}
+		for _, one := range selector.Selections() {
+			one.Mutator = m.Name
+			out = append(out, one)
+		}
+	}
+	return out
+}
 
 // Evaluate runs every mutator for the object's kind on the object as the request has it. One that fails or panics is
 // recorded in Errors and its edits are dropped.

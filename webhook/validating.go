@@ -3,6 +3,7 @@ package webhook
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 
 	"github.com/go-logr/logr"
@@ -21,6 +22,8 @@ type Policy interface {
 	// Handles reports whether any rule or mutator evaluates the kind.
 	Handles(gk schema.GroupKind) bool
 	Evaluate(ctx context.Context, r validators.Request, l validators.Lookup) policy.Decision
+	// Mutates reports whether any mutator changes objects of the kind.
+	Mutates(gk schema.GroupKind) bool
 	Mutate(ctx context.Context, r validators.Request, l validators.Lookup) mutators.Result
 	// OnError is the action for an object that could not be evaluated at all.
 	OnError() v1alpha1.Action
@@ -39,6 +42,7 @@ const (
 	auditError     = "error"              // rules that failed, or why the request was not evaluated
 	auditMutations = "mutations"          // why the object was changed
 	auditSkipped   = "skipped-mutations"  // why the object was not changed
+	auditMissed    = "missed-mutations"   // what the policy would have set, and the mutating webhook has not
 )
 
 // errNoPolicy explains why no request is evaluated between the start and the first policy.
@@ -54,6 +58,33 @@ type Validator struct {
 	// Deferred receives every decision that is not of a dry-run, to evaluate a request again for which the timeout was too
 	// short; nil for no such thing. Size is the estimated memory of the request, in bytes. It must return at once.
 	Deferred func(r validators.Request, size int64, d policy.Decision)
+}
+
+// missed adds a warning for each change that the policy makes to a new object and that is not there: the mutating webhook,
+// which is called before, was not registered for it, or failed.
+func (v *Validator) missed(ctx context.Context, p Policy, r validators.Request, res *result) {
+	if r.Operation != validators.Create || r.Incomplete != nil || !p.Mutates(r.Object.GroupVersionKind().GroupKind()) {
+		return
+	}
+	edits := p.Mutate(ctx, r, v.Lookup).Edits
+	if len(edits) == 0 {
+		return
+	}
+	var lines []string
+	for _, e := range edits {
+		lines = append(lines, plain(fmt.Sprintf("%s was not set to %v as the policy has it: the mutating webhook was not called, or failed; "+
+			"set the field, or create the object anew", e.Path, e.Value)))
+	}
+	for _, line := range lines {
+		res.response.Warnings = append(res.response.Warnings, cut(line, maxWarning))
+	}
+	if res.response.AuditAnnotations == nil {
+		res.response.AuditAnnotations = map[string]string{}
+	}
+	res.response.AuditAnnotations[auditMissed] = annotation(lines)
+	if res.outcome == metrics.Allowed || res.outcome == metrics.Recorded {
+		res.outcome = metrics.Warned
+	}
 }
 
 // prepare returns the policy in force and what rules and mutators evaluate of the request; nil if it is allowed without
@@ -93,6 +124,7 @@ func (v *Validator) evaluate(ctx context.Context, req *request) (result, error) 
 		v.Deferred(*r, req.size, decision)
 	}
 	res := v.respond(req, *r, decision)
+	v.missed(ctx, p, *r, &res)
 	if r.Incomplete != nil {
 		v.Log.Error(r.Incomplete, "Failed to evaluate parts of an object", "kind", req.Kind.Kind, "object", req.key(),
 			"uid", string(req.UID))

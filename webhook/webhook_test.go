@@ -41,11 +41,14 @@ type fakePolicy struct {
 	result   mutators.Result
 	review   func(context.Context, validators.Request) // called by Evaluate and Mutate
 	onError  v1alpha1.Action
+	mutates  bool
 }
 
 func (g *fakePolicy) OnError() v1alpha1.Action { return g.onError }
 
 func (g *fakePolicy) Handles(gk schema.GroupKind) bool { return gk == flux.Kustomization }
+
+func (g *fakePolicy) Mutates(gk schema.GroupKind) bool { return g.mutates && gk == flux.Kustomization }
 
 func (g *fakePolicy) Evaluate(ctx context.Context, r validators.Request, _ validators.Lookup) policy.Decision {
 	if g.review != nil {
@@ -513,6 +516,47 @@ func TestHandler_Overload(t *testing.T) {
 	// The memory was given back.
 	if response := b.post(t, webhookconfig.ValidatePath, large); response.Allowed {
 		t.Error("allowed after the other requests ended; want a denial")
+	}
+}
+
+// What the policy sets in a new object is there when the validating webhook is called, unless the mutating one was not.
+func TestValidator_MissedMutations(t *testing.T) {
+	missing := mutators.Result{Edits: []validators.Edit{{Op: validators.EditAdd, Path: validators.NewPath("spec", "targetNamespace"), Value: "a"}}}
+	const text = "spec.targetNamespace was not set to a as the policy has it: the mutating webhook was not called, or failed; " +
+		"set the field, or create the object anew"
+	for name, tc := range map[string]struct {
+		policy    fakePolicy
+		operation admissionv1.Operation
+		want      bool
+	}{
+		"a create without what the policy sets": {fakePolicy{mutates: true, result: missing}, admissionv1.Create, true},
+		"a create with it":                      {fakePolicy{mutates: true}, admissionv1.Create, false},
+		"an update, which sets nothing":         {fakePolicy{mutates: true, result: missing}, admissionv1.Update, false},
+		"a policy without mutations":            {fakePolicy{result: missing}, admissionv1.Create, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newTestServer(&tc.policy, logr.Discard())
+			sent := write{operation: tc.operation, object: kustomization}
+			if tc.operation == admissionv1.Update {
+				sent.old = strings.Replace(kustomization, "./x", "./y", 1)
+			}
+			response := b.post(t, webhookconfig.ValidatePath, sent.body(t))
+			var warnings []string
+			var annotations map[string]string
+			outcome := "allowed"
+			if tc.want {
+				warnings, annotations, outcome = []string{text}, map[string]string{"missed-mutations": text}, "warned"
+			}
+			if diff := cmp.Diff(warnings, response.Warnings); diff != "" || !response.Allowed {
+				t.Errorf("allowed %v, warnings (-want +got):\n%s", response.Allowed, diff)
+			}
+			if diff := cmp.Diff(annotations, response.AuditAnnotations); diff != "" {
+				t.Errorf("audit annotations (-want +got):\n%s", diff)
+			}
+			if got := b.outcome(t); got != outcome {
+				t.Errorf("outcome %s; want %s", got, outcome)
+			}
+		})
 	}
 }
 

@@ -294,6 +294,9 @@ const (
 	ConditionAccepted = "Accepted"
 	// ConditionReady reports whether all of a policy is in force in every replica. It is read by kstatus, and so by Flux and kubectl wait.
 	ConditionReady = "Ready"
+	// ConditionMutationsApplied reports whether the API server sends what the policy mutates to the mutating webhook, and whether all objects have what
+	// the policy sets. It is absent from a policy that mutates nothing and for which no mutating webhook is registered.
+	ConditionMutationsApplied = "MutationsApplied"
 	// ConditionStalled reports that a policy will not become ready without a change. It is absent otherwise.
 	ConditionStalled = "Stalled"
 )

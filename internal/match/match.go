@@ -79,10 +79,18 @@ func (m *Match) Groups() []string {
 	return names
 }
 
+// Kind reports whether objects of the kind can be selected.
+func (m *Match) Kind(kind string) bool {
+	if len(m.Kinds) == 0 {
+		return kind == "Kustomization"
+	}
+	return slices.Contains(m.Kinds, kind)
+}
+
 // Object reports whether the object is selected, and returns the captures of the named groups of Path. An
 // error means that spec.path cannot be matched: it is too long, or the context is done.
 func (m *Match) Object(ctx context.Context, o *unstructured.Unstructured) (captures map[string]string, ok bool, err error) {
-	if len(m.Kinds) == 0 && o.GetKind() != "Kustomization" || len(m.Kinds) > 0 && !slices.Contains(m.Kinds, o.GetKind()) {
+	if !m.Kind(o.GetKind()) {
 		return nil, false, nil
 	}
 	if len(m.Namespaces) > 0 && !Name(m.Namespaces, o.GetNamespace()) {

@@ -639,6 +639,9 @@ func (p *Policy) Handles(gk schema.GroupKind) bool { return p.suite.Handles(gk) 
 // Mutates reports whether an enabled mutator applies to the kind.
 func (p *Policy) Mutates(gk schema.GroupKind) bool { return p.mutated[gk] }
 
+// Mutations returns what the enabled mutators may change.
+func (p *Policy) Mutations() []mutators.Selection { return p.mutators.Selections() }
+
 // OnError returns the action for an object that no rule could evaluate.
 func (p *Policy) OnError() v1alpha1.Action { return p.capped(p.onError) }
 

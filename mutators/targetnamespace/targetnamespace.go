@@ -89,6 +89,19 @@ func (s *Setting) compile() error {
 	return nil
 }
 
+// Selections implements mutators.Selector.
+func (s Settings) Selections() []mutators.Selection {
+	var out []mutators.Selection
+	for i := range s {
+		for _, kind := range []schema.GroupKind{flux.Kustomization, flux.HelmRelease} {
+			if s[i].Match.Kind(kind.Kind) {
+				out = append(out, mutators.Selection{Kind: kind, Namespaces: s[i].Match.Namespaces})
+			}
+		}
+	}
+	return out
+}
+
 // namespaceFor returns the namespace of the object; matched is false if the setting does not select the object.
 func (s *Setting) namespaceFor(ctx context.Context, o *unstructured.Unstructured) (ns string, matched bool, err error) {
 	captures, ok, err := s.Match.Object(ctx, o)
@@ -103,13 +116,16 @@ func (s *Setting) namespaceFor(ctx context.Context, o *unstructured.Unstructured
 	}), true, nil
 }
 
+// name is the key in the policy's mutations.
+const name = "target-namespace"
+
 // Mutator is the mutator target-namespace.
 //
 // It sets the field on CREATE only. Changing targetNamespace of a stored object is destructive: helm-controller
 // uninstalls the release and installs it in the other namespace, kustomize-controller prunes what it applied to the old
 // one. On UPDATE it only restores the stored value if the applied object has none, and warns if a user changes it.
 var Mutator = &mutators.Mutator{
-	Name:  "target-namespace",
+	Name:  name,
 	Kinds: []schema.GroupKind{flux.Kustomization, flux.HelmRelease},
 	Doc: validators.Doc{
 		Title: "Set a missing spec.targetNamespace",
@@ -184,7 +200,8 @@ func restore(p *mutators.Pass, got string) {
 	switch old := targetNamespace(p.Old); {
 	case old == "" || old == got:
 	case got == "":
-		p.Warn("spec.targetNamespace stays %s: removing it would move what is applied; recreate the object to remove it", old)
+		p.Warn("spec.targetNamespace stays %s: removing it would move what is applied; to remove it all the same, take this %s out of "+
+			"spec.mutations.%s of the AdmissionPolicy first", old, p.Object.GetKind(), name)
 		p.Edit(
 			validators.Edit{Op: validators.EditAdd, Path: fieldPath, Value: old},
 			"the stored object has targetNamespace %s, which the applied object lacks",

@@ -26,6 +26,7 @@ func TestMain(m *testing.M) {
 		Charts:       []string{env.AirflowChart},
 		// Values from Secrets are not read nevertheless: clients are not authenticated here.
 		Components: []string{"read-secrets"},
+		Resources:  []string{env.MutatingWebhook},
 	}, func(_ context.Context, e *env.Env) error {
 		shared = e
 		return nil

@@ -63,6 +63,7 @@ func run(m *testing.M) int {
 		},
 		// Authenticated, it reads Secrets where it may.
 		Components: []string{"read-secrets"},
+		Resources:  []string{env.MutatingWebhook},
 		Charts:     []string{"test/authentication/testdata/hostile"},
 		// A review that the webhook server refuses is a refused write.
 		FailurePolicy: admissionregv1.Fail,

@@ -42,6 +42,7 @@ func run(ctx context.Context) (err error) {
 	e, err := env.Start(ctx, env.Options{
 		ControlPlane: controlplane.Options{CRDSets: controlplane.DefaultCRDs(), Progress: os.Stdout, Audit: true},
 		Charts:       []string{env.AirflowChart},
+		Resources:    []string{env.MutatingWebhook},
 	})
 	if err != nil {
 		return err

@@ -30,6 +30,7 @@ func TestMain(m *testing.M) {
 	os.Exit(env.Main(m, env.Options{
 		ControlPlane: controlplane.Options{CRDSets: controlplane.DefaultCRDs(), Audit: true},
 		Flux:         true,
+		Resources:    []string{env.MutatingWebhook},
 		Charts:       []string{env.AirflowChart},
 		Git:          true,
 	}, setUp))

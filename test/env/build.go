@@ -57,13 +57,13 @@ func build(ctx context.Context, dir string) (string, error) {
 }
 
 // install applies the project's manifests with strict validation. There is no network of pods here, so each webhook
-// gets the URL of e.Address in place of its Service. A failure policy that is not empty replaces that of every webhook.
-func (e *Env) install(ctx context.Context, components []string, failurePolicy admissionregv1.FailurePolicyType) error {
-	dir, err := e.overlay(components)
+// gets the URL of e.Address in place of its Service.
+func (e *Env) install(ctx context.Context, options Options) error {
+	dir, err := e.overlay(options.Resources, options.Components)
 	if err != nil {
 		return err
 	}
-	return e.installFrom(ctx, dir, failurePolicy)
+	return e.installFrom(ctx, dir, options.FailurePolicy)
 }
 
 // InstallOverlay installs another overlay of manifests/overlays over the one that is installed, as an operator who changes
@@ -85,9 +85,9 @@ func (e *Env) installFrom(ctx context.Context, dir string, failurePolicy admissi
 }
 
 // overlay returns the directory of the kustomization to install.
-func (e *Env) overlay(components []string) (string, error) {
+func (e *Env) overlay(resources, components []string) (string, error) {
 	root, err := Root()
-	if err != nil || len(components) == 0 {
+	if err != nil || len(resources)+len(components) == 0 {
 		return filepath.Join(root, Overlay), err
 	}
 	dir, err := e.mkdir("overlay")
@@ -99,7 +99,11 @@ func (e *Env) overlay(components []string) (string, error) {
 		return "", err
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "resources: [%s]\ncomponents:\n", filepath.Join(manifests, "overlays", filepath.Base(Overlay)))
+	fmt.Fprintf(&b, "resources:\n  - %s\n", filepath.Join(manifests, "overlays", filepath.Base(Overlay)))
+	for _, r := range resources {
+		fmt.Fprintf(&b, "  - %s\n", filepath.Join(manifests, r))
+	}
+	b.WriteString("components:\n")
 	for _, c := range components {
 		fmt.Fprintf(&b, "  - %s\n", filepath.Join(manifests, "components", c))
 	}

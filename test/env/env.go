@@ -35,6 +35,9 @@ const startTimeout = 20 * time.Minute
 // AirflowChart is a chart with a values schema, for Options.Charts.
 const AirflowChart = "test/demo/charts/airflow"
 
+// MutatingWebhook is the directory with the mutating webhook, for Options.Resources.
+const MutatingWebhook = "inject-target-namespace"
+
 // Options say what Start starts.
 type Options struct {
 	// ControlPlane configures etcd and kube-apiserver, and the CRDs that are there before the webhook servers start.
@@ -46,6 +49,8 @@ type Options struct {
 	Replicas int
 	// Components are installed with the overlay, by their directories' names in manifests/components.
 	Components []string
+	// Resources are installed with the overlay, by their directories' names in manifests.
+	Resources []string
 	// Args are added to the arguments of serve.
 	Args []string
 	// Shipped runs the webhook servers with the arguments, the environment and the hard limit of memory of the Deployment.
@@ -259,7 +264,7 @@ func (e *Env) startWebhooks(ctx context.Context, o Options) error {
 		e.ControlPlane.Cleanup(e.balancer.close)
 		e.Address = e.balancer.address()
 	}
-	if err := e.install(ctx, o.Components, o.FailurePolicy); err != nil {
+	if err := e.install(ctx, o); err != nil {
 		return err
 	}
 	for _, w := range e.Webhooks {

@@ -30,8 +30,10 @@ func TestCABundlePolicy(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := plane.InstallManifests(t.Context(), filepath.Join(root, env.Overlay), nil); err != nil {
-		t.Fatal(err)
+	for _, dir := range []string{env.Overlay, "manifests/" + env.MutatingWebhook} {
+		if err := plane.InstallManifests(t.Context(), filepath.Join(root, filepath.FromSlash(dir)), nil); err != nil {
+			t.Fatal(err)
+		}
 	}
 	config, err := plane.User(env.ServiceAccount, env.ServiceAccountGroups()...)
 	if err != nil {

@@ -2,11 +2,11 @@
 package manifests_test
 
 import (
+	"context"
 	"errors"
 	"io"
-	"io/fs"
+	"maps"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -46,18 +46,16 @@ func overlays(t *testing.T) map[string]string {
 	return out
 }
 
-// certManagerCRDs returns the directory with the CRDs of cert-manager's module.
-func certManagerCRDs(t *testing.T) string {
+// installCertManagerCRDs installs the CRDs of cert-manager.
+func installCertManagerCRDs(t *testing.T) {
 	t.Helper()
-	out, err := exec.CommandContext(t.Context(), "go", "list", "-m", "-f", "{{.Dir}}", "github.com/cert-manager/cert-manager").Output()
+	dir, err := env.CertManagerCRDs(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir := filepath.Join(strings.TrimSpace(string(out)), "deploy", "crds")
-	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
-		t.Fatalf("cert-manager's module has no %s any more", dir)
+	if err := plane.InstallCRDs(t.Context(), dir); err != nil {
+		t.Fatal(err)
 	}
-	return dir
 }
 
 // versions are the stored objects of an overlay with their resource versions.
@@ -73,9 +71,7 @@ func versions(t *testing.T, dir string) string {
 
 // Each overlay applies with strict validation on an empty cluster, and a second time it changes nothing.
 func TestOverlays_ApplyStrictly(t *testing.T) {
-	if err := plane.InstallCRDs(t.Context(), certManagerCRDs(t)); err != nil {
-		t.Fatal(err)
-	}
+	installCertManagerCRDs(t)
 	for name, dir := range overlays(t) {
 		t.Run(name, func(t *testing.T) {
 			// First CRDs and namespaces, as kubectl and Flux sort them, with a wait for the CRD; then with kubectl.
@@ -148,10 +144,16 @@ func compose(t *testing.T, kustomization string) string {
 	if err := os.Mkdir(mine, 0o750); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(mine, "kustomization.yaml"), []byte(kustomization), 0o600); err != nil {
+	write(t, mine, kustomization)
+	return mine
+}
+
+// write writes the kustomization.yaml of a directory.
+func write(t *testing.T, dir, kustomization string) {
+	t.Helper()
+	if err := os.WriteFile(filepath.Join(dir, "kustomization.yaml"), []byte(kustomization), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	return mine
 }
 
 // objects returns the objects that kustomize builds, by kind and name.
@@ -176,12 +178,73 @@ func objects(t *testing.T, dir string) map[string]*unstructured.Unstructured {
 	}
 }
 
-// Every set of components gives a valid installation that has the effects of each.
+// components are the effects of each component of the manifests on the objects that are built.
+func components() map[string]func(built map[string]*unstructured.Unstructured) bool {
+	arg := func(want string) func(map[string]*unstructured.Unstructured) bool {
+		return func(built map[string]*unstructured.Unstructured) bool {
+			containers, _, _ := unstructured.NestedSlice(built["Deployment/flux-admission"].Object, "spec", "template", "spec", "containers")
+			container, _ := containers[0].(map[string]any)
+			args, _, _ := unstructured.NestedStringSlice(container, "args")
+			return slices.Contains(args, want)
+		}
+	}
+	policy := func(built map[string]*unstructured.Unstructured, field string) string {
+		value, _, _ := unstructured.NestedString(built["AdmissionPolicy/default"].Object, "spec", field)
+		return value
+	}
+	configurations := func(built map[string]*unstructured.Unstructured) []*unstructured.Unstructured {
+		return []*unstructured.Unstructured{
+			built["ValidatingWebhookConfiguration/flux-admission"], built["MutatingWebhookConfiguration/flux-admission"],
+		}
+	}
+	return map[string]func(built map[string]*unstructured.Unstructured) bool{
+		"strict": func(built map[string]*unstructured.Unstructured) bool {
+			for _, o := range configurations(built) {
+				hooks, _, _ := unstructured.NestedSlice(o.Object, "webhooks")
+				if hook, _ := hooks[0].(map[string]any); hook["failurePolicy"] != "Fail" {
+					return false
+				}
+			}
+			return policy(built, "onError") == "Deny"
+		},
+		"cert-manager": func(built map[string]*unstructured.Unstructured) bool {
+			for _, o := range configurations(built) {
+				if o.GetAnnotations()["cert-manager.io/inject-ca-from"] != "flux-admission-system/flux-admission" {
+					return false
+				}
+			}
+			return built["ClusterRole/flux-admission-ca"] == nil && built["Role/flux-admission-ca"] == nil
+		},
+		"audit-only": func(built map[string]*unstructured.Unstructured) bool {
+			return policy(built, "mode") == "AuditOnly" && arg("--default-mode=AuditOnly")(built)
+		},
+		"multi-tenant":          arg("--no-cross-namespace-refs"),
+		"client-authentication": arg("--client-ca-file=/client-ca/ca.crt"),
+		"read-secrets": func(built map[string]*unstructured.Unstructured) bool {
+			return built["ClusterRoleBinding/flux-admission-secrets"] != nil
+		},
+	}
+}
+
+// Every set of components, in either order, gives an installation that has the effects of each and of no other, on the
+// webhooks of the base and on the mutating one.
 func TestComponents_Combine(t *testing.T) {
-	if err := plane.InstallCRDs(t.Context(), certManagerCRDs(t)); err != nil {
+	effects := components()
+	names := slices.Sorted(maps.Keys(effects))
+	root, err := env.Root()
+	if err != nil {
 		t.Fatal(err)
 	}
-	names := []string{"cert-manager", "strict", "audit-only"}
+	dirs, err := filepath.Glob(filepath.Join(root, "manifests", "components", "*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, dir := range dirs {
+		if !slices.Contains(names, filepath.Base(dir)) {
+			t.Errorf("the effects of the component %s are not tested", filepath.Base(dir))
+		}
+	}
+	dir := compose(t, "")
 	for set := range 1 << len(names) {
 		var chosen []string
 		for i, name := range names {
@@ -189,36 +252,61 @@ func TestComponents_Combine(t *testing.T) {
 				chosen = append(chosen, name)
 			}
 		}
-		t.Run(strings.Join(chosen, "+"), func(t *testing.T) {
-			text := "resources: [../manifests/base, ../manifests/policy]\ncomponents:\n"
-			for _, name := range chosen {
-				text += "- ../manifests/components/" + name + "\n"
-			}
-			dir := compose(t, text)
-			built := objects(t, dir)
-			for kind, has := range map[string]func(o *unstructured.Unstructured) bool{
-				"strict": func(o *unstructured.Unstructured) bool {
-					policy, _, _ := unstructured.NestedString(built["AdmissionPolicy/default"].Object, "spec", "onError")
-					hooks, _, _ := unstructured.NestedSlice(o.Object, "webhooks")
-					hook, _ := hooks[0].(map[string]any)
-					return policy == "Deny" && hook["failurePolicy"] == "Fail"
-				},
-				"cert-manager": func(o *unstructured.Unstructured) bool {
-					return o.GetAnnotations()["cert-manager.io/inject-ca-from"] == "flux-admission-system/flux-admission" &&
-						built["ClusterRole/flux-admission-ca"] == nil && built["Role/flux-admission-ca"] == nil
-				},
-				"audit-only": func(*unstructured.Unstructured) bool {
-					mode, _, _ := unstructured.NestedString(built["AdmissionPolicy/default"].Object, "spec", "mode")
-					return mode == "AuditOnly"
-				},
-			} {
-				if got, want := has(built["ValidatingWebhookConfiguration/flux-admission"]), slices.Contains(chosen, kind); got != want {
-					t.Errorf("%s: %v, want %v", kind, got, want)
+		for range 2 {
+			t.Run(strings.Join(chosen, "+"), func(t *testing.T) {
+				write(t, dir, combination(chosen))
+				built := objects(t, dir)
+				for name, has := range effects {
+					if got, want := has(built), slices.Contains(chosen, name); got != want {
+						t.Errorf("%s: %v, want %v", name, got, want)
+					}
 				}
-			}
-			if err := plane.InstallManifests(t.Context(), dir, nil); err != nil {
+			})
+			slices.Reverse(chosen)
+		}
+	}
+}
+
+// The API server takes each component, and all of them together.
+func TestComponents_ApplyStrictly(t *testing.T) {
+	installCertManagerCRDs(t)
+	t.Cleanup(func() {
+		// Other tests are about the permissions of the base.
+		_, _, err := plane.Kubectl(context.WithoutCancel(t.Context()), nil, "delete", "--ignore-not-found", "clusterrolebinding", "flux-admission-secrets")
+		if err != nil {
+			t.Error(err)
+		}
+	})
+	names := slices.Sorted(maps.Keys(components()))
+	sets := [][]string{nil, names}
+	for _, name := range names {
+		sets = append(sets, []string{name})
+	}
+	for _, chosen := range sets {
+		t.Run(strings.Join(chosen, "+"), func(t *testing.T) {
+			if err := plane.InstallManifests(t.Context(), compose(t, combination(chosen)), nil); err != nil {
 				t.Error(err)
 			}
 		})
+	}
+}
+
+// combination returns a kustomization with the policy, the mutating webhook and components.
+func combination(components []string) string {
+	text := "resources: [../manifests/base, ../manifests/policy, ../manifests/" + env.MutatingWebhook + "]\ncomponents:\n"
+	for _, name := range components {
+		text += "- ../manifests/components/" + name + "\n"
+	}
+	return text
+}
+
+// Without the directory of the mutating webhook, nothing registers one.
+func TestOverlays_OnlyValidate(t *testing.T) {
+	for name, dir := range overlays(t) {
+		for key, o := range objects(t, dir) {
+			if o.GetKind() == "MutatingWebhookConfiguration" {
+				t.Errorf("%s has %s", name, key)
+			}
+		}
 	}
 }

@@ -26,6 +26,7 @@ func TestMain(m *testing.M) {
 	os.Exit(env.Main(m, env.Options{
 		ControlPlane: controlplane.Options{CRDSets: controlplane.DefaultCRDs()},
 		Replicas:     2,
+		Resources:    []string{env.MutatingWebhook},
 		Args:         serveArgs,
 		// With Ignore, a call that fails would be an admitted write.
 		FailurePolicy: admissionregv1.Fail,

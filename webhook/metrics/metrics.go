@@ -204,6 +204,14 @@ func (m *Metrics) PolicyInForce(state func() PolicyState) {
 	)
 }
 
+// MissedMutations registers a gauge of the stored objects that lack what the policy would have set.
+func (m *Metrics) MissedMutations(count func() int) {
+	m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "flux_admission_missed_mutations",
+		Help: "Number of stored objects that lack what the policy would have set when they were created.",
+	}, func() float64 { return float64(count()) }))
+}
+
 // RuleError counts a rule that failed or panicked.
 func (m *Metrics) RuleError(rule string) { m.ruleErrors.WithLabelValues(rule).Inc() }
 

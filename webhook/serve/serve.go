@@ -25,6 +25,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	utilrand "k8s.io/apimachinery/pkg/util/rand"
 	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/kubernetes"
 	coordinationclient "k8s.io/client-go/kubernetes/typed/coordination/v1"
 	"k8s.io/client-go/rest"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -111,6 +112,7 @@ type Server struct {
 	mutations *mutators.Set
 	policies  policySource
 	reporter  *source.Reporter // nil with a policy file
+	mutation  *mutationWatch   // nil without webhook configurations
 
 	webhookListener, healthListener, metricsListener net.Listener
 	health                                           *healthServer
@@ -419,8 +421,31 @@ func (s *Server) newManager(ctx context.Context) error {
 		s.prefetcher = &deferred.Prefetcher{Lookup: s.objects, Full: s.charts.Full, Log: s.log.WithName("prefetcher")}
 		changed = s.prefetcher.Changed
 	}
+	if err := s.newMutationWatch(); err != nil {
+		return err
+	}
 	s.watches = lookup.NewWatches(mgr.GetCache(), mgr.GetRESTMapper(), watchedKinds(), changed, s.log.WithName("watches"))
 	s.objects.Watched = s.watches.Synced
+	return nil
+}
+
+// newMutationWatch creates what observes the mutations of the policy.
+func (s *Server) newMutationWatch() error {
+	if s.options.WebhookConfig == "" {
+		return nil
+	}
+	c, err := kubernetes.NewForConfig(s.config)
+	if err != nil {
+		return fmt.Errorf("creating a client for the webhook configurations: %w", err)
+	}
+	s.mutation = &mutationWatch{
+		client: c, config: s.options.WebhookConfig, policy: s.policies.Get, lookup: s.objects, withheld: s.objects.Withheld,
+		synced: func(gk schema.GroupKind) bool { return s.watches.Synced(gk) }, log: s.log.WithName("mutations"),
+	}
+	s.metrics.MissedMutations(s.mutation.Missed)
+	if s.reporter != nil {
+		s.reporter.Mutations = s.mutation.Condition
+	}
 	return nil
 }
 
@@ -480,6 +505,9 @@ func (s *Server) newWebhooks(context.Context) error {
 	}
 	if s.reporter != nil {
 		runnables = append(runnables, s.reporter)
+	}
+	if s.mutation != nil {
+		runnables = append(runnables, s.mutation)
 	}
 	for _, r := range runnables {
 		if err := s.manager.Add(r); err != nil {

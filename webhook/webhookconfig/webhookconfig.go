@@ -7,11 +7,11 @@ import (
 	"strings"
 
 	admissionv1 "k8s.io/api/admissionregistration/v1"
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
-	"github.com/flux-admission/flux-admission/mutators"
 	"github.com/flux-admission/flux-admission/validators"
 )
 
@@ -101,7 +101,9 @@ func Validating(rules []*validators.Rule) *admissionv1.ValidatingWebhookConfigur
 			{
 				Name: ValidateWebhook, ClientConfig: clientConfig(ValidatePath), Rules: webhookRules(kinds), FailurePolicy: &fail,
 				MatchPolicy: &equivalent, SideEffects: &none, TimeoutSeconds: &timeout, AdmissionReviewVersions: []string{"v1"},
-				NamespaceSelector: namespaces(), MatchConditions: ValidateConditions(),
+				// The namespaces from which a cluster is repaired are excluded: kube-system and that of the webhook server.
+				NamespaceSelector: namespaceSelector(metav1.LabelSelectorOpNotIn, metav1.NamespaceSystem, Namespace),
+				MatchConditions:   ValidateConditions(),
 			},
 			{
 				Name: PolicyWebhook, ClientConfig: clientConfig(PolicyPath),
@@ -113,12 +115,8 @@ func Validating(rules []*validators.Rule) *admissionv1.ValidatingWebhookConfigur
 	}
 }
 
-// Mutating returns the mutating webhook configuration for the kinds that the mutators evaluate, without a caBundle.
-func Mutating(ms []*mutators.Mutator) *admissionv1.MutatingWebhookConfiguration {
-	var kinds []schema.GroupKind
-	for _, m := range ms {
-		kinds = append(kinds, m.Kinds...)
-	}
+// Mutating returns the mutating webhook configuration for objects of the kinds in the namespaces, without a caBundle.
+func Mutating(kinds []schema.GroupKind, namespaces []string) *admissionv1.MutatingWebhookConfiguration {
 	fail, equivalent, none := admissionv1.Ignore, admissionv1.Equivalent, admissionv1.SideEffectClassNone
 	timeout := int32(MutateTimeoutSeconds)
 	return &admissionv1.MutatingWebhookConfiguration{
@@ -127,7 +125,7 @@ func Mutating(ms []*mutators.Mutator) *admissionv1.MutatingWebhookConfiguration 
 		Webhooks: []admissionv1.MutatingWebhook{{
 			Name: MutateWebhook, ClientConfig: clientConfig(MutatePath), Rules: webhookRules(kinds), FailurePolicy: &fail,
 			MatchPolicy: &equivalent, SideEffects: &none, TimeoutSeconds: &timeout, AdmissionReviewVersions: []string{"v1"},
-			NamespaceSelector: namespaces(), MatchConditions: MutateConditions(),
+			NamespaceSelector: namespaceSelector(metav1.LabelSelectorOpIn, namespaces...), MatchConditions: MutateConditions(),
 		}},
 	}
 }
@@ -143,10 +141,10 @@ func clientConfig(path string) admissionv1.WebhookClientConfig {
 	}
 }
 
-// namespaces excludes the namespaces from which a cluster is repaired: kube-system and that of the webhook server.
-func namespaces() *metav1.LabelSelector {
+// namespaceSelector selects namespaces by their names.
+func namespaceSelector(operator metav1.LabelSelectorOperator, names ...string) *metav1.LabelSelector {
 	return &metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{{
-		Key: "kubernetes.io/metadata.name", Operator: metav1.LabelSelectorOpNotIn, Values: []string{"kube-system", Namespace},
+		Key: corev1.LabelMetadataName, Operator: operator, Values: names,
 	}}}
 }
 

@@ -38,12 +38,12 @@ func TestFiles_ManifestsAreUpToDate(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, want := range files {
-		got, err := os.ReadFile(filepath.Join("..", "..", "manifests", "base", name))
+		got, err := os.ReadFile(filepath.Join("..", "..", "manifests", filepath.FromSlash(name)))
 		if err != nil {
 			t.Fatal(err)
 		}
 		if string(got) != string(want) {
-			t.Errorf("manifests/base/%s is outdated: run `go generate ./webhook/webhookconfig`", name)
+			t.Errorf("manifests/%s is outdated: run `go generate ./webhook/webhookconfig`", name)
 		}
 	}
 }

@@ -25,6 +25,7 @@ import (
 	"k8s.io/client-go/tools/leaderelection/resourcelock"
 
 	"github.com/flux-admission/flux-admission/api/v1alpha1"
+	"github.com/flux-admission/flux-admission/internal/policy"
 )
 
 const (
@@ -63,8 +64,10 @@ type Reporter struct {
 	// Version is that of the program.
 	Version string
 	// CA returns the fingerprint of the CA that signed the serving certificate; nil if it is not self-managed.
-	CA  func() string
-	Log logr.Logger
+	CA func() string
+	// Mutations returns the condition MutationsApplied of a policy; its type is empty for none. It may be nil.
+	Mutations func(*policy.Policy) metav1.Condition
+	Log       logr.Logger
 
 	leading atomic.Bool
 	// stored is the kept policy that this leader last stored or found, recorded the rules that it last recorded.
@@ -283,6 +286,14 @@ func (r *Reporter) writeStatus(ctx context.Context, o *unstructured.Unstructured
 		}
 	}
 	want, complete := statusOf(have, f, replicas)
+	if r.Mutations != nil {
+		if c := r.Mutations(f.Policy); c.Type != "" {
+			c.ObservedGeneration = f.Generation
+			meta.SetStatusCondition(&want.Conditions, c)
+		} else {
+			meta.RemoveStatusCondition(&want.Conditions, v1alpha1.ConditionMutationsApplied)
+		}
+	}
 	if equality.Semantic.DeepEqual(have, want) {
 		return complete
 	}
