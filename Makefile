@@ -55,9 +55,9 @@ envtest: ## the tests that need a real API server
 	@$(TESTENV) build
 	go test -timeout $(TIMEOUT) -count 1 -p 2 ./test/...
 
-e2e: ## commits through the controllers of Flux
-	@$(TESTENV) build --flux
-	FLUX_ADMISSION_TEST_PRIVILEGES=$(CALLS) go test -timeout $(TIMEOUT) -count 1 -p 1 -tags e2e ./test/e2e/... ./test/flux/...
+e2e: ## commits through the controllers of Flux, certificates of those of cert-manager
+	@$(TESTENV) build --flux --cert-manager
+	FLUX_ADMISSION_TEST_PRIVILEGES=$(CALLS) go test -timeout $(TIMEOUT) -count 1 -p 1 -tags e2e ./test/e2e/... ./test/flux/... ./test/certmanager/...
 
 privileges: ## after test and e2e: no call of the webhook server was refused, and each permission of the manifests was used
 	go run ./test/privileges/cmd/privileges $(CALLS)

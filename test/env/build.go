@@ -78,8 +78,12 @@ func (e *Env) InstallOverlay(ctx context.Context, name string) error {
 
 func (e *Env) installFrom(ctx context.Context, dir string, failurePolicy admissionregv1.FailurePolicyType) error {
 	return e.ControlPlane.InstallManifests(ctx, dir, func(o *unstructured.Unstructured) {
-		if strings.HasSuffix(o.GetKind(), "WebhookConfiguration") {
+		switch {
+		case strings.HasSuffix(o.GetKind(), "WebhookConfiguration"):
 			editWebhooks(o, e.Address, failurePolicy)
+		case o.GetKind() == "Certificate" && o.GetName() == certificateName:
+			host, _, _ := strings.Cut(e.Address, ":")
+			_ = unstructured.SetNestedStringSlice(o.Object, []string{host}, "spec", "ipAddresses")
 		}
 	})
 }

@@ -49,6 +49,11 @@ type Options struct {
 	Replicas int
 	// Components are installed with the overlay, by their directories' names in manifests/components.
 	Components []string
+	// CertManager installs the component cert-manager and runs its controllers: the webhook servers have the certificate
+	// that they issue, MountDelay after it is in its Secret.
+	CertManager bool
+	// MountDelay is the time that a kubelet takes to bring a changed Secret into a Pod.
+	MountDelay time.Duration
 	// Resources are installed with the overlay, by their directories' names in manifests.
 	Resources []string
 	// Args are added to the arguments of serve.
@@ -86,6 +91,9 @@ type Env struct {
 	Git *gitserver.Server
 	// Proxy is between the webhook servers and the API server; nil without Options.Proxy.
 	Proxy *Proxy
+
+	// CertManager are the controllers of cert-manager; nil without Options.CertManager.
+	CertManager *controlplane.Process
 
 	balancer      *loadBalancer
 	failurePolicy admissionregv1.FailurePolicyType
@@ -246,6 +254,11 @@ func (e *Env) startWebhooks(ctx context.Context, o Options) error {
 		e.ControlPlane.Cleanup(e.Proxy.close)
 	}
 	e.failurePolicy = o.FailurePolicy
+	if o.CertManager {
+		if err := e.startCertManager(ctx, &o); err != nil {
+			return err
+		}
+	}
 	replicas := max(o.Replicas, 1)
 	for i := range replicas {
 		w, err := newWebhook(e.ControlPlane, fmt.Sprintf("webhook-%d", i), binary, o.Args, shipped)
@@ -266,6 +279,11 @@ func (e *Env) startWebhooks(ctx context.Context, o Options) error {
 	}
 	if err := e.install(ctx, o); err != nil {
 		return err
+	}
+	if o.CertManager {
+		if err := e.mountCertificate(ctx, o.MountDelay); err != nil {
+			return err
+		}
 	}
 	for _, w := range e.Webhooks {
 		if err := w.start(ctx, nil); err != nil {

@@ -3,6 +3,7 @@ package env
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -219,6 +220,21 @@ func (w *Webhook) asShipped(c *controlplane.Command) error {
 	c.Env = w.shipped.env
 	w.memory.enter(c)
 	return nil
+}
+
+// Certificate returns the certificate that it serves.
+func (w *Webhook) Certificate(ctx context.Context) (*x509.Certificate, error) {
+	d := tls.Dialer{Config: &tls.Config{InsecureSkipVerify: true}} //nolint:gosec // the certificate is what is looked at
+	conn, err := d.DialContext(ctx, "tcp", w.Address)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = conn.Close() }()
+	secure, ok := conn.(*tls.Conn)
+	if !ok || len(secure.ConnectionState().PeerCertificates) == 0 {
+		return nil, errors.New("no certificate is served")
+	}
+	return secure.ConnectionState().PeerCertificates[0], nil
 }
 
 // Stop ends the process as Kubernetes does, with SIGTERM. It is no error if the process has ended.

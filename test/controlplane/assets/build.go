@@ -76,6 +76,13 @@ func fluxComponents() []component {
 	}
 }
 
+// certManagerComponent runs cert-manager's controllers. Its commands are not served as modules, so that the program is here.
+func certManagerComponent() component {
+	c := fromModule("cert-manager", "cert-manager", ".", "")
+	c.sources = append(c.sources, modulesDir+"/cert-manager/main.go")
+	return c
+}
+
 // BuildControlPlane returns the programs of a control plane. Those that are not in the cache are downloaded by
 // setup-envtest, or built one after another where that fails; controlPlane has the order. Progress is written to out,
 // which may be nil. Processes that call it at the same time wait for one another. A build that was interrupted continues
@@ -111,6 +118,15 @@ func BuildFlux(ctx context.Context, out io.Writer) (Flux, error) {
 		return Flux{}, err
 	}
 	return Flux{SourceController: paths[0], KustomizeController: paths[1]}, nil
+}
+
+// BuildCertManager is BuildFlux for a program with the controllers of cert-manager.
+func BuildCertManager(ctx context.Context, out io.Writer) (string, error) {
+	b, err := newBuilder(out)
+	if err != nil {
+		return "", err
+	}
+	return b.build(ctx, certManagerComponent())
 }
 
 // providedAssets returns etcd, kube-apiserver and kubectl as they lie in dir.

@@ -78,3 +78,23 @@ func TestCRDs_VersionsOfControllers(t *testing.T) {
 		}
 	}
 }
+
+// The controllers of cert-manager that run must be those of the module whose CRDs and types the product uses.
+func TestCertManager_VersionOfTheProduct(t *testing.T) {
+	root, err := treeRoot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	product, err := readPins(t.Context(), root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	controllers, err := readPins(t.Context(), filepath.Join(root, modulesDir, certManagerComponent().module))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const module = "github.com/cert-manager/cert-manager"
+	if got, want := controllers.versions[module], product.versions[module]; got != want || got == "" {
+		t.Errorf("the controllers are of %q, the product uses %q", got, want)
+	}
+}

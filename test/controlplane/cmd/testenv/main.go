@@ -1,5 +1,5 @@
-// Command testenv builds the programs that the tests and the demonstration run: a test control plane and, with --flux,
-// the controllers of Flux. It reports its progress on standard error.
+// Command testenv builds the programs that the tests and the demonstration run: a test control plane and, with --flux and
+// --cert-manager, the controllers of Flux and cert-manager. It reports its progress on standard error.
 package main
 
 import (
@@ -16,7 +16,10 @@ import (
 	"github.com/flux-admission/flux-admission/test/controlplane/assets"
 )
 
-const usage = "usage: testenv build [--flux]    build the programs of a control plane, with --flux also the controllers of Flux"
+const usage = "usage: testenv build [--flux] [--cert-manager]    build the programs of a control plane, and the controllers of Flux and cert-manager"
+
+// selection is what is built beside the control plane.
+type selection struct{ flux, certManager bool }
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -26,7 +29,7 @@ func main() {
 
 // run returns the exit code: 2 for a wrong command line.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	flux, err := parse(args)
+	selected, err := parse(args)
 	switch {
 	case errors.Is(err, flag.ErrHelp):
 		fmt.Fprintln(stdout, usage)
@@ -35,50 +38,58 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintf(stderr, "testenv: %v: see `testenv --help`\n", err)
 		return 2
 	}
-	if err := build(ctx, flux, stdout, stderr); err != nil {
+	if err := build(ctx, selected, stdout, stderr); err != nil {
 		fmt.Fprintln(stderr, "testenv:", err)
 		return 1
 	}
 	return 0
 }
 
-// parse reads the command line and returns whether --flux is set.
-func parse(args []string) (flux bool, err error) {
+// parse reads the command line.
+func parse(args []string) (selected selection, err error) {
 	flags := flag.NewFlagSet("testenv", flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
-	flags.BoolVar(&flux, "flux", false, "")
+	flags.BoolVar(&selected.flux, "flux", false, "")
+	flags.BoolVar(&selected.certManager, "cert-manager", false, "")
 	command := ""
 	if len(args) > 0 && !strings.HasPrefix(args[0], "-") {
 		command, args = args[0], args[1:]
 	}
 	if err := flags.Parse(args); err != nil {
-		return false, err
+		return selection{}, err
 	}
 	switch command {
 	case "build":
 	case "":
-		return false, errors.New("no command: write `testenv build`")
+		return selection{}, errors.New("no command: write `testenv build`")
 	default:
-		return false, fmt.Errorf("unknown command %q: write `testenv build`", command)
+		return selection{}, fmt.Errorf("unknown command %q: write `testenv build`", command)
 	}
 	if flags.NArg() > 0 {
-		return false, fmt.Errorf("unexpected argument %q", flags.Arg(0))
+		return selection{}, fmt.Errorf("unexpected argument %q", flags.Arg(0))
 	}
-	return flux, nil
+	return selected, nil
 }
 
-func build(ctx context.Context, flux bool, stdout, stderr io.Writer) error {
+func build(ctx context.Context, selected selection, stdout, stderr io.Writer) error {
 	plane, err := assets.BuildControlPlane(ctx, stderr)
 	if err != nil {
 		return err
 	}
 	paths := []string{plane.Etcd, plane.APIServer, plane.Kubectl}
-	if flux {
+	if selected.flux {
 		controllers, err := assets.BuildFlux(ctx, stderr)
 		if err != nil {
 			return err
 		}
 		paths = append(paths, controllers.SourceController, controllers.KustomizeController)
+	}
+	if selected.certManager {
+		controllers, err := assets.BuildCertManager(ctx, stderr)
+		if err != nil {
+			return err
+		}
+		paths = append(paths, controllers)
 	}
 	if _, err := assets.CRDs(ctx, assets.DefaultCRDs()...); err != nil {
 		return err
