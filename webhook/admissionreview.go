@@ -50,13 +50,62 @@ var errNoReview = errors.New("the request is not an AdmissionReview")
 // decode decodes an AdmissionReview into req. With an error, req has what was decoded before it.
 func decode(body []byte, req *request) error {
 	r := review{Request: req}
+	if v, ok := decodeFast(string(body)); ok && r.from(v) {
+		return r.check()
+	}
 	if err := json.UnmarshalCaseSensitivePreserveInts(body, &r); err != nil || r.Request == nil {
 		return errNoReview
 	}
+	return r.check()
+}
+
+func (r *review) check() error {
 	if r.APIVersion != admissionv1.SchemeGroupVersion.String() || r.Kind != "AdmissionReview" {
 		return fmt.Errorf("%w of %s", errNoReview, admissionv1.SchemeGroupVersion)
 	}
 	return nil
+}
+
+// from sets the review to a decoded one. It returns false if a field has another type; nothing is set then.
+func (r *review) from(v any) bool {
+	f := fields{ok: true}
+	root := f.object(v)
+	req := f.object(root["request"])
+	kind, user := f.object(req["kind"]), f.object(req["userInfo"])
+	to := request{
+		UID:         types.UID(f.string(req["uid"])),
+		Kind:        metav1.GroupVersionKind{Group: f.string(kind["group"]), Version: f.string(kind["version"]), Kind: f.string(kind["kind"])},
+		SubResource: f.string(req["subResource"]), Name: f.string(req["name"]), Namespace: f.string(req["namespace"]),
+		Operation: admissionv1.Operation(f.string(req["operation"])), Object: req["object"], OldObject: req["oldObject"],
+	}
+	to.UserInfo.Username = f.string(user["username"])
+	if dry, found := req["dryRun"]; found && dry != nil {
+		isBool := false
+		to.DryRun, isBool = dry.(bool)
+		f.ok = f.ok && isBool
+	}
+	apiVersion, reviewKind := f.string(root["apiVersion"]), f.string(root["kind"])
+	if !f.ok || req == nil {
+		return false
+	}
+	to.incomplete, to.size = r.Request.incomplete, r.Request.size
+	*r.Request, r.APIVersion, r.Kind = to, apiVersion, reviewKind
+	return true
+}
+
+// fields reads fields of decoded JSON. A null is a field that is not set.
+type fields struct{ ok bool }
+
+func (f *fields) string(v any) string {
+	s, ok := v.(string)
+	f.ok = f.ok && (ok || v == nil)
+	return s
+}
+
+func (f *fields) object(v any) map[string]any {
+	m, ok := v.(map[string]any)
+	f.ok = f.ok && (ok || v == nil)
+	return m
 }
 
 func (r *request) groupKind() schema.GroupKind {

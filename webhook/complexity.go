@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/flux-admission/flux-admission/validators"
 )
@@ -25,6 +26,7 @@ const (
 	depthObject
 	depthField
 	depthSubfield
+	depthValue // of spec.values
 )
 
 // minRemovable is the estimated memory below which a value is not worth removing, in bytes. It bounds the number of spans.
@@ -39,15 +41,28 @@ type span struct {
 	size       int64
 }
 
+// A part is a map or an array in the text of an object, which the stored object may have, too.
+type part struct {
+	// keys are the keys that lead to it, as they are written: of the object's field, of a field of that, and of a value in
+	// spec.values. Those that it does not have are nil.
+	keys       [3][]byte
+	start, end int
+}
+
+// parts are those of both objects of an AdmissionReview, each after those that it contains.
+type parts struct{ object, old []part }
+
 // measure estimates the memory of an AdmissionReview that is decoded, in bytes, after it has blanked the managed fields of
 // its objects, which no rule reads. It also returns the maps and arrays that can be blanked when that is too much: fields of
-// spec, and fields of the object other than metadata and spec. Text within strings does not count as structure.
-func measure(body []byte) (int64, []span) {
+// spec, and fields of the object other than metadata and spec; and those that both objects may have. Text within strings does
+// not count as structure.
+func measure(body []byte) (int64, []span, parts) {
 	var (
 		size  int64
 		spans []span
-		keys  [depthSubfield + 1][]byte
-		open  [depthSubfield + 1]span // the value of each key
+		both  parts
+		keys  [depthValue + 1][]byte
+		open  [depthValue + 1]span // the value of each key
 		depth int
 	)
 	isObject := func() bool {
@@ -58,7 +73,7 @@ func measure(body []byte) (int64, []span) {
 		switch body[i] {
 		case '"':
 			end := stringEnd(body, i)
-			if depth >= depthRequest && depth <= depthSubfield && isKey(body, end) {
+			if depth >= depthRequest && depth <= depthValue && isKey(body, end) {
 				keys[depth] = body[i+1 : end-1]
 			}
 			size += int64(end-i) * byteSize
@@ -73,26 +88,25 @@ func measure(body []byte) (int64, []span) {
 				size += mapSize
 			} else {
 				size += arraySize
-				if depth <= depthSubfield {
+				if depth <= depthValue {
 					keys[depth] = nil // its items have no keys
 				}
 			}
 		case '}', ']':
 			size += byteSize
 			if depth--; depth < 0 {
-				return size, nil // not JSON, which the decoder reports
+				return size, nil, parts{} // not JSON, which the decoder reports
 			}
-			if depth != depthField && depth != depthSubfield || !isObject() {
+			if depth < depthField || depth > depthValue || !isObject() {
 				continue
 			}
 			s := open[depth]
 			s.end, s.size = i+1, size-s.size
-			if depth == depthSubfield && string(keys[depthField]) == "metadata" {
-				if string(keys[depthSubfield]) == "managedFields" && blank(body, s) {
-					size -= s.size
-				}
+			if depth == depthSubfield && string(keys[depthField]) == "metadata" && string(keys[depthSubfield]) == "managedFields" && blank(body, s) {
+				size -= s.size
 				continue
 			}
+			both.add(&keys, depth, s)
 			if s.size < minRemovable {
 				continue
 			}
@@ -111,7 +125,110 @@ func measure(body []byte) (int64, []span) {
 			size += byteSize
 		}
 	}
-	return size, spans
+	return size, spans, both
+}
+
+// The limits of parts: shorter ones are not worth comparing, and the number bounds the memory of the list.
+const (
+	minPart  = 64
+	maxParts = 256
+)
+
+// add adds the value of the key at a depth.
+func (p *parts) add(keys *[depthValue + 1][]byte, depth int, s span) {
+	if s.end-s.start < minPart || depth == depthValue && (string(keys[depthField]) != "spec" || string(keys[depthSubfield]) != "values") {
+		return
+	}
+	list := &p.object
+	if string(keys[depthObject]) == "oldObject" {
+		list = &p.old
+	}
+	if len(*list) == maxParts {
+		return
+	}
+	if *list == nil {
+		*list = make([]part, 0, 32)
+	}
+	out := part{start: s.start, end: s.end}
+	copy(out.keys[:], keys[depthField:depth+1])
+	for _, k := range out.keys[:depth-depthField+1] {
+		if k == nil || bytes.IndexByte(k, '\\') >= 0 || !utf8.Valid(k) {
+			return // an item of an array, or the decoded key is another one
+		}
+	}
+	*list = append(*list, out)
+}
+
+// withoutEqual removes from the text of an AdmissionReview what the stored object has in common with the object: maps and arrays
+// with the same text at the same path. It returns the text, which has null in their place, and the paths of what it removed. The
+// decoder then reads it once: most updates change little, and decoding takes most of the time of a review.
+func withoutEqual(body []byte, both parts) ([]byte, []validators.Path) {
+	var equal []part
+	for i := len(both.old) - 1; i >= 0; i-- { // a part comes before those that it contains
+		old := &both.old[i]
+		if len(equal) > 0 && old.start >= equal[len(equal)-1].start {
+			continue // contained in the last one
+		}
+		for j := range both.object {
+			o := &both.object[j]
+			if o.end-o.start == old.end-old.start && o.sameKeys(old) {
+				if bytes.Equal(body[o.start:o.end], body[old.start:old.end]) {
+					equal = append(equal, *old)
+				}
+				break
+			}
+		}
+	}
+	if len(equal) == 0 {
+		return body, nil
+	}
+	paths := make([]validators.Path, 0, len(equal))
+	for _, p := range equal {
+		paths = append(paths, p.path())
+	}
+	const null = "null"
+	end := equal[len(equal)-1].start
+	for i, p := range slices.Backward(equal) {
+		next := len(body)
+		if i > 0 {
+			next = equal[i-1].start
+		}
+		end += copy(body[end:], null)
+		end += copy(body[end:], body[p.end:next])
+	}
+	return body[:end], paths
+}
+
+func (p *part) sameKeys(other *part) bool {
+	for i := range p.keys {
+		if (p.keys[i] == nil) != (other.keys[i] == nil) || !bytes.Equal(p.keys[i], other.keys[i]) {
+			return false
+		}
+	}
+	return true
+}
+
+func (p *part) path() validators.Path {
+	var out validators.Path
+	for _, k := range p.keys {
+		if k != nil {
+			out = append(out, validators.Step{Key: string(k), Index: -1})
+		}
+	}
+	return out
+}
+
+// share sets in the stored object what withoutEqual removed, to the values of the object.
+func share(req *request, paths []validators.Path) error {
+	for _, path := range paths {
+		v := path.Lookup(req.Object)
+		parent, _ := path[:len(path)-1].Lookup(req.OldObject).(map[string]any)
+		if v == nil || parent == nil {
+			return errNoReview // with a key that is defined twice
+		}
+		parent[path[len(path)-1].Key] = v
+	}
+	return nil
 }
 
 // reduce blanks the largest of the spans until the estimated size is at most the limit. It returns the size and the paths of

@@ -123,11 +123,12 @@ func (h *Handler) readRequest(
 		}
 		return nil, failed(body, err, outcome)
 	}
-	size, spans := measure(body)
+	size, spans, both := measure(body)
 	if size > budget.MaxEvaluation {
 		var blanked []validators.Path
 		size, blanked = reduce(body, size, spans, budget.MaxEvaluation/2)
 		req.incomplete = &errTooComplex{blanked}
+		both = parts{} // blanked as well
 	}
 	if size > budget.MaxEvaluation {
 		return nil, failed(body, errTooComplex{}, metrics.Overloaded)
@@ -137,7 +138,12 @@ func (h *Handler) readRequest(
 		return nil, failed(body, err, metrics.Overloaded)
 	}
 	req.size = size
-	if err := decode(body, req); err != nil {
+	body, equal := withoutEqual(body, both)
+	err = decode(body, req)
+	if err == nil {
+		err = share(req, equal)
+	}
+	if err != nil {
 		evaluation.End()
 		return nil, failed(body, err, metrics.Failed)
 	}

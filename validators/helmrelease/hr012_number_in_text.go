@@ -103,13 +103,16 @@ func asFloat(v any) float64 {
 
 // isTextKey reports whether charts print the value of a key into text: the tag of an image, a version.
 func isTextKey(key string) bool {
-	key = strings.ToLower(key)
-	return key == "tag" || strings.HasSuffix(key, "imagetag") || strings.HasSuffix(key, "image_tag") ||
-		strings.HasSuffix(key, "image-tag") || key == "appversion" || key == "imageversion"
+	return len(key) >= len("tag") && (strings.EqualFold(key, "tag") || strings.EqualFold(key, "appVersion") || strings.EqualFold(key, "imageVersion") ||
+		hasSuffixAnyCase(key, "imagetag") || hasSuffixAnyCase(key, "image_tag") || hasSuffixAnyCase(key, "image-tag"))
 }
 
 // isTextMap reports whether Kubernetes takes nothing but text below a key.
 func isTextMap(key string) bool {
-	key = strings.ToLower(key)
-	return strings.HasSuffix(key, "labels") || strings.HasSuffix(key, "annotations")
+	return hasSuffixAnyCase(key, "labels") || hasSuffixAnyCase(key, "annotations")
+}
+
+// hasSuffixAnyCase reports whether a text has a suffix, whatever the case of its letters.
+func hasSuffixAnyCase(s, suffix string) bool {
+	return len(s) >= len(suffix) && strings.EqualFold(s[len(s)-len(suffix):], suffix)
 }

@@ -57,6 +57,8 @@ type collected struct {
 	words map[string]bool
 	// documented are the words of the comments alone.
 	documented map[string]bool
+	// free are the keys of maps in the values, and whether such a map commonly takes other keys; see freeForm.
+	free map[string]bool
 	// count and bytes are those of all words, the paths that templates read included.
 	count int
 	bytes int64
@@ -80,9 +82,32 @@ func (c *collected) add(set map[string]bool, word string) {
 	set[strings.Clone(word)] = true
 }
 
+// maps adds the keys of maps in a chart's values.
+func (c *collected) maps(values map[string]any) {
+	for k, v := range values {
+		m, ok := v.(map[string]any)
+		if !ok {
+			continue
+		}
+		if _, known := c.free[k]; !known && len(c.free) < maxWords {
+			c.free[k] = freeForm(k)
+			c.memory += 64
+		}
+		c.maps(m)
+	}
+}
+
+// freeForm is the function of this name, for most keys from what is known.
+func (c *collected) freeForm(name string) bool {
+	if free, ok := c.free[name]; ok {
+		return free
+	}
+	return freeForm(name)
+}
+
 // New collects the words of a chart's texts. It needs the raw values.yaml and the templates, and does not keep them.
 func New(c *chart.Chart) *Chart {
-	all := &collected{words: map[string]bool{}, documented: map[string]bool{}}
+	all := &collected{words: map[string]bool{}, documented: map[string]bool{}, free: map[string]bool{}}
 	out := build(c, all)
 	if all.full {
 		*all = collected{full: true}
@@ -99,6 +124,7 @@ func build(c *chart.Chart, all *collected) *Chart {
 		name: c.Name(), defaults: c.Values, subs: map[string]*Chart{}, missing: map[string]bool{},
 		collected: all, read: map[string]bool{},
 	}
+	all.maps(c.Values)
 	for _, f := range c.Raw {
 		if f.Name == "values.yaml" {
 			all.comments(string(f.Data))
@@ -282,7 +308,7 @@ func (f *finder) compare(c *Chart, values, defaults map[string]any, at validator
 			m, _ := v.(map[string]any)
 			own, _ := def.(map[string]any)
 			// Empty maps, nulls and lists take any key, and so do maps that the chart passes on to Kubernetes.
-			ok = len(m) == 0 || len(own) == 0 || freeForm(k)
+			ok = len(m) == 0 || len(own) == 0 || c.collected.freeForm(k)
 		} else {
 			ok = v == nil || unresolved.HasVariable(k) || !f.candidates && c.collected.words[k]
 		}
