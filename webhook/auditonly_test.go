@@ -170,6 +170,9 @@ func checkAuditOnly(t *testing.T, p *policy.Policy, c *ruletest.Case, l validato
 	if got, want := sum(t, b, "flux_admission_unknown_evaluations_total"), float64(len(d.Unknown)); got != want {
 		t.Errorf("%v unknowns counted, want %v", got, want)
 	}
+	if got := sum(t, b, "flux_admission_audited_denials_total") > 0; got != d.WouldDeny {
+		t.Errorf("counted as a denial by Enforce: %t, want %t", got, d.WouldDeny)
+	}
 	for key, n := range map[string]int{"audit-violations": len(d.Audit), "error": len(d.Errors), "unknown": len(d.Unknown)} {
 		if got := response.AuditAnnotations[key]; (got != "") != (n > 0) {
 			t.Errorf("audit annotation %s is %q with %d to record", key, got, n)

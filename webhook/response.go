@@ -135,7 +135,7 @@ func auditAnnotations(d policy.Decision) map[string]string {
 	put(auditError, failed)
 	var exempt []string
 	for _, e := range d.Exempted {
-		exempt = append(exempt, label(e.Finding.Rule)+" "+plain(e.Reason))
+		exempt = append(exempt, label(e.Finding.Rule)+" "+located(e.Finding)+" ("+e.At+": "+plain(e.Reason)+")")
 	}
 	put(auditExempt, exempt)
 	var limited []string
@@ -163,6 +163,9 @@ func (v *Validator) count(req *request, d policy.Decision) {
 	for _, l := range d.Limited {
 		v.Metrics.LimitedFinding(l.Finding.Rule.Name, string(l.Action), string(l.Taken), l.Reason, dry)
 	}
+	if d.WouldDeny {
+		v.Metrics.AuditedDenial(gk, dry)
+	}
 	for _, j := range d.Unknown {
 		v.Metrics.Unknown(j.Rule.Name)
 	}
@@ -177,6 +180,9 @@ func (v *Validator) log(req *request, d policy.Decision, res result) {
 	fields := []any{
 		"outcome", string(res.outcome), "kind", req.Kind.Kind, "group", req.Kind.Group, "object", req.key(),
 		"operation", string(req.Operation), "dryRun", req.DryRun, "user", req.UserInfo.Username, "uid", string(req.UID),
+	}
+	if d.WouldDeny {
+		fields = append(fields, "wouldDeny", true)
 	}
 	for key, text := range res.response.AuditAnnotations {
 		fields = append(fields, key, text)

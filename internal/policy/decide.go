@@ -30,14 +30,16 @@ type NotEvaluated struct {
 type Exempted struct {
 	Finding *validators.Finding
 	Reason  string
+	// At is the exemption in the policy: spec.exemptions[0].
+	At string
 }
 
-// Limited is a finding whose action was limited.
+// Limited is one limitation of a finding's action.
 type Limited struct {
 	Finding *validators.Finding
-	// Action is the policy's action for the rule in the namespace, Taken what was done instead.
+	// Action is the action without this limitation, Taken the one with it.
 	Action, Taken v1alpha1.Action
-	// Reason is what limited the action: ratchet, uncertain, exempt or AuditOnly; the last of several.
+	// Reason is what limited the action: ratchet, uncertain, exempt or AuditOnly.
 	Reason string
 }
 
@@ -47,10 +49,14 @@ type Decision struct {
 	// Unknown are inconclusive rules, Errors rules that failed, Skipped rules that do not apply to the object's state.
 	Unknown, Errors, Skipped []NotEvaluated
 	Exempted                 []Exempted
-	// Limited are the findings with a milder action than the policy has for their rule in the namespace. They are in Deny, Warn or Audit, too.
+	// Limited are what made the actions of findings milder than the policy's for their rule in the namespace, in the order in which it
+	// applied. The findings are in Deny, Warn or Audit, too.
 	Limited []Limited
 	// AuditOnly reports whether the mode AuditOnly downgraded every action.
 	AuditOnly bool
+	// WouldDeny reports whether the mode Enforce would deny what AuditOnly allows: for a finding, or for a rule that was inconclusive or
+	// failed.
+	WouldDeny bool
 }
 
 // Allowed reports whether the request for the object is allowed.
@@ -142,10 +148,10 @@ func (p *Policy) decide(r validators.Result, ns namespace) Decision {
 	d := Decision{AuditOnly: p.auditOnly}
 	for _, f := range r.Findings {
 		action := p.action(f.Rule.Name, ns)
-		l := Limited{Finding: f, Action: action}
 		limit := func(to v1alpha1.Action, reason string) {
 			if strictness(action) > strictness(to) {
-				action, l.Reason = to, reason
+				d.Limited = append(d.Limited, Limited{f, action, to, reason})
+				action = to
 			}
 		}
 		if p.ratchet && f.Preexisting {
@@ -155,14 +161,12 @@ func (p *Policy) decide(r validators.Result, ns namespace) Decision {
 			limit(v1alpha1.ActionWarn, "uncertain")
 		}
 		if e := p.exemption(f.Rule.Name, r, ns); e != nil {
-			d.Exempted = append(d.Exempted, Exempted{f, e.reason})
+			d.Exempted = append(d.Exempted, Exempted{f, e.reason, e.at})
 			limit(v1alpha1.ActionAudit, "exempt")
 		}
 		if p.auditOnly {
+			d.WouldDeny = d.WouldDeny || action == v1alpha1.ActionDeny
 			limit(v1alpha1.ActionAudit, string(v1alpha1.ModeAuditOnly))
-		}
-		if l.Taken = action; l.Reason != "" {
-			d.Limited = append(d.Limited, l)
 		}
 		switch action {
 		case v1alpha1.ActionDeny:
@@ -189,14 +193,18 @@ func (p *Policy) decide(r validators.Result, ns namespace) Decision {
 		}
 		// An inconclusive rule is never stricter than a finding of it.
 		onUnknown = atMost(onUnknown, action)
-		d.Unknown = append(d.Unknown, NotEvaluated{s.Rule, s.Reason, p.limit(onUnknown, s.Rule.Name, r, ns), s.Cause})
+		onUnknown = p.limit(onUnknown, s.Rule.Name, r, ns)
+		d.WouldDeny = d.WouldDeny || p.auditOnly && onUnknown == v1alpha1.ActionDeny
+		d.Unknown = append(d.Unknown, NotEvaluated{s.Rule, s.Reason, p.capped(onUnknown), s.Cause})
 	}
 	for _, e := range r.Errors {
 		action := p.action(e.Rule.Name, ns)
 		if action == v1alpha1.ActionOff {
 			continue
 		}
-		d.Errors = append(d.Errors, NotEvaluated{e.Rule, e.Err.Error(), p.limit(atMost(p.onError, action), e.Rule.Name, r, ns), e.Err})
+		action = p.limit(atMost(p.onError, action), e.Rule.Name, r, ns)
+		d.WouldDeny = d.WouldDeny || p.auditOnly && action == v1alpha1.ActionDeny
+		d.Errors = append(d.Errors, NotEvaluated{e.Rule, e.Err.Error(), p.capped(action), e.Err})
 	}
 	return d
 }
@@ -226,12 +234,12 @@ func (p *Policy) action(rule string, ns namespace) v1alpha1.Action {
 	return action
 }
 
-// limit limits the action to Audit if the object is exempt from the rule or the mode is AuditOnly.
+// limit limits the action to Audit if the object is exempt from the rule.
 func (p *Policy) limit(action v1alpha1.Action, rule string, r validators.Result, ns namespace) v1alpha1.Action {
 	if p.exemption(rule, r, ns) != nil {
 		action = atMost(action, v1alpha1.ActionAudit)
 	}
-	return p.capped(action)
+	return action
 }
 
 // capped limits the action to Audit if the mode is AuditOnly.

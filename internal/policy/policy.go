@@ -92,7 +92,7 @@ type exemption struct {
 	rules                    map[string]bool
 	kinds, namespaces, names []string
 	selector                 labels.Selector // of the labels of the namespace; nil for none
-	reason                   string
+	at, reason               string
 	expires                  time.Time // zero: never
 }
 
@@ -511,7 +511,7 @@ func (b *builder) bindOverride(at string, o v1alpha1.Override) {
 }
 
 func (b *builder) bindExemption(at string, e v1alpha1.Exemption) {
-	x := exemption{kinds: e.Match.Kinds, namespaces: e.Match.Namespaces, names: e.Match.Names, reason: e.Reason}
+	x := exemption{kinds: e.Match.Kinds, namespaces: e.Match.Namespaces, names: e.Match.Names, at: at, reason: e.Reason}
 	if strings.TrimSpace(e.Reason) == "" {
 		b.problem("the exemption applies", "%s.reason: must not be blank", at)
 	}

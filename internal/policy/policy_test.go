@@ -446,21 +446,34 @@ func TestRuleset(t *testing.T) {
 	}
 }
 
-// What a limited finding would have been is told apart from what was done.
+// What a limited finding would have been is told apart from what was done, and a finding that Enforce would not deny is none that
+// AuditOnly spared.
 func TestPolicy_Limited(t *testing.T) {
+	const preexisting, deny = "preexisting", "would deny"
 	for spec, want := range map[string]string{
 		"  mode: Enforce\n":   "[]",
-		"  mode: AuditOnly\n": "[Deny Audit AuditOnly]",
-		"  exemptions: [{rules: [KS001], match: {names: [apps]}, reason: x}]\n":                 "[Deny Audit exempt]",
+		"  mode: AuditOnly\n": "[Deny Audit AuditOnly would deny]",
+		"  exemptions: [{rules: [KS001], match: {names: [apps]}, reason: x}]\n":                 "[Deny Audit exempt at spec.exemptions[0]]",
 		"  mode: AuditOnly\n  rules: {kustomization-namespace: {action: Warn}}\n":               "[Warn Audit AuditOnly]",
-		"  mode: AuditOnly\n  exemptions: [{rules: ['*'], match: {names: ['*']}, reason: x}]\n": "[Deny Audit exempt]",
+		"  mode: AuditOnly\n  exemptions: [{rules: ['*'], match: {names: ['*']}, reason: x}]\n": "[Deny Audit exempt at spec.exemptions[0]]",
 		"  mode: AuditOnly\n  overrides: [{namespaces: ['*'], rules: ['*'], action: Audit}]\n":  "[]",
+		"  mode: AuditOnly\n# " + preexisting:                                                   "[Deny Warn ratchet Warn Audit AuditOnly]",
+		"  mode: AuditOnly\n  ratchet: Disabled\n# " + preexisting:                              "[Deny Audit AuditOnly would deny]",
 	} {
 		r := validators.Request{Stage: validators.StageAdmission, Operation: validators.Create, Object: kustomization("prod", nil)}
+		if strings.HasSuffix(spec, preexisting) {
+			r.Operation, r.Old = validators.Update, kustomization("prod", nil)
+		}
 		d := compile(t, spec).Evaluate(t.Context(), r, lookup.NewMemory(namespace("prod", nil)))
 		var got []string
 		for _, l := range d.Limited {
 			got = append(got, string(l.Action), string(l.Taken), l.Reason)
+		}
+		for _, e := range d.Exempted {
+			got = append(got, "at", e.At)
+		}
+		if d.WouldDeny {
+			got = append(got, deny)
 		}
 		if fmt.Sprint(got) != want {
 			t.Errorf("%s: limited %v, want %s", spec, got, want)

@@ -48,6 +48,7 @@ type Metrics struct {
 	reviews         *prometheus.CounterVec
 	findings        *prometheus.CounterVec
 	limited         *prometheus.CounterVec
+	auditedDenials  *prometheus.CounterVec
 	ruleErrors      *prometheus.CounterVec
 	unknown         *prometheus.CounterVec
 	panics          prometheus.Counter
@@ -77,8 +78,12 @@ func New(registry prometheus.Registerer, kinds ...schema.GroupKind) *Metrics {
 		}, []string{"rule", "action", "kind", "dry_run"}),
 		limited: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "flux_admission_limited_findings_total",
-			Help: "Number of findings with a milder action than their rule has in the policy, by rule, that action, the action taken, reason and dry-run.",
+			Help: "Number of times that the action of a finding was limited, by rule, the action before, the action taken, reason and dry-run.",
 		}, []string{"rule", "action", "taken", "reason", "dry_run"}),
+		auditedDenials: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "flux_admission_audited_denials_total",
+			Help: "Number of reviews that mode AuditOnly allowed and mode Enforce would deny, by kind and dry-run.",
+		}, []string{"kind", "dry_run"}),
 		ruleErrors: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "flux_admission_rule_errors_total",
 			Help: "Number of rule evaluations that failed or panicked, by rule.",
@@ -128,7 +133,7 @@ func New(registry prometheus.Registerer, kinds ...schema.GroupKind) *Metrics {
 	for _, gk := range kinds {
 		m.kinds[gk] = gk.Kind
 	}
-	registry.MustRegister(m.reviews, m.findings, m.limited, m.ruleErrors, m.unknown, m.panics, m.memory, m.overdue, m.overloaded,
+	registry.MustRegister(m.reviews, m.findings, m.limited, m.auditedDenials, m.ruleErrors, m.unknown, m.panics, m.memory, m.overdue, m.overloaded,
 		m.duration, m.reloads, m.caBundleWrites, m.deferred, m.unauthenticated)
 	return m
 }
@@ -158,7 +163,12 @@ func (m *Metrics) Finding(rule, action string, gk schema.GroupKind, dryRun bool)
 	m.findings.WithLabelValues(rule, action, m.Kind(gk), strconv.FormatBool(dryRun)).Inc()
 }
 
-// LimitedFinding counts a finding with another action than its rule has. All values but the rule are from fixed sets.
+// AuditedDenial counts a review that mode AuditOnly allowed and mode Enforce would deny.
+func (m *Metrics) AuditedDenial(gk schema.GroupKind, dryRun bool) {
+	m.auditedDenials.WithLabelValues(m.Kind(gk), strconv.FormatBool(dryRun)).Inc()
+}
+
+// LimitedFinding counts a limitation of a finding's action. All values but the rule are from fixed sets.
 func (m *Metrics) LimitedFinding(rule, action, taken, reason string, dryRun bool) {
 	m.limited.WithLabelValues(rule, action, taken, reason, strconv.FormatBool(dryRun)).Inc()
 }

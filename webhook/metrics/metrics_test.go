@@ -70,6 +70,7 @@ func TestMetrics_ResultLabels(t *testing.T) {
 	m.CABundleWrite(errors.New("conflict"))
 	m.Finding("kustomization-namespace", "Deny", known, true)
 	m.LimitedFinding("kustomization-namespace", "Deny", "Audit", "AuditOnly", true)
+	m.AuditedDenial(known, false)
 	m.Rules("kustomization-namespace")
 	m.Build("v1")
 	m.PolicyInForce(func() metrics.PolicyState { return metrics.PolicyState{AuditOnly: true, Problems: 2, LimitedRules: 3} })
@@ -77,6 +78,7 @@ func TestMetrics_ResultLabels(t *testing.T) {
 		"flux_admission_policy_reloads_total":   "result=accepted,result=refused",
 		"flux_admission_ca_bundle_writes_total": "result=failed,result=written",
 		"flux_admission_limited_findings_total": "action=Deny dry_run=true reason=AuditOnly rule=kustomization-namespace taken=Audit",
+		"flux_admission_audited_denials_total":  "dry_run=false kind=Kustomization",
 		"flux_admission_rule_errors_total":      "rule=kustomization-namespace", // there before the first error
 		"flux_admission_build_info":             "version=v1",
 		"flux_admission_findings_total":         "action=Deny dry_run=true kind=Kustomization rule=kustomization-namespace",
