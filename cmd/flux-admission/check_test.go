@@ -414,7 +414,7 @@ kind: HelmRelease
 metadata: {name: airflow, namespace: apps}
 spec:
   interval: 1h
-  chart: {spec: {chart: airflow, sourceRef: {kind: HelmRepository, name: charts}}}
+  chart: {spec: {chart: airflow, version: 1.16.0, sourceRef: {kind: HelmRepository, name: charts}}}
   values:
     data:
       metadataConnection:
