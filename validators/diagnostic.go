@@ -34,6 +34,10 @@ const (
 	ProblemDecryptionMissing ProblemKind = "decryption-missing"
 	// ProblemPatchUnmatched: a patch selects no object; Name describes its target.
 	ProblemPatchUnmatched ProblemKind = "patch-unmatched"
+	// ProblemNothingLeft: the resources have objects, and the build has none.
+	ProblemNothingLeft ProblemKind = "nothing-left"
+	// ProblemImageUnmatched: an entry of images names an image that no object has; Name is the image.
+	ProblemImageUnmatched ProblemKind = "image-unmatched"
 	// ProblemNullInPatch: a null in a strategic merge patch of a HelmRelease's values is lost; Name is the field.
 	ProblemNullInPatch ProblemKind = "null-in-patch"
 	// ProblemTagNumber: the tag of an image is read as a number, and written otherwise; Name is the tag.

@@ -10,14 +10,17 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/flux-admission/flux-admission/api/v1alpha1"
+	"github.com/flux-admission/flux-admission/internal/suggest"
+	"github.com/flux-admission/flux-admission/internal/unresolved"
 	"github.com/flux-admission/flux-admission/validators"
 	"github.com/flux-admission/flux-admission/validators/flux"
 )
 
 // HealthCheckMissing is the rule kustomization-health-check-missing.
 //
-// A health check may name an object that an operator or a HelmRelease creates from the Kustomization's objects, so it
-// is reported only if nothing in the Kustomization could create it. A health check of an object that another
+// A health check may name an object that an operator or a HelmRelease creates from the Kustomization's objects. If
+// something in the Kustomization could create it, it is reported only where the Kustomization applies an object of the kind
+// that differs by a typo or in its namespace, and as uncertain. A health check of an object that another
 // Kustomization applies works, and is not reported.
 var HealthCheckMissing = &validators.Rule{
 	Meta: validators.Meta{
@@ -62,10 +65,34 @@ func checkHealthChecks(ctx context.Context, p *validators.Pass) error {
 			group = ""
 		}
 		want := validators.ObjectRef{Group: group, Kind: text("kind"), Namespace: text("namespace"), Name: text("name")}
-		if want.Kind == "" || want.Name == "" || slices.Contains(build.Applies, want) || mayCreate(build, want) {
+		if want.Kind == "" || want.Name == "" || slices.Contains(build.Applies, want) || unresolved.String(keyOf(want)) {
 			continue
 		}
 		gk := schema.GroupKind{Group: want.Group, Kind: want.Kind}
+		if want.Namespace == "" && namespaced(ctx, p.Lookup, gk) {
+			f := p.Report(at.Index(i), nil, "the health check of %s %s has no namespace", want.Kind, want.Name)
+			f.Key = want.Kind + " " + want.Name
+			if meant, field := suggestionFor(build, want, true); field == "namespace" {
+				f.Message += "; the Kustomization applies " + meant.Kind + " " + keyOf(meant)
+				f.Edits = []validators.Edit{{Op: validators.EditAdd, Path: at.Index(i).Child("namespace"), Value: meant.Namespace}}
+			}
+			f.Fix = "Set the namespace of the object: a health check has no default namespace."
+			continue
+		}
+		if want.Namespace == "" && slices.ContainsFunc(build.Applies, func(r validators.ObjectRef) bool {
+			r.Namespace = ""
+			return r == want
+		}) {
+			continue // the API server ignores the namespace that a kustomization sets on a cluster-scoped object
+		}
+		uncertain := false
+		if creator := mayCreate(build, want); creator.Kind != "" {
+			// What is created has another name or namespace only if it is a mistake.
+			if _, field := suggestionFor(build, want, false); field == "" {
+				continue
+			}
+			uncertain = true
+		}
 		switch _, presence, err := p.Lookup.Get(ctx, gk, types.NamespacedName{Namespace: want.Namespace, Name: want.Name}); presence {
 		case validators.Present:
 			continue
@@ -75,19 +102,30 @@ func checkHealthChecks(ctx context.Context, p *validators.Pass) error {
 		case validators.Absent:
 		}
 		f := p.Report(at.Index(i).Child("name"), want.Name, "the Kustomization does not apply %s %s", want.Kind, keyOf(want))
-		f.Key = want.Kind + " " + keyOf(want)
-		if meant, field := suggestionFor(build, want); field != "" {
+		f.Key, f.Uncertain = want.Kind+" "+keyOf(want), uncertain
+		if meant, field := suggestionFor(build, want, !uncertain); field != "" {
 			f.Message += "; it applies " + meant.Kind + " " + keyOf(meant)
-			to := map[string]string{"namespace": meant.Namespace, "name": meant.Name}[field]
+			to := map[string]string{"namespace": meant.Namespace, "name": meant.Name, "kind": meant.Kind}[field]
 			where := at.Index(i).Child(field)
 			op := validators.EditReplace
 			if where.Lookup(p.Object.Object) == nil {
 				op = validators.EditAdd
 			}
-			f.Edits = []validators.Edit{{Op: op, Path: where, Value: to}}
+			if !uncertain {
+				f.Edits = []validators.Edit{{Op: op, Path: where, Value: to}}
+			}
+		}
+		if uncertain {
+			f.Message += ", unless a controller or a chart creates it"
 		}
 	}
 	return nil
+}
+
+// namespaced reports whether objects of the kind certainly have a namespace.
+func namespaced(ctx context.Context, look validators.Lookup, gk schema.GroupKind) bool {
+	kind, presence, _ := look.Kind(ctx, gk)
+	return presence == validators.Present && kind != nil && kind.Scope == validators.ScopeNamespaced
 }
 
 func keyOf(r validators.ObjectRef) string {
@@ -97,23 +135,34 @@ func keyOf(r validators.ObjectRef) string {
 	return r.Namespace + "/" + r.Name
 }
 
-// mayCreate reports whether an object that the Kustomization applies may create the wanted one: a HelmRelease anything
-// but Flux's own objects, a custom resource anything.
-func mayCreate(build *validators.Build, want validators.ObjectRef) bool {
-	if strings.HasSuffix(want.Group, ".toolkit.fluxcd.io") {
-		return false
+// mayCreate returns an object that the Kustomization applies and that may create the wanted one: a HelmRelease anything but
+// Flux's own objects, a custom resource anything of another kind; the zero value if there is none.
+func mayCreate(build *validators.Build, want validators.ObjectRef) validators.ObjectRef {
+	if strings.HasSuffix(want.Group, fluxGroups) {
+		return validators.ObjectRef{}
 	}
-	return slices.ContainsFunc(build.Applies, func(r validators.ObjectRef) bool {
-		if strings.HasSuffix(r.Group, ".toolkit.fluxcd.io") {
+	i := slices.IndexFunc(build.Applies, func(r validators.ObjectRef) bool {
+		if strings.HasSuffix(r.Group, fluxGroups) {
 			return r.Kind == flux.HelmRelease.Kind
 		}
-		return strings.Contains(r.Group, ".") && !strings.HasSuffix(r.Group, ".k8s.io")
+		return strings.Contains(r.Group, ".") && !strings.HasSuffix(r.Group, ".k8s.io") && (r.Group != want.Group || r.Kind != want.Kind)
 	})
+	if i < 0 {
+		return validators.ObjectRef{}
+	}
+	return build.Applies[i]
 }
 
+// fluxGroups is the end of the names of Flux's API groups.
+const fluxGroups = ".toolkit.fluxcd.io"
+
 // suggestionFor returns the only object of the kind that differs in one field from what is wanted, and that field.
-func suggestionFor(build *validators.Build, want validators.ObjectRef) (meant validators.ObjectRef, field string) {
+// If that is not certain to be a mistake, a name must be similar.
+func suggestionFor(build *validators.Build, want validators.ObjectRef, certain bool) (meant validators.ObjectRef, field string) {
 	for _, r := range build.Applies {
+		if r.Group == want.Group && r.Name == want.Name && r.Namespace == want.Namespace && suggest.Nearest(want.Kind, []string{r.Kind}) != "" {
+			return r, "kind"
+		}
 		if r.Group != want.Group || r.Kind != want.Kind {
 			continue
 		}
@@ -121,7 +170,7 @@ func suggestionFor(build *validators.Build, want validators.ObjectRef) (meant va
 		switch {
 		case r.Name == want.Name:
 			differs = "namespace"
-		case r.Namespace == want.Namespace:
+		case r.Namespace == want.Namespace && (certain || suggest.Nearest(want.Name, []string{r.Name}) != ""):
 			differs = "name"
 		default:
 			continue

@@ -73,6 +73,11 @@ func (out *Output) ineffective() {
 	if g.plugins || g.allowRemote || len(g.problems) > 0 {
 		return
 	}
+	if len(out.Objects) == 0 && len(g.candidates(g.root, nil)) > 0 {
+		p := &validators.Problem{Kind: validators.ProblemNothingLeft, Path: validators.NewPath("spec", "prune")}
+		p.Message = "the Kustomization has resources and applies no object; prune: true deletes what it applied before"
+		out.Problems = append(out.Problems, p)
+	}
 	for _, dir := range slices.Sorted(maps.Keys(g.nodes)) {
 		n := g.nodes[dir]
 		if n.k == nil {
@@ -80,6 +85,7 @@ func (out *Output) ineffective() {
 		}
 		g.numericTags(n, out)
 		g.lostNulls(n, out)
+		out.unmatchedImages(n)
 		// A component is shared: what its patches do not find here, they find elsewhere. Files without an object are filled
 		// in later, as those of flux bootstrap.
 		if !n.component && !g.hasEmptyFile(n) {
