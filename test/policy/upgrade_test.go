@@ -96,11 +96,13 @@ func TestUpgrade_WithoutPolicy(t *testing.T) {
 			!strings.Contains(stderr, "KS001") {
 			t.Errorf("%s: the new rule does not warn: %v\n%s%s", when, err, out, stderr)
 		}
-		if log := shared.Webhook().Log(); !strings.Contains(log, "New rules of this version are limited to Warn") || !strings.Contains(log, `["kustomization-namespace"]`) {
-			t.Errorf("%s: the log does not name the new rule", when)
+		// Rules that are newer than the record of the fixture are limited, too.
+		_, line, _ := strings.Cut(shared.Webhook().Log(), "New rules of this version are limited to Warn")
+		if line, _, _ = strings.Cut(line, "\n"); !strings.Contains(line, `"kustomization-namespace"`) {
+			t.Errorf("%s: the log does not name the new rule: %s", when, line)
 		}
-		if n := limitedRules(t); n != 1 {
-			t.Errorf("%s: %v limited rules in the metrics, want 1", when, n)
+		if n := limitedRules(t); n < 1 {
+			t.Errorf("%s: no limited rules in the metrics", when)
 		}
 		if when == "after the upgrade" {
 			if err := shared.Webhook().Restart(t.Context()); err != nil {
