@@ -26,6 +26,12 @@ func addInputFlags(c *cobra.Command, in *check.Input) {
 	f.StringArrayVar(&in.Charts, "charts", nil, "directory with Helm charts and chart archives; may be repeated")
 	f.BoolVar(&in.FetchCharts, "fetch-charts", false,
 		"fetch charts that no --charts directory has from their repositories (default false)")
+	f.StringVar(&in.ChartCache, "chart-cache", "",
+		"directory that keeps fetched charts for the next run, at most 1 GiB, and that several runs may share; none for\n"+
+			"no cache (default: flux-admission/charts in the user's cache directory, if it can be written)")
+	f.StringVar(&in.RegistryConfig, "registry-config", "",
+		"file with logins for registries, for sources whose Secret is not in the tree (default: Docker's); those for\n"+
+			"Helm repositories are Helm's own")
 	f.StringArrayVar(&in.SchemaHosts, "schema-host", nil,
 		"host that a $ref in a chart's values schema may refer to, and that it is fetched from; may be repeated (default: none)")
 	f.StringArrayVar(&in.CRDs, "crds", nil,
@@ -76,10 +82,14 @@ func newCheck() *cobra.Command {
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			o.Path, o.Stdin = pathOf(args), c.InOrStdin()
+			if err := applyConfig(c, o.Path); err != nil {
+				return err
+			}
 			return withoutWarnings(func() error { return runCheck(c.Context(), o, c.OutOrStdout(), c.ErrOrStderr()) })
 		},
 	}
 	addInputFlags(c, &o.Input)
+	addConfigFlag(c)
 	f := c.Flags()
 	f.StringVarP(&o.output, "output", "o", "text", "format of the report: "+formats())
 	f.StringVar(&o.failOn, "fail-on", "deny",
@@ -98,7 +108,7 @@ func newCheck() *cobra.Command {
 	f.StringVar(&o.WriteBaseline, "write-baseline", "",
 		"file to write the findings to as a baseline; the reasons in an existing one are kept (default: none)")
 	f.StringVar(&o.ChangedSince, "changed-since", "",
-		"Git revision; report only new findings and those in files changed since then (default: report all)")
+		"Git revision, such as origin/main; report only new findings, and those in files changed since the merge base with it (default: report all)")
 	f.BoolVar(&o.noProgress, "no-progress", false, "show no progress bar on a terminal (default false)")
 	return c
 }

@@ -424,8 +424,16 @@ spec:
 	if got := checked(t, checkOptions{}, dir); len(got) != 0 {
 		t.Errorf("findings %q, want none without --fetch-charts", got)
 	}
-	if got := checked(t, checkOptions{Options: input(check.Input{FetchCharts: true})}, dir); !slices.Equal(got, []string{"helm-values-schema apps/db/release.yaml:15"}) {
-		t.Errorf("findings %q, want one of the fetched chart's schema", got)
+	t.Setenv("XDG_CACHE_HOME", t.TempDir())
+	want := []string{"helm-values-schema apps/db/release.yaml:15"}
+	for _, cache := range []string{"", t.TempDir(), check.NoChartCache} {
+		o := checkOptions{Options: input(check.Input{FetchCharts: true, ChartCache: cache})}
+		if got := checked(t, o, dir); !slices.Equal(got, want) {
+			t.Errorf("cache %q: findings %q, want one of the fetched chart's schema", cache, got)
+		}
+	}
+	if kept, err := filepath.Glob(filepath.Join(os.Getenv("XDG_CACHE_HOME"), "flux-admission", "charts", "objects", "*")); len(kept) == 0 {
+		t.Errorf("the default cache has no charts (%v)", err)
 	}
 }
 

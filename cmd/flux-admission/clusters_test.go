@@ -141,7 +141,7 @@ func TestCheck_ClustersInEveryFormat(t *testing.T) {
 	}
 }
 
-// TestCheck_OnUnknown has a release whose chart is not given: the policy decides what that means.
+// TestCheck_OnUnknown has a release whose chart is missing: the policy decides what that means.
 func TestCheck_OnUnknown(t *testing.T) {
 	files := repository("flux-system", "enablePodMonitor")
 	files["apps/db/release.yaml"] = "apiVersion: helm.toolkit.fluxcd.io/v2\nkind: HelmRelease\nmetadata: {name: web, namespace: apps}\n" +

@@ -36,10 +36,14 @@ func newFix() *cobra.Command {
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			o.Path = pathOf(args)
+			if err := applyConfig(c, o.Path); err != nil {
+				return err
+			}
 			return withoutWarnings(func() error { return runFix(c.Context(), o, c.OutOrStdout(), c.ErrOrStderr()) })
 		},
 	}
 	addInputFlags(c, &o.Input)
+	addConfigFlag(c)
 	c.Flags().StringArrayVar(
 		&o.rules, "rule", nil, "name or ID of a rule whose findings are repaired; may be repeated (default: all rules)",
 	)

@@ -19,9 +19,32 @@ import (
 	"github.com/flux-admission/flux-admission/validators"
 )
 
-// credentials reads the credentials of a source from its Secrets. The fingerprint changes with them, and does not
-// reveal them.
+// credentials reads the credentials of a source from its Secrets, and else from the user's own logins. The fingerprint changes with them, and does
+// not reveal them.
 func credentials(
+	ctx context.Context, objects validators.Lookup, obj *unstructured.Unstructured, sourceURL string,
+) (c fetch.Credentials, fingerprint string, err error) {
+	c, fingerprint, err = secretCredentials(ctx, objects, obj, sourceURL)
+	own, ok := objects.(withLogin)
+	insecure, _, _ := unstructured.NestedBool(obj.Object, "spec", "insecure")
+	if !ok || own.login == nil || err == nil && c.Username != "" || insecure {
+		return c, fingerprint, err
+	}
+	username, password, loginErr := own.login(ctx, sourceURL)
+	if loginErr != nil {
+		return c, fingerprint, errors.Join(err, loginErr)
+	}
+	if username == "" && password == "" {
+		return c, fingerprint, err
+	}
+	// The object may come from somebody else than the login: it does not decide who else gets it.
+	c.Username, c.Password, c.PassCredentials = username, password, false
+	sum := sha256.Sum256([]byte(join(fingerprint, username, password)))
+	return c, hex.EncodeToString(sum[:]), nil
+}
+
+// secretCredentials reads the credentials of a source from its Secrets.
+func secretCredentials(
 	ctx context.Context, objects validators.Lookup, obj *unstructured.Unstructured, sourceURL string,
 ) (c fetch.Credentials, fingerprint string, err error) {
 	var cert, key, authority []byte

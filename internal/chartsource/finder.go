@@ -17,6 +17,14 @@ import (
 type finder struct {
 	objects          validators.Lookup
 	noCrossNamespace bool
+	// login is Options.Login.
+	login func(ctx context.Context, url string) (username, password string, err error)
+}
+
+// withLogin is a Lookup with the user's own logins; see Options.Login.
+type withLogin struct {
+	validators.Lookup
+	login func(ctx context.Context, url string) (username, password string, err error)
 }
 
 // find returns the source of a reference's chart. Absent means that the Flux object does not exist.
@@ -40,7 +48,7 @@ func (f finder) find(ctx context.Context, ref validators.ChartRef) (source, vali
 	if presence != validators.Present {
 		return nil, presence, err
 	}
-	src, err := newSource(ctx, f.objects, obj, ref)
+	src, err := newSource(ctx, withLogin{f.objects, f.login}, obj, ref)
 	if errors.Is(err, errAbsent) {
 		return nil, validators.Absent, nil
 	}

@@ -1,6 +1,7 @@
 package chartsource
 
 import (
+	"context"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -49,6 +50,9 @@ type Options struct {
 	// SchemaHosts are the hosts, with the port unless it is the default one, that schemas may refer to, such as
 	// "json.schemastore.org"; none by default. A reference to another host makes results partial.
 	SchemaHosts []string
+	// Login returns the user's own login for the URL of a source whose object names no credentials that can be read; an empty name means that there
+	// is none. Nil for none.
+	Login func(ctx context.Context, url string) (username, password string, err error)
 	// AllowLoopback lets sources redirect to loopback and link-local addresses.
 	AllowLoopback bool
 	// Limits bound the charts; by default archive.DefaultLimits with Templates, and archive.AdmissionLimits without.

@@ -144,7 +144,7 @@ func (r *Resolver) resolve(ctx context.Context, objects validators.Lookup, ref v
 	if c != nil {
 		return result{presence: validators.Present, chart: c}, OutcomeLocal
 	}
-	src, presence, err := finder{objects: objects, noCrossNamespace: r.opts.NoCrossNamespace}.find(ctx, ref)
+	src, presence, err := finder{objects: objects, noCrossNamespace: r.opts.NoCrossNamespace, login: r.opts.Login}.find(ctx, ref)
 	switch {
 	case presence == validators.Absent:
 		return result{presence: validators.Absent}, OutcomeAbsent

@@ -11,11 +11,14 @@ import (
 	"github.com/flux-admission/flux-admission/internal/report"
 )
 
-// limitToChange removes the findings that were there at a revision already and have no position in a file that changed
-// since. The removal of a file can break another one, so it compares with a check of the revision's tree.
+// limitToChange removes the findings that were there already where the work tree's history left that of a revision, and have no position in a
+// file that changed since then. The removal of a file can break another one, so it compares with a check of the revision's tree.
 func limitToChange(ctx context.Context, in Input, since string, r *report.Report) error {
 	commit, err := revision.Resolve(ctx, in.Path, since)
 	if err != nil {
+		return err
+	}
+	if commit, err = revision.CommonCommit(ctx, in.Path, commit); err != nil {
 		return err
 	}
 	changed, err := revision.ChangedFiles(ctx, in.Path, commit)

@@ -3,6 +3,8 @@ package check
 import (
 	"context"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -25,7 +27,11 @@ func openCharts(in Input) (lookup.Charts, func(), error) {
 	}
 	options := chartsource.Options{Dirs: in.Charts, Templates: true, SchemaHosts: in.SchemaHosts}
 	if in.FetchCharts {
-		options.Wait = fetchTimeout
+		logins, err := readLogins(in.RegistryConfig)
+		if err != nil {
+			return nil, nil, err
+		}
+		options.Wait, options.CacheDir, options.Login = fetchTimeout, chartCache(in.ChartCache), logins.login
 	}
 	r, err := chartsource.New(options)
 	if err != nil {
@@ -35,6 +41,28 @@ func openCharts(in Input) (lookup.Charts, func(), error) {
 		return r, r.Close, nil
 	}
 	return localCharts{r}, r.Close, nil
+}
+
+// NoChartCache is the Input.ChartCache of a check that keeps no charts.
+const NoChartCache = "none"
+
+// chartCache returns the directory of an Input.ChartCache; empty for none.
+func chartCache(given string) string {
+	switch given {
+	case NoChartCache:
+		return ""
+	case "":
+		dir, err := os.UserCacheDir()
+		if err != nil {
+			return ""
+		}
+		dir = filepath.Join(dir, "flux-admission", "charts")
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return ""
+		}
+		return dir
+	}
+	return given
 }
 
 // localCharts resolves charts in directories only.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path"
 	"slices"
@@ -36,6 +37,11 @@ type Input struct {
 	Charts []string
 	// FetchCharts fetches charts that are in none of these directories from their repositories.
 	FetchCharts bool
+	// ChartCache is the directory that keeps fetched charts for the next run; NoChartCache for none, empty for one in the user's cache directory
+	// if that can be written.
+	ChartCache string
+	// RegistryConfig is the file with logins for registries, as docker login writes it; empty for Docker's own.
+	RegistryConfig string
 	// SchemaHosts are hosts that charts' values schemas may refer to; what is there is fetched.
 	SchemaHosts []string
 	// CRDs are files and directories with CustomResourceDefinitions that the tree does not apply.
@@ -176,8 +182,13 @@ func (t *Tree) build(ctx context.Context, edited map[string][]byte) (rebuild fun
 		t.Built = kustomization.ParseManifests(data, "stdin", sourcetree.Limits{})
 		return plain, nil
 	}
+	needed, err := variables.Pairs(in.Variables)
+	if err != nil {
+		return nil, fmt.Errorf("--var %w", err)
+	}
 	options := kustomization.Options{
-		Root: in.Path, EntryPoints: in.EntryPoints, Variables: vars, Sources: sources, AllowRemoteBases: in.AllowRemoteBases,
+		Needed: slices.Sorted(maps.Keys(needed)),
+		Root:   in.Path, EntryPoints: in.EntryPoints, Variables: vars, Sources: sources, AllowRemoteBases: in.AllowRemoteBases,
 		Edited: edited,
 	}
 	if info, err := os.Stat(in.Path); err == nil && info.Mode().IsRegular() {

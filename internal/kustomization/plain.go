@@ -35,6 +35,9 @@ func BuildWithoutFlux(ctx context.Context, opts Options) (_ *Result, err error) 
 	if res.Problems, res.Files, err = b.parseAll(ctx); err != nil {
 		return nil, err
 	}
+	if err := b.checkNeeded(); err != nil {
+		return nil, err
+	}
 	a := t.Artifact("")
 	used := usedBy(a)
 	for _, dir := range append([]string{"."}, a.Dirs()...) {

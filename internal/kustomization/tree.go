@@ -39,6 +39,8 @@ type Options struct {
 	// Variables are values of variables that are not in Git. They are used where substituteFrom of a Kustomization
 	// refers to an object that nothing in the tree provides.
 	Variables map[string]string
+	// Needed are the names of the Variables without which the tree would build otherwise: a name that no file of the tree contains is an error.
+	Needed []string
 	// Sources maps other sources to directories. A key is NAME, NAMESPACE/NAME or KIND/NAMESPACE/NAME; the most
 	// specific one counts.
 	Sources map[string]string
@@ -104,6 +106,9 @@ func Build(ctx context.Context, opts Options) (_ *Result, err error) {
 	for _, c := range res.Clusters {
 		c.bootstrap = installed
 	}
+	if err := b.checkNeeded(); err != nil {
+		return nil, err
+	}
 	res.Unapplied = b.unapplied(res.Clusters)
 	b.addCommented(res)
 	sortProblems(res.Problems)
@@ -126,6 +131,37 @@ func errUnusedSource(name string, clusters []*Cluster) error {
 		return fmt.Errorf("%s; did you mean %s?", text, near)
 	}
 	return fmt.Errorf("%s; the sources are %s", text, strings.Join(known, ", "))
+}
+
+// checkNeeded returns an error for a name in Options.Needed that no file of the tree or of its mapped sources contains as a variable.
+func (b *treeBuilder) checkNeeded() error {
+	if len(b.opts.Needed) == 0 {
+		return nil
+	}
+	used := map[string]bool{}
+	for _, t := range append([]*sourcetree.Tree{b.tree}, slices.Collect(maps.Values(b.sources))...) {
+		a := t.Artifact("")
+		for _, p := range a.Manifests() {
+			text, err := a.File(p).Read()
+			if err != nil {
+				return nil //nolint:nilerr // it is reported as a problem, and may contain the variable
+			}
+			for _, m := range variableUse.FindAllSubmatch(text, -1) {
+				used[string(m[1])] = true
+			}
+		}
+	}
+	for _, name := range b.opts.Needed {
+		if used[name] {
+			continue
+		}
+		text := fmt.Sprintf("variable %s: no file of the tree contains ${%s}", name, name)
+		if near := suggest.Nearest(name, slices.Sorted(maps.Keys(used))); near != "" {
+			text += "; did you mean " + near + "?"
+		}
+		return errors.New(text)
+	}
+	return nil
 }
 
 // treeBuilder builds one tree.

@@ -370,8 +370,19 @@ func TestColorWanted(t *testing.T) {
 			t.Error(err)
 		}
 	}()
-	if report.ColorWanted(f, func(string) string { return "" }) {
-		t.Error("color is wanted for a file")
+	for _, tc := range []struct {
+		env  map[string]string
+		want bool
+	}{
+		{nil, false},
+		{map[string]string{"FORCE_COLOR": "1"}, true},
+		{map[string]string{"CLICOLOR_FORCE": "1", "TERM": "dumb"}, true},
+		{map[string]string{"FORCE_COLOR": "0"}, false},
+		{map[string]string{"FORCE_COLOR": "1", "NO_COLOR": "1"}, false},
+	} {
+		if got := report.ColorWanted(f, func(name string) string { return tc.env[name] }); got != tc.want {
+			t.Errorf("with %v, color is wanted for a file: %t", tc.env, got)
+		}
 	}
 }
 

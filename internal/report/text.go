@@ -15,9 +15,12 @@ import (
 	"github.com/flux-admission/flux-admission/api/v1alpha1"
 )
 
-// ColorWanted reports whether text written to the file should be colored: the file is a terminal, and the environment sets neither NO_COLOR
-// (https://no-color.org) nor TERM=dumb.
+// ColorWanted reports whether text written to the file should be colored: the file is a terminal, and the environment does not set TERM=dumb. NO_COLOR
+// (https://no-color.org) prevents colors, FORCE_COLOR (https://force-color.org) and CLICOLOR_FORCE, unless 0, force them, as in the log of a CI job.
 func ColorWanted(f *os.File, getenv func(string) string) bool {
+	if force := cmp.Or(getenv("FORCE_COLOR"), getenv("CLICOLOR_FORCE")); force != "" && force != "0" && getenv("NO_COLOR") == "" {
+		return true
+	}
 	return getenv("NO_COLOR") == "" && getenv("TERM") != "dumb" && term.IsTerminal(int(f.Fd()))
 }
 

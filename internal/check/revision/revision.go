@@ -26,6 +26,19 @@ func Resolve(ctx context.Context, dir, revision string) (commit string, err erro
 	return strings.TrimSpace(string(out)), nil
 }
 
+// CommonCommit returns the commit at which the current commit's history left that of another one: what a branch is to be compared with, without
+// what happened on the other one since.
+func CommonCommit(ctx context.Context, dir, commit string) (string, error) {
+	out, err := git(ctx, dir, "merge-base", commit, "HEAD")
+	if err == nil {
+		return strings.TrimSpace(string(out)), nil
+	}
+	if shallow, shallowErr := git(ctx, dir, "rev-parse", "--is-shallow-repository"); shallowErr == nil && strings.TrimSpace(string(shallow)) == "true" {
+		return "", fmt.Errorf("the clone is shallow and has no common commit of HEAD and %s: fetch more of the history, such as with fetch-depth: 0 or git fetch --unshallow", commit)
+	}
+	return "", fmt.Errorf("HEAD and %s have no common commit: %w", commit, err)
+}
+
 // ChangedFiles returns the files below dir, relative to it and with slashes, that differ from a commit, untracked ones
 // included.
 func ChangedFiles(ctx context.Context, dir, commit string) (map[string]bool, error) {
