@@ -41,14 +41,14 @@ func (c *Cluster) Lookup(charts lookup.Charts) validators.Lookup {
 			l.Hide(o.GroupVersionKind().GroupKind(), types.NamespacedName{Namespace: o.GetNamespace(), Name: o.GetName()}, errEncrypted)
 		}
 	}
-	l.makers, l.operated = map[string][]secretMaker{}, map[string]*Object{}
+	l.secretSources, l.operated = map[string][]secretSource{}, map[string]*Object{}
 	for _, o := range c.Objects {
 		hideConnectionSecret(l.Memory, o)
 		if installsWorkloads(o) && l.operated[o.GetNamespace()] == nil {
 			l.operated[o.GetNamespace()] = o
 		}
-		if m, ok := secretMakerOf(o); ok {
-			l.makers[o.GetNamespace()] = append(l.makers[o.GetNamespace()], m)
+		if m, ok := secretSourceOf(o); ok {
+			l.secretSources[o.GetNamespace()] = append(l.secretSources[o.GetNamespace()], m)
 		}
 	}
 	l.addBootstrap(c)
@@ -126,8 +126,8 @@ type partialLookup struct {
 	owners map[string]bool
 	// uncertain are the ResourceSets of which not all objects are known.
 	uncertain []*Object
-	// makers are the objects that may have Secrets made, by their namespace.
-	makers map[string][]secretMaker
+	// secretSources are the objects whose controllers may create Secrets, by their namespace.
+	secretSources map[string][]secretSource
 	// operated are objects whose controllers may install workloads, with ServiceAccounts, by their namespace.
 	operated map[string]*Object
 	// anywhere are the bootstrap objects whose namespace is not known, by kind and name.
@@ -149,8 +149,8 @@ func (l *partialLookup) missing(gk schema.GroupKind, namespace, name string) err
 		return nil
 	}
 	if gk == (schema.GroupKind{Kind: "Secret"}) {
-		for _, m := range l.makers[namespace] {
-			if m.mayMake(name) {
+		for _, m := range l.secretSources[namespace] {
+			if m.mayCreate(name) {
 				return fmt.Errorf("%s may have it made", m.object)
 			}
 		}

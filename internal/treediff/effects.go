@@ -109,15 +109,15 @@ func (c *comparison) addOwnerMoves() {
 	for _, o := range order {
 		list := moved[o]
 		effect := report.Effect{Kind: report.EffectMove, Severity: validators.SeverityWarning, With: ids(list)}
-		verb, it := "move", "them"
+		does, it := "move", "them"
 		if len(list) == 1 {
-			verb, it = "moves", "it"
+			does, it = "moves", "it"
 		}
 		if o.loss != "" {
 			effect.Severity = validators.SeverityError
 		}
 		effect.Message = fmt.Sprintf("%s %s from the Kustomization %s to %s: if the first is reconciled before the second, it deletes %s, and the second "+
-			"creates %s again; to keep %s, set kustomize.toolkit.fluxcd.io/prune: disabled before", objects(list), verb, o.from, o.to, it, it, it)
+			"creates %s again; to keep %s, set kustomize.toolkit.fluxcd.io/prune: disabled before", objects(list), does, o.from, o.to, it, it, it)
 		c.effect(list[0], effect)
 	}
 }

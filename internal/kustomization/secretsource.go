@@ -5,9 +5,9 @@ import (
 	"strings"
 )
 
-// secretMaker is a custom resource whose controller may create Secrets: one with a field such as spec.secretName.
+// secretSource is a custom resource whose controller may create Secrets: one with a field such as spec.secretName.
 // Controllers name the Secret after that field, often together with the name of the resource.
-type secretMaker struct {
+type secretSource struct {
 	object *Object
 	names  []string
 }
@@ -31,18 +31,18 @@ func installsWorkloads(o *Object) bool {
 	return isCustom(o) && !slices.Contains(settingsGroups, o.GroupVersionKind().Group)
 }
 
-// secretMakerOf returns the names of Secrets in the fields of a custom resource; false if it has none, and for kinds of
+// secretSourceOf returns the names of Secrets in the fields of a custom resource; false if it has none, and for kinds of
 // Kubernetes and Flux, which only read the Secrets that they name.
-func secretMakerOf(o *Object) (secretMaker, bool) {
+func secretSourceOf(o *Object) (secretSource, bool) {
 	if !isCustom(o) {
-		return secretMaker{}, false
+		return secretSource{}, false
 	}
-	m := secretMaker{object: o}
+	m := secretSource{object: o}
 	m.collect(o.Object["spec"])
 	return m, len(m.names) > 0
 }
 
-func (m *secretMaker) collect(v any) {
+func (m *secretSource) collect(v any) {
 	switch v := v.(type) {
 	case map[string]any:
 		for field, child := range v {
@@ -59,8 +59,8 @@ func (m *secretMaker) collect(v any) {
 	}
 }
 
-// mayMake reports whether the controller may create a Secret of the name.
-func (m *secretMaker) mayMake(secret string) bool {
+// mayCreate reports whether the controller may create a Secret of the name.
+func (m *secretSource) mayCreate(secret string) bool {
 	own := m.object.GetName()
 	return slices.ContainsFunc(m.names, func(name string) bool {
 		return secret == name || secret == name+"-"+own || secret == own+"-"+name
