@@ -245,6 +245,9 @@ func (e *Env) startWebhooks(ctx context.Context, o Options) error {
 		if shipped, err = readContainer(); err != nil {
 			return err
 		}
+		if o.Binary != "" {
+			shipped.flags = nil // another version may not have them
+		}
 	}
 	if o.Proxy {
 		var err error

@@ -1,12 +1,9 @@
 package soak_test
 
 import (
-	"archive/tar"
 	"bytes"
-	"compress/gzip"
 	"context"
 	"crypto/tls"
-	"encoding/json"
 	"fmt"
 	"io"
 	"net"
@@ -16,13 +13,11 @@ import (
 	"sync/atomic"
 	"time"
 
-	admissionv1 "k8s.io/api/admission/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/flux-admission/flux-admission/test/hostile"
 	"github.com/flux-admission/flux-admission/webhook/webhookconfig"
 )
 
@@ -56,58 +51,10 @@ func (a *attacker) close() {
 	a.hosts.Close()
 }
 
-// bomb is a pattern of 3 kB that compiles to three million instructions.
-var bomb = "(?:" + strings.Repeat("ab", 1500) + "){1000}"
-
-// hostileCharts are the files of charts, by name.
-func hostileCharts() map[string]map[string]string {
-	var patterns, chain strings.Builder
-	for i := range 8 {
-		fmt.Fprintf(&patterns, `"p%d": {"pattern": %q},`, i, bomb)
-	}
-	for i := range 50_000 {
-		fmt.Fprintf(&chain, `"d%d": {"$ref": "#/definitions/d%d"},`, i, i+1)
-	}
-	return map[string]map[string]string{
-		"patterns": {"values.schema.json": `{"properties": {` + patterns.String() + `"a": {}}}`},
-		"match":    {"values.schema.json": `{"properties": {"a": {"pattern": "(?:` + strings.Repeat("[ab]?", 100) + `){50}$"}}}`},
-		"chain":    {"values.schema.json": `{"$ref": "#/definitions/d0", "definitions": {` + chain.String() + `"d50000": {}}}`},
-		"deep":     {"values.schema.json": strings.Repeat(`{"not": `, 50_000) + "{}" + strings.Repeat("}", 50_000)},
-		"values":   {"values.yaml": "a: [" + strings.Repeat("[],", 3_000_000) + "[]]\n", "values.schema.json": "{}"},
-		"strict":   {"values.schema.json": `{"additionalProperties": {"type": "string"}}`},
-	}
-}
-
-// pack packs the files of the chart c.
-func pack(files map[string]string) []byte {
-	var b bytes.Buffer
-	z := gzip.NewWriter(&b)
-	w := tar.NewWriter(z)
-	put := func(name, text string) {
-		if err := w.WriteHeader(&tar.Header{Name: "c/" + name, Mode: 0o644, Size: int64(len(text))}); err != nil {
-			panic(err)
-		}
-		if _, err := io.WriteString(w, text); err != nil {
-			panic(err)
-		}
-	}
-	put("Chart.yaml", "apiVersion: v2\nname: c\nversion: 1.0.0\n")
-	for name, text := range files {
-		put(name, text)
-	}
-	if err := w.Close(); err != nil {
-		panic(err)
-	}
-	if err := z.Close(); err != nil {
-		panic(err)
-	}
-	return b.Bytes()
-}
-
 var archives = func() map[string][]byte {
 	out := map[string][]byte{}
-	for name, files := range hostileCharts() {
-		out[name] = pack(files)
+	for name, files := range hostile.Charts() {
+		out[name] = hostile.Pack(files)
 	}
 	return out
 }()
@@ -158,7 +105,7 @@ func (a *attacker) serve(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.WriteString(w, "<!doctype html><title>Sign in</title>")
 	default:
 		if file == "index.yaml" {
-			_, _ = io.WriteString(w, "apiVersion: v1\nentries:\n  c:\n  - {apiVersion: v2, name: c, version: 1.0.0, urls: [c-1.0.0.tgz]}\n")
+			_, _ = io.WriteString(w, hostile.Index)
 			return
 		}
 		_, _ = w.Write(archives[kind])
@@ -183,7 +130,7 @@ func (a *attacker) attacks() []func(context.Context) {
 		a.posts("a review with many braces", review(`"`+strings.Repeat("{", 300_000)+`"`)),
 		a.posts("a review with a large object", review(`"`+strings.Repeat("x", 3<<20)+`"`)),
 		a.writes(func(ns, n string) string {
-			return kustomization(ns, n, "  patches: [{target: {kind: '"+bomb+"'}, patch: '- {op: add, path: /spec/monitoring/enabled, value: true}'}]\n")
+			return kustomization(ns, n, "  patches: [{target: {kind: '"+hostile.Pattern+"'}, patch: '- {op: add, path: /spec/monitoring/enabled, value: true}'}]\n")
 		}),
 		a.writes(func(ns, n string) string {
 			var b strings.Builder
@@ -203,37 +150,7 @@ func (a *attacker) attacks() []func(context.Context) {
 // review returns a review of a Kustomization with an annotation or a field of the given JSON.
 func review(value string) []byte {
 	object := fmt.Sprintf(`{"apiVersion":"kustomize.toolkit.fluxcd.io/v1","kind":"Kustomization","metadata":{"name":"x","namespace":"tenant-a"},"spec":{"path":"./x","pad":%s}}`, value)
-	return reviewOfJSON("kustomize.toolkit.fluxcd.io", "v1", "Kustomization", "tenant-a", []byte(object))
-}
-
-// reviewOf returns a review of an object's creation.
-func reviewOf(o *unstructured.Unstructured) []byte {
-	object, err := o.MarshalJSON()
-	if err != nil {
-		panic(err)
-	}
-	gvk := o.GroupVersionKind()
-	return reviewOfJSON(gvk.Group, gvk.Version, gvk.Kind, o.GetNamespace(), object)
-}
-
-func reviewOfJSON(group, version, kind, ns string, object []byte) []byte {
-	data, err := json.Marshal(admissionv1.AdmissionReview{
-		TypeMeta: metav1.TypeMeta{APIVersion: "admission.k8s.io/v1", Kind: "AdmissionReview"},
-		Request: &admissionv1.AdmissionRequest{
-			UID: "direct", Kind: metav1.GroupVersionKind{Group: group, Version: version, Kind: kind},
-			Namespace: ns, Name: "x", Operation: admissionv1.Create, Object: runtime.RawExtension{Raw: object},
-		},
-	})
-	if err != nil {
-		panic(err)
-	}
-	return data
-}
-
-func direct() *http.Client {
-	return &http.Client{Timeout: 15 * time.Second, Transport: &http.Transport{
-		TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, DisableKeepAlives: true, //nolint:gosec // an attacker does not care
-	}}
+	return hostile.Review("kustomize.toolkit.fluxcd.io", "v1", "Kustomization", "tenant-a", []byte(object))
 }
 
 // posts sends a body to a replica as any Pod can, several at once.
@@ -247,7 +164,7 @@ func (a *attacker) posts(_ string, body []byte) func(context.Context) {
 				if err != nil {
 					return
 				}
-				if response, err := direct().Do(r); err == nil {
+				if response, err := hostile.Client().Do(r); err == nil {
 					_, _ = io.Copy(io.Discard, response.Body)
 					_ = response.Body.Close()
 				}

@@ -24,6 +24,7 @@ import (
 
 	"github.com/flux-admission/flux-admission/test/controlplane"
 	"github.com/flux-admission/flux-admission/test/env"
+	"github.com/flux-admission/flux-admission/test/hostile"
 	"github.com/flux-admission/flux-admission/webhook/webhookconfig"
 )
 
@@ -270,14 +271,14 @@ func enforcing(ctx context.Context) error {
 
 // strict waits until every replica refuses a release whose chart cannot be read.
 func strict(ctx context.Context) error {
-	body := reviewOf(parse(release(team, "probe", "no-such-source", goodValues)))
+	body := hostile.ReviewOf(parse(release(team, "probe", "no-such-source", goodValues)))
 	for _, w := range shared.Webhooks {
 		err := retried(ctx, func(ctx context.Context) error {
 			r, err := http.NewRequestWithContext(ctx, http.MethodPost, "https://"+w.Address+webhookconfig.ValidatePath+"?timeout=10s", bytes.NewReader(body))
 			if err != nil {
 				return err
 			}
-			response, err := direct().Do(r)
+			response, err := hostile.Client().Do(r)
 			if err != nil {
 				return err
 			}
