@@ -139,7 +139,7 @@ func commentedEntries(f *sourcetree.File, dir string) []string {
 		if !ok {
 			continue
 		}
-		for _, w := range strings.Fields(strings.TrimLeft(text, "# -")) {
+		for w := range strings.FieldsSeq(strings.TrimLeft(text, "# -")) {
 			if at := sourcetree.Rel(path.Join(dir, strings.Trim(w, `"'`))); at != dir {
 				out = append(out, at)
 			}

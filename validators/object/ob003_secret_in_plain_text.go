@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -62,10 +63,15 @@ func checkPlainText(_ context.Context, p *validators.Pass) error {
 
 // isNoSecret reports whether the name of a key is that of an address, a name or a setting.
 func isNoSecret(key string) bool {
+	if strings.HasPrefix(key, "sops_") {
+		return true // metadata of an encrypted dotenv file
+	}
 	words := strings.FieldsFunc(strings.ToLower(key), func(r rune) bool { return r == '_' || r == '-' || r == '.' })
 	return len(words) > 0 && slices.Contains([]string{
 		"host", "hostname", "port", "user", "username", "login", "email", "name", "dbname", "database", "db", "schema", "region", "endpoint",
-		"bucket", "server", "type", "project", "domain", "namespace", "enabled", "version", "sslmode",
+		"bucket", "server", "type", "project", "domain", "namespace", "enabled", "version", "sslmode", "insecure", "id",
+		// Files with values and settings, most of which are no secret.
+		"yaml", "yml", "conf", "config", "toml", "ini", "properties",
 	}, words[len(words)-1])
 }
 
@@ -78,5 +84,10 @@ func isPlain(text string, isBase64 bool) bool {
 		}
 		text = string(decoded)
 	}
-	return strings.TrimSpace(text) != "" && !unresolved.String(text) && !unresolved.HasTemplate(text)
+	text = strings.TrimSpace(text)
+	if _, err := strconv.ParseBool(text); err == nil {
+		return false
+	}
+	encrypted := strings.Contains(text, "ENC[AES256_GCM,") || strings.Contains(text, "-----BEGIN AGE ENCRYPTED FILE-----")
+	return text != "" && !encrypted && !unresolved.String(text) && !unresolved.HasTemplate(text)
 }
