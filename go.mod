@@ -56,7 +56,10 @@ require (
 
 require github.com/bmatcuk/doublestar/v4 v4.10.2
 
-require github.com/go-task/slim-sprig/v3 v3.0.0
+require (
+	github.com/go-task/slim-sprig/v3 v3.0.0
+	github.com/spf13/pflag v1.0.10
+)
 
 require (
 	cel.dev/expr v0.25.2 // indirect
@@ -130,7 +133,6 @@ require (
 	github.com/santhosh-tekuri/jsonschema/v6 v6.0.3 // indirect
 	github.com/shopspring/decimal v1.4.0 // indirect
 	github.com/spf13/cast v1.7.0 // indirect
-	github.com/spf13/pflag v1.0.10 // indirect
 	github.com/tetratelabs/wabin v0.0.0-20230304001439-f6f874872834 // indirect
 	github.com/tetratelabs/wazero v1.12.0 // indirect
 	github.com/tidwall/gjson v1.18.0 // indirect
