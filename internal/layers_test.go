@@ -26,7 +26,7 @@ var (
 	kustomizationSide = slices.Concat(shared, [][]string{
 		{"yamlposition", "lookup", "resourceset"},
 		{"sourcetree"},
-		{"kustomization/build", "kustomization/entrypoint", "kustomization/substitute"},
+		{"kustomization/bootstrap", "kustomization/build", "kustomization/entrypoint", "kustomization/substitute"},
 		{"kustomization"},
 	})
 	chartSide = slices.Concat(shared, [][]string{
