@@ -36,6 +36,9 @@ func addInputFlags(c *cobra.Command, in *check.Input) {
 		"host that a $ref in a chart's values schema may refer to, and that it is fetched from; may be repeated (default: none)")
 	f.StringArrayVar(&in.CRDs, "crds", nil,
 		"file or directory with CustomResourceDefinitions that the tree does not apply; may be repeated")
+	f.StringArrayVar(&in.SchemaLocations, "schema-location", nil,
+		"directory or URL of JSON schemas of kinds that neither the tree nor --crds define, in kubeconform's form, such as\n"+
+			"'https://example.com/{{.Group}}/{{.ResourceKind}}_{{.ResourceAPIVersion}}.json'; may be repeated; a URL is fetched")
 	f.StringArrayVar(&in.Variables, "var", nil,
 		"NAME=VALUE of a variable that is not in Git; may be repeated; takes precedence over --vars-file")
 	f.StringArrayVar(&in.VariablesFiles, "vars-file", nil,

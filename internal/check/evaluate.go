@@ -119,6 +119,9 @@ func (t *Tree) clusterTasks(ctx context.Context, c *kustomization.Cluster) ([]ta
 	if err != nil {
 		return nil, err
 	}
+	if err := t.schemas.addTo(ctx, kinds, c.Objects); err != nil {
+		return nil, err
+	}
 	look := lookup.WithKinds(created, kinds)
 	var out []task
 	for _, object := range c.Objects {

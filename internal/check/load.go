@@ -46,6 +46,8 @@ type Input struct {
 	SchemaHosts []string
 	// CRDs are files and directories with CustomResourceDefinitions that the tree does not apply.
 	CRDs []string
+	// SchemaLocations are locations of JSON schemas of kinds that neither the tree nor CRDs define, in kubeconform's form.
+	SchemaLocations []string
 	// Variables are NAME=VALUE pairs that take precedence over those of VariablesFiles.
 	Variables, VariablesFiles []string
 	// Sources are NAME=DIR pairs: the directories with the content of other sources.
@@ -71,6 +73,7 @@ type Tree struct {
 	actions     map[string]v1alpha1.Action
 	charts      lookup.Charts
 	definitions []Definition
+	schemas     *schemas
 	// policies are those of the clusters, by name.
 	policies map[string]*clusterPolicy
 	close    func()
@@ -84,6 +87,9 @@ func Load(ctx context.Context, in Input) (*Tree, error) {
 		return nil, err
 	}
 	if t.definitions, err = readDefinitions(in.CRDs); err != nil {
+		return nil, err
+	}
+	if t.schemas, err = openSchemas(in.SchemaLocations); err != nil {
 		return nil, err
 	}
 	if err := t.load(ctx, nil); err != nil {
@@ -115,7 +121,10 @@ func (t *Tree) load(ctx context.Context, edited map[string][]byte) error {
 }
 
 // Close releases the charts that were read.
-func (t *Tree) Close() { t.close() }
+func (t *Tree) Close() {
+	t.close()
+	t.schemas.close()
+}
 
 // clusters returns the clusters to evaluate.
 func (t *Tree) clusters() []*kustomization.Cluster {
