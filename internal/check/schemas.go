@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strings"
 
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/flux-admission/flux-admission/internal/kindschema"
@@ -19,16 +18,12 @@ import (
 // use.
 type schemas struct {
 	locations []*location.Location
-	found     map[string]locatedSchema
-}
-
-type locatedSchema struct {
-	object *unstructured.Unstructured
-	origin string
+	// found are the definitions, by kind and versions; nil where no location has one.
+	found map[string]*kindschema.Definition
 }
 
 func openSchemas(texts []string) (*schemas, error) {
-	s := &schemas{found: map[string]locatedSchema{}}
+	s := &schemas{found: map[string]*kindschema.Definition{}}
 	for _, text := range texts {
 		l, err := location.Parse(text)
 		if err != nil {
@@ -86,16 +81,13 @@ func (s *schemas) addTo(ctx context.Context, set *kindschema.Set, objects []*kus
 		found, known := s.found[id]
 		if !known {
 			var err error
-			if found.object, found.origin, err = location.Definition(ctx, s.locations, gk, versions[gk], scope); err != nil {
+			if found, err = location.Definition(ctx, s.locations, gk, versions[gk], scope); err != nil {
 				return fmt.Errorf("--schema-location: %s: %w", gk, err)
 			}
 			s.found[id] = found
 		}
-		if found.object == nil {
-			continue
-		}
-		if err := set.AddExternal(found.origin, found.object); err != nil {
-			return fmt.Errorf("--schema-location: %w", err)
+		if found != nil {
+			set.AddSchemas(gk, found)
 		}
 	}
 	return nil

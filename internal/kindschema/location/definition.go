@@ -2,29 +2,32 @@ package location
 
 import (
 	"context"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
 
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
+	"github.com/flux-admission/flux-admission/internal/kindschema"
 	"github.com/flux-admission/flux-admission/validators"
 )
 
-// Definition returns a CustomResourceDefinition of a kind with the schemas of the given versions, each from the first
-// location that has it, and where the first of them is. It is nil unless there is one for every version: what the
+// Definition returns a definition of a kind with the schemas of the given versions, each from the first location that
+// has it. Its release is not known: the API server's may have other fields. It is nil unless there is one for every version: what the
 // locations lack would otherwise look like a version that is not served. Scope is that of the kind, as far as it is
 // known: schemas do not have it.
 func Definition(
 	ctx context.Context, locations []*Location, gk schema.GroupKind, versions []string, scope validators.KindScope,
-) (*unstructured.Unstructured, string, error) {
+) (*kindschema.Definition, error) {
 	var list []any
 	origin := ""
 	for i, version := range versions {
 		content, at, err := find(ctx, locations, gk.WithVersion(version))
 		if content == nil || err != nil {
-			return nil, "", err
+			return nil, err
 		}
 		if i == 0 {
 			origin = at
@@ -42,14 +45,18 @@ func Definition(
 		})
 	}
 	plural := strings.ToLower(gk.Kind) + "s"
-	return &unstructured.Unstructured{Object: map[string]any{
-		"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+	object := map[string]any{
 		"metadata": map[string]any{"name": plural + "." + gk.Group},
 		"spec": map[string]any{
 			"group": gk.Group, "scope": string(scope), "versions": list,
 			"names": map[string]any{"kind": gk.Kind, "plural": plural},
 		},
-	}}, origin, nil
+	}
+	crd := &apiextensionsv1.CustomResourceDefinition{}
+	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(object, crd); err != nil {
+		return nil, fmt.Errorf("%s is not the schema of a kind: %w", origin, err)
+	}
+	return &kindschema.Definition{CRD: crd, Origin: origin, AsOf: origin, Uncertain: true}, nil
 }
 
 func find(ctx context.Context, locations []*Location, gvk schema.GroupVersionKind) (map[string]any, string, error) {
@@ -63,7 +70,8 @@ func find(ctx context.Context, locations []*Location, gvk schema.GroupVersionKin
 
 // structural returns a JSON schema, which tools derive from a CustomResourceDefinition and make stricter, as the
 // structural schema of one: additionalProperties beside properties, lists of types and references have no place there.
-// What it cannot express is left out, so that values are accepted rather than refused.
+// What it cannot express is left out, so that values are accepted rather than refused; so are rules in CEL, which rely on
+// defaults.
 func structural(v any) any {
 	from, ok := v.(map[string]any)
 	if !ok {
@@ -98,7 +106,7 @@ func structural(v any) any {
 			setType(out, value)
 		case "description", "format", "required", "pattern", "minLength", "maxLength", "minimum", "maximum", "minItems", "maxItems",
 			"minProperties", "maxProperties", "multipleOf", "nullable", "enum", preserve, "x-kubernetes-embedded-resource",
-			"x-kubernetes-list-type", "x-kubernetes-list-map-keys", "x-kubernetes-map-type", "x-kubernetes-validations":
+			"x-kubernetes-list-type", "x-kubernetes-list-map-keys", "x-kubernetes-map-type":
 			out[key] = value
 		}
 	}

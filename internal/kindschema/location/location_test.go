@@ -119,11 +119,11 @@ func TestDefinition(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	found, origin, err := location.Definition(t.Context(), []*location.Location{l}, gvk.GroupKind(), []string{"v1alpha1"}, validators.ScopeNamespaced)
+	found, err := location.Definition(t.Context(), []*location.Location{l}, gvk.GroupKind(), []string{"v1alpha1"}, validators.ScopeNamespaced)
 	if err != nil || found == nil {
 		t.Fatalf("%v, error %v", found, err)
 	}
-	if lacking, _, err := location.Definition(
+	if lacking, err := location.Definition(
 		t.Context(), []*location.Location{l}, gvk.GroupKind(), []string{"v1alpha1", "v1"}, validators.ScopeUnknown,
 	); lacking != nil || err != nil {
 		t.Errorf("a version is missing: %v, error %v", lacking, err)
@@ -132,12 +132,10 @@ func TestDefinition(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := set.AddExternal(origin, found); err != nil {
-		t.Fatal(err)
-	}
-	kind, _, err := set.Kind(t.Context(), gvk.GroupKind())
-	if err != nil {
-		t.Fatal(err)
+	set.AddSchemas(gvk.GroupKind(), found)
+	kind, presence, _ := set.Kind(t.Context(), gvk.GroupKind())
+	if kind == nil || presence != validators.Unknown || !kind.Uncertain {
+		t.Fatalf("%+v, %v", kind, presence)
 	}
 	s, err := kind.Schemas.Schema("v1alpha1")
 	if err != nil {
