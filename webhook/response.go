@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"slices"
 
@@ -184,8 +185,8 @@ func (v *Validator) log(req *request, d policy.Decision, res result) {
 	if d.WouldDeny {
 		fields = append(fields, "wouldDeny", true)
 	}
-	for key, text := range res.response.AuditAnnotations {
-		fields = append(fields, key, text)
+	for _, key := range slices.Sorted(maps.Keys(res.response.AuditAnnotations)) {
+		fields = append(fields, key, res.response.AuditAnnotations[key])
 	}
 	v.Log.Info("Reviewed object", fields...)
 	for _, j := range d.Errors {

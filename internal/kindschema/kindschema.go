@@ -92,7 +92,7 @@ func (s *Set) AddExternal(origin string, o *unstructured.Unstructured) error {
 	return s.add(origin, o, true)
 }
 
-// AddSchemas adds a definition that stands for the kind where the API server's is not known, in place of the catalog's.
+// AddSchemas adds a definition of a kind for use where the API server's is not known, in place of the catalog's.
 func (s *Set) AddSchemas(gk schema.GroupKind, d *Definition) {
 	s.catalog[gk] = newCatalogCRD(func() (*Definition, error) { return d, nil })
 }

@@ -18,7 +18,7 @@ import (
 	"github.com/flux-admission/flux-admission/internal/chartsource/fetch"
 )
 
-// Default is the location that stands for the built-in schemas, as in kubeconform.
+// Default is the location of the built-in schemas, as in kubeconform.
 const Default = "default"
 
 // maxBytes limits one schema, in bytes.
