@@ -282,7 +282,29 @@ func (c *clusterBuilder) finish() *Cluster {
 			out.Objects = append(out.Objects, o)
 		}
 	}
+	leaveVariablesToWebhook(out)
 	return out
+}
+
+// variablesWebhook is the name of the release of a webhook that gives variables to Kustomizations without postBuild:
+// https://github.com/xunholy/fluxcd-kustomize-mutating-webhook.
+const variablesWebhook = "kustomize-mutating-webhook"
+
+// leaveVariablesToWebhook leaves the variables of Kustomizations without postBuild open in a cluster whose webhook gives
+// them values.
+func leaveVariablesToWebhook(c *Cluster) {
+	if !slices.ContainsFunc(c.Objects, func(o *Object) bool {
+		return o.GroupVersionKind().GroupKind() == flux.HelmRelease && o.GetName() == variablesWebhook
+	}) {
+		return
+	}
+	for _, k := range c.Kustomizations {
+		if k.Spec.PostBuild == nil {
+			for _, o := range k.Objects {
+				o.leaveVariables()
+			}
+		}
+	}
 }
 
 // appliedByHand returns the sources of the entry points that no file beside them defines: who applied the Kustomization
