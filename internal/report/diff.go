@@ -2,7 +2,6 @@ package report
 
 import (
 	"cmp"
-	"encoding/json"
 	"fmt"
 	"io"
 	"slices"
@@ -222,10 +221,7 @@ func WriteDiff(w io.Writer, format Format, d *Diff, o Options) error {
 	case HTML:
 		err = writeDiffHTML(w, d)
 	case JSON:
-		enc := json.NewEncoder(w)
-		enc.SetIndent("", "  ")
-		enc.SetEscapeHTML(false)
-		err = enc.Encode(d)
+		err = writeJSON(w, d)
 	case SARIF, JUnit, GitHub:
 		return fmt.Errorf("a diff has no format %s", format)
 	default:

@@ -91,14 +91,22 @@ func writeDiffHTML(w io.Writer, d *Diff) error {
 	return t.Execute(w, p)
 }
 
+// The classes of lines in the fields of an object, as the page's style has them.
+const (
+	lineAdded   = "added"
+	lineRemoved = "removed"
+	lineHunk    = "hunk"
+)
+
+// lineClass returns the class of a line; empty for others.
 func lineClass(line string) string {
 	switch {
 	case strings.HasPrefix(line, "+"):
-		return "added"
+		return lineAdded
 	case strings.HasPrefix(line, "-"):
-		return "removed"
+		return lineRemoved
 	case strings.HasPrefix(line, "@@"):
-		return "hunk"
+		return lineHunk
 	}
 	return ""
 }

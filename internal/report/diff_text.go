@@ -104,12 +104,12 @@ func writeDiffText(w io.Writer, d *Diff, o Options) error {
 }
 
 func (t *textWriter) diffLine(line string) string {
-	switch {
-	case strings.HasPrefix(line, "+"):
+	switch lineClass(line) {
+	case lineAdded:
 		return t.paint(green, line)
-	case strings.HasPrefix(line, "-"):
+	case lineRemoved:
 		return t.paint(red, line)
-	case strings.HasPrefix(line, "@@"):
+	case lineHunk:
 		return t.paint(cyan, line)
 	}
 	return line

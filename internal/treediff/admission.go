@@ -6,7 +6,6 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"github.com/flux-admission/flux-admission/internal/check"
-	"github.com/flux-admission/flux-admission/internal/report"
 	"github.com/flux-admission/flux-admission/validators/flux"
 )
 
@@ -67,7 +66,7 @@ func (c *comparison) stored(e *entry) *unstructured.Unstructured {
 func ids(list []*entry) []string {
 	out := make([]string, 0, len(list))
 	for _, e := range list {
-		out = append(out, report.Object{Kind: e.kind, Namespace: e.namespace, Name: e.name}.String())
+		out = append(out, e.id())
 	}
 	return out
 }

@@ -9,7 +9,6 @@ import (
 	"strings"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/flux-admission/flux-admission/internal/inventory"
@@ -69,7 +68,7 @@ func (c *comparison) addMove(ch *change) {
 		return
 	}
 	effect := report.Effect{Kind: report.EffectMove, Severity: validators.SeverityWarning}
-	effect.Message = fmt.Sprintf("%s moves to namespace %s: Flux creates another object there", ids([]*entry{ch.before})[0], ch.after.namespace)
+	effect.Message = fmt.Sprintf("%s moves to namespace %s: Flux creates another object there", ch.before.id(), ch.after.namespace)
 	if f := c.fateOf(ch.before); f.deleted {
 		effect.Message += " and deletes this one"
 		if data[ch.before.object.GroupVersionKind().GroupKind()] != "" {
@@ -90,7 +89,7 @@ func (c *comparison) addOwnerMoves() {
 	moved := map[owners][]*entry{}
 	var order []owners
 	for _, ch := range c.changes {
-		if ch.kind != report.Moved || ch.before.key != ch.after.key || ch.before.owner == nil || ch.after.owner == nil || c.kept(ch.before) {
+		if ch.kind != report.Moved || ch.before.key != ch.after.key || ch.before.owner == nil || ch.after.owner == nil || keptBy(ch.before.object) != "" {
 			continue
 		}
 		old := c.head.Kustomization(ch.before.owner.Key)
@@ -99,7 +98,7 @@ func (c *comparison) addOwnerMoves() {
 		}
 		o := owners{from: ch.before.ownerName(), to: ch.after.ownerName()}
 		if gk := ch.before.object.GroupVersionKind().GroupKind(); data[gk] != "" || gk == namespaceKind {
-			o.loss = ids([]*entry{ch.before})[0]
+			o.loss = ch.before.id()
 		}
 		if moved[o] == nil {
 			order = append(order, o)
@@ -120,15 +119,6 @@ func (c *comparison) addOwnerMoves() {
 			"creates %s again; to keep %s, set kustomize.toolkit.fluxcd.io/prune: disabled before", objects(list), does, o.from, o.to, it, it, it)
 		c.effect(list[0], effect)
 	}
-}
-
-func (c *comparison) kept(e *entry) bool {
-	for name, value := range keepers {
-		if strings.EqualFold(e.object.GetAnnotations()[name], value) || strings.EqualFold(e.object.GetLabels()[name], value) {
-			return true
-		}
-	}
-	return false
 }
 
 // addReinstall adds the effect of another chart name. Another name or namespace of the release is a finding of the rule
@@ -153,19 +143,13 @@ func (c *comparison) addReinstall(ch *change) {
 	})
 }
 
-// templatePaths are where kinds have the template of their Pods, and whether a change of it replaces running Pods.
-var templatePaths = map[schema.GroupKind][]string{
-	{Group: "apps", Kind: "Deployment"}:  {"spec", "template"},
-	{Group: "apps", Kind: "StatefulSet"}: {"spec", "template"},
-	{Group: "apps", Kind: "DaemonSet"}:   {"spec", "template"},
-}
-
+// podTemplate returns the template of a workload whose running Pods are replaced when it changes; nil for other objects.
 func podTemplate(o *unstructured.Unstructured) map[string]any {
-	at := templatePaths[o.GroupVersionKind().GroupKind()]
-	if at == nil {
+	gk := o.GroupVersionKind().GroupKind()
+	if gk.Group != "apps" || !slices.Contains([]string{"Deployment", "StatefulSet", "DaemonSet"}, gk.Kind) {
 		return nil
 	}
-	template, _, _ := unstructured.NestedMap(o.Object, at...)
+	template, _, _ := unstructured.NestedMap(o.Object, "spec", "template")
 	return template
 }
 
@@ -182,7 +166,7 @@ func (c *comparison) addRestart(ch *change) {
 }
 
 func (c *comparison) restarts(e *entry, why string) {
-	message := fmt.Sprintf("%s replaces its Pods: %s", ids([]*entry{e})[0], why)
+	message := fmt.Sprintf("%s replaces its Pods: %s", e.id(), why)
 	severity := validators.SeverityInfo
 	replicas, set, _ := unstructured.NestedFieldNoCopy(e.object.Object, "spec", "replicas")
 	strategy, _, _ := unstructured.NestedString(e.object.Object, "spec", "strategy", "type")
@@ -210,9 +194,9 @@ func (c *comparison) addConfig(ch *change) {
 		switch gk := user.object.GroupVersionKind().GroupKind(); {
 		case user.namespace != e.namespace || user.remote != e.remote:
 		case gk == flux.HelmRelease && valuesFrom(user.object, e.kind, e.name):
-			flows = append(flows, ids([]*entry{user})[0]+" gets new values")
+			flows = append(flows, user.id()+" gets new values")
 		case gk == flux.Kustomization && substitutesFrom(c.head.Kustomization(keyOfObject(user)), e.kind, e.name):
-			flows = append(flows, ids([]*entry{user})[0]+" gets new variables")
+			flows = append(flows, user.id()+" gets new variables")
 		case podTemplate(user.object) != nil && refersTo(podTemplate(user.object), e.kind, e.name):
 			switch {
 			case hashed:
@@ -220,11 +204,11 @@ func (c *comparison) addConfig(ch *change) {
 			case reloads(user.object):
 				c.restarts(user, e.kind+" "+e.name+" changes, and an annotation of Reloader is set")
 			default:
-				stale = append(stale, ids([]*entry{user})[0])
+				stale = append(stale, user.id())
 			}
 		}
 	}
-	id := ids([]*entry{e})[0]
+	id := e.id()
 	if len(stale) > 0 {
 		c.effect(e, report.Effect{
 			Kind: report.EffectConfig, Severity: validators.SeverityInfo, With: stale,
@@ -338,7 +322,7 @@ func repositoryOf(image string) string {
 // addSuspended adds the suspended Kustomizations and releases that keep a change from arriving.
 func (c *comparison) addSuspended() {
 	held := map[string][]string{}
-	add := func(what string, ch *change) { held[what] = append(held[what], ids([]*entry{ch.now()})[0]) }
+	add := func(what string, ch *change) { held[what] = append(held[what], ch.now().id()) }
 	for _, ch := range c.changes {
 		e := ch.now()
 		if e.chartOf != nil {

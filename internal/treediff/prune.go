@@ -23,6 +23,16 @@ var keepers = map[string]string{
 	flux.Kustomization.Group + "/ssa":       "Ignore",
 }
 
+// keptBy returns the annotation or label with which an object is not pruned; empty for none.
+func keptBy(o *unstructured.Unstructured) string {
+	for name, value := range keepers {
+		if strings.EqualFold(o.GetAnnotations()[name], value) || strings.EqualFold(o.GetLabels()[name], value) {
+			return name + ": " + value
+		}
+	}
+	return ""
+}
+
 // data are kinds whose deletion loses data, with what goes with them.
 var data = map[schema.GroupKind]string{
 	{Kind: "PersistentVolumeClaim"}:                                   "its volume is deleted with it, unless the reclaim policy of the volume is Retain",
@@ -64,10 +74,8 @@ func (c *comparison) fateOf(e *entry) fate {
 		}
 		return fate{deleted: true}
 	}
-	for name, value := range keepers {
-		if strings.EqualFold(e.object.GetAnnotations()[name], value) || strings.EqualFold(e.object.GetLabels()[name], value) {
-			return fate{reason: "it has " + name + ": " + value}
-		}
+	if by := keptBy(e.object); by != "" {
+		return fate{reason: "it has " + by}
 	}
 	if e.owner == nil {
 		return fate{reason: "no Kustomization applied it"}
@@ -159,14 +167,14 @@ func (c *comparison) addDeletions() {
 
 func objects(list []*entry) string {
 	if len(list) == 1 {
-		return ids(list)[0]
+		return list[0].id()
 	}
 	return fmt.Sprintf("%d objects: %s", len(list), summary(ids(list)))
 }
 
 func stays(list []*entry) string {
 	if len(list) == 1 {
-		return ids(list)[0] + " stays in the cluster, and nothing applies it any more"
+		return list[0].id() + " stays in the cluster, and nothing applies it any more"
 	}
 	return fmt.Sprintf("%d objects stay in the cluster, and nothing applies them any more", len(list))
 }
@@ -174,7 +182,7 @@ func stays(list []*entry) string {
 // addLoss adds the effect of deleting an object that takes others or data with it. It returns false for others.
 func (c *comparison) addLoss(e *entry) bool {
 	gk := e.object.GroupVersionKind().GroupKind()
-	id := report.Object{Kind: e.kind, Namespace: e.namespace, Name: e.name}.String()
+	id := e.id()
 	effect := report.Effect{Kind: report.EffectDelete, Severity: validators.SeverityError}
 	switch {
 	case data[gk] != "":

@@ -114,6 +114,11 @@ func (e *entry) ref() report.Object {
 	return report.Object{APIVersion: e.object.GetAPIVersion(), Kind: e.kind, Namespace: e.namespace, Name: e.name}
 }
 
+// id returns the object as "Kind namespace/name".
+func (e *entry) id() string {
+	return report.Object{Kind: e.kind, Namespace: e.namespace, Name: e.name}.String()
+}
+
 func (e *entry) ownerName() string {
 	if e.owner == nil {
 		return ""
