@@ -64,17 +64,6 @@ func (t *Tree) PlanFixes(ctx context.Context, o EvaluateOptions, rules []string)
 	return r, plan, nil
 }
 
-// document is an object of a file.
-type document struct {
-	file   string
-	number int
-	within string
-}
-
-func documentOf(o *kustomization.Object) document {
-	return document{o.Origin.File, o.Origin.Document, o.ItemPath().String()}
-}
-
 // confirm builds the tree with the planned edits, and takes those out of the plan that do not repair their findings: a kustomization may set the
 // field back, or the tree may not build any more.
 func (t *Tree) confirm(ctx context.Context, plan *fix.Plan) error {
@@ -88,21 +77,21 @@ func (t *Tree) confirm(ctx context.Context, plan *fix.Plan) error {
 		return err
 	}
 	type found struct {
-		document
+		fix.Document
 		rule, path, message string
 	}
 	left := map[found]bool{}
-	built := map[document]bool{}
+	built := map[fix.Document]bool{}
 	_, err := after.Evaluate(ctx, EvaluateOptions{
 		only: func(o *kustomization.Object) bool {
 			if _, changed := edited[o.Origin.File]; !changed {
 				return false
 			}
-			built[documentOf(o)] = true
+			built[fix.DocumentOf(o)] = true
 			return true
 		},
 		Found: func(o *kustomization.Object, f *validators.Finding) {
-			left[found{documentOf(o), f.Rule.ID, f.Path.String(), f.Message}] = true
+			left[found{fix.DocumentOf(o), f.Rule.ID, f.Path.String(), f.Message}] = true
 		},
 	})
 	if err != nil {
@@ -111,7 +100,7 @@ func (t *Tree) confirm(ctx context.Context, plan *fix.Plan) error {
 	plan.Confirm(func(c fix.Change, objects []*kustomization.Object) error {
 		for i, o := range objects {
 			f := c.Findings[i]
-			switch d := documentOf(o); {
+			switch d := fix.DocumentOf(o); {
 			case !built[d]:
 				return errors.New("the tree does not build with the edit")
 			case left[found{d, f.Rule.ID, f.Path.String(), f.Message}]:

@@ -22,7 +22,7 @@ import (
 // Plan collects the edits of findings and computes the new files of a tree. Only Write changes files.
 type Plan struct {
 	root     string
-	objects  map[document][]*kustomization.Object
+	objects  map[Document][]*kustomization.Object
 	requests []*request
 	index    map[string]*request
 	files    map[string]*file
@@ -41,20 +41,21 @@ type Change struct {
 	Edit, Reason string
 }
 
-// document identifies an object in Git.
-type document struct {
+// Document identifies an object in Git.
+type Document struct {
 	file   string
 	number int
 	within string
 }
 
-func documentOf(o *kustomization.Object) document {
-	return document{o.Origin.File, o.Origin.Document, o.ItemPath().String()}
+// DocumentOf returns where Git has an object.
+func DocumentOf(o *kustomization.Object) Document {
+	return Document{o.Origin.File, o.Origin.Document, o.ItemPath().String()}
 }
 
 // request contains the edits of one rule in one document, and the objects with the findings.
 type request struct {
-	document document
+	document Document
 	rule     string // its ID
 	edits    []validators.Edit
 	objects  []*kustomization.Object
@@ -68,17 +69,17 @@ type file struct {
 	old, new []byte
 	docs     []*yaml.Node // of old
 	// applied are the edits in new, by document.
-	applied map[document]map[string]bool
+	applied map[Document]map[string]bool
 }
 
 // NewPlan returns an empty plan for the tree at root.
 func NewPlan(root string, rendered *kustomization.Result) *Plan {
-	p := &Plan{root: root, objects: map[document][]*kustomization.Object{}, index: map[string]*request{}, files: map[string]*file{}}
+	p := &Plan{root: root, objects: map[Document][]*kustomization.Object{}, index: map[string]*request{}, files: map[string]*file{}}
 	for _, c := range rendered.Clusters {
 		for _, o := range c.Objects {
 			// Objects of remote clusters are not evaluated.
 			if o.Origin.File != "" && !o.Origin.Generated && (o.Kustomization == nil || !o.Kustomization.RemoteCluster()) {
-				p.objects[documentOf(o)] = append(p.objects[documentOf(o)], o)
+				p.objects[DocumentOf(o)] = append(p.objects[DocumentOf(o)], o)
 			}
 		}
 	}
@@ -90,7 +91,7 @@ func (p *Plan) Add(o *kustomization.Object, f *validators.Finding) {
 	if len(f.Edits) == 0 {
 		return
 	}
-	w := &request{document: documentOf(o), rule: f.Rule.ID, edits: f.Edits, objects: []*kustomization.Object{o}}
+	w := &request{document: DocumentOf(o), rule: f.Rule.ID, edits: f.Edits, objects: []*kustomization.Object{o}}
 	w.change = Change{
 		Rule: f.Rule.Name, Object: o.String(), Position: o.Locate(f.Path).Position, Edit: describe(f.Edits), Findings: []*validators.Finding{f},
 	}
@@ -122,7 +123,7 @@ func (p *Plan) Confirm(reject func(Change, []*kustomization.Object) error) {
 		return
 	}
 	for _, f := range p.files {
-		f.new, f.applied = f.old, map[document]map[string]bool{}
+		f.new, f.applied = f.old, map[Document]map[string]bool{}
 	}
 	p.Applied, p.Rejected = nil, nil
 	p.Decide()
@@ -134,7 +135,7 @@ func (p *Plan) Decide() {
 		x, y := a.change, b.change
 		return cmp.Or(cmp.Compare(x.Position.File, y.Position.File), cmp.Compare(x.Position.Line, y.Position.Line), cmp.Compare(x.Rule, y.Rule), cmp.Compare(x.Edit, y.Edit))
 	})
-	byDocument := map[document][]*request{}
+	byDocument := map[Document][]*request{}
 	for _, w := range p.requests {
 		byDocument[w.document] = append(byDocument[w.document], w)
 	}
@@ -311,7 +312,7 @@ func (p *Plan) open(name string) (_ *file, err error) {
 	if err != nil {
 		return nil, err
 	}
-	p.files[name] = &file{old: data, new: data, docs: docs, applied: map[document]map[string]bool{}}
+	p.files[name] = &file{old: data, new: data, docs: docs, applied: map[Document]map[string]bool{}}
 	return p.files[name], nil
 }
 
