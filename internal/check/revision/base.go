@@ -3,6 +3,7 @@ package revision
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 )
 
@@ -12,11 +13,10 @@ func MergeBase(ctx context.Context, dir string) (commit, branch string, err erro
 	if branch, err = defaultBranch(ctx, dir); err != nil {
 		return "", "", err
 	}
-	out, err := git(ctx, dir, "merge-base", branch, "HEAD")
-	if err != nil {
-		return "", "", errors.New("HEAD and " + branch + " have no common commit here; name a revision, or fetch more of the history")
+	if commit, err = CommonCommit(ctx, dir, branch); err != nil {
+		return "", "", fmt.Errorf("%w; or name a revision", err)
 	}
-	return strings.TrimSpace(string(out)), branch, nil
+	return commit, branch, nil
 }
 
 // defaultBranch returns the branch that the remote named origin checks out, or else one of the usual names.
@@ -32,5 +32,5 @@ func defaultBranch(ctx context.Context, dir string) (string, error) {
 	if _, err := Resolve(ctx, dir, "HEAD"); err != nil {
 		return "", err
 	}
-	return "", errors.New("the default branch is not known: there is no origin/HEAD, main or master; name a revision")
+	return "", errors.New("cannot determine the default branch: there is no origin/HEAD, main or master; name a revision")
 }

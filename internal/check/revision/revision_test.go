@@ -137,7 +137,7 @@ func TestMergeBase(t *testing.T) {
 		t.Errorf("an unrelated branch: %v", err)
 	}
 	git("branch", "-D", "main")
-	if _, _, err := revision.MergeBase(t.Context(), dir); err == nil || !strings.Contains(err.Error(), "the default branch is not known") {
+	if _, _, err := revision.MergeBase(t.Context(), dir); err == nil || !strings.Contains(err.Error(), "cannot determine the default branch") {
 		t.Errorf("no default branch: %v", err)
 	}
 	if _, _, err := revision.MergeBase(t.Context(), t.TempDir()); err == nil {
