@@ -42,8 +42,17 @@ type Found struct {
 // leave out count: they are not for Flux. Those that Flux applies are left out: applied reports them. Also are the names
 // of further files whose objects somebody applies.
 func Find(t *sourcetree.Tree, applied func(*sourcetree.File) bool, also ...string) *Found {
-	f := finder{&Found{Installs: &validators.Bootstrap{Charts: map[string]bool{}, Groups: map[string]bool{}}}}
-	for _, file := range t.Files() {
+	f := finder{
+		found:  &Found{Installs: &validators.Bootstrap{Charts: map[string]bool{}, Groups: map[string]bool{}}},
+		beside: map[string]*sourcetree.File{},
+	}
+	files := t.Files()
+	for _, file := range files {
+		if path.Base(file.Path()) == kustomizationFile {
+			f.beside[path.Dir(file.Path())] = file
+		}
+	}
+	for _, file := range files {
 		p := file.Path()
 		bootstrap := slices.Contains(strings.Split(path.Dir(p), "/"), "bootstrap")
 		switch {
@@ -52,16 +61,22 @@ func Find(t *sourcetree.Tree, applied func(*sourcetree.File) bool, also ...strin
 			f.helmfile(file)
 		case isScript(p):
 			f.script(file)
-		case bootstrap && path.Base(p) == "kustomization.yaml":
+		case bootstrap && path.Base(p) == kustomizationFile:
 			f.script(file)
 		case slices.Contains(also, file.Name()) || bootstrap && isManifest(p):
-			f.manifest(t, file)
+			f.manifest(file)
 		}
 	}
 	return f.found
 }
 
-type finder struct{ found *Found }
+const kustomizationFile = "kustomization.yaml"
+
+type finder struct {
+	found *Found
+	// beside are the kustomization files, by their directory.
+	beside map[string]*sourcetree.File
+}
 
 // templateExtensions are those of templates that print manifests.
 var templateExtensions = []string{".j2", ".tpl", ".tmpl", ".gotmpl"}
@@ -76,15 +91,14 @@ func isManifest(p string) bool {
 
 // manifest adds the objects of a file, in the namespace of the kustomization.yaml beside it. A file that is no YAML, as
 // many templates are, has none.
-func (f finder) manifest(t *sourcetree.Tree, file *sourcetree.File) {
+func (f finder) manifest(file *sourcetree.File) {
 	parsed := file.Parse()
 	if len(parsed.Problems) > 0 {
 		return
 	}
 	namespace := ""
-	beside := path.Join(path.Dir(file.Path()), "kustomization.yaml")
-	if i := slices.IndexFunc(t.Files(), func(f *sourcetree.File) bool { return f.Path() == beside }); i >= 0 {
-		if doc := t.Files()[i].Parse().First(); doc != nil {
+	if beside := f.beside[path.Dir(file.Path())]; beside != nil {
+		if doc := beside.Parse().First(); doc != nil {
 			namespace = yamlposition.Scalar(doc, "namespace")
 			f.namespace(namespace)
 		}
