@@ -117,6 +117,7 @@ func setFlags(c *cobra.Command, file string, data []byte) error {
 	if root.Kind != yaml.MappingNode {
 		return fmt.Errorf("%s:%d: must be a map of flags of check to their values", file, root.Line)
 	}
+	keys := newCheck().Flags()
 	first := map[string]int{}
 	for i := 0; i < len(root.Content); i += 2 {
 		key, value := root.Content[i], root.Content[i+1]
@@ -125,17 +126,17 @@ func setFlags(c *cobra.Command, file string, data []byte) error {
 			return fmt.Errorf("%s: duplicate key, first defined at line %d", at, line)
 		}
 		first[key.Value] = key.Line
-		if err := setFlag(c, filepath.Dir(file), key.Value, value); err != nil {
+		if err := setFlag(c, keys, filepath.Dir(file), key.Value, value); err != nil {
 			return fmt.Errorf("%s: %w", at, err)
 		}
 	}
 	return nil
 }
 
-// configKeys returns the keys of the file.
-func configKeys() []string {
+// configKeys returns the keys of the file among the flags of check.
+func configKeys(flags *pflag.FlagSet) []string {
 	var out []string
-	newCheck().Flags().VisitAll(func(f *pflag.Flag) {
+	flags.VisitAll(func(f *pflag.Flag) {
 		if !slices.Contains(onlyFlags, f.Name) {
 			out = append(out, f.Name)
 		}
@@ -143,8 +144,9 @@ func configKeys() []string {
 	return out
 }
 
-func setFlag(c *cobra.Command, dir, name string, value *yaml.Node) error {
-	if keys := configKeys(); !slices.Contains(keys, name) {
+// setFlag sets a flag of a command, unless the command line has it. Known are the flags of check.
+func setFlag(c *cobra.Command, known *pflag.FlagSet, dir, name string, value *yaml.Node) error {
+	if keys := configKeys(known); !slices.Contains(keys, name) {
 		switch {
 		case slices.Contains(onlyFlags, name):
 			return errors.New("can be set on the command line only")
@@ -157,9 +159,8 @@ func setFlag(c *cobra.Command, dir, name string, value *yaml.Node) error {
 		}
 	}
 	items := []*yaml.Node{value}
-	of := newCheck().Flags().Lookup(name)
 	if value.Kind == yaml.SequenceNode {
-		if kind := of.Value.Type(); kind != "stringArray" && kind != "stringSlice" {
+		if kind := known.Lookup(name).Value.Type(); kind != "stringArray" && kind != "stringSlice" {
 			return errors.New("must be one value, not a list")
 		}
 		items = value.Content
