@@ -70,26 +70,17 @@ func droppedFields(a *sourcetree.Artifact, file string, data []byte) []*validato
 
 // positionOfField returns the position of the field at a path such as "patches[0].pth".
 func positionOfField(doc *yaml.Node, path string) validators.Position {
-	var steps []any
+	var at validators.Path
 	for part := range strings.SplitSeq(path, ".") {
 		name, rest, _ := strings.Cut(part, "[")
-		steps = append(steps, name)
+		at = at.Child(name)
 		for rest != "" {
 			var index int
 			if _, err := fmt.Sscanf(rest, "%d]", &index); err != nil {
 				break
 			}
-			steps = append(steps, index)
+			at = at.Index(index)
 			_, rest, _ = strings.Cut(rest, "[")
-		}
-	}
-	var at validators.Path
-	for _, step := range steps {
-		switch step := step.(type) {
-		case string:
-			at = at.Child(step)
-		case int:
-			at = at.Index(step)
 		}
 	}
 	return yamlposition.Find(doc, at)
