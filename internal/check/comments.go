@@ -113,7 +113,7 @@ func (e *evaluation) addUnusedComments(ctx context.Context, all []task) {
 		return slices.ContainsFunc(c.Kustomizations, (*kustomization.Kustomization).Failed)
 	})
 	var rules []v1alpha1.ActiveRule
-	for _, p := range e.tree.policiesOf(e.tree.clusters()) {
+	for _, p := range e.tree.policiesOf(e.tree.Clusters()) {
 		active, _ := p.Rules()
 		rules = append(rules, active...)
 	}

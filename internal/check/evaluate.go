@@ -56,7 +56,7 @@ func (t *Tree) Evaluate(ctx context.Context, o EvaluateOptions) (*report.Report,
 			all = append(all, task)
 		}
 	}
-	for _, c := range t.clusters() {
+	for _, c := range t.Clusters() {
 		markAccepted(c)
 		tasks, err := t.clusterTasks(ctx, c)
 		if err != nil {
@@ -84,8 +84,8 @@ func (t *Tree) Evaluate(ctx context.Context, o EvaluateOptions) (*report.Report,
 	}
 	e.addUnusedComments(ctx, all)
 	e.reportMissing()
-	for _, c := range t.clusters() {
-		addToGraph(&r.Graph, c, len(t.clusters()) > 1, r.Findings)
+	for _, c := range t.Clusters() {
+		addToGraph(&r.Graph, c, len(t.Clusters()) > 1, r.Findings)
 	}
 	r.Normalize()
 	return r, nil
@@ -172,7 +172,7 @@ func (t *Tree) policiesOf(clusters []*kustomization.Cluster) []*clusterPolicy {
 // evaluated returns the rules that are active in any of the clusters to evaluate.
 func (t *Tree) evaluated() []*validators.Meta {
 	active := map[string]bool{}
-	for _, p := range t.policiesOf(t.clusters()) {
+	for _, p := range t.policiesOf(t.Clusters()) {
 		for _, m := range p.Evaluated() {
 			active[m.Name] = true
 		}
@@ -375,32 +375,22 @@ func (e *evaluation) leaveOtherConventions(all []task) {
 				others++
 			}
 		}
-		if others < minOthers || maxConforming*others <= objects {
-			e.leaveOnPurpose(rule)
-			continue
-		}
+		isConvention := others < minOthers || maxConforming*others <= objects
 		before := len(e.report.Findings)
-		e.report.Findings = slices.DeleteFunc(e.report.Findings, func(f report.Finding) bool { return isOfRule(f) && f.Group != "" })
-		if len(e.report.Findings) == before {
+		e.report.Findings = slices.DeleteFunc(e.report.Findings, func(f report.Finding) bool {
+			return isOfRule(f) && f.Group != "" && (!isConvention || f.Of != nil && f.Of.OnPurpose)
+		})
+		left := before - len(e.report.Findings)
+		if left == 0 {
 			continue
 		}
-		e.report.Skipped = append(e.report.Skipped, report.Skipped{Rule: rule.Name, ID: rule.ID, Reason: fmt.Sprintf(
-			"%d of %d objects do otherwise, so it is not a convention of this tree; a policy that lists the rule, or --warn %s, makes it one",
-			others, objects, rule.ID,
-		)})
-	}
-}
-
-// leaveOnPurpose removes the findings of a rule about objects whose author meant it.
-func (e *evaluation) leaveOnPurpose(rule *validators.Meta) {
-	before := len(e.report.Findings)
-	e.report.Findings = slices.DeleteFunc(e.report.Findings, func(f report.Finding) bool {
-		return f.ID == rule.ID && f.Group != "" && f.Of != nil && f.Of.OnPurpose
-	})
-	if n := before - len(e.report.Findings); n > 0 {
-		e.report.Skipped = append(e.report.Skipped, report.Skipped{Rule: rule.Name, ID: rule.ID, Reason: fmt.Sprintf(
-			"%d objects do otherwise on purpose: they are a tenant's; a policy that lists the rule, or --warn %s, reports them", n, rule.ID,
-		)})
+		reason := fmt.Sprintf("%d of %d objects do otherwise, so it is not a convention of this tree; "+
+			"a policy that lists the rule, or --warn %s, makes it one", others, objects, rule.ID)
+		if isConvention {
+			reason = fmt.Sprintf("%d objects do otherwise on purpose: they are a tenant's; "+
+				"a policy that lists the rule, or --warn %s, reports them", left, rule.ID)
+		}
+		e.report.Skipped = append(e.report.Skipped, report.Skipped{Rule: rule.Name, ID: rule.ID, Reason: reason})
 	}
 }
 

@@ -80,9 +80,8 @@ type Tree struct {
 }
 
 // Load builds the tree, chooses the policy and applies the policy's mutations. The caller must close the tree.
-func Load(ctx context.Context, in Input) (*Tree, error) {
+func Load(ctx context.Context, in Input) (_ *Tree, err error) {
 	t := &Tree{input: in, close: func() {}}
-	var err error
 	if t.actions, err = actionsOf(in); err != nil {
 		return nil, err
 	}
@@ -92,6 +91,11 @@ func Load(ctx context.Context, in Input) (*Tree, error) {
 	if t.schemas, err = openSchemas(in.SchemaLocations); err != nil {
 		return nil, err
 	}
+	defer func() {
+		if err != nil {
+			t.schemas.close()
+		}
+	}()
 	if err := t.load(ctx, nil); err != nil {
 		return nil, err
 	}
@@ -126,8 +130,8 @@ func (t *Tree) Close() {
 	t.schemas.close()
 }
 
-// clusters returns the clusters to evaluate.
-func (t *Tree) clusters() []*kustomization.Cluster {
+// Clusters returns the clusters to evaluate: those that the input selects.
+func (t *Tree) Clusters() []*kustomization.Cluster {
 	if t.input.Cluster == "" {
 		return t.Built.Clusters
 	}

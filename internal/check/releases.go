@@ -24,9 +24,6 @@ import (
 // hookAnnotation is on objects that Helm creates apart from the release, and gives to no post-renderer.
 const hookAnnotation = "helm.sh/hook"
 
-// Clusters returns the clusters that the input selects.
-func (t *Tree) Clusters() []*kustomization.Cluster { return t.clusters() }
-
 // Release is a HelmRelease with what Helm applies for it.
 type Release struct {
 	*kustomization.Object

@@ -16,7 +16,7 @@ import (
 )
 
 // Definition returns a definition of a kind with the schemas of the given versions, each from the first location that
-// has it. Its release is not known: the API server's may have other fields. It is nil unless there is one for every version: what the
+// has it. Its release is unknown: the API server's may have other fields. It is nil unless there is one for every version: what the
 // locations lack would otherwise look like a version that is not served. Scope is that of the kind, as far as it is
 // known: schemas do not have it.
 func Definition(
