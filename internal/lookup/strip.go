@@ -1,11 +1,9 @@
 package lookup
 
 import (
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 )
-
-// lastApplied is the annotation of kubectl with a whole copy of the object.
-const lastApplied = "kubectl.kubernetes.io/last-applied-configuration"
 
 // unread are the fields of objects in the cache that no rule reads at admission, by kind: the values of a release are most
 // of its size. A rule reads those of the object under review, which come with the request.
@@ -23,8 +21,9 @@ func Strip(object any) (any, error) {
 		return object, nil // a tombstone
 	}
 	o.SetManagedFields(nil)
-	if a := o.GetAnnotations(); a[lastApplied] != "" {
-		delete(a, lastApplied)
+	// kubectl keeps a whole copy of the object in an annotation.
+	if a := o.GetAnnotations(); a[corev1.LastAppliedConfigAnnotation] != "" {
+		delete(a, corev1.LastAppliedConfigAnnotation)
 		o.SetAnnotations(a)
 	}
 	for _, field := range unread[o.GetKind()] {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/fluxcd/pkg/ssa"
 	fluxssa "github.com/fluxcd/pkg/ssa/utils"
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -28,9 +29,6 @@ const (
 	// MaskedSOPS is in the place of a value that SOPS encrypted.
 	MaskedSOPS = "**SOPS**"
 )
-
-// lastApplied is the annotation with which kubectl repeats a whole object.
-const lastApplied = "kubectl.kubernetes.io/last-applied-configuration"
 
 // IsSecret reports whether the values of an object are secret.
 func IsSecret(o *unstructured.Unstructured) bool {
@@ -64,8 +62,8 @@ func Mask(o *unstructured.Unstructured) *unstructured.Unstructured {
 			o.Object[field] = Masked
 		}
 	}
-	if annotations := o.GetAnnotations(); annotations[lastApplied] != "" {
-		annotations[lastApplied] = Masked
+	if annotations := o.GetAnnotations(); annotations[corev1.LastAppliedConfigAnnotation] != "" {
+		annotations[corev1.LastAppliedConfigAnnotation] = Masked
 		o.SetAnnotations(annotations)
 	}
 	return o

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/pmezard/go-difflib/difflib"
+	corev1 "k8s.io/api/core/v1"
 
 	"github.com/flux-admission/flux-admission/internal/manifest"
 	"github.com/flux-admission/flux-admission/internal/report"
@@ -230,7 +231,7 @@ func hunks(before, after string) string {
 
 // repeats reports whether a field below the metadata is, or has, the annotation with which kubectl repeats the object.
 func repeats(at validators.Path, values ...any) bool {
-	const annotation = "kubectl.kubernetes.io/last-applied-configuration"
+	const annotation = corev1.LastAppliedConfigAnnotation
 	return slices.ContainsFunc(at, func(s validators.Step) bool { return s.Key == annotation }) ||
 		slices.ContainsFunc(values, func(v any) bool { m, _ := v.(map[string]any); _, ok := m[annotation]; return ok })
 }

@@ -84,32 +84,6 @@ func try(t *testing.T, manifest string) error {
 	return shared.client.Create(t.Context(), parse(t, manifest), client.DryRunAll)
 }
 
-func kustomization(ns, name, extra string) string {
-	return fmt.Sprintf(`apiVersion: kustomize.toolkit.fluxcd.io/v1
-kind: Kustomization
-metadata: {name: %s, namespace: %s}
-spec:
-  interval: 10m
-  path: ./apps
-  prune: true
-  sourceRef: {kind: GitRepository, name: flux-system}
-%s`, name, ns, extra)
-}
-
-func release(ns, name, source, extra string) string {
-	return fmt.Sprintf(`apiVersion: helm.toolkit.fluxcd.io/v2
-kind: HelmRelease
-metadata: {name: %s, namespace: %s}
-spec:
-  interval: 10m
-  chart: {spec: {chart: c, version: 1.0.0, sourceRef: {kind: HelmRepository, name: %s}}}
-%s`, name, ns, source, extra)
-}
-
-func repository(ns, name, url string) string {
-	return fmt.Sprintf("apiVersion: source.toolkit.fluxcd.io/v1\nkind: HelmRepository\nmetadata: {name: %s, namespace: %s}\nspec: {interval: 1h, url: %q}\n", name, ns, url)
-}
-
 // serveChart serves the chart c with some files as a repository.
 func serveChart(t *testing.T, files map[string]string) string {
 	t.Helper()
@@ -160,7 +134,7 @@ func attacked(t *testing.T, attack func(ns string)) {
 // evaluates checks that a Kustomization in a wrong namespace is denied for that.
 func evaluates(t *testing.T, ns string) {
 	t.Helper()
-	if err := try(t, kustomization(ns, "wrong", "")); err == nil || !strings.Contains(err.Error(), "KS001") {
+	if err := try(t, hostile.Kustomization(ns, "wrong", "")); err == nil || !strings.Contains(err.Error(), "KS001") {
 		t.Errorf("a Kustomization in a wrong namespace: %v; want a denial by KS001", err)
 	}
 	select {
@@ -209,14 +183,14 @@ func TestSecretOracle(t *testing.T) {
 		for i := range 24 {
 			bits = append(bits, fmt.Sprintf(`{"pattern": "^.{%d}[%s]"}`, i/6, strings.Repeat("aZq9x"[i%5:i%5+1], 1)))
 		}
-		create(t, repository(ns, "mine", serveChart(t, map[string]string{"values.schema.json": `{"additionalProperties": false, "properties": {"p": {"allOf": [` + strings.Join(bits, ",") + `]}}}`})))
+		create(t, hostile.Repository(ns, "mine", serveChart(t, map[string]string{"values.schema.json": `{"additionalProperties": false, "properties": {"p": {"allOf": [` + strings.Join(bits, ",") + `]}}}`})))
 		victim := shared.Namespace(t, "victim-")
 		for name, value := range map[string]string{"first": "Zq9x", "other": "xxxx"} {
 			create(t, fmt.Sprintf("apiVersion: v1\nkind: Secret\nmetadata: {name: %s, namespace: %s}\nstringData: {password: %s}\n", name, victim, value))
 		}
 		answers := map[string]bool{}
 		for _, secret := range []string{"first", "other", "nosuch"} {
-			o := release(victim, "x", "mine", "  valuesFrom: [{kind: Secret, name: "+secret+", valuesKey: password, targetPath: p}]\n")
+			o := hostile.Release(victim, "x", "mine", "  valuesFrom: [{kind: Secret, name: "+secret+", valuesKey: password, targetPath: p}]\n")
 			o = strings.Replace(o, "name: mine}", "name: mine, namespace: "+ns+"}", 1)
 			// Twice, since the chart may not be there at first.
 			post(t, hostile.ReviewOf(parse(t, o)))
@@ -234,7 +208,7 @@ func TestPatternOfPatch(t *testing.T) {
 		var all sync.WaitGroup
 		for range 4 {
 			all.Go(func() {
-				_ = shared.client.Create(t.Context(), parse(t, kustomization(ns, "re", "  patches: [{target: {kind: '"+hostile.Pattern+"'}, patch: '- {op: add, path: /spec/monitoring/enabled, value: true}'}]\n")), client.DryRunAll)
+				_ = shared.client.Create(t.Context(), parse(t, hostile.Kustomization(ns, "re", "  patches: [{target: {kind: '"+hostile.Pattern+"'}, patch: '- {op: add, path: /spec/monitoring/enabled, value: true}'}]\n")), client.DryRunAll)
 			})
 		}
 		all.Wait()
@@ -254,9 +228,9 @@ func TestCharts(t *testing.T) {
 	attacked(t, func(ns string) {
 		var all sync.WaitGroup
 		for name, files := range hostile.Charts() {
-			create(t, repository(ns, name, serveChart(t, files)))
+			create(t, hostile.Repository(ns, name, serveChart(t, files)))
 			all.Go(func() {
-				_ = shared.client.Create(t.Context(), parse(t, release(ns, name, name, "  values: {a: "+strings.Repeat("a", 10_000)+"}\n")))
+				_ = shared.client.Create(t.Context(), parse(t, hostile.Release(ns, name, name, "  values: {a: "+strings.Repeat("a", 10_000)+"}\n")))
 			})
 		}
 		all.Wait()
@@ -269,7 +243,7 @@ func TestCharts(t *testing.T) {
 		}
 		// The prefetcher reads the charts of stored releases, a few at once and then one a second.
 		_ = wait.PollUntilContextTimeout(t.Context(), 100*time.Millisecond, 8*time.Second, false, func(context.Context) (bool, error) { return false, nil })
-		err := shared.client.DeleteAllOf(t.Context(), parse(t, release(ns, "", "", "")), client.InNamespace(ns))
+		err := shared.client.DeleteAllOf(t.Context(), parse(t, hostile.Release(ns, "", "", "")), client.InNamespace(ns))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -279,15 +253,15 @@ func TestCharts(t *testing.T) {
 // Fifty target paths have lists of lists with 65,535 entries.
 func TestTargetPaths(t *testing.T) {
 	attacked(t, func(ns string) {
-		create(t, repository(ns, "empty", serveChart(t, map[string]string{"values.schema.json": "{}"})))
+		create(t, hostile.Repository(ns, "empty", serveChart(t, map[string]string{"values.schema.json": "{}"})))
 		create(t, "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: one, namespace: "+ns+"}\ndata: {k: '1'}\n")
 		var b strings.Builder
 		b.WriteString("  valuesFrom:\n")
 		for i := range 50 {
 			fmt.Fprintf(&b, "  - {kind: ConfigMap, name: one, valuesKey: k, targetPath: 'a%d%s'}\n", i, strings.Repeat("[65535]", 28))
 		}
-		_ = try(t, release(ns, "x", "empty", b.String()))
-		_ = try(t, release(ns, "x", "empty", b.String()))
+		_ = try(t, hostile.Release(ns, "x", "empty", b.String()))
+		_ = try(t, hostile.Release(ns, "x", "empty", b.String()))
 	})
 }
 
@@ -304,9 +278,9 @@ func TestSlowBodies(t *testing.T) {
 // One review, as large as is read, has a value that a pattern matches slowly. Meanwhile, mistakes are denied.
 func TestSlowReview(t *testing.T) {
 	attacked(t, func(ns string) {
-		create(t, repository(ns, "slow", serveChart(t, map[string]string{"values.schema.json": `{"properties": {"p": {"pattern": "(?:` + strings.Repeat("[ab]?", 100) + `){50}$"}}}`})))
-		_ = try(t, release(ns, "prefetch", "slow", ""))
-		o := parse(t, release(ns, "x", "slow", "  values: {p: "+strings.Repeat("a", 60_000)+"c}\n"))
+		create(t, hostile.Repository(ns, "slow", serveChart(t, map[string]string{"values.schema.json": `{"properties": {"p": {"pattern": "(?:` + strings.Repeat("[ab]?", 100) + `){50}$"}}}`})))
+		_ = try(t, hostile.Release(ns, "prefetch", "slow", ""))
+		o := parse(t, hostile.Release(ns, "x", "slow", "  values: {p: "+strings.Repeat("a", 60_000)+"c}\n"))
 		o.SetAnnotations(map[string]string{"pad": strings.Repeat("{", 190_000)})
 		body := hostile.ReviewOf(o)
 		var all sync.WaitGroup
@@ -329,7 +303,7 @@ func TestPadding(t *testing.T) {
 	many := "  dependsOn: [" + b.String() + "]\n"
 	attacked(t, func(ns string) {
 		for name, extra := range map[string]string{"braces": "", "dependencies": many, "both": many} {
-			o := parse(t, kustomization(ns, name, extra))
+			o := parse(t, hostile.Kustomization(ns, name, extra))
 			if name != "dependencies" {
 				o.SetAnnotations(map[string]string{"pad": strings.Repeat("{", 200_000)})
 			}
@@ -343,7 +317,7 @@ func TestPadding(t *testing.T) {
 // A release with 3,000 wrong values is denied like one with a single one.
 func TestManyViolations(t *testing.T) {
 	attacked(t, func(ns string) {
-		create(t, repository(ns, "strict", serveChart(t, map[string]string{"values.schema.json": `{"additionalProperties": {"type": "string"}}`})))
+		create(t, hostile.Repository(ns, "strict", serveChart(t, map[string]string{"values.schema.json": `{"additionalProperties": {"type": "string"}}`})))
 		values := map[string]string{}
 		var b strings.Builder
 		for i := range 3000 {
@@ -353,7 +327,7 @@ func TestManyViolations(t *testing.T) {
 		if err := shared.client.Create(t.Context(), &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "many"}, Data: values}); err != nil {
 			t.Fatal(err)
 		}
-		denied(t, release(ns, "x", "strict", "  valuesFrom: [{kind: ConfigMap, name: many}]\n"))
+		denied(t, hostile.Release(ns, "x", "strict", "  valuesFrom: [{kind: ConfigMap, name: many}]\n"))
 	})
 }
 
@@ -381,17 +355,17 @@ func TestLargeRepositories(t *testing.T) {
 			}
 		}
 		text := index.String()
-		create(t, repository(ns, "large", serve(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, text) })))
+		create(t, hostile.Repository(ns, "large", serve(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, text) })))
 		var all sync.WaitGroup
-		all.Go(func() { _ = try(t, release(ns, "x", "large", "")) })
+		all.Go(func() { _ = try(t, hostile.Release(ns, "x", "large", "")) })
 		for n := range 20 {
 			var b strings.Builder
 			for i := range 50_000 {
 				fmt.Fprintf(&b, "{{ .Values.w%02d%05dxxxxxxxxxxxxxxxxxxxx }}\n", n, i)
 			}
 			source := fmt.Sprintf("words-%d", n)
-			create(t, repository(ns, source, serveChart(t, map[string]string{"values.yaml": "a: 1\n", "templates/a.yaml": b.String()})))
-			all.Go(func() { _ = try(t, release(ns, source, source, "  values: {b: 1}\n")) })
+			create(t, hostile.Repository(ns, source, serveChart(t, map[string]string{"values.yaml": "a: 1\n", "templates/a.yaml": b.String()})))
+			all.Go(func() { _ = try(t, hostile.Release(ns, source, source, "  values: {b: 1}\n")) })
 		}
 		all.Wait()
 	})
@@ -400,7 +374,7 @@ func TestLargeRepositories(t *testing.T) {
 // Three tenants have chart hosts that do not respond. A fourth one's mistake is denied.
 func TestTarpits(t *testing.T) {
 	attacked(t, func(ns string) {
-		create(t, repository(ns, "strict", serveChart(t, map[string]string{"values.schema.json": `{"additionalProperties": false}`})))
+		create(t, hostile.Repository(ns, "strict", serveChart(t, map[string]string{"values.schema.json": `{"additionalProperties": false}`})))
 		var requests atomic.Int64
 		attack, stop := context.WithCancel(t.Context())
 		var all sync.WaitGroup
@@ -422,8 +396,8 @@ func TestTarpits(t *testing.T) {
 			tenant := shared.Namespace(t, "tarpit-")
 			for i := range 8 {
 				source := fmt.Sprintf("pit-%d", i)
-				create(t, repository(tenant, source, fmt.Sprintf("%s/%d", url, i)))
-				o := parse(t, release(tenant, source, source, ""))
+				create(t, hostile.Repository(tenant, source, fmt.Sprintf("%s/%d", url, i)))
+				o := parse(t, hostile.Release(tenant, source, source, ""))
 				all.Go(func() {
 					for attack.Err() == nil {
 						_ = shared.client.Create(attack, o.DeepCopy(), client.DryRunAll)
@@ -434,7 +408,7 @@ func TestTarpits(t *testing.T) {
 		for requests.Load() < 8 {
 			<-time.After(10 * time.Millisecond)
 		}
-		denied(t, release(ns, "x", "strict", "  values: {a: 1}\n"))
+		denied(t, hostile.Release(ns, "x", "strict", "  values: {a: 1}\n"))
 	})
 }
 
@@ -486,10 +460,10 @@ func TestDigestOfAnotherTenant(t *testing.T) {
 			})
 		}
 		owner := shared.Namespace(t, "owner-")
-		create(t, repository(owner, "private", repositoryOf(archive)))
-		create(t, repository(ns, "guess", repositoryOf(nil)))
-		denied(t, release(owner, "x", "private", "  values: {a: 1}\n"))
-		if err := try(t, release(ns, "x", "guess", "  values: {a: 1}\n")); err != nil {
+		create(t, hostile.Repository(owner, "private", repositoryOf(archive)))
+		create(t, hostile.Repository(ns, "guess", repositoryOf(nil)))
+		denied(t, hostile.Release(owner, "x", "private", "  values: {a: 1}\n"))
+		if err := try(t, hostile.Release(ns, "x", "guess", "  values: {a: 1}\n")); err != nil {
 			t.Errorf("the attacker learns of the chart: %v", err)
 		}
 	})
@@ -524,12 +498,12 @@ func TestStuckDeferredEvaluations(t *testing.T) {
 		slow := map[string]string{"values.schema.json": `{"properties": {"p": {"pattern": "(?:` + strings.Repeat("[ab]?", 100) + `){50}$"}}}`}
 		for i := range 4 {
 			source := fmt.Sprintf("slow-%d", i)
-			create(t, repository(ns, source, late(slow)))
-			create(t, release(ns, source, source, "  values: {p: "+strings.Repeat("a", 60_000)+"c}\n"))
+			create(t, hostile.Repository(ns, source, late(slow)))
+			create(t, hostile.Release(ns, source, source, "  values: {p: "+strings.Repeat("a", 60_000)+"c}\n"))
 		}
 		honest := shared.Namespace(t, "honest-")
-		create(t, repository(honest, "strict", late(map[string]string{"values.schema.json": `{"additionalProperties": false}`})))
-		create(t, release(honest, "x", "strict", "  values: {a: 1}\n"))
+		create(t, hostile.Repository(honest, "strict", late(map[string]string{"values.schema.json": `{"additionalProperties": false}`})))
+		create(t, hostile.Release(honest, "x", "strict", "  values: {a: 1}\n"))
 		err := wait.PollUntilContextTimeout(t.Context(), 100*time.Millisecond, 2*time.Minute, true, func(context.Context) (bool, error) { return invalid() > before, nil })
 		if err != nil {
 			t.Errorf("the release was not evaluated after its review: %v", err)

@@ -130,14 +130,14 @@ func (a *attacker) attacks() []func(context.Context) {
 		a.posts("a review with many braces", review(`"`+strings.Repeat("{", 300_000)+`"`)),
 		a.posts("a review with a large object", review(`"`+strings.Repeat("x", 3<<20)+`"`)),
 		a.writes(func(ns, n string) string {
-			return kustomization(ns, n, "  patches: [{target: {kind: '"+hostile.Pattern+"'}, patch: '- {op: add, path: /spec/monitoring/enabled, value: true}'}]\n")
+			return hostile.Kustomization(ns, n, "  patches: [{target: {kind: '"+hostile.Pattern+"'}, patch: '- {op: add, path: /spec/monitoring/enabled, value: true}'}]\n")
 		}),
 		a.writes(func(ns, n string) string {
 			var b strings.Builder
 			for i := range 6000 {
 				fmt.Fprintf(&b, "{name: d%d}, ", i)
 			}
-			return kustomization(ns, n, "  dependsOn: ["+b.String()+"]\n")
+			return hostile.Kustomization(ns, n, "  dependsOn: ["+b.String()+"]\n")
 		}),
 		a.targetPaths, a.manyViolations,
 	}
@@ -256,28 +256,18 @@ func (a *attacker) writes(manifest func(ns, name string) string) func(context.Co
 	}
 }
 
-func hostileRelease(ns, name, source, extra string) string {
-	return fmt.Sprintf(`apiVersion: helm.toolkit.fluxcd.io/v2
-kind: HelmRelease
-metadata: {name: %s, namespace: %s}
-spec:
-  interval: 10m
-  chart: {spec: {chart: c, version: 1.0.0, sourceRef: {kind: HelmRepository, name: %s}}}
-%s`, name, ns, source, extra)
-}
-
 // release sends releases of a new repository of some kind in every namespace of the attackers: dry-runs, or stored for a while.
 func (a *attacker) release(kind string, n int, stored bool) func(context.Context) {
 	return func(ctx context.Context) {
 		for _, ns := range tenants {
 			source := a.name()
-			a.create(ctx, repository(ns, source, a.hosts.URL+"/"+kind+"/"+source))
+			a.create(ctx, hostile.Repository(ns, source, a.hosts.URL+"/"+kind+"/"+source))
 			done := make(chan struct{})
 			for range n {
 				go func() {
 					defer func() { done <- struct{}{} }()
 					name := a.name()
-					o := hostileRelease(ns, name, source, "  values: {a: "+strings.Repeat("a", 10_000)+"}\n")
+					o := hostile.Release(ns, name, source, "  values: {a: "+strings.Repeat("a", 10_000)+"}\n")
 					if !stored {
 						a.create(ctx, o, client.DryRunAll)
 						return
@@ -290,7 +280,7 @@ func (a *attacker) release(kind string, n int, stored bool) func(context.Context
 			for range n {
 				<-done
 			}
-			_ = a.client.Delete(context.WithoutCancel(ctx), parse(repository(ns, source, a.hosts.URL)))
+			_ = a.client.Delete(context.WithoutCancel(ctx), parse(hostile.Repository(ns, source, a.hosts.URL)))
 		}
 	}
 }
@@ -298,24 +288,24 @@ func (a *attacker) release(kind string, n int, stored bool) func(context.Context
 // targetPaths sends a release whose values have lists of millions of entries.
 func (a *attacker) targetPaths(ctx context.Context) {
 	ns, source := a.tenant(), "strict"
-	a.create(ctx, repository(ns, source, a.hosts.URL+"/strict/"+ns))
+	a.create(ctx, hostile.Repository(ns, source, a.hosts.URL+"/strict/"+ns))
 	_ = a.client.Create(ctx, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "one"}, Data: map[string]string{"k": "1"}})
 	var b strings.Builder
 	b.WriteString("  valuesFrom:\n")
 	for i := range 50 {
 		fmt.Fprintf(&b, "  - {kind: ConfigMap, name: one, valuesKey: k, targetPath: 'a%d%s'}\n", i, strings.Repeat("[65535]", 28))
 	}
-	a.create(ctx, hostileRelease(ns, a.name(), source, b.String()), client.DryRunAll)
+	a.create(ctx, hostile.Release(ns, a.name(), source, b.String()), client.DryRunAll)
 }
 
 // manyViolations sends a release with 3,000 wrong values.
 func (a *attacker) manyViolations(ctx context.Context) {
 	ns, source := a.tenant(), "strict"
-	a.create(ctx, repository(ns, source, a.hosts.URL+"/strict/"+ns))
+	a.create(ctx, hostile.Repository(ns, source, a.hosts.URL+"/strict/"+ns))
 	var b strings.Builder
 	for i := range 3000 {
 		fmt.Fprintf(&b, "k%05d: 1\n", i)
 	}
 	_ = a.client.Create(ctx, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: ns, Name: "many"}, Data: map[string]string{"values.yaml": b.String()}})
-	a.create(ctx, hostileRelease(ns, a.name(), source, "  valuesFrom: [{kind: ConfigMap, name: many}]\n"), client.DryRunAll)
+	a.create(ctx, hostile.Release(ns, a.name(), source, "  valuesFrom: [{kind: ConfigMap, name: many}]\n"), client.DryRunAll)
 }

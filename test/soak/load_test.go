@@ -18,6 +18,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/flux-admission/flux-admission/test/controlplane"
+	"github.com/flux-admission/flux-admission/test/hostile"
 )
 
 const (
@@ -49,18 +50,6 @@ const (
 	badValues  = "{data: {metadataConnection: {existingSecret: db, existingSecretKey: uri}}}"
 )
 
-func kustomization(ns, name, extra string) string {
-	return fmt.Sprintf(`apiVersion: kustomize.toolkit.fluxcd.io/v1
-kind: Kustomization
-metadata: {name: %s, namespace: %s}
-spec:
-  interval: 10m
-  path: ./apps
-  prune: true
-  sourceRef: {kind: GitRepository, name: flux-system}
-%s`, name, ns, extra)
-}
-
 func release(ns, name, source, values string) string {
 	return fmt.Sprintf(`apiVersion: helm.toolkit.fluxcd.io/v2
 kind: HelmRelease
@@ -70,10 +59,6 @@ spec:
   chart: {spec: {chart: airflow, version: 1.x, sourceRef: {kind: HelmRepository, name: %s}}}
   values: %s
 `, name, ns, source, values)
-}
-
-func repository(ns, name, url string) string {
-	return fmt.Sprintf("apiVersion: source.toolkit.fluxcd.io/v1\nkind: HelmRepository\nmetadata: {name: %s, namespace: %s}\nspec: {interval: 1h, url: %q}\n", name, ns, url)
 }
 
 // manyValues are values of 39 KB that the schema accepts.
@@ -98,16 +83,16 @@ const monitoringPatch = `  patches:
 func honestWrites() []honest {
 	large := manyValues()
 	return []honest{
-		{name: "Kustomization", manifest: func(_ *soak, n string) string { return kustomization("flux-system", n, "") }},
-		{name: "Kustomization in a wrong namespace", rule: "KS001", manifest: func(_ *soak, n string) string { return kustomization(team, n, "") }},
-		{name: "Kustomization with a patch of CloudNativePG", rule: "PG001", manifest: func(_ *soak, n string) string { return kustomization("flux-system", n, monitoringPatch) }},
+		{name: "Kustomization", manifest: func(_ *soak, n string) string { return hostile.Kustomization("flux-system", n, "") }},
+		{name: "Kustomization in a wrong namespace", rule: "KS001", manifest: func(_ *soak, n string) string { return hostile.Kustomization(team, n, "") }},
+		{name: "Kustomization with a patch of CloudNativePG", rule: "PG001", manifest: func(_ *soak, n string) string { return hostile.Kustomization("flux-system", n, monitoringPatch) }},
 		{name: "HelmRelease", manifest: func(_ *soak, n string) string { return release(team, n, "charts", goodValues) }},
 		{name: "HelmRelease with 39 KB of values", manifest: func(_ *soak, n string) string { return release(team, n, "charts", large) }},
 		{name: "HelmRelease with wrong values", rule: "HR001", manifest: func(_ *soak, n string) string { return release(team, n, "charts", badValues) }},
 		{name: "HelmRelease of a new source", cold: true, manifest: func(s *soak, n string) string { return release(team, n, s.coldSource(), goodValues) }},
 		{name: "HelmRelease of a new source with wrong values", cold: true, rule: "HR001", manifest: func(s *soak, n string) string { return release(team, n, s.coldSource(), badValues) }},
 		{name: "HelmRelease that is stored", stored: true, manifest: func(_ *soak, n string) string { return release(team, n, "charts", goodValues) }},
-		{name: "Kustomization that is stored", stored: true, manifest: func(_ *soak, n string) string { return kustomization("flux-system", n, "") }},
+		{name: "Kustomization that is stored", stored: true, manifest: func(_ *soak, n string) string { return hostile.Kustomization("flux-system", n, "") }},
 	}
 }
 
@@ -204,12 +189,12 @@ func (s *soak) burst(ctx context.Context, n int) {
 func (s *soak) coldSources(ctx context.Context) {
 	for ctx.Err() == nil {
 		n := s.cold.Load() + 1
-		o := parse(repository(team, fmt.Sprintf("cold-%d", n), shared.Charts.URL))
+		o := parse(hostile.Repository(team, fmt.Sprintf("cold-%d", n), shared.Charts.URL))
 		if err := s.client.Create(ctx, o); err == nil {
 			s.cold.Store(n)
 		}
 		if n > 20 {
-			_ = s.client.Delete(ctx, parse(repository(team, fmt.Sprintf("cold-%d", n-20), shared.Charts.URL))) // tried once
+			_ = s.client.Delete(ctx, parse(hostile.Repository(team, fmt.Sprintf("cold-%d", n-20), shared.Charts.URL))) // tried once
 		}
 		sleep(ctx, 2*time.Second)
 	}

@@ -11,6 +11,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/flux-admission/flux-admission/test/hostile"
 )
 
 // The phases, in this order.
@@ -136,7 +138,7 @@ kind: GitRepository
 metadata: {name: flux-system, namespace: flux-system}
 spec: {interval: 1h, url: "https://git.example.com/fleet.git"}
 `
-	for _, manifest := range []string{git, repository(team, "charts", shared.Charts.URL), repository(team, "cold-0", shared.Charts.URL), release(team, "stored", "charts", goodValues)} {
+	for _, manifest := range []string{git, hostile.Repository(team, "charts", shared.Charts.URL), hostile.Repository(team, "cold-0", shared.Charts.URL), release(team, "stored", "charts", goodValues)} {
 		if err := shared.Client.Create(t.Context(), parse(manifest)); err != nil {
 			t.Fatal(err)
 		}

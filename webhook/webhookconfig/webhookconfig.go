@@ -42,7 +42,7 @@ const (
 )
 
 // LastApplied is the annotation with the manifest that kubectl applied. It is the only one that rules read.
-const LastApplied = "kubectl.kubernetes.io/last-applied-configuration"
+const LastApplied = corev1.LastAppliedConfigAnnotation
 
 // The CEL expressions of the match conditions. None may fail for any object that the API server can hold: with
 // failurePolicy Ignore, the API server then silently skips the webhook. So has() guards every field but metadata, which
