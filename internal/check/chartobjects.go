@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -30,6 +31,21 @@ type chartObjects struct {
 	definitions []Definition
 	// unknown are the releases whose objects are not known, with the words of their values.
 	unknown []unknownRelease
+
+	mu sync.Mutex
+	// lists are the results of List. Rules read the same few lists for each object that they evaluate.
+	lists map[listKey]listResult
+}
+
+type listKey struct {
+	gk        schema.GroupKind
+	namespace string
+}
+
+type listResult struct {
+	objects  []*unstructured.Unstructured
+	presence validators.Presence
+	err      error
 }
 
 // unknownRelease is a release whose chart is not available or cannot be templated.
@@ -67,6 +83,7 @@ func withChartObjects(ctx context.Context, look validators.Lookup) *chartObjects
 
 // add adds the objects of a release.
 func (c *chartObjects) add(ctx context.Context, release *unstructured.Unstructured) {
+	defer func() { c.lists = nil }()
 	out := helmrelease.Templated(ctx, c, release)
 	if out == nil {
 		texts, names := wordsOfValues(release)
@@ -126,6 +143,24 @@ func (c *chartObjects) Get(
 
 // List implements validators.Lookup.
 func (c *chartObjects) List(
+	ctx context.Context, gk schema.GroupKind, namespace string,
+) ([]*unstructured.Unstructured, validators.Presence, error) {
+	key := listKey{gk, namespace}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	r, ok := c.lists[key]
+	if !ok {
+		r.objects, r.presence, r.err = c.list(ctx, gk, namespace)
+		if c.lists == nil {
+			c.lists = map[listKey]listResult{}
+		}
+		c.lists[key] = r
+	}
+	return r.objects, r.presence, r.err
+}
+
+// list merges the objects of both lookups.
+func (c *chartObjects) list(
 	ctx context.Context, gk schema.GroupKind, namespace string,
 ) ([]*unstructured.Unstructured, validators.Presence, error) {
 	list, presence, err := c.Lookup.List(ctx, gk, namespace)

@@ -50,7 +50,7 @@ func checkNamespaceTooLate(ctx context.Context, p *validators.Pass) error {
 		return nil
 	}
 	owners, presence, _ := p.Lookup.Owners(ctx, namespaceKind, types.NamespacedName{Name: name})
-	if presence != validators.Present || len(owners) == 0 || createdByRelease(ctx, p.Lookup, name) {
+	if presence != validators.Present || len(owners) == 0 {
 		return nil
 	}
 	var names []string
@@ -59,6 +59,9 @@ func checkNamespaceTooLate(ctx context.Context, p *validators.Pass) error {
 			return nil
 		}
 		names = append(names, o.String())
+	}
+	if createdByRelease(ctx, p.Lookup, name) { // reads all releases, which few objects need
+		return nil
 	}
 	f := p.Report(
 		validators.NewPath("metadata", "namespace"), name, "namespace %q is applied by Kustomization %s, which waits for %s, which applies this object",
