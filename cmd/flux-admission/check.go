@@ -207,7 +207,7 @@ func errNothingChecked(path string) error {
 	if path == check.StandardInput {
 		return errors.New("standard input holds no Kubernetes object, so nothing was checked")
 	}
-	return fmt.Errorf("no Kubernetes object was found in %s, so nothing was checked; looked for .yaml and .yml files with apiVersion and kind "+
+	return fmt.Errorf("no Kubernetes object was found in %s, so nothing was checked; looked for .yaml, .yml and .json files with apiVersion and kind "+
 		"that a Kustomization applies, or that are below a directory without one: give the root of the Git tree, or --entrypoint DIR", path)
 }
 

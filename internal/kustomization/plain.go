@@ -219,7 +219,7 @@ func eachScalar(n *yaml.Node, do func(string)) {
 // foreignGroups are API groups of documents that are configuration of a program, and never sent to an API server.
 var foreignGroups = []string{
 	"apiserver.config.k8s.io", "apiserver.k8s.io", "audit.k8s.io", "backstage.io", "chainsaw.kyverno.io", "cli.kyverno.io", "config.kubernetes.io",
-	"ctlptl.dev", "eksctl.io", "k0sctl.k0sproject.io", "k3d.io", "kind.x-k8s.io", "kpt.dev", "kubeadm.k8s.io", "kubelet.config.k8s.io",
+	"ctlptl.dev", "dashboard.grafana.app", "eksctl.io", "k0sctl.k0sproject.io", "k3d.io", "kind.x-k8s.io", "kpt.dev", "kubeadm.k8s.io", "kubelet.config.k8s.io",
 	"kubeproxy.config.k8s.io", "kubescheduler.config.k8s.io", "kustomize.config.k8s.io", "kuttl.dev",
 }
 

@@ -17,7 +17,7 @@ type UnappliedObject struct {
 	Position                              validators.Position
 	Group, Version, Kind, Namespace, Name string
 	// ReferencedBy is the kustomization file that has to list Entry: the object's file, or the directory that has it;
-	// empty when each one above lists what is below.
+	// empty when each one above lists what is below, and in a directory without one, where Entry is a file that is not YAML.
 	ReferencedBy, Entry string
 	// Parent is the unapplied Kustomization that builds this object: once it is applied, this object is, too. Nil
 	// when there is none.
@@ -63,6 +63,9 @@ func (b *treeBuilder) unapplied(clusters []*Cluster) []*UnappliedObject {
 				Group:    id.Group(), Version: path.Base(id.APIVersion), Kind: id.Kind, Namespace: id.Namespace, Name: id.Name,
 			}
 			o.ReferencedBy, o.Entry, o.disabled = whereListed(a, p)
+			if o.ReferencedBy == "" && !sourcetree.IsYAML(p) {
+				o.Entry = p // without a kustomization file, Flux leaves it out
+			}
 			out = append(out, o)
 		}
 	}

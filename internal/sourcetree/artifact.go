@@ -77,9 +77,11 @@ func (a *Artifact) Tree() *Tree { return a.tree }
 // Paths returns the paths of all files, sorted.
 func (a *Artifact) Paths() []string { return slices.Sorted(maps.Keys(a.files)) }
 
-// Manifests returns the paths of the YAML files that are no chart's templates, sorted.
+// Manifests returns the paths of the YAML files, and of the JSON files with a Kubernetes object, that are no chart's templates, sorted.
 func (a *Artifact) Manifests() []string {
-	return slices.DeleteFunc(a.Paths(), func(p string) bool { return !IsYAML(p) || a.InChartTemplates(p) })
+	return slices.DeleteFunc(a.Paths(), func(p string) bool {
+		return !IsYAML(p) && !a.files[p].isJSONManifest() || a.InChartTemplates(p)
+	})
 }
 
 // Composed reports whether the artifact was put together by copy operations.

@@ -1,11 +1,14 @@
 package sourcetree
 
 import (
+	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"path"
 	"path/filepath"
+	"regexp"
 	"sync"
 
 	"github.com/flux-admission/flux-admission/validators"
@@ -22,6 +25,9 @@ type File struct {
 
 	parse  sync.Once
 	parsed *Parsed
+
+	sniff    sync.Once
+	manifest bool // it is JSON with a Kubernetes object
 }
 
 // Path returns the path relative to the tree's root, with slashes.
@@ -70,6 +76,33 @@ func (f *File) readOnce() (_ []byte, err error) {
 		return nil, tooLarge(limit)
 	}
 	return data, nil
+}
+
+// manifestStart matches the start of a manifest in JSON, so that one with a mistake in its text is still known as one.
+var manifestStart = regexp.MustCompile(`^\s*\{\s*"(apiVersion|kind)"`)
+
+// isJSONManifest reports whether the file is JSON with the keys of a Kubernetes object at its top. Dashboards, schemas and settings are not, and
+// their text is not kept.
+func (f *File) isJSONManifest() bool {
+	if path.Ext(f.path) != ".json" {
+		return false
+	}
+	f.sniff.Do(func() {
+		data, err := f.readOnce()
+		if err != nil || !bytes.Contains(data, []byte(`"apiVersion"`)) || !bytes.Contains(data, []byte(`"kind"`)) {
+			return
+		}
+		var top struct {
+			APIVersion, Kind string
+		}
+		err = json.Unmarshal(data, &top)
+		if _, invalid := errors.AsType[*json.SyntaxError](err); invalid {
+			f.manifest = manifestStart.Match(data) && !bytes.Contains(data, []byte("{{")) // not the input of a template
+			return
+		}
+		f.manifest = err == nil && top.APIVersion != "" && top.Kind != ""
+	})
+	return f.manifest
 }
 
 func tooLarge(limit int64) error {

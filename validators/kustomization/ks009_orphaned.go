@@ -3,6 +3,7 @@ package kustomization
 import (
 	"context"
 	"fmt"
+	"path"
 
 	"github.com/flux-admission/flux-admission/api/v1alpha1"
 	"github.com/flux-admission/flux-admission/validators"
@@ -34,6 +35,9 @@ var Unapplied = &validators.Rule{
 		if file, entry := p.Provenance.ReferencedBy, p.Provenance.Entry; file != "" {
 			f.Message += fmt.Sprintf("; %s does not list %s", file, entry)
 			f.Fix = fmt.Sprintf("List %s under resources in %s, or remove it. An entry in a comment there is taken as disabled.", entry, file)
+		} else if entry != "" {
+			f.Message += "; without a kustomization.yaml Flux applies files that end in .yaml or .yml only"
+			f.Fix = fmt.Sprintf("Write it as YAML in a file that ends in .yaml, or list %s in a kustomization.yaml.", path.Base(entry))
 		}
 		return nil
 	},
