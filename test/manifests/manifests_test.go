@@ -163,6 +163,12 @@ func objects(t *testing.T, dir string) map[string]*unstructured.Unstructured {
 	if err != nil {
 		t.Fatalf("%v\n%s", err, stderr)
 	}
+	return decode(t, text)
+}
+
+// decode returns the objects of a stream, by kind and name.
+func decode(t *testing.T, text string) map[string]*unstructured.Unstructured {
+	t.Helper()
 	out := map[string]*unstructured.Unstructured{}
 	decoder := yaml.NewYAMLOrJSONDecoder(strings.NewReader(text), 4096)
 	for {
@@ -174,7 +180,9 @@ func objects(t *testing.T, dir string) map[string]*unstructured.Unstructured {
 		if err != nil {
 			t.Fatal(err)
 		}
-		out[o.GetKind()+"/"+o.GetName()] = o
+		if len(o.Object) > 0 {
+			out[o.GetKind()+"/"+o.GetName()] = o
+		}
 	}
 }
 
