@@ -19,6 +19,7 @@ import (
 	kustypes "sigs.k8s.io/kustomize/api/types"
 	"sigs.k8s.io/kustomize/kyaml/filesys"
 	"sigs.k8s.io/kustomize/kyaml/openapi"
+	kyaml "sigs.k8s.io/kustomize/kyaml/yaml"
 
 	"github.com/flux-admission/flux-admission/internal/sourcetree"
 	"github.com/flux-admission/flux-admission/validators"
@@ -215,12 +216,33 @@ func (out *Output) collect(m resmap.ResMap) error {
 			return fmt.Errorf("an object has no apiVersion, kind or name")
 		}
 		o := Object{Document: -1, Item: -1}
-		if o.Content, o.Err = sourcetree.Decode(res.YNode()); o.Err != nil {
+		if o.Content, o.Err = decode(&res.RNode); o.Err != nil {
 			o.Content = map[string]any{"kind": res.GetKind(), "metadata": map[string]any{"name": res.GetName()}}
 		}
 		out.Objects = append(out.Objects, o)
 	}
 	return nil
+}
+
+// decode returns the content of an object as kustomize hands it over: written as YAML and read again. That changes folded texts only, whose lines
+// with more indentation get a blank line before them (yaml.v3).
+func decode(n *kyaml.RNode) (map[string]any, error) {
+	if !hasFoldedText(n.YNode()) {
+		return sourcetree.Decode(n.YNode())
+	}
+	text, err := n.String()
+	if err != nil {
+		return nil, fmt.Errorf("writing the object: %w", err)
+	}
+	again, err := kyaml.Parse(text)
+	if err != nil {
+		return nil, fmt.Errorf("reading the object: %w", err)
+	}
+	return sourcetree.Decode(again.YNode())
+}
+
+func hasFoldedText(n *kyaml.Node) bool {
+	return n.Kind == kyaml.ScalarNode && n.Style&kyaml.FoldedStyle != 0 || slices.ContainsFunc(n.Content, hasFoldedText)
 }
 
 func kindOf(o map[string]any) string { s, _ := o["kind"].(string); return s }
