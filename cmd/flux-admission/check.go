@@ -14,6 +14,7 @@ import (
 
 	"github.com/flux-admission/flux-admission/internal/check"
 	"github.com/flux-admission/flux-admission/internal/check/progress"
+	"github.com/flux-admission/flux-admission/internal/policy"
 	"github.com/flux-admission/flux-admission/internal/report"
 	"github.com/flux-admission/flux-admission/internal/rulecatalog"
 )
@@ -24,16 +25,7 @@ func addInputFlags(c *cobra.Command, in *check.Input) {
 	f.StringArrayVar(&in.EntryPoints, "entrypoint", nil,
 		"directory of a Flux entry point, relative to PATH; may be repeated (default: all that are found)")
 	f.StringArrayVar(&in.Charts, "charts", nil, "directory with Helm charts and chart archives; may be repeated")
-	f.BoolVar(&in.FetchCharts, "fetch-charts", false,
-		"fetch charts that no --charts directory has from their repositories (default false)")
-	f.StringVar(&in.ChartCache, "chart-cache", "",
-		"directory that keeps fetched charts for the next run, at most 1 GiB, and that several runs may share; none for\n"+
-			"no cache (default: flux-admission/charts in the user's cache directory, if it can be written)")
-	f.StringVar(&in.RegistryConfig, "registry-config", "",
-		"file with logins for registries, for sources whose Secret is not in the tree (default: Docker's); those for\n"+
-			"Helm repositories are Helm's own")
-	f.StringArrayVar(&in.SchemaHosts, "schema-host", nil,
-		"host that a $ref in a chart's values schema may refer to, and that it is fetched from; may be repeated (default: none)")
+	addChartFlags(c, &in.FetchCharts, &in.ChartCache, &in.RegistryConfig, &in.SchemaHosts)
 	f.StringArrayVar(&in.CRDs, "crds", nil,
 		"file or directory with CustomResourceDefinitions that the tree does not apply; may be repeated")
 	f.StringArrayVar(&in.SchemaLocations, "schema-location", nil,
@@ -53,8 +45,28 @@ func addInputFlags(c *cobra.Command, in *check.Input) {
 		"let kustomizations fetch remote resources (default false)")
 }
 
+// addChartFlags adds the flags about the network of the commands that read charts.
+func addChartFlags(c *cobra.Command, fetch *bool, cache, registryConfig *string, schemaHosts *[]string) {
+	f := c.Flags()
+	f.BoolVar(fetch, "fetch-charts", false,
+		"fetch charts that no --charts directory has from their repositories (default false)")
+	f.StringVar(cache, "chart-cache", "",
+		"directory that keeps fetched charts for the next run, at most 1 GiB, and that several runs may share; none for\n"+
+			"no cache (default: flux-admission/charts in the user's cache directory, if it can be written)")
+	f.StringVar(registryConfig, "registry-config", "",
+		"file with logins for registries, for sources without a Secret that can be read (default: Docker's); those for\n"+
+			"Helm repositories are Helm's own")
+	f.StringArrayVar(schemaHosts, "schema-host", nil,
+		"host that a $ref in a chart's values schema may refer to, and that it is fetched from; may be repeated (default: none)")
+}
+
 type checkOptions struct {
 	check.Options
+	reportOptions
+}
+
+// reportOptions are how check and audit report.
+type reportOptions struct {
 	output, failOn string
 	reports        []string
 	noProgress     bool
@@ -94,26 +106,38 @@ func newCheck() *cobra.Command {
 	addInputFlags(c, &o.Input)
 	addConfigFlag(c)
 	f := c.Flags()
-	f.StringVarP(&o.output, "output", "o", "text", "format of the report: "+formats())
-	f.StringVar(&o.failOn, "fail-on", "deny",
-		"what makes the exit code 1: deny, warn (and deny), unknown (deny, and evaluations that were\n"+
-			"inconclusive) or never")
-	f.StringArrayVar(&o.reports, "report", nil,
-		"FORMAT=FILE, a further report; may be repeated (default: none)")
-	f.StringSliceVar(&o.Only, "only", nil, "rules to evaluate, by name or ID; may be repeated (default: all)")
-	f.StringSliceVar(&o.Skip, "skip", nil, "rules not to evaluate, by name or ID; may be repeated (default: none)")
-	f.StringSliceVar(&o.Deny, "deny", nil,
-		"rules whose findings have the action Deny, by name or ID; may be repeated (default: as the policy has it)")
-	f.StringSliceVar(&o.Warn, "warn", nil,
-		"rules whose findings have the action Warn, by name or ID; may be repeated (default: as the policy has it)")
+	addReportFlags(c, &o.reportOptions)
+	addRuleFlags(c, &o.Flags)
 	f.StringVar(&o.Baseline, "baseline", "",
 		"file with findings that do not count, written by --write-baseline (default: none)")
 	f.StringVar(&o.WriteBaseline, "write-baseline", "",
 		"file to write the findings to as a baseline; the reasons in an existing one are kept (default: none)")
 	f.StringVar(&o.ChangedSince, "changed-since", "",
 		"Git revision, such as origin/main; report only new findings, and those in files changed since the merge base with it (default: report all)")
-	f.BoolVar(&o.noProgress, "no-progress", false, "show no progress bar on a terminal (default false)")
 	return c
+}
+
+// addReportFlags adds the flags of check and audit that are about their reports.
+func addReportFlags(c *cobra.Command, o *reportOptions) {
+	f := c.Flags()
+	f.StringVarP(&o.output, "output", "o", "text", "format of the report: "+formats())
+	f.StringVar(&o.failOn, "fail-on", "deny",
+		"what makes the exit code 1: deny, warn (and deny), unknown (deny, and evaluations that were\n"+
+			"inconclusive) or never")
+	f.StringArrayVar(&o.reports, "report", nil,
+		"FORMAT=FILE, a further report; may be repeated (default: none)")
+	f.BoolVar(&o.noProgress, "no-progress", false, "show no progress bar on a terminal (default false)")
+}
+
+// addRuleFlags adds the flags of check and audit that set actions of rules.
+func addRuleFlags(c *cobra.Command, flags *policy.Flags) {
+	f := c.Flags()
+	f.StringSliceVar(&flags.Only, "only", nil, "rules to evaluate, by name or ID; may be repeated (default: all)")
+	f.StringSliceVar(&flags.Skip, "skip", nil, "rules not to evaluate, by name or ID; may be repeated (default: none)")
+	f.StringSliceVar(&flags.Deny, "deny", nil,
+		"rules whose findings have the action Deny, by name or ID; may be repeated (default: as the policy has it)")
+	f.StringSliceVar(&flags.Warn, "warn", nil,
+		"rules whose findings have the action Warn, by name or ID; may be repeated (default: as the policy has it)")
 }
 
 // pathOf returns the optional argument of check and fix.
@@ -134,7 +158,7 @@ func formats() string {
 	return strings.Join(names[:last], ", ") + " or " + names[last]
 }
 
-func (o *checkOptions) validate() error {
+func (o *reportOptions) validate() error {
 	if !slices.Contains(report.Formats(), report.Format(o.output)) {
 		return fmt.Errorf("--output %q is not a format: use %s", o.output, formats())
 	}
@@ -151,8 +175,8 @@ func (o *checkOptions) validate() error {
 }
 
 // resolveRules replaces the names of rules in the flags by their IDs.
-func (o *checkOptions) resolveRules() error {
-	for flag, rules := range map[string]*[]string{"only": &o.Only, "skip": &o.Skip, "deny": &o.Deny, "warn": &o.Warn} {
+func resolveRules(f *policy.Flags) error {
+	for flag, rules := range map[string]*[]string{"only": &f.Only, "skip": &f.Skip, "deny": &f.Deny, "warn": &f.Warn} {
 		ids, err := rulecatalog.IDs(*rules)
 		if err != nil {
 			return fmt.Errorf("--%s: %w", flag, err)
@@ -166,7 +190,7 @@ func runCheck(ctx context.Context, o checkOptions, stdout, stderr io.Writer) err
 	if err := o.validate(); err != nil {
 		return err
 	}
-	if err := o.resolveRules(); err != nil {
+	if err := resolveRules(&o.Flags); err != nil {
 		return err
 	}
 	bar := progress.New(stderr, o.noProgress)
@@ -181,23 +205,33 @@ func runCheck(ctx context.Context, o checkOptions, stdout, stderr io.Writer) err
 		_, err := fmt.Fprintf(stderr, "wrote %d findings to %s\n", result.Summary.Findings, o.WriteBaseline)
 		return err
 	}
+	if err := o.write(result, stdout, pathPrefix(o.Path)); err != nil {
+		return err
+	}
+	s := result.Summary
+	if s.Objects == 0 && s.Findings == 0 && s.Suppressed == 0 && !failed(o.failOn, s) {
+		return errNothingChecked(o.Path)
+	}
+	return o.verdict(s)
+}
+
+// write writes all reports. The prefix is that of paths in the report.
+func (o *reportOptions) write(result *report.Report, stdout io.Writer, prefix string) error {
 	result.Tool = report.Tool{Name: "flux-admission", Version: versionString()}
-	opts := report.Options{DocsURL: docsURL, PathPrefix: pathPrefix(o.Path)}
+	opts := report.Options{DocsURL: docsURL, PathPrefix: prefix}
 	if f, ok := stdout.(*os.File); ok {
 		opts.Color = report.ColorWanted(f, os.Getenv)
 	}
 	if err := report.Write(stdout, report.Format(o.output), result, opts); err != nil {
 		return fmt.Errorf("writing the report: %w", err)
 	}
-	if err := writeReports(o, result, opts); err != nil {
-		return err
-	}
-	s := result.Summary
+	return o.writeReports(result, opts)
+}
+
+// verdict returns errFindings if there are findings at or above --fail-on.
+func (o *reportOptions) verdict(s report.Summary) error {
 	if failed(o.failOn, s) {
 		return runError{errFindings}
-	}
-	if s.Objects == 0 && s.Findings == 0 && s.Suppressed == 0 {
-		return errNothingChecked(o.Path)
 	}
 	return nil
 }
@@ -223,7 +257,7 @@ func failed(failOn string, s report.Summary) bool {
 }
 
 // writeReports writes the further reports: the files of --report, and in a step of GitHub Actions its summary.
-func writeReports(o checkOptions, result *report.Report, opts report.Options) (err error) {
+func (o *reportOptions) writeReports(result *report.Report, opts report.Options) (err error) {
 	opts.Color = false
 	write := func(format report.Format, file string, flags int) (err error) {
 		f, err := os.OpenFile(file, flags|os.O_WRONLY|os.O_CREATE, 0o644) //nolint:gosec // a report is for everybody who sees the job

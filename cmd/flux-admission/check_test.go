@@ -15,7 +15,9 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/flux-admission/flux-admission/internal/chartinput"
 	"github.com/flux-admission/flux-admission/internal/check"
+	"github.com/flux-admission/flux-admission/internal/policy"
 	"github.com/flux-admission/flux-admission/internal/report"
 	"github.com/flux-admission/flux-admission/test/chartrepo"
 )
@@ -121,9 +123,9 @@ func TestCheck(t *testing.T) {
 				"cnpg-monitoring-enabled Deny apps/db/cluster.yaml:11", "kustomization-namespace Warn clusters/home/db.yaml:5",
 			},
 		},
-		"warnings fail with --fail-on warn": {files: repository("apps", "enablePodMonitor"), options: checkOptions{failOn: "warn"}, fails: true,
+		"warnings fail with --fail-on warn": {files: repository("apps", "enablePodMonitor"), options: checkOptions{reportOptions: reportOptions{failOn: "warn"}}, fails: true,
 			want: []string{"kustomization-namespace Warn clusters/home/db.yaml:5"}},
-		"nothing fails with --fail-on never": {files: repository("apps", "enabled"), options: checkOptions{failOn: "never"},
+		"nothing fails with --fail-on never": {files: repository("apps", "enabled"), options: checkOptions{reportOptions: reportOptions{failOn: "never"}},
 			want: []string{"cnpg-monitoring-enabled Deny apps/db/cluster.yaml:11", "kustomization-namespace Warn clusters/home/db.yaml:5"}},
 		"the AdmissionPolicy of the tree decides": {
 			files: func() map[string]string {
@@ -177,7 +179,7 @@ func TestCheck_BuildFails(t *testing.T) {
 	files := repository("flux-system", "enablePodMonitor")
 	files["apps/db/kustomization.yaml"] = "resources: [cluster.yaml, gone.yaml]\n"
 	var out bytes.Buffer
-	err := runCheckIn(t, checkOptions{output: "text", failOn: "deny"}, writeTree(t, files), nil, &out, io.Discard)
+	err := runCheckIn(t, checkOptions{reportOptions: reportOptions{output: "text", failOn: "deny"}}, writeTree(t, files), nil, &out, io.Discard)
 	if !errors.Is(err, errFindings) || !strings.Contains(out.String(), "gone.yaml") || !strings.Contains(out.String(), "apps/db/kustomization.yaml") {
 		t.Errorf("%v\n%s", err, out.String())
 	}
@@ -191,73 +193,73 @@ func TestCheck_InvalidOptions(t *testing.T) {
 		want    string
 	}{
 		"an unknown format": {
-			checkOptions{output: "xml", failOn: "deny"}, good,
+			checkOptions{reportOptions: reportOptions{output: "xml", failOn: "deny"}}, good,
 			`--output "xml" is not a format: use text, json, sarif, junit, github, html or markdown`,
 		},
 		"an unknown threshold": {
-			checkOptions{output: "text", failOn: "always"}, good, `--fail-on "always": use deny, warn, unknown or never`,
+			checkOptions{reportOptions: reportOptions{output: "text", failOn: "always"}}, good, `--fail-on "always": use deny, warn, unknown or never`,
 		},
 		"a report without a file": {
-			checkOptions{output: "text", failOn: "deny", reports: []string{"sarif"}}, good, `--report "sarif": use FORMAT=FILE`,
+			checkOptions{reportOptions: reportOptions{output: "text", failOn: "deny", reports: []string{"sarif"}}}, good, `--report "sarif": use FORMAT=FILE`,
 		},
 		"a report of an unknown format": {
-			checkOptions{output: "text", failOn: "deny", reports: []string{"xml=a"}}, good, `--report "xml=a": use FORMAT=FILE`,
+			checkOptions{reportOptions: reportOptions{output: "text", failOn: "deny", reports: []string{"xml=a"}}}, good, `--report "xml=a": use FORMAT=FILE`,
 		},
 		"a misspelled rule": {
-			checkOptions{output: "text", failOn: "deny", Options: input(check.Input{Skip: []string{"kustomization-namespac"}})}, good,
+			checkOptions{reportOptions: reportOptions{output: "text", failOn: "deny"}, Options: input(check.Input{Flags: policy.Flags{Skip: []string{"kustomization-namespac"}}})}, good,
 			`--skip: there is no rule "kustomization-namespac"; did you mean kustomization-namespace?`,
 		},
 		"a rule with two actions": {
-			checkOptions{output: "text", failOn: "deny", Options: input(check.Input{Skip: []string{"KS001"}, Warn: []string{"ks001"}})},
+			checkOptions{reportOptions: reportOptions{output: "text", failOn: "deny"}, Options: input(check.Input{Flags: policy.Flags{Skip: []string{"KS001"}, Warn: []string{"ks001"}}})},
 			good, "--warn KS001: another flag makes its action Off",
 		},
 		"a rule that is left out": {
-			checkOptions{output: "text", failOn: "deny", Options: input(check.Input{Only: []string{"KS001"}, Deny: []string{"KS002"}})},
+			checkOptions{reportOptions: reportOptions{output: "text", failOn: "deny"}, Options: input(check.Input{Flags: policy.Flags{Only: []string{"KS001"}, Deny: []string{"KS002"}}})},
 			good, "--only leaves out the rule kustomization-target-namespace, which another flag names",
 		},
 		"a variable without a value": {
-			checkOptions{output: "text", failOn: "deny", Options: input(check.Input{Variables: []string{"X"}})}, good,
+			checkOptions{reportOptions: reportOptions{output: "text", failOn: "deny"}, Options: input(check.Input{Variables: []string{"X"}})}, good,
 			`--var "X": want NAME=VALUE`,
 		},
 		"a missing baseline": {
-			checkOptions{output: "text", failOn: "deny", Options: check.Options{Baseline: "/nope"}}, good,
+			checkOptions{reportOptions: reportOptions{output: "text", failOn: "deny"}, Options: check.Options{Baseline: "/nope"}}, good,
 			"--baseline: /nope does not exist; create it with --write-baseline /nope",
 		},
 		"an invalid line in a file of variables": {
 			checkOptions{
-				output: "text", failOn: "deny",
-				Options: input(check.Input{VariablesFiles: []string{written(t, "vars", "A=1\nsecret")}}),
+				reportOptions: reportOptions{output: "text", failOn: "deny"},
+				Options:       input(check.Input{VariablesFiles: []string{written(t, "vars", "A=1\nsecret")}}),
 			},
 			good, "vars:2: want NAME=VALUE",
 		},
 		"a list in a file of variables": {
 			checkOptions{
-				output: "text", failOn: "deny",
-				Options: input(check.Input{VariablesFiles: []string{written(t, "vars.yaml", "A: [1]")}}),
+				reportOptions: reportOptions{output: "text", failOn: "deny"},
+				Options:       input(check.Input{VariablesFiles: []string{written(t, "vars.yaml", "A: [1]")}}),
 			},
 			good, "the value of A is not a scalar",
 		},
 		"a directory without definitions": {
-			checkOptions{output: "text", failOn: "deny", Options: input(check.Input{CRDs: []string{good}})}, good,
+			checkOptions{reportOptions: reportOptions{output: "text", failOn: "deny"}, Options: input(check.Input{CRDs: []string{good}})}, good,
 			"--crds: there is no CustomResourceDefinition in ",
 		},
 		"a revision outside of a work tree": {
-			checkOptions{output: "text", failOn: "deny", Options: check.Options{ChangedSince: "HEAD"}}, good,
+			checkOptions{reportOptions: reportOptions{output: "text", failOn: "deny"}, Options: check.Options{ChangedSince: "HEAD"}}, good,
 			"--changed-since: ",
 		},
 		"a revision like a flag": {
-			checkOptions{output: "text", failOn: "deny", Options: check.Options{ChangedSince: "--help"}}, good,
+			checkOptions{reportOptions: reportOptions{output: "text", failOn: "deny"}, Options: check.Options{ChangedSince: "--help"}}, good,
 			"is not a revision",
 		},
 		"a revision with standard input": {
-			checkOptions{output: "text", failOn: "deny", Options: check.Options{ChangedSince: "HEAD"}}, "-",
+			checkOptions{reportOptions: reportOptions{output: "text", failOn: "deny"}, Options: check.Options{ChangedSince: "HEAD"}}, "-",
 			"--changed-since needs a Git work tree",
 		},
 		"a missing policy": {
-			checkOptions{output: "text", failOn: "deny", Options: input(check.Input{Policy: "/nope"})}, good,
+			checkOptions{reportOptions: reportOptions{output: "text", failOn: "deny"}, Options: input(check.Input{Policy: "/nope"})}, good,
 			"--policy: open /nope: no such file or directory",
 		},
-		"a missing tree": {checkOptions{output: "text", failOn: "deny"}, "/nope", "/nope"},
+		"a missing tree": {checkOptions{reportOptions: reportOptions{output: "text", failOn: "deny"}}, "/nope", "/nope"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			err := runCheckIn(t, tc.options, tc.path, nil, &bytes.Buffer{}, io.Discard)
@@ -304,7 +306,7 @@ func TestCheck_Baseline(t *testing.T) {
 	dir := writeTree(t, files)
 	file := filepath.Join(t.TempDir(), "baseline.yaml")
 	var stderr bytes.Buffer
-	if err := runCheckIn(t, checkOptions{output: "text", failOn: "deny", Options: check.Options{WriteBaseline: file}}, dir, nil, io.Discard, &stderr); err != nil || stderr.Len() == 0 {
+	if err := runCheckIn(t, checkOptions{reportOptions: reportOptions{output: "text", failOn: "deny"}, Options: check.Options{WriteBaseline: file}}, dir, nil, io.Discard, &stderr); err != nil || stderr.Len() == 0 {
 		t.Fatalf("writing the baseline: %v, standard error %q", err, stderr.String())
 	}
 	if got := checked(t, checkOptions{Options: check.Options{Baseline: file}}, dir); len(got) != 0 {
@@ -426,7 +428,7 @@ spec:
 	}
 	t.Setenv("XDG_CACHE_HOME", t.TempDir())
 	want := []string{"helm-values-schema apps/db/release.yaml:15"}
-	for _, cache := range []string{"", t.TempDir(), check.NoChartCache} {
+	for _, cache := range []string{"", t.TempDir(), chartinput.NoCache} {
 		o := checkOptions{Options: input(check.Input{FetchCharts: true, ChartCache: cache})}
 		if got := checked(t, o, dir); !slices.Equal(got, want) {
 			t.Errorf("cache %q: findings %q, want one of the fetched chart's schema", cache, got)
@@ -442,7 +444,7 @@ func TestCheck_AnnotationPaths(t *testing.T) {
 	t.Chdir(filepath.Dir(dir))
 	name := filepath.Base(dir)
 	var out bytes.Buffer
-	if err := runCheckIn(t, checkOptions{output: "github", failOn: "never"}, name, nil, &out, io.Discard); err != nil {
+	if err := runCheckIn(t, checkOptions{reportOptions: reportOptions{output: "github", failOn: "never"}}, name, nil, &out, io.Discard); err != nil {
 		t.Fatal(err)
 	}
 	if want := "file=" + name + "/apps/db/cluster.yaml"; !strings.Contains(out.String(), want) {

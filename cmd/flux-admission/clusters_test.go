@@ -95,7 +95,7 @@ func TestCheck_Cluster(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			var out bytes.Buffer
-			o := checkOptions{Options: input(check.Input{Cluster: tc.cluster}), output: "json", failOn: "never"}
+			o := checkOptions{Options: input(check.Input{Cluster: tc.cluster}), reportOptions: reportOptions{output: "json", failOn: "never"}}
 			err := runCheckIn(t, o, dir, nil, &out, &out)
 			if tc.err != "" {
 				if err == nil || !strings.Contains(err.Error(), tc.err) {
@@ -125,7 +125,7 @@ func TestCheck_ClustersInEveryFormat(t *testing.T) {
 	for _, format := range report.Formats() {
 		t.Run(string(format), func(t *testing.T) {
 			var out, stderr bytes.Buffer
-			if err := runCheckIn(t, checkOptions{output: string(format), failOn: "never"}, dir, nil, &out, &stderr); err != nil {
+			if err := runCheckIn(t, checkOptions{reportOptions: reportOptions{output: string(format), failOn: "never"}}, dir, nil, &out, &stderr); err != nil {
 				t.Fatal(err)
 			}
 			want := []string{"clusters/home", "clusters/away"}
@@ -153,7 +153,7 @@ func TestCheck_OnUnknown(t *testing.T) {
 				"spec: {rules: {helm-values-schema: {action: Deny, onUnknown: " + action + "}}}\n"
 			dir := writeTree(t, files)
 			var out bytes.Buffer
-			err := runCheckIn(t, checkOptions{output: "text", failOn: "deny"}, dir, nil, &out, &out)
+			err := runCheckIn(t, checkOptions{reportOptions: reportOptions{output: "text", failOn: "deny"}}, dir, nil, &out, &out)
 			if errors.Is(err, errFindings) != fails || err != nil && !fails {
 				t.Errorf("error %v, want the check to fail: %t\n%s", err, fails, &out)
 			}

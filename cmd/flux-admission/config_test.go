@@ -100,7 +100,7 @@ func TestCheck_UnusedVariable(t *testing.T) {
 	for name, dir := range map[string]string{"with Flux": writeTree(t, files), "without": writeTree(t, plain)} {
 		for value, want := range map[string]string{"DOMAIN=x": "", "TIER=x": "", "DOMIAN=x": "variable DOMIAN: no file of the tree contains ${DOMIAN}; did you mean DOMAIN?"} {
 			var out bytes.Buffer
-			err := runCheckIn(t, checkOptions{Options: input(check.Input{Variables: []string{value}}), output: "text", failOn: "never"}, dir, nil, &out, &out)
+			err := runCheckIn(t, checkOptions{Options: input(check.Input{Variables: []string{value}}), reportOptions: reportOptions{output: "text", failOn: "never"}}, dir, nil, &out, &out)
 			if (err != nil) != (want != "") || err != nil && !strings.Contains(err.Error(), want) {
 				t.Errorf("%s, %s: error %v, want %q", name, value, err, want)
 			}

@@ -254,7 +254,7 @@ func TestFix_AsCheckCounts(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			dir := writeTree(t, tc.files)
 			var out, stderr bytes.Buffer
-			if err := runCheckIn(t, checkOptions{output: "json", failOn: "never"}, dir, nil, &out, &stderr); err != nil {
+			if err := runCheckIn(t, checkOptions{reportOptions: reportOptions{output: "json", failOn: "never"}}, dir, nil, &out, &stderr); err != nil {
 				t.Fatal(err)
 			}
 			if want := fmt.Sprintf(`"fixable": %d,`, tc.want); !strings.Contains(out.String(), want) {

@@ -117,7 +117,7 @@ func newRoot() *cobra.Command {
 		return fmt.Errorf("%w; see `%s --help`", err, c.CommandPath())
 	})
 	root.AddCommand(
-		newServe(), newCheck(), newBuild(), newGet(), newDiff(), newFix(), newRules(), newExplain(), newRotate(), newVersion(),
+		newServe(), newCheck(), newAudit(), newBuild(), newGet(), newDiff(), newFix(), newRules(), newExplain(), newRotate(), newVersion(),
 	)
 	// An error is a mistake in this program: an unknown flag.
 	cobra.CheckErr(addCompletions(root))

@@ -46,7 +46,7 @@ func TestCheck_SummaryOfAStep(t *testing.T) {
 	}
 	t.Setenv("GITHUB_STEP_SUMMARY", summary)
 	var out strings.Builder
-	err := runCheckIn(t, checkOptions{output: "github", failOn: "never"}, badTree(t), nil, &out, &strings.Builder{})
+	err := runCheckIn(t, checkOptions{reportOptions: reportOptions{output: "github", failOn: "never"}}, badTree(t), nil, &out, &strings.Builder{})
 	if err != nil {
 		t.Fatal(err)
 	}

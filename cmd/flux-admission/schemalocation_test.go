@@ -30,7 +30,7 @@ func TestCheck_SchemaLocation(t *testing.T) {
 	form := "/{{.Group}}/{{.ResourceKind}}_{{.ResourceAPIVersion}}.json"
 	checked := func(locations ...string) (string, error) {
 		var out bytes.Buffer
-		o := checkOptions{Options: input(check.Input{SchemaLocations: locations}), output: "text", failOn: "never"}
+		o := checkOptions{Options: input(check.Input{SchemaLocations: locations}), reportOptions: reportOptions{output: "text", failOn: "never"}}
 		err := runCheckIn(t, o, dir, nil, &out, &out)
 		return out.String(), err
 	}

@@ -15,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"github.com/flux-admission/flux-admission/api/v1alpha1"
+	"github.com/flux-admission/flux-admission/internal/chartinput"
 	"github.com/flux-admission/flux-admission/internal/kindschema"
 	"github.com/flux-admission/flux-admission/internal/kustomization"
 	"github.com/flux-admission/flux-admission/internal/lookup"
@@ -399,24 +400,14 @@ const onUnknownFix = "Give the check what is missing, or set onUnknown: Allow fo
 
 func (e *evaluation) add(s subject, d policy.Decision) {
 	r := e.report
-	first := len(r.Findings)
-	for _, list := range []struct {
-		action   v1alpha1.Action
-		findings []*validators.Finding
-	}{{v1alpha1.ActionDeny, d.Deny}, {v1alpha1.ActionWarn, d.Warn}, {v1alpha1.ActionAudit, d.Audit}} {
-		for _, f := range list.findings {
-			r.Findings = append(r.Findings, e.finding(s, f, list.action))
-			if e.options.Found != nil && s.built != nil {
-				e.options.Found(s.built, f)
-			}
+	for _, decided := range d.Findings() {
+		f := e.finding(s, decided.Finding, decided.Action)
+		if decided.Exemption != nil {
+			f.Suppressed = &report.Suppression{By: report.ByExemption, Reason: decided.Exemption.Reason}
 		}
-	}
-	for _, x := range d.Exempted {
-		i := slices.IndexFunc(r.Findings[first:], func(f report.Finding) bool {
-			return f.ID == x.Finding.Rule.ID && f.Path == x.Finding.Path.String() && f.Message == x.Finding.Message
-		})
-		if i >= 0 {
-			r.Findings[first+i].Suppressed = &report.Suppression{By: report.ByExemption, Reason: x.Reason}
+		r.Findings = append(r.Findings, f)
+		if e.options.Found != nil && s.built != nil {
+			e.options.Found(s.built, decided.Finding)
 		}
 	}
 	for _, u := range d.Unknown {
@@ -471,7 +462,7 @@ func (e *evaluation) markInconclusive(id, file string) {
 // missingText returns what cannot be checked without an input, and the flag that gives it.
 func missingText(what string) (text, remedy string) {
 	switch what {
-	case missingChart:
+	case chartinput.Missing:
 		return "the values of releases were not checked against charts that are not available",
 			"use --charts DIR or --fetch-charts"
 	case kindschema.CustomResourceDefinition.Kind:

@@ -12,9 +12,11 @@ import (
 	"strings"
 
 	"github.com/flux-admission/flux-admission/api/v1alpha1"
+	"github.com/flux-admission/flux-admission/internal/chartinput"
 	"github.com/flux-admission/flux-admission/internal/check/variables"
 	"github.com/flux-admission/flux-admission/internal/kustomization"
 	"github.com/flux-admission/flux-admission/internal/lookup"
+	"github.com/flux-admission/flux-admission/internal/policy"
 	"github.com/flux-admission/flux-admission/internal/sourcetree"
 )
 
@@ -37,7 +39,7 @@ type Input struct {
 	Charts []string
 	// FetchCharts fetches charts that are in none of these directories from their repositories.
 	FetchCharts bool
-	// ChartCache is the directory that keeps fetched charts for the next run; NoChartCache for none, empty for one in the user's cache directory
+	// ChartCache is the directory that keeps fetched charts for the next run; chartinput.NoCache for none, empty for one in the user's cache directory
 	// if that can be written.
 	ChartCache string
 	// RegistryConfig is the file with logins for registries, as docker login writes it; empty for Docker's own.
@@ -56,10 +58,8 @@ type Input struct {
 	Policy string
 	// Cluster is the name of the only cluster to evaluate: the directory of its entry point, or the end of it. Empty for all clusters.
 	Cluster string
-	// Only are the IDs of the rules to evaluate; all if there are none. Skip are those of rules not to evaluate.
-	Only, Skip []string
-	// Deny and Warn are the IDs of rules whose findings have that action, whatever the policy has.
-	Deny, Warn []string
+	// Flags set actions of rules, whatever the policy has.
+	policy.Flags
 	// AllowRemoteBases lets kustomizations fetch remote resources.
 	AllowRemoteBases bool
 }
@@ -82,7 +82,7 @@ type Tree struct {
 // Load builds the tree, chooses the policy and applies the policy's mutations. The caller must close the tree.
 func Load(ctx context.Context, in Input) (_ *Tree, err error) {
 	t := &Tree{input: in, close: func() {}}
-	if t.actions, err = actionsOf(in); err != nil {
+	if t.actions, err = in.Actions(allRules()); err != nil {
 		return nil, err
 	}
 	if t.definitions, err = readDefinitions(in.CRDs); err != nil {
@@ -99,7 +99,11 @@ func Load(ctx context.Context, in Input) (_ *Tree, err error) {
 	if err := t.load(ctx, nil); err != nil {
 		return nil, err
 	}
-	if t.charts, t.close, err = openCharts(in); err != nil {
+	t.charts, t.close, err = chartinput.Open(chartinput.Options{
+		Dirs: in.Charts, Fetch: in.FetchCharts, Cache: in.ChartCache, RegistryConfig: in.RegistryConfig, SchemaHosts: in.SchemaHosts,
+		Templates: true,
+	})
+	if err != nil {
 		return nil, err
 	}
 	return t, nil

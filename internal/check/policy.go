@@ -138,40 +138,6 @@ func allRules() []*validators.Meta {
 	return out
 }
 
-// actionsOf returns the actions of rules that the input sets itself, by the rule's name.
-func actionsOf(in Input) (map[string]v1alpha1.Action, error) {
-	names := map[string]string{}
-	for _, m := range allRules() {
-		names[m.ID] = m.Name
-	}
-	actions := map[string]v1alpha1.Action{}
-	for _, set := range []struct {
-		flag   string
-		ids    []string
-		action v1alpha1.Action
-	}{{"skip", in.Skip, v1alpha1.ActionOff}, {"deny", in.Deny, v1alpha1.ActionDeny}, {"warn", in.Warn, v1alpha1.ActionWarn}} {
-		for _, id := range set.ids {
-			if other, ok := actions[names[id]]; ok && other != set.action {
-				return nil, fmt.Errorf("--%s %s: another flag makes its action %s", set.flag, id, other)
-			}
-			actions[names[id]] = set.action
-		}
-	}
-	if len(in.Only) == 0 {
-		return actions, nil
-	}
-	for _, m := range allRules() {
-		switch _, set := actions[m.Name]; {
-		case slices.Contains(in.Only, m.ID):
-		case set:
-			return nil, fmt.Errorf("--only leaves out the rule %s, which another flag names", m.Name)
-		default:
-			actions[m.Name] = v1alpha1.ActionOff
-		}
-	}
-	return actions, nil
-}
-
 func compile(parsed *v1alpha1.AdmissionPolicy, actions map[string]v1alpha1.Action) (*policy.Policy, error) {
 	rules, err := validators.NewSuite(allvalidators.Rules()...)
 	if err != nil {

@@ -26,6 +26,7 @@ type Memo struct {
 	reads   int
 	objects map[objectKey]memoResult[*unstructured.Unstructured]
 	lists   map[memoListKey]memoResult[[]*unstructured.Unstructured]
+	indexed map[memoIndexKey]memoResult[[]*unstructured.Unstructured]
 	charts  map[string]memoResult[validators.Chart]
 }
 
@@ -46,6 +47,8 @@ type memoListKey struct {
 	namespace string
 }
 
+type memoIndexKey struct{ index, key string }
+
 // NewMemo returns a Memo over a Lookup.
 func NewMemo(l validators.Lookup) *Memo { return &Memo{Lookup: l} }
 
@@ -62,6 +65,15 @@ func (m *Memo) Get(
 func (m *Memo) List(ctx context.Context, gk schema.GroupKind, namespace string) ([]*unstructured.Unstructured, validators.Presence, error) {
 	return remember(m, &m.lists, memoListKey{gk, namespace}, func() ([]*unstructured.Unstructured, validators.Presence, error) {
 		return m.Lookup.List(ctx, gk, namespace)
+	})
+}
+
+// ByIndex implements validators.Indexed.
+func (m *Memo) ByIndex(
+	ctx context.Context, x *validators.Index, key string,
+) ([]*unstructured.Unstructured, validators.Presence, error) {
+	return remember(m, &m.indexed, memoIndexKey{x.Name, key}, func() ([]*unstructured.Unstructured, validators.Presence, error) {
+		return validators.ByIndex(ctx, m.Lookup, x, key)
 	})
 }
 

@@ -59,6 +59,46 @@ type Decision struct {
 	WouldDeny bool
 }
 
+// Decided is a finding with its action.
+type Decided struct {
+	*validators.Finding
+	Action v1alpha1.Action
+	// Exemption is the exemption of the object from the rule; nil if there is none.
+	Exemption *Exempted
+}
+
+// Findings returns all findings, the strictest action first.
+func (d Decision) Findings() []Decided {
+	exempted := map[*validators.Finding]*Exempted{}
+	for i := range d.Exempted {
+		exempted[d.Exempted[i].Finding] = &d.Exempted[i]
+	}
+	out := make([]Decided, 0, len(d.Deny)+len(d.Warn)+len(d.Audit))
+	for _, list := range []struct {
+		action   v1alpha1.Action
+		findings []*validators.Finding
+	}{{v1alpha1.ActionDeny, d.Deny}, {v1alpha1.ActionWarn, d.Warn}, {v1alpha1.ActionAudit, d.Audit}} {
+		for _, f := range list.findings {
+			out = append(out, Decided{f, list.action, exempted[f]})
+		}
+	}
+	return out
+}
+
+// Enforced returns the findings as the mode Enforce decides on them.
+func (d Decision) Enforced() []Decided {
+	out := d.Findings()
+	for i := range out {
+		for _, l := range d.Limited {
+			if l.Finding == out[i].Finding && l.Reason == string(v1alpha1.ModeAuditOnly) {
+				out[i].Action = l.Action
+			}
+		}
+	}
+	slices.SortStableFunc(out, func(a, b Decided) int { return strictness(b.Action) - strictness(a.Action) })
+	return out
+}
+
 // Allowed reports whether the request for the object is allowed.
 func (d Decision) Allowed() bool {
 	denies := func(n NotEvaluated) bool { return n.Action == v1alpha1.ActionDeny }

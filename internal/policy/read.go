@@ -35,11 +35,19 @@ type Reading struct {
 // previous Reading (nil for none), or else is off. A mode that cannot be read is AuditOnly. An override or exemption relaxes as much as the readable
 // part of it allows.
 func Read(spec any, last map[string]any, suite *validators.Suite, muts *mutators.Set, clock func() time.Time) (Reading, error) {
+	return ReadWith(spec, last, nil, suite, muts, clock)
+}
+
+// ReadWith is Read with actions that rules have in every namespace, by the rule's name, whatever the policy has for them.
+func ReadWith(
+	spec any, last map[string]any, actions map[string]v1alpha1.Action, suite *validators.Suite, muts *mutators.Set, clock func() time.Time,
+) (Reading, error) {
 	s, err := policySchema()
 	if err != nil {
 		return Reading{}, err
 	}
 	r := &reader{builder: newBuilder(suite, clock)}
+	r.actions = actions
 	r.unusable = map[string]string{}
 	r.last = func(section, name string) (apiextensionsv1.JSON, bool) {
 		settings, ok := nested(last, section)[name]

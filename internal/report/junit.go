@@ -59,7 +59,7 @@ func WriteJUnit(w io.Writer, r *Report, o Options) error {
 	}
 	for i := range r.Findings {
 		f := &r.Findings[i]
-		suite(cmp.Or(withPrefix(o, f.File), "no file")).add(junitFinding(f, r, o))
+		suite(r.section(o, f)).add(junitFinding(f, r, o))
 	}
 	for _, e := range r.Errors {
 		where := e.Position().String()

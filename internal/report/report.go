@@ -32,6 +32,21 @@ type Report struct {
 	Rules []*validators.Meta `json:"-"`
 	// Graph is part of the HTML format only.
 	Graph Graph `json:"-"`
+	// Live means that the objects are those of a cluster, which have no file.
+	Live bool `json:"-"`
+}
+
+// section returns the heading that a finding is below: its file, or in a cluster its namespace.
+func (r *Report) section(o Options, f *Finding) string {
+	switch {
+	case f.File != "":
+		return withPrefix(o, f.File)
+	case r.Live && f.Object.Namespace != "":
+		return "namespace " + f.Object.Namespace
+	case r.Live:
+		return "no namespace"
+	}
+	return "no file"
 }
 
 // Cluster is a cluster of the tree, with its share of what was evaluated. Normalize sets the counts of findings.
@@ -317,6 +332,11 @@ func (r *Report) Normalize() {
 		}
 	}
 	slices.SortStableFunc(r.Findings, func(a, b Finding) int {
+		if r.Live {
+			if c := cmp.Compare(a.Object.Namespace, b.Object.Namespace); c != 0 {
+				return c
+			}
+		}
 		return cmp.Or(comparePositions(a.Position(), b.Position()), cmp.Compare(a.ID, b.ID), compareObjects(a.Object, b.Object),
 			cmp.Compare(a.Path, b.Path), cmp.Compare(a.Message, b.Message), cmp.Compare(a.Cluster, b.Cluster))
 	})

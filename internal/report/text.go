@@ -88,14 +88,14 @@ func (t *textWriter) findings(r *Report) {
 	var files []string
 	byFile := map[string][]*findingGroup{}
 	for _, g := range groupFindings(r.Findings, (*Finding).Counts) {
-		file := g.first.File
+		file := r.section(Options{}, g.first)
 		if byFile[file] == nil {
 			files = append(files, file)
 		}
 		byFile[file] = append(byFile[file], g)
 	}
 	for _, file := range files {
-		t.line("%s", t.paint(bold, printable(cmp.Or(file, "no file"))))
+		t.line("%s", t.paint(bold, printable(file)))
 		for _, g := range byFile[file] {
 			t.finding(g, r)
 		}

@@ -48,7 +48,7 @@ func checkNameShared(ctx context.Context, p *validators.Pass) error {
 	if unresolved.String(own.name) || unresolved.String(own.storage) || unresolved.String(p.Object.GetNamespace()) {
 		return nil
 	}
-	list, _, _ := p.Lookup.List(ctx, flux.HelmRelease, "")
+	list, _, _ := validators.ByIndex(ctx, p.Lookup, byStoredRelease, own.key())
 	for _, o := range list {
 		if o.GetNamespace() == p.Object.GetNamespace() && o.GetName() == p.Object.GetName() {
 			if p.Old == nil {
@@ -56,7 +56,7 @@ func checkNameShared(ctx context.Context, p *validators.Pass) error {
 			}
 			continue
 		}
-		if storedAs(o) != own || !reflect.DeepEqual(cluster(o), cluster(p.Object)) {
+		if !reflect.DeepEqual(cluster(o), cluster(p.Object)) {
 			continue
 		}
 		at := validators.NewPath("metadata", "name")
@@ -80,6 +80,14 @@ func checkNameShared(ctx context.Context, p *validators.Pass) error {
 	}
 	return nil
 }
+
+// byStoredRelease finds the HelmReleases that Helm stores as the same release.
+var byStoredRelease = &validators.Index{
+	Name: "stored-release", Kind: flux.HelmRelease,
+	Key: func(o *unstructured.Unstructured) string { return storedAs(o).key() },
+}
+
+func (i identity) key() string { return i.storage + "/" + i.name }
 
 // storedAs returns the part of a release's identity that Helm stores it under.
 func storedAs(o *unstructured.Unstructured) identity {

@@ -101,8 +101,7 @@ func Validating(rules []*validators.Rule) *admissionv1.ValidatingWebhookConfigur
 			{
 				Name: ValidateWebhook, ClientConfig: clientConfig(ValidatePath), Rules: webhookRules(kinds), FailurePolicy: &fail,
 				MatchPolicy: &equivalent, SideEffects: &none, TimeoutSeconds: &timeout, AdmissionReviewVersions: []string{"v1"},
-				// The namespaces from which a cluster is repaired are excluded: kube-system and that of the webhook server.
-				NamespaceSelector: namespaceSelector(metav1.LabelSelectorOpNotIn, metav1.NamespaceSystem, Namespace),
+				NamespaceSelector: namespaceSelector(metav1.LabelSelectorOpNotIn, Excluded(Namespace)...),
 				MatchConditions:   ValidateConditions(),
 			},
 			{
@@ -140,6 +139,10 @@ func clientConfig(path string) admissionv1.WebhookClientConfig {
 		Service: &admissionv1.ServiceReference{Namespace: Namespace, Name: Name, Path: &path, Port: &port},
 	}
 }
+
+// Excluded returns the namespaces whose objects are not sent to webhook servers of a namespace: those from which a cluster is
+// repaired.
+func Excluded(namespace string) []string { return []string{metav1.NamespaceSystem, namespace} }
 
 // namespaceSelector selects namespaces by their names.
 func namespaceSelector(operator metav1.LabelSelectorOperator, names ...string) *metav1.LabelSelector {

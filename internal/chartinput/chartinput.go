@@ -1,4 +1,5 @@
-package check
+// Package chartinput opens the charts that the flags of a command name: directories, and the network if the user allows it.
+package chartinput
 
 import (
 	"context"
@@ -16,40 +17,56 @@ import (
 // fetchTimeout bounds how long one release waits for its chart when charts are fetched.
 const fetchTimeout = time.Minute
 
-// missingChart is the MissingInput.What of a chart that is in none of the given directories.
-const missingChart = "chart"
+// Missing is the MissingInput.What of a chart that is in none of the given directories.
+const Missing = "chart"
 
-// openCharts returns a resolver of charts, which goes to the network only if the input allows it, and a function that
-// closes it.
-func openCharts(in Input) (lookup.Charts, func(), error) {
-	if len(in.Charts) == 0 && !in.FetchCharts {
+// Options are where charts come from.
+type Options struct {
+	// Dirs are directories with Helm charts and chart archives.
+	Dirs []string
+	// Fetch fetches charts that are in none of these directories from their repositories.
+	Fetch bool
+	// Cache is the directory that keeps fetched charts for the next run; NoCache for none, empty for one in the user's cache
+	// directory if that can be written.
+	Cache string
+	// RegistryConfig is the file with logins for registries, as docker login writes it; empty for Docker's own.
+	RegistryConfig string
+	// SchemaHosts are hosts that charts' values schemas may refer to; what is there is fetched.
+	SchemaHosts []string
+	// Templates loads what validators.Chart's Template needs.
+	Templates bool
+}
+
+// Open returns a resolver of charts, which goes to the network only if the options allow it, and a function that closes it.
+func Open(o Options) (lookup.Charts, func(), error) {
+	if len(o.Dirs) == 0 && !o.Fetch {
 		return noCharts{}, func() {}, nil
 	}
-	options := chartsource.Options{Dirs: in.Charts, Templates: true, SchemaHosts: in.SchemaHosts}
-	if in.FetchCharts {
-		logins, err := readLogins(in.RegistryConfig)
+	options := chartsource.Options{Dirs: o.Dirs, Templates: o.Templates, SchemaHosts: o.SchemaHosts}
+	if o.Fetch {
+		logins, err := readLogins(o.RegistryConfig)
 		if err != nil {
 			return nil, nil, err
 		}
-		options.Wait, options.CacheDir, options.Login = fetchTimeout, chartCache(in.ChartCache), logins.login
+		options.Wait, options.CacheDir, options.Login = fetchTimeout, cacheDir(o.Cache), logins.login
 	}
 	r, err := chartsource.New(options)
 	if err != nil {
 		return nil, nil, fmt.Errorf("--charts: %w", err)
 	}
-	if in.FetchCharts {
+	if o.Fetch {
 		return r, r.Close, nil
 	}
 	return localCharts{r}, r.Close, nil
 }
 
-// NoChartCache is the Input.ChartCache of a check that keeps no charts.
-const NoChartCache = "none"
+// NoCache is the Options.Cache of a run that keeps no charts.
+const NoCache = "none"
 
-// chartCache returns the directory of an Input.ChartCache; empty for none.
-func chartCache(given string) string {
+// cacheDir returns the directory of an Options.Cache; empty for none.
+func cacheDir(given string) string {
 	switch given {
-	case NoChartCache:
+	case NoCache:
 		return ""
 	case "":
 		dir, err := os.UserCacheDir()
@@ -98,6 +115,6 @@ func chartMissing(ref validators.ChartRef) error {
 		name = ref.Source.Kind + " " + ref.Source.Namespace + "/" + ref.Source.Name
 	}
 	return &validators.MissingInput{
-		What: missingChart, Name: name, Text: "chart " + name + " is in none of the --charts directories",
+		What: Missing, Name: name, Text: "chart " + name + " is in none of the --charts directories",
 	}
 }
