@@ -322,6 +322,11 @@ func TestCheck_Baseline(t *testing.T) {
 	if got := checked(t, checkOptions{Options: check.Options{Baseline: file}}, dir); !slices.Equal(got, []string{"cnpg-monitoring-enabled apps/db/other.yaml:11"}) {
 		t.Errorf("findings %q, want only the one that is not in the baseline", got)
 	}
+	fixed := writeTree(t, repository("flux-system", "enablePodMonitor"))
+	_, out, _ := execute(t, "check", fixed, "--baseline", file)
+	if want := "Baseline\n  1 entry without a finding: remove them, or write the baseline again\n    cnpg-monitoring-enabled: Cluster apps/db spec.monitoring.enabled\n"; !strings.Contains(out, want) {
+		t.Errorf("no %q in\n%s", want, out)
+	}
 }
 
 func TestCheck_ChangedSince(t *testing.T) {

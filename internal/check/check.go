@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/flux-admission/flux-admission/internal/check/baseline"
 	"github.com/flux-admission/flux-admission/internal/report"
@@ -60,8 +61,21 @@ func Run(ctx context.Context, o Options) (*report.Report, error) {
 		return result, nil
 	}
 	if old != nil {
-		result.Summary.StaleBaseline = len(old.Apply(result.Findings))
+		stale, expired := old.Apply(result.Findings, time.Now())
+		result.Baseline = &report.Baseline{Expired: namesOfEntries(expired)}
+		// Of a part of the findings, nothing is known about the other entries.
+		if o.ChangedSince == "" && o.Cluster == "" && len(o.Only)+len(o.Skip) == 0 {
+			result.Baseline.Stale, result.Summary.StaleBaseline = namesOfEntries(stale), len(stale)
+		}
 		result.Normalize()
 	}
 	return result, nil
+}
+
+func namesOfEntries(entries []baseline.Entry) []string {
+	var out []string
+	for i := range entries {
+		out = append(out, entries[i].String())
+	}
+	return out
 }

@@ -28,6 +28,8 @@ type Report struct {
 	Summary  Summary   `json:"summary"`
 	// Clusters are those that the tree's Flux entry points define, sorted by name.
 	Clusters []Cluster `json:"clusters,omitempty"`
+	// Baseline is what has to change in the baseline; nil if there is none.
+	Baseline *Baseline `json:"baseline,omitempty"`
 	// Rules are the evaluated rules, for the formats that include their documentation.
 	Rules []*validators.Meta `json:"-"`
 	// Graph is part of the HTML format only.
@@ -47,6 +49,14 @@ func (r *Report) section(o Options, f *Finding) string {
 		return "no namespace"
 	}
 	return "no file"
+}
+
+// Baseline names entries of the baseline.
+type Baseline struct {
+	// Stale are entries without a finding.
+	Stale []string `json:"stale,omitempty"`
+	// Expired are entries that have expired and whose findings count again.
+	Expired []string `json:"expired,omitempty"`
 }
 
 // Cluster is a cluster of the tree, with its share of what was evaluated. Normalize sets the counts of findings.

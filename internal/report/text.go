@@ -79,6 +79,7 @@ func WriteText(w io.Writer, r *Report, o Options) error {
 	t.findings(r)
 	t.errors(r.Errors)
 	t.skipped(r.Skipped)
+	t.baseline(r.Baseline)
 	t.clusters(r.Clusters)
 	t.line("%s", t.summary(r.Summary))
 	return t.w.Flush()
@@ -182,6 +183,33 @@ func (t *textWriter) skipped(list []Skipped) {
 	}
 	if left := len(groups) - maxSkipped; left > 0 {
 		t.line("  %s; --output json has all", count(left, "further cause", "further causes"))
+	}
+	t.line("")
+}
+
+// baseline writes what has to change in the baseline.
+func (t *textWriter) baseline(b *Baseline) {
+	if b == nil || len(b.Stale)+len(b.Expired) == 0 {
+		return
+	}
+	t.line("%s", t.paint(bold, "Baseline"))
+	for _, list := range []struct {
+		text  string
+		names []string
+	}{
+		{"expired, so that the findings count: repair them, or set a later expires", b.Expired},
+		{"without a finding: remove them, or write the baseline again", b.Stale},
+	} {
+		if len(list.names) == 0 {
+			continue
+		}
+		t.line("  %s %s", count(len(list.names), "entry", "entries"), list.text)
+		for _, name := range list.names[:min(len(list.names), maxSkipped)] {
+			t.line("    %s", shorten(printable(name), maxReason))
+		}
+		if left := len(list.names) - maxSkipped; left > 0 {
+			t.line("    %d further; --output json has all", left)
+		}
 	}
 	t.line("")
 }

@@ -7,8 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	"go.yaml.in/yaml/v3"
 
@@ -50,6 +52,21 @@ type Entry struct {
 	Count int `yaml:"count,omitempty"`
 	// Reason documents why the finding is accepted.
 	Reason string `yaml:"reason,omitempty"`
+	// Expires is the day (2026-12-01, in UTC) or time (RFC 3339) from which on the entry suppresses nothing; empty for never.
+	Expires string `yaml:"expires,omitempty"`
+}
+
+// expired reports whether the entry suppresses nothing any more. Parse has validated Expires.
+func (e *Entry) expired(now time.Time) bool {
+	at, err := expiryOf(e.Expires)
+	return err == nil && e.Expires != "" && !now.Before(at)
+}
+
+func expiryOf(text string) (time.Time, error) {
+	if at, err := time.Parse(time.DateOnly, text); err == nil {
+		return at, nil
+	}
+	return time.Parse(time.RFC3339, text)
 }
 
 func (e *Entry) identity() report.Identity {
@@ -75,14 +92,15 @@ func (e *Entry) String() string {
 	return text
 }
 
-// Of returns the sorted baseline of the findings of a report that are not suppressed. It keeps the reasons of the entries of old, which may be nil.
+// Of returns the sorted baseline of the findings of a report that are not suppressed. It keeps the reasons and expiries of the entries of old,
+// which may be nil.
 func Of(r *report.Report, old *Baseline) *Baseline {
 	b := &Baseline{Version: formatVersion, Findings: []Entry{}}
 	at := map[report.Identity]int{}
-	reasons := map[report.Identity]string{}
+	kept := map[report.Identity]Entry{}
 	if old != nil {
 		for i := range old.Findings {
-			reasons[old.Findings[i].identity()] = old.Findings[i].Reason
+			kept[old.Findings[i].identity()] = old.Findings[i]
 		}
 	}
 	for i := range r.Findings {
@@ -99,9 +117,13 @@ func Of(r *report.Report, old *Baseline) *Baseline {
 			continue
 		}
 		at[id] = len(b.Findings)
+		was, known := kept[id]
+		if !known {
+			was = kept[anyCluster(id)]
+		}
 		b.Findings = append(b.Findings, Entry{
 			Rule: id.Rule, Group: id.Group, Kind: id.Kind, Namespace: id.Namespace, Name: id.Name, Path: id.Path, Key: id.Key, Cluster: id.Cluster,
-			Reason: cmp.Or(reasons[id], reasons[anyCluster(id)]),
+			Reason: was.Reason, Expires: was.Expires,
 		})
 	}
 	slices.SortFunc(b.Findings, func(x, y Entry) int {
@@ -136,7 +158,7 @@ func Parse(source string, data []byte) (*Baseline, error) {
 		if errors.Is(err, io.EOF) {
 			return nil, fmt.Errorf("%s: file is empty; write a baseline with --write-baseline", source)
 		}
-		return nil, fmt.Errorf("%s: invalid baseline: %s", source, strings.TrimPrefix(err.Error(), "yaml: "))
+		return nil, fmt.Errorf("%s: invalid baseline: %s", source, invalidText(err))
 	}
 	if b.Version != formatVersion {
 		return nil, fmt.Errorf("%s: version %d is not supported; must be %d", source, b.Version, formatVersion)
@@ -152,6 +174,9 @@ func Parse(source string, data []byte) (*Baseline, error) {
 		if e.Count < 0 {
 			return nil, fmt.Errorf("%s: findings[%d].count: must not be negative", source, i)
 		}
+		if _, err := expiryOf(e.Expires); err != nil && e.Expires != "" {
+			return nil, fmt.Errorf("%s: findings[%d].expires: %q is not a day or a time; write 2026-12-01 or 2026-12-01T00:00:00Z", source, i, e.Expires)
+		}
 		if first, duplicate := seen[e.identity()]; duplicate {
 			return nil, fmt.Errorf("%s: findings[%d]: duplicates findings[%d]; use one entry with a count", source, i, first)
 		}
@@ -160,14 +185,28 @@ func Parse(source string, data []byte) (*Baseline, error) {
 	return b, nil
 }
 
-// Apply suppresses the findings in the baseline, in the given order and at most the count of each entry. It returns the stale entries, those with
-// fewer findings than their count, with the remaining count. Findings that are suppressed already do not count.
-func (b *Baseline) Apply(findings []report.Finding) (stale []Entry) {
+// unknownField matches the error of the YAML decoder for a field that an entry does not have, which names a type of this program.
+var unknownField = regexp.MustCompile(`field (\S+) not found in type \S+`)
+
+// invalidText returns an error of the YAML decoder in one line.
+func invalidText(err error) string {
+	text := strings.TrimPrefix(strings.TrimPrefix(err.Error(), "yaml: "), "unmarshal errors:\n")
+	lines := strings.Split(unknownField.ReplaceAllString(text, "unknown field $1"), "\n")
+	for i := range lines {
+		lines[i] = strings.TrimSpace(lines[i])
+	}
+	return strings.Join(lines, "; ")
+}
+
+// Apply suppresses the findings in the baseline, in the given order and at most the count of each entry. Entries that have expired suppress
+// nothing. It returns the stale entries, those with fewer findings than their count, with the remaining count, and the expired ones with a finding.
+// Findings that are suppressed already do not count.
+func (b *Baseline) Apply(findings []report.Finding, now time.Time) (stale, expired []Entry) {
 	left := map[report.Identity]int{}
-	reasons := map[report.Identity]string{}
+	entries := map[report.Identity]*Entry{}
 	for i := range b.Findings {
 		e := &b.Findings[i]
-		left[e.identity()], reasons[e.identity()] = max(1, e.Count), e.Reason
+		left[e.identity()], entries[e.identity()] = max(1, e.Count), e
 	}
 	for i := range findings {
 		f := &findings[i]
@@ -179,15 +218,22 @@ func (b *Baseline) Apply(findings []report.Finding) (stale []Entry) {
 			continue
 		}
 		left[id]--
-		f.Suppressed = &report.Suppression{By: report.ByBaseline, Reason: reasons[id]}
-	}
-	for _, e := range b.Findings {
-		if n := left[e.identity()]; n > 0 {
-			if e.Count > 0 {
-				e.Count = n
-			}
-			stale = append(stale, e)
+		if e := entries[id]; !e.expired(now) {
+			f.Suppressed = &report.Suppression{By: report.ByBaseline, Reason: e.Reason}
 		}
 	}
-	return stale
+	for _, e := range b.Findings {
+		n := left[e.identity()]
+		if e.expired(now) && n < max(1, e.Count) {
+			expired = append(expired, e)
+		}
+		if n == 0 {
+			continue
+		}
+		if e.Count > 0 {
+			e.Count = n
+		}
+		stale = append(stale, e)
+	}
+	return stale, expired
 }

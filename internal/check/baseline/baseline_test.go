@@ -5,6 +5,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -17,6 +18,8 @@ func finding(rule, name, path, key string, line int) report.Finding {
 		Rule: rule, Object: report.Object{APIVersion: "apps/v1", Kind: "Deployment", Namespace: "web", Name: name}, Path: path, Key: key, Line: line, Message: "message of " + key,
 	}
 }
+
+var now = time.Date(2026, 7, 1, 12, 0, 0, 0, time.UTC)
 
 const text = `# Existing findings of this repository. flux-admission check --baseline suppresses them and reports all others.
 # A finding is identified by its rule, object, field and key, not by its line. Remove an entry when it is fixed.
@@ -91,8 +94,12 @@ func TestBaseline_Apply(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			var stale []string
-			for _, e := range b.Apply(tc.findings) {
+			entries, expired := b.Apply(tc.findings, now)
+			for _, e := range entries {
 				stale = append(stale, e.String())
+			}
+			if len(expired) > 0 {
+				t.Errorf("entries %v expired, want none", expired)
 			}
 			if diff := cmp.Diff(tc.stale, stale); diff != "" {
 				t.Errorf("stale entries (-want +got):\n%s", diff)
@@ -106,15 +113,38 @@ func TestBaseline_Apply(t *testing.T) {
 	}
 }
 
+// An entry suppresses up to its day or time. Writing the baseline again keeps it.
+func TestBaseline_Expires(t *testing.T) {
+	for _, tc := range []struct {
+		expires    string
+		suppressed bool
+	}{{"2026-07-02", true}, {"2026-07-01", false}, {"2026-07-01T11:59:00Z", false}, {"2026-07-01T14:01:00+02:00", true}} {
+		b, err := baseline.Parse("b.yaml", []byte(strings.ReplaceAll(text, "path: spec.y", "path: spec.y\n    expires: "+tc.expires)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		findings := []report.Finding{finding("unknown-field", "b", "spec.y", "message of y", 1)}
+		stale, expired := b.Apply(findings, now)
+		if got := findings[0].Suppressed != nil; got != tc.suppressed || len(expired) == 1 == tc.suppressed || len(stale) != 1 {
+			t.Errorf("%s: suppressed %t, want %t; expired %v; stale %v", tc.expires, got, tc.suppressed, expired, stale)
+		}
+		again := baseline.Of(&report.Report{Findings: findings}, b)
+		if got := again.Findings[0].Expires; got != tc.expires {
+			t.Errorf("written again, the entry expires at %q, want %q", got, tc.expires)
+		}
+	}
+}
+
 func TestParse_Errors(t *testing.T) {
 	for name, tc := range map[string]struct{ text, want string }{
-		"an empty file":          {"", "b.yaml: file is empty; write a baseline with --write-baseline"},
-		"text that is not YAML":  {"a: [", "b.yaml: invalid baseline: line 1: did not find expected node content"},
-		"an unknown field":       {"version: 1\nfindngs: []", "b.yaml: invalid baseline: unmarshal errors:\n  line 2: field findngs not found in type baseline.Baseline"},
-		"another version":        {"version: 2", "b.yaml: version 2 is not supported; must be 1"},
-		"an entry without a key": {"version: 1\nfindings: [{rule: a, kind: b, name: c}]", "b.yaml: findings[0].key: is not set"},
-		"a negative count":       {"version: 1\nfindings: [{rule: a, kind: b, name: c, key: d, count: -1}]", "b.yaml: findings[0].count: must not be negative"},
-		"a duplicate entry":      {"version: 1\nfindings: [{rule: a, kind: b, name: c, key: d}, {rule: a, kind: b, name: c, key: d}]", "b.yaml: findings[1]: duplicates findings[0]; use one entry with a count"},
+		"an empty file":             {"", "b.yaml: file is empty; write a baseline with --write-baseline"},
+		"text that is not YAML":     {"a: [", "b.yaml: invalid baseline: line 1: did not find expected node content"},
+		"an unknown field":          {"version: 1\nfindngs: []", "b.yaml: invalid baseline: line 2: unknown field findngs"},
+		"an expiry that is no time": {"version: 1\nfindings: [{rule: a, kind: b, name: c, key: d, expires: soon}]", `b.yaml: findings[0].expires: "soon" is not a day or a time; write 2026-12-01 or 2026-12-01T00:00:00Z`},
+		"another version":           {"version: 2", "b.yaml: version 2 is not supported; must be 1"},
+		"an entry without a key":    {"version: 1\nfindings: [{rule: a, kind: b, name: c}]", "b.yaml: findings[0].key: is not set"},
+		"a negative count":          {"version: 1\nfindings: [{rule: a, kind: b, name: c, key: d, count: -1}]", "b.yaml: findings[0].count: must not be negative"},
+		"a duplicate entry":         {"version: 1\nfindings: [{rule: a, kind: b, name: c, key: d}, {rule: a, kind: b, name: c, key: d}]", "b.yaml: findings[1]: duplicates findings[0]; use one entry with a count"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := baseline.Parse("b.yaml", []byte(tc.text))
