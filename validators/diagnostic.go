@@ -65,6 +65,10 @@ const (
 	ProblemCommentInvalid ProblemKind = "comment-invalid"
 	// ProblemCommentUnused: a comment ignores rules that report nothing there; Name is the rules.
 	ProblemCommentUnused ProblemKind = "comment-unused"
+	// ProblemExemptionExpired: an exemption of an AdmissionPolicy has expired, or will within two weeks.
+	ProblemExemptionExpired ProblemKind = "exemption-expired"
+	// ProblemExemptionUnused: an exemption of an AdmissionPolicy applies to no finding in the tree.
+	ProblemExemptionUnused ProblemKind = "exemption-unused"
 	// ProblemEntryPointMissing: something names a path of this tree as an entry point, and it does not exist.
 	ProblemEntryPointMissing ProblemKind = "entry-point-missing"
 	// ProblemRootAssumed: the root of the source is taken to be another directory than the tree's; Name is the directory.

@@ -223,6 +223,22 @@ type ExemptionMatch struct {
 	// +listType=set
 	// +optional
 	Names []string `json:"names,omitempty"`
+	// Paths are files of a Git tree, relative to its root, as a report names them; * matches any characters, slashes too. An exemption with
+	// paths applies in checks of a tree only: at admission, an object has no file.
+	// +kubebuilder:validation:MaxItems=256
+	// +kubebuilder:validation:items:MinLength=1
+	// +kubebuilder:validation:items:MaxLength=1024
+	// +listType=set
+	// +optional
+	Paths []string `json:"paths,omitempty"`
+	// Clusters are clusters of a Git tree by the directory of their entry point, or the end of it; * matches any characters, slashes too. An
+	// exemption with clusters applies in checks of a tree only: the webhook does not know the name of its cluster.
+	// +kubebuilder:validation:MaxItems=64
+	// +kubebuilder:validation:items:MinLength=1
+	// +kubebuilder:validation:items:MaxLength=1024
+	// +listType=set
+	// +optional
+	Clusters []string `json:"clusters,omitempty"`
 }
 
 // AdmissionPolicyStatus is the observed state of an AdmissionPolicy.

@@ -109,9 +109,7 @@ func (e *evaluation) addUnusedComments(ctx context.Context, all []task) {
 	for _, t := range all {
 		files[t.file] = true
 	}
-	built := !slices.ContainsFunc(e.tree.Built.Clusters, func(c *kustomization.Cluster) bool {
-		return slices.ContainsFunc(c.Kustomizations, (*kustomization.Kustomization).Failed)
-	})
+	built := e.tree.isBuilt()
 	var rules []v1alpha1.ActiveRule
 	for _, p := range e.tree.policiesOf(e.tree.Clusters()) {
 		active, _ := p.Rules()
@@ -131,9 +129,21 @@ func (e *evaluation) addUnusedComments(ctx context.Context, all []task) {
 			return f.Used && built && len(e.inconclusive[id]) == 0
 		}
 	})
-	for _, problem := range unused {
+	e.addProblems(ctx, unused)
+}
+
+// addProblems evaluates the rules on problems of files that are known only after all objects were evaluated.
+func (e *evaluation) addProblems(ctx context.Context, problems []*validators.Problem) {
+	for _, problem := range problems {
 		if t, ok := e.tree.fileTask(problem); ok {
-			e.add(t.subject, e.tree.decide(ctx, t))
+			e.add(t.subject, e.tree.decide(ctx, t, e.exemptions))
 		}
 	}
+}
+
+// isBuilt reports whether every Kustomization of the tree could be built.
+func (t *Tree) isBuilt() bool {
+	return !slices.ContainsFunc(t.Built.Clusters, func(c *kustomization.Cluster) bool {
+		return slices.ContainsFunc(c.Kustomizations, (*kustomization.Kustomization).Failed)
+	})
 }

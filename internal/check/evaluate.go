@@ -84,6 +84,7 @@ func (t *Tree) Evaluate(ctx context.Context, o EvaluateOptions) (*report.Report,
 		return nil, err
 	}
 	e.addUnusedComments(ctx, all)
+	e.addExemptions(ctx)
 	e.reportMissing()
 	for _, c := range t.Clusters() {
 		addToGraph(&r.Graph, c, len(t.Clusters()) > 1, r.Findings)
@@ -181,13 +182,27 @@ func (t *Tree) evaluated() []*validators.Meta {
 	return slices.DeleteFunc(allRules(), func(m *validators.Meta) bool { return !active[m.Name] })
 }
 
-// decide evaluates a task. Of several policies, the one with the strictest result counts.
-func (t *Tree) decide(ctx context.Context, task task) policy.Decision {
+// decide evaluates a task, and records the exemptions that apply. Of several policies, the one with the strictest result counts.
+func (t *Tree) decide(ctx context.Context, task task, used *usedExemptions) policy.Decision {
 	var out policy.Decision
 	for i, p := range task.policies {
-		d := p.Evaluate(ctx, task.request, task.look)
+		d := p.EvaluateFrom(ctx, task.request, task.look, policy.Origin{Cluster: task.cluster, Files: task.files})
+		used.add(p, d.Exempting)
 		if i == 0 || stricter(d, out) {
 			out = d
+		}
+	}
+	return out
+}
+
+// files returns the files that a finding on the subject is about: the one that sets the field, the object's own, and the rule's position.
+func (s *subject) files(f *validators.Finding) []string {
+	out := []string{s.file}
+	if f != nil {
+		out = append(out, f.Position.File)
+		if s.built != nil {
+			at := s.built.Locate(f.Path)
+			out = append(out, at.Position.File, at.InOwnFile().File)
 		}
 	}
 	return out
@@ -317,6 +332,8 @@ type evaluation struct {
 	inconclusive map[string]map[string]bool
 	// missing are the names of missing inputs, by what they are.
 	missing map[string]map[string]bool
+	// exemptions are those of policies that apply to something.
+	exemptions *usedExemptions
 }
 
 // run evaluates the tasks several at a time, and reports them in their order.
@@ -326,12 +343,13 @@ func (e *evaluation) run(ctx context.Context, all []task) error {
 		workers = runtime.GOMAXPROCS(0)
 	}
 	decisions := make([]policy.Decision, len(all))
+	e.exemptions = newUsedExemptions()
 	var next, done atomic.Int64
 	var running sync.WaitGroup
 	for range min(workers, len(all)) {
 		running.Go(func() {
 			for i := next.Add(1) - 1; int(i) < len(all) && ctx.Err() == nil; i = next.Add(1) - 1 {
-				decisions[i] = e.tree.decide(ctx, all[i])
+				decisions[i] = e.tree.decide(ctx, all[i], e.exemptions)
 				if n := done.Add(1); e.options.Progress != nil {
 					e.options.Progress(int(n), len(all))
 				}

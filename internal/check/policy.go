@@ -37,6 +37,8 @@ type clusterPolicy struct {
 	requested map[string]bool
 	// origin is where the policy comes from, for people.
 	origin string
+	// position returns the position of a field of the policy.
+	position func(validators.Path) validators.Position
 }
 
 // defaultPolicy is the origin of the default policy.
@@ -71,8 +73,14 @@ func choosePolicies(in Input, actions map[string]v1alpha1.Action, built *kustomi
 		switch {
 		case in.Policy != "":
 			out[c.Name], err = get(in.Policy, func() (*v1alpha1.AdmissionPolicy, error) { return parsePolicy(in.Policy) })
+			if err == nil {
+				out[c.Name].position = func(at validators.Path) validators.Position { return policy.PositionIn(in.Policy, at) }
+			}
 		case own != nil:
 			out[c.Name], err = get(own.Locate(nil).Position.String(), func() (*v1alpha1.AdmissionPolicy, error) { return objectPolicy(own) })
+			if err == nil {
+				out[c.Name].position = func(at validators.Path) validators.Position { return own.Locate(at).Position }
+			}
 		default:
 			out[c.Name], err = get(defaultPolicy, nil)
 		}

@@ -49,6 +49,8 @@ type Decision struct {
 	// Unknown are inconclusive rules, Errors rules that failed, Skipped rules that do not apply to the object's state.
 	Unknown, Errors, Skipped []NotEvaluated
 	Exempted                 []Exempted
+	// Exempting are the indexes of all exemptions in the policy that apply to a finding, or to a rule without a result.
+	Exempting []int
 	// Limited are what made the actions of findings milder than the policy's for their rule in the namespace, in the order in which it
 	// applied. The findings are in Deny, Warn or Audit, too.
 	Limited []Limited
@@ -117,8 +119,21 @@ func evaluationTime(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithDeadline(ctx, deadline.Add(-time.Until(deadline)/10))
 }
 
-// Evaluate runs the active rules on one object and decides.
+// Origin is where an object or file comes from in a Git tree.
+type Origin struct {
+	// Cluster is the name of the only cluster that it belongs to; empty for several, or none.
+	Cluster string
+	// Files returns the files that a finding on it is about. The finding is nil for the object itself.
+	Files func(*validators.Finding) []string
+}
+
+// Evaluate runs the active rules on one object and decides. It is EvaluateFrom for an object that is in no Git tree.
 func (p *Policy) Evaluate(ctx context.Context, r validators.Request, l validators.Lookup) Decision {
+	return p.EvaluateFrom(ctx, r, l, Origin{})
+}
+
+// EvaluateFrom runs the active rules on one object of a Git tree and decides.
+func (p *Policy) EvaluateFrom(ctx context.Context, r validators.Request, l validators.Lookup, from Origin) Decision {
 	namespaces := l
 	memo := lookup.NewMemo(l) // several rules look up the same chart and the same objects
 	if r.Stage == validators.StageAdmission {
@@ -129,10 +144,10 @@ func (p *Policy) Evaluate(ctx context.Context, r validators.Request, l validator
 	result := p.suite.Evaluate(evaluation, r, l)
 	cancel()
 	if !p.byLabel || len(result.Findings)+len(result.Skipped)+len(result.Errors) == 0 {
-		return p.decide(result, namespace{name: namespaceOf(r.Object), known: true})
+		return p.decide(result, namespace{name: namespaceOf(r.Object), known: true}, from)
 	}
 	ns, err := namespaceLabels(ctx, namespaces, namespaceOf(r.Object))
-	d := p.decide(result, ns)
+	d := p.decide(result, ns, from)
 	if !ns.known && len(result.Findings) > 0 {
 		applies := "mildest"
 		if p.closed() {
@@ -181,11 +196,28 @@ func namespaceLabels(ctx context.Context, l validators.Lookup, name string) (nam
 
 // Decide turns a result into a decision. The labels are those of the object's namespace.
 func (p *Policy) Decide(r validators.Result, namespaceLabels map[string]string) Decision {
-	return p.decide(r, namespace{namespaceOf(r.Object), namespaceLabels, true})
+	return p.decide(r, namespace{namespaceOf(r.Object), namespaceLabels, true}, Origin{})
 }
 
-func (p *Policy) decide(r validators.Result, ns namespace) Decision {
+func (p *Policy) decide(r validators.Result, ns namespace, from Origin) Decision {
 	d := Decision{AuditOnly: p.auditOnly}
+	// exemption returns what Policy.exemption does, and records all that apply.
+	exemption := func(rule string, f *validators.Finding) *exemption {
+		first, all := p.exemption(rule, exemptible{r, f, ns, from})
+		for _, i := range all {
+			if !slices.Contains(d.Exempting, i) {
+				d.Exempting = append(d.Exempting, i)
+			}
+		}
+		return first
+	}
+	// exempted limits the action to Audit if the object is exempt from the rule.
+	exempted := func(action v1alpha1.Action, rule string) v1alpha1.Action {
+		if exemption(rule, nil) != nil {
+			action = atMost(action, v1alpha1.ActionAudit)
+		}
+		return action
+	}
 	for _, f := range r.Findings {
 		action := p.action(f.Rule.Name, ns)
 		limit := func(to v1alpha1.Action, reason string) {
@@ -200,7 +232,7 @@ func (p *Policy) decide(r validators.Result, ns namespace) Decision {
 		if f.Uncertain {
 			limit(v1alpha1.ActionWarn, "uncertain")
 		}
-		if e := p.exemption(f.Rule.Name, r, ns); e != nil {
+		if e := exemption(f.Rule.Name, f); e != nil {
 			d.Exempted = append(d.Exempted, Exempted{f, e.reason, e.at})
 			limit(v1alpha1.ActionAudit, "exempt")
 		}
@@ -233,7 +265,7 @@ func (p *Policy) decide(r validators.Result, ns namespace) Decision {
 		}
 		// An inconclusive rule is never stricter than a finding of it.
 		onUnknown = atMost(onUnknown, action)
-		onUnknown = p.limit(onUnknown, s.Rule.Name, r, ns)
+		onUnknown = exempted(onUnknown, s.Rule.Name)
 		d.WouldDeny = d.WouldDeny || p.auditOnly && onUnknown == v1alpha1.ActionDeny
 		d.Unknown = append(d.Unknown, NotEvaluated{s.Rule, s.Reason, p.capped(onUnknown), s.Cause})
 	}
@@ -242,7 +274,7 @@ func (p *Policy) decide(r validators.Result, ns namespace) Decision {
 		if action == v1alpha1.ActionOff {
 			continue
 		}
-		action = p.limit(atMost(p.onError, action), e.Rule.Name, r, ns)
+		action = exempted(atMost(p.onError, action), e.Rule.Name)
 		d.WouldDeny = d.WouldDeny || p.auditOnly && action == v1alpha1.ActionDeny
 		d.Errors = append(d.Errors, NotEvaluated{e.Rule, e.Err.Error(), p.capped(action), e.Err})
 	}
@@ -274,14 +306,6 @@ func (p *Policy) action(rule string, ns namespace) v1alpha1.Action {
 	return action
 }
 
-// limit limits the action to Audit if the object is exempt from the rule.
-func (p *Policy) limit(action v1alpha1.Action, rule string, r validators.Result, ns namespace) v1alpha1.Action {
-	if p.exemption(rule, r, ns) != nil {
-		action = atMost(action, v1alpha1.ActionAudit)
-	}
-	return action
-}
-
 // capped limits the action to Audit if the mode is AuditOnly.
 func (p *Policy) capped(action v1alpha1.Action) v1alpha1.Action {
 	if p.auditOnly {
@@ -290,15 +314,76 @@ func (p *Policy) capped(action v1alpha1.Action) v1alpha1.Action {
 	return action
 }
 
-// exemption returns the first exemption that applies to the rule and the object or file and has not expired; nil if there is none.
-func (p *Policy) exemption(rule string, r validators.Result, ns namespace) *exemption {
+// exemptible is what an exemption may apply to.
+type exemptible struct {
+	result validators.Result
+	// finding is nil for a rule without a result.
+	finding *validators.Finding
+	ns      namespace
+	from    Origin
+}
+
+// exemption returns the first exemption that applies to the rule and the object or file and has not expired, nil if there is none, and the
+// indexes of all.
+func (p *Policy) exemption(rule string, x exemptible) (first *exemption, all []int) {
 	for i := range p.exemptions {
 		e := &p.exemptions[i]
-		if e.rules[rule] && e.matches(r, ns, p.closed()) && (e.expires.IsZero() || p.clock().Before(e.expires)) {
-			return e
+		if e.rules[rule] && e.matches(x.result, x.ns, p.closed()) && e.matchesOrigin(x) && !e.expired(p.clock()) {
+			if all = append(all, i); first == nil {
+				first = e
+			}
 		}
 	}
-	return nil
+	return first, all
+}
+
+func (e *exemption) expired(now time.Time) bool { return !e.expires.IsZero() && !now.Before(e.expires) }
+
+// matchesOrigin reports whether the exemption selects the cluster and a file of what it may apply to. What comes from no Git tree has neither.
+func (e *exemption) matchesOrigin(x exemptible) bool {
+	if len(e.clusters) > 0 && !slices.ContainsFunc(endsOf(x.from.Cluster), func(end string) bool { return match.Name(e.clusters, end) }) {
+		return false
+	}
+	if len(e.paths) == 0 {
+		return true
+	}
+	return x.from.Files != nil && slices.ContainsFunc(x.from.Files(x.finding), func(file string) bool {
+		return file != "" && match.Name(e.paths, file)
+	})
+}
+
+// endsOf returns a directory and its ends: for a/b/c also b/c and c. The empty directory has none.
+func endsOf(dir string) []string {
+	if dir == "" {
+		return nil
+	}
+	out := []string{dir}
+	for i, c := range dir {
+		if c == '/' {
+			out = append(out, dir[i+1:])
+		}
+	}
+	return out
+}
+
+// Exemption is an exemption of a policy.
+type Exemption struct {
+	Reason string
+	// Rules are those that it is for and that the program has.
+	Rules []*validators.Meta
+	// Expires is when it ends to apply; zero for never.
+	Expires time.Time
+}
+
+// Exemptions returns the exemptions in the order of the policy.
+func (p *Policy) Exemptions() []Exemption {
+	out := make([]Exemption, 0, len(p.exemptions))
+	for i := range p.exemptions {
+		e := &p.exemptions[i]
+		rules := slices.DeleteFunc(slices.Clone(p.all), func(m *validators.Meta) bool { return !e.rules[m.Name] })
+		out = append(out, Exemption{e.reason, rules, e.expires})
+	}
+	return out
 }
 
 // FileKind is the kind of a file of a Git tree in exemptions and reports.

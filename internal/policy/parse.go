@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"os"
 	"regexp"
 	"slices"
 	"strings"
@@ -67,6 +68,18 @@ func Parse(source string, data []byte) (*v1alpha1.AdmissionPolicy, error) {
 		return nil, errors.Join(errs...)
 	}
 	return p, nil
+}
+
+// PositionIn returns the position of a field in a file with a policy, without a line if the file cannot be read any more.
+func PositionIn(file string, at validators.Path) validators.Position {
+	out := validators.Position{File: file}
+	if data, err := os.ReadFile(file); err == nil {
+		if doc, err := oneDocument(data); err == nil {
+			out = yamlposition.Find(doc, at)
+			out.File = file
+		}
+	}
+	return out
 }
 
 // ParseObject parses an AdmissionPolicy as the API server sends it, as JSON. Its errors contain fields but no lines.

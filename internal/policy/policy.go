@@ -92,6 +92,7 @@ type exemption struct {
 	rules                    map[string]bool
 	kinds, namespaces, names []string
 	selector                 labels.Selector // of the labels of the namespace; nil for none
+	paths, clusters          []string        // of a Git tree
 	at, reason               string
 	expires                  time.Time // zero: never
 }
@@ -512,11 +513,12 @@ func (b *builder) bindOverride(at string, o v1alpha1.Override) {
 
 func (b *builder) bindExemption(at string, e v1alpha1.Exemption) {
 	x := exemption{kinds: e.Match.Kinds, namespaces: e.Match.Namespaces, names: e.Match.Names, at: at, reason: e.Reason}
+	x.paths, x.clusters = e.Match.Paths, e.Match.Clusters
 	if strings.TrimSpace(e.Reason) == "" {
 		b.problem("the exemption applies", "%s.reason: must not be blank", at)
 	}
-	if len(x.kinds)+len(x.namespaces)+len(x.names) == 0 && e.Match.NamespaceSelector == nil {
-		b.problem("every object is exempt", "%s.match: must set at least one of kinds, namespaces, namespaceSelector, names", at)
+	if len(x.kinds)+len(x.namespaces)+len(x.names)+len(x.paths)+len(x.clusters) == 0 && e.Match.NamespaceSelector == nil {
+		b.problem("every object is exempt", "%s.match: must set at least one of kinds, namespaces, namespaceSelector, names, paths, clusters", at)
 	}
 	b.namespaces(at+".match.namespaces", e.Match.Namespaces)
 	if e.Match.NamespaceSelector != nil {
@@ -665,12 +667,17 @@ func (p *Policy) Rules() (active []v1alpha1.ActiveRule, inactive []v1alpha1.Inac
 	return active, inactive
 }
 
-// Warnings returns what the author of the policy may want to change: expired exemptions, and rules that are newer than the policy.
+// Warnings returns what the author of the policy may want to change: expired exemptions, those that do not apply at admission, and rules that
+// are newer than the policy.
 func (p *Policy) Warnings() []string {
 	var warnings []string
-	for i, e := range p.exemptions {
-		if !e.expires.IsZero() && !p.clock().Before(e.expires) {
+	for i := range p.exemptions {
+		e := &p.exemptions[i]
+		if e.expired(p.clock()) {
 			warnings = append(warnings, fmt.Sprintf("spec.exemptions[%d] expired at %s", i, e.expires.UTC().Format(time.RFC3339)))
+		}
+		if len(e.paths)+len(e.clusters) > 0 {
+			warnings = append(warnings, fmt.Sprintf("spec.exemptions[%d] has paths or clusters, so it applies in checks of a Git tree only, not at admission", i))
 		}
 	}
 	if len(p.newer) > 0 {

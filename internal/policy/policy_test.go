@@ -446,6 +446,36 @@ func TestRuleset(t *testing.T) {
 	}
 }
 
+// An exemption by path or cluster applies to what comes from a tree, and the author is warned that it does not at admission.
+func TestPolicy_ExemptionsOfATree(t *testing.T) {
+	from := policy.Origin{Cluster: "clusters/prod", Files: func(*validators.Finding) []string { return []string{"apps/web/ks.yaml"} }}
+	for match, want := range map[string]bool{
+		"paths: [apps/web/ks.yaml]":               true,
+		"paths: ['apps/*']":                       true,
+		"paths: [apps]":                           false,
+		"paths: ['apps/*'], names: [other]":       false,
+		"clusters: [prod]":                        true,
+		"clusters: [clusters/prod]":               true,
+		"clusters: [rod]":                         false,
+		"clusters: ['*'], paths: ['apps/db/*']":   false,
+		"clusters: ['cl*'], paths: ['*/ks.yaml']": true,
+	} {
+		p := compile(t, "  exemptions: [{rules: [KS001], match: {"+match+"}, reason: x}]\n")
+		r := validators.Request{Stage: validators.StageOffline, Operation: validators.Create, Object: kustomization("prod", nil)}
+		look := lookup.NewMemory(namespace("prod", nil))
+		if got := len(p.EvaluateFrom(t.Context(), r, look, from).Exempted) == 1; got != want {
+			t.Errorf("%s: exempt is %t, want %t", match, got, want)
+		}
+		r.Stage = validators.StageAdmission
+		if d := p.Evaluate(t.Context(), r, look); len(d.Exempted) > 0 || len(d.Deny) == 0 {
+			t.Errorf("%s: exempt at admission", match)
+		}
+		if text := strings.Join(p.Warnings(), "\n"); !strings.Contains(text, "spec.exemptions[0] has paths or clusters") {
+			t.Errorf("%s: warnings are %q", match, text)
+		}
+	}
+}
+
 // What a limited finding would have been is told apart from what was done, and a finding that Enforce would not deny is none that
 // AuditOnly spared.
 func TestPolicy_Limited(t *testing.T) {

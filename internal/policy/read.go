@@ -218,6 +218,7 @@ func (r *reader) exemption(i int, item any) v1alpha1.Exemption {
 	out = v1alpha1.Exemption{Rules: r.rules(fields)}
 	for name, field := range map[string]any{
 		"kinds": &out.Match.Kinds, "namespaces": &out.Match.Namespaces, "names": &out.Match.Names,
+		"paths": &out.Match.Paths, "clusters": &out.Match.Clusters,
 		"namespaceSelector": &out.Match.NamespaceSelector,
 	} {
 		_ = decode(match[name], field) // a condition that cannot be read excludes no object

@@ -78,5 +78,7 @@ func Rules() []*validators.Rule {
 		file.InvalidYAML,
 		file.CommentInvalid,
 		file.CommentUnused,
+		file.ExemptionExpired,
+		file.ExemptionUnused,
 	}
 }
