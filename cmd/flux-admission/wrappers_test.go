@@ -190,19 +190,6 @@ func TestAction_Check(t *testing.T) {
 	}
 }
 
-func TestAction_Install(t *testing.T) {
-	a := readAction(t)
-	for version, want := range map[string]string{
-		"": "install\n./cmd/flux-admission\n", "v0.1.0": "install\ngithub.com/flux-admission/flux-admission/cmd/flux-admission@v0.1.0\n",
-	} {
-		code, stdout, dir := a.runScript(t, "Install flux-admission", map[string]string{"version": version})
-		path, err := os.ReadFile(filepath.Join(dir, "path"))
-		if err != nil || code != 0 || stdout != want || string(path) != filepath.Join(dir, "flux-admission")+"\n" {
-			t.Errorf("version %q: exit code %d, go is called with %q, the path gets %q (%v)", version, code, stdout, path, err)
-		}
-	}
-}
-
 func TestAction_Report(t *testing.T) {
 	a := readAction(t)
 	code, stdout, dir := a.runScript(t, "Check", map[string]string{"format": "sarif", "report": "out.sarif"})
@@ -265,7 +252,7 @@ func TestDocumentation_Commands(t *testing.T) {
 		}
 	}
 	calls := documentedCalls(t)
-	if len(calls) < 5 {
+	if len(calls) < 4 {
 		t.Fatalf("docs/ci.md runs the program with %q only", calls)
 	}
 	for _, call := range calls {
