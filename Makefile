@@ -7,6 +7,8 @@ BENCHTIME  ?= 1s
 SOAK_TIME  ?= 10m
 BENCHPKGS  ?= ./webhook/... ./internal/... ./test/webhook/...
 IMG        ?= flux-admission:dev
+# The version of the packaged chart, without a v; by default that of Chart.yaml.
+CHART_VERSION ?= $(shell sed -n 's/^version: //p' manifests/chart/Chart.yaml)
 VERSION    ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 TOOLS      := internal/tools
 # Where the tests on a real API server write which permissions the webhook server used.
@@ -23,10 +25,10 @@ comma := ,
 
 export CGO_ENABLED ?= 0
 
-.PHONY: help demo test unit test-race cover envtest e2e privileges soak bench fuzz generate lint verify alerts freshness build image clean
+.PHONY: help demo test unit test-race cover envtest e2e privileges soak bench fuzz generate lint verify alerts freshness platforms vulncheck build image chart release-tools release-dry-run clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: ## show the three mistakes on a real API server; with DEMO_EXIT=1 it ends by itself
 	@$(TESTENV) build
@@ -37,6 +39,7 @@ test: ## unit tests, rule cases, conformance of the drivers, and the rules on a 
 	@$(TESTENV) build
 	@rm -rf $(CALLS)
 	FLUX_ADMISSION_TEST_PRIVILEGES=$(CALLS) go test -timeout $(TIMEOUT) -count 1 -p 2 ./...
+	go test -C $(TOOLS)/release -timeout $(TIMEOUT) ./...
 
 unit: ## the tests that need no API server
 	go test -timeout $(TIMEOUT) $$(go list ./... | grep -v /test/) ./test/conformance/...
@@ -89,11 +92,13 @@ generate: ## write everything that is generated
 	go run -C $(TOOLS)/generate .
 	go generate ./...
 
-lint: ## golangci-lint, a linter for the Dockerfile, and the list of words that are not used here
+lint: ## golangci-lint, linters for the Dockerfile and the workflows, and the list of words that are not used here
 	go run ./$(TOOLS)/wordlint
 	go build -C $(TOOLS)/golangci-lint -o $(CURDIR)/$(LINT) github.com/golangci/golangci-lint/v2/cmd/golangci-lint
 	$(LINT) run
 	go run -C $(TOOLS)/dockerlint . ../../../Dockerfile
+	go build -C $(TOOLS)/actionlint -o $(CURDIR)/bin/actionlint github.com/rhysd/actionlint/cmd/actionlint
+	bin/actionlint
 
 verify: ## generated files are up to date, modules are tidy
 	go run -C $(TOOLS)/generate . --check
@@ -111,11 +116,37 @@ alerts: ## the alerts, with Prometheus' own rule tester
 freshness: ## report how old the built-in definitions are, against what the module proxy serves
 	@go run ./$(TOOLS)/freshness
 
+platforms: ## the program compiles for Windows and macOS
+	GOOS=windows go build -o /dev/null ./cmd/flux-admission
+	GOOS=darwin GOARCH=arm64 go build -o /dev/null ./cmd/flux-admission
+
+vulncheck: ## known vulnerabilities in the code that the program calls; needs the internet, and reports when it was not reached
+	go build -C $(TOOLS)/govulncheck -o $(CURDIR)/bin/govulncheck golang.org/x/vuln/cmd/govulncheck
+	.ci/vulncheck
+
 build: ## bin/flux-admission, static
 	go build -trimpath -ldflags "-s -w -X main.version=$(VERSION)" -o bin/flux-admission ./cmd/flux-admission
 
-image: ## build the image with docker or a compatible builder
+image: ## build both images with docker or a compatible builder
 	docker build --build-arg VERSION=$(VERSION) -t $(IMG) .
+	docker build --build-arg VERSION=$(VERSION) -t $(IMG)-ci --target ci .
+
+bin/helm: $(TOOLS)/helm/go.mod
+	go build -C $(TOOLS)/helm -o $(CURDIR)/bin/helm helm.sh/helm/v4/cmd/helm
+
+chart: bin/helm ## lint the Helm chart, and package it into bin/chart
+	rm -rf bin/chart
+	bin/helm lint --strict manifests/chart
+	bin/helm package manifests/chart --version $(CHART_VERSION) --app-version v$(CHART_VERSION) --destination bin/chart
+
+release-tools: bin/helm ## build goreleaser and what it calls into bin
+	go build -C $(TOOLS)/goreleaser -o $(CURDIR)/bin/goreleaser github.com/goreleaser/goreleaser/v2
+	go build -C $(TOOLS)/cyclonedx-gomod -o $(CURDIR)/bin/cyclonedx-gomod github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod
+
+release-dry-run: release-tools ## build and verify in dist everything that a tag publishes; signatures and images need the release workflow
+	bin/goreleaser check
+	PATH="$(CURDIR)/bin:$$PATH" bin/goreleaser release --snapshot --clean --skip sign
+	go run -C $(TOOLS)/release . verify dist bin/chart
 
 clean: ## remove what was built in the tree; the programs of the test control plane stay in the cache directory
 	rm -rf bin dist

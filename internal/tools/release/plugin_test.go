@@ -1,14 +1,13 @@
 package main
 
 import (
-	"bytes"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 )
 
-func TestAManifestIsMadeOfTheChecksums(t *testing.T) {
+func TestWritePlugin(t *testing.T) {
 	a, b, c := strings.Repeat("a", 64), strings.Repeat("b", 64), strings.Repeat("c", 64)
 	file := filepath.Join(t.TempDir(), "checksums.txt")
 	text := c + "  flux-admission_0.1.0_windows_amd64.zip\n" + a + " *flux-admission_0.1.0_linux_amd64.tar.gz\n" +
@@ -16,40 +15,45 @@ func TestAManifestIsMadeOfTheChecksums(t *testing.T) {
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	var out bytes.Buffer
-	if err := run("0.1.0", file, &out); err != nil {
+	manifest := filepath.Join(t.TempDir(), "admission.yaml")
+	if err := writePlugin("0.1.0", file, manifest); err != nil {
 		t.Fatal(err)
 	}
+	got, err := os.ReadFile(manifest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const from = "https://github.com/flux-admission/flux-admission/releases/download/v0.1.0/flux-admission_0.1.0_"
 	want := `
 apiVersion: cli.fluxcd.io/v1beta1
-kind: Plugin
-name: admission
+bin: flux-admission
 description: Check a Git tree with the rules of the admission webhook
 homepage: https://github.com/flux-admission/flux-admission
+kind: Plugin
+name: admission
 source: https://github.com/flux-admission/flux-admission
-bin: flux-admission
 versions:
-  - version: 0.1.0
-    platforms:
-      - os: linux
-        arch: amd64
-        url: https://github.com/flux-admission/flux-admission/releases/download/v0.1.0/flux-admission_0.1.0_linux_amd64.tar.gz
-        checksum: sha256:` + a + `
-      - os: linux
-        arch: arm64
-        url: https://github.com/flux-admission/flux-admission/releases/download/v0.1.0/flux-admission_0.1.0_linux_arm64.tar.gz
-        checksum: sha256:` + b + `
-      - os: windows
-        arch: amd64
-        url: https://github.com/flux-admission/flux-admission/releases/download/v0.1.0/flux-admission_0.1.0_windows_amd64.zip
-        checksum: sha256:` + c + `
+- platforms:
+  - arch: amd64
+    checksum: sha256:` + a + `
+    os: linux
+    url: ` + from + `linux_amd64.tar.gz
+  - arch: arm64
+    checksum: sha256:` + b + `
+    os: linux
+    url: ` + from + `linux_arm64.tar.gz
+  - arch: amd64
+    checksum: sha256:` + c + `
+    os: windows
+    url: ` + from + `windows_amd64.zip
+  version: 0.1.0
 `
-	if out.String() != want[1:] {
-		t.Errorf("wrote\n%s\nwant%s", out.String(), want)
+	if string(got) != want[1:] {
+		t.Errorf("wrote\n%s\nwant%s", got, want)
 	}
 }
 
-func TestWhatIsNoReleaseIsRefused(t *testing.T) {
+func TestNewManifest_RefusesWhatIsNoRelease(t *testing.T) {
 	sum := strings.Repeat("a", 64)
 	cases := map[string]struct{ version, checksums, want string }{
 		"a version with a v":                {"v0.1.0", sum + "  flux-admission_0.1.0_linux_amd64.tar.gz\n", `version "v0.1.0" is not like 0.1.0, without a v`},
