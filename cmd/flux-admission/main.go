@@ -117,7 +117,8 @@ func newRoot() *cobra.Command {
 		return fmt.Errorf("%w; see `%s --help`", err, c.CommandPath())
 	})
 	root.AddCommand(
-		newServe(), newCheck(), newAudit(), newBuild(), newGet(), newDiff(), newFix(), newRules(), newExplain(), newRotate(), newVersion(),
+		newServe(), newCheck(), newAudit(), newWhy(), newBuild(), newGet(), newDiff(), newFix(), newRules(), newExplain(),
+		newRotate(), newVersion(),
 	)
 	// An error is a mistake in this program: an unknown flag.
 	cobra.CheckErr(addCompletions(root))

@@ -20,7 +20,7 @@ func Analyze(in *Input) *Report {
 		}
 	}
 	for _, n := range all {
-		if n.state != Ready && !folded(n) && (n.state != Suspended || n.cond != nil) {
+		if n.state != Ready && !ownedPart(n) && (n.state != Suspended || n.cond != nil) {
 			g.queue = append(g.queue, n)
 		}
 	}

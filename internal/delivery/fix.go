@@ -9,9 +9,9 @@ import (
 
 // fix returns what to do about a root, as an imperative.
 func fix(n *node, r *Root) string {
-	owner := "the manifest"
+	manifest := "the manifest"
 	if r.Owner != nil && *r.Owner != n.ref {
-		owner = "the manifest, which " + r.Owner.String() + " applies,"
+		manifest = "the manifest that " + r.Owner.String() + " applies"
 	}
 	switch n.state {
 	case Suspended:
@@ -36,9 +36,9 @@ func fix(n *node, r *Root) string {
 	}
 	switch n.cause {
 	case CauseDenied:
-		return "Change " + owner + " as the message of the admission webhook or policy requires"
+		return "Change " + manifest + " as the message of the admission webhook or policy requires"
 	case CauseSchema, CauseValues:
-		return "Correct the field that the message names in " + owner
+		return "Correct the field that the message names in " + manifest
 	case CauseRetries:
 		return fmt.Sprintf("Repair the cause, then: flux reconcile %s --reset", fluxName(n.ref))
 	case CauseInstall, CauseUpgrade, CauseRollback, CauseUninstall, CauseTest:

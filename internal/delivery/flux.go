@@ -704,7 +704,7 @@ func (g *graph) releaseObjects(n *node) []*node {
 	for _, o := range g.inNamespace[namespace] {
 		labels := mapAt(o.object.Object, "metadata", "labels")
 		if stringAt(labels, flux.HelmRelease.Group+"/name") == n.ref.Name && stringAt(labels, flux.HelmRelease.Group+"/namespace") == n.ref.Namespace &&
-			o != n && o.ref.GroupKind() != flux.HelmChart && !folded(o) {
+			o != n && o.ref.GroupKind() != flux.HelmChart && !ownedPart(o) {
 			out = append(out, o)
 		}
 	}

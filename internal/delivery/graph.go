@@ -329,3 +329,15 @@ func healthChecks(n *node) []Ref {
 	}
 	return out
 }
+
+// TerminatingKinds returns the kinds of the CRDs that are deleted, whose instances keep them, sorted.
+func TerminatingKinds(objects []*unstructured.Unstructured) []schema.GroupKind {
+	var out []schema.GroupKind
+	for _, o := range objects {
+		if RefOf(o).GroupKind() == crdKind && o.GetDeletionTimestamp() != nil {
+			out = append(out, schema.GroupKind{Group: stringAt(o.Object, "spec", "group"), Kind: stringAt(o.Object, "spec", "names", "kind")})
+		}
+	}
+	slices.SortFunc(out, compareKinds)
+	return out
+}

@@ -248,7 +248,7 @@ func (g *graph) expandOther(n *node) {
 		g.expandWorkload(n)
 	}
 	for _, o := range g.owned[n.ref] {
-		if !folded(o) && g.get(o.ref, "").state != Ready {
+		if !ownedPart(o) && g.get(o.ref, "").state != Ready {
 			g.wait(n, o, Owns, "metadata.ownerReferences of "+o.ref.String())
 		}
 	}
@@ -353,8 +353,8 @@ func (g *graph) expandIssuer(n *node) {
 	}
 }
 
-// folded reports whether an object is only a part of its owner: a Pod, a ReplicaSet, or a run of a CronJob.
-func folded(n *node) bool {
+// ownedPart reports whether an object is only a part of its owner: a Pod, a ReplicaSet, or a run of a CronJob.
+func ownedPart(n *node) bool {
 	gk := n.ref.GroupKind()
 	if gk != podKind && gk != replicaKind && gk != jobKind {
 		return false
@@ -373,7 +373,7 @@ func (g *graph) pods(n *node) []*node {
 	for _, o := range g.owned[n.ref] {
 		if o.ref.GroupKind() == podKind {
 			out = append(out, o)
-		} else if folded(o) {
+		} else if ownedPart(o) {
 			out = append(out, g.pods(o)...)
 		}
 	}
@@ -538,7 +538,7 @@ func (g *graph) expandTerminating(n *node) {
 			break
 		}
 		for _, o := range g.inNamespace[n.ref.Name] {
-			if o.object.GetDeletionTimestamp() != nil && len(o.object.GetFinalizers()) > 0 && !folded(o) {
+			if o.object.GetDeletionTimestamp() != nil && len(o.object.GetFinalizers()) > 0 && !ownedPart(o) {
 				g.get(o.ref, "")
 				g.wait(n, o, HeldBy, "metadata.finalizers of "+o.ref.String())
 			}
@@ -546,7 +546,7 @@ func (g *graph) expandTerminating(n *node) {
 	}
 	if slices.Contains(n.object.GetFinalizers(), "foregroundDeletion") {
 		for _, o := range g.owned[n.ref] {
-			if g.get(o.ref, ""); o.state == Terminating && !folded(o) {
+			if g.get(o.ref, ""); o.state == Terminating && !ownedPart(o) {
 				g.wait(n, o, HeldBy, "metadata.ownerReferences of "+o.ref.String())
 			}
 		}

@@ -81,6 +81,9 @@ func decode(raw []byte) ([]*unstructured.Unstructured, error) {
 	case *unstructured.UnstructuredList:
 		out := make([]*unstructured.Unstructured, 0, len(o.Items))
 		for i := range o.Items {
+			if o.Items[i].GetKind() == "" || o.Items[i].GetAPIVersion() == "" {
+				return nil, fmt.Errorf("item %d: %w", i+1, errNotObject)
+			}
 			out = append(out, &o.Items[i])
 		}
 		return out, nil
