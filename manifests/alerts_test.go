@@ -94,13 +94,13 @@ func TestAlerts_Runbook(t *testing.T) {
 	}
 }
 
-// TestAlerts_EveryFailure checks that the alerts of the table "How it fails" of the README exist, at least one in each row.
+// TestAlerts_EveryFailure checks that the alerts of the table "How it fails" of docs/failures.md exist, at least one in each row.
 func TestAlerts_EveryFailure(t *testing.T) {
-	readme, err := os.ReadFile("../README.md")
+	page, err := os.ReadFile("../docs/failures.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, section, _ := strings.Cut(string(readme), "\n## How it fails\n")
+	_, section, _ := strings.Cut(string(page), "\n## How it fails\n")
 	section, _, _ = strings.Cut(section, "\n## ")
 	known := map[string]bool{}
 	for _, a := range alerts(t) {

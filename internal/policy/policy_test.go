@@ -80,18 +80,18 @@ func TestDefault(t *testing.T) {
 	}
 }
 
-// The policy in the README is valid.
-func TestParse_README(t *testing.T) {
-	text, err := os.ReadFile("../../README.md")
+// The example in docs/policy.md is valid.
+func TestParse_Documentation(t *testing.T) {
+	text, err := os.ReadFile("../../docs/policy.md")
 	if err != nil {
 		t.Fatal(err)
 	}
 	_, after, ok := strings.Cut(string(text), "```yaml\napiVersion: flux-admission.dev/v1alpha1\n")
 	block, _, closed := strings.Cut(after, "```")
 	if !ok || !closed {
-		t.Fatal("README.md contains no AdmissionPolicy")
+		t.Fatal("docs/policy.md contains no AdmissionPolicy")
 	}
-	parsed, err := policy.Parse("README.md", []byte("apiVersion: flux-admission.dev/v1alpha1\n"+block))
+	parsed, err := policy.Parse("policy.md", []byte("apiVersion: flux-admission.dev/v1alpha1\n"+block))
 	if err != nil {
 		t.Fatal(err)
 	}
