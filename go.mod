@@ -58,6 +58,7 @@ require github.com/bmatcuk/doublestar/v4 v4.10.2
 
 require (
 	github.com/go-task/slim-sprig/v3 v3.0.0
+	github.com/robfig/cron/v3 v3.0.1
 	github.com/spf13/pflag v1.0.10
 )
 

@@ -78,4 +78,6 @@ type InvalidValue struct {
 	// Message is what is wrong, after the name of the field: "must be an integer, is a string". It quotes the schema, never the value, which may come
 	// from a Secret.
 	Message string
+	// Incomplete means that another part of the object may make the value valid, if this one is a patch.
+	Incomplete bool
 }

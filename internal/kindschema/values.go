@@ -17,32 +17,73 @@ import (
 // invalidBuiltIn returns values of built-in types that their Go types can hold and the API server rejects all the same. The API server's own
 // checks are in k8s.io/kubernetes, which is not imported: each of these names its source there, as of Kubernetes 1.37.
 func invalidBuiltIn(o *unstructured.Unstructured) []validators.InvalidValue {
+	template := validators.NewPath("spec", "template")
 	switch gvk := o.GroupVersionKind(); gvk.Group {
 	case "":
 		switch gvk.Kind {
-		case "ConfigMap", "Secret":
-			return invalidKeys(o)
+		case "ConfigMap":
+			return append(invalidKeys(o), oversized(o)...)
+		case "Secret":
+			return slices.Concat(invalidKeys(o), oversized(o), missingSecretKeys(o))
 		case "Service":
-			return invalidPorts(o, validators.NewPath("spec", "ports"), "port")
+			return invalidService(o)
+		case "PersistentVolumeClaim":
+			return invalidClaim(o)
 		case "Pod":
-			return invalidPodPorts(o, validators.NewPath("spec"))
+			return invalidPod(o, nil, anyRestart)
 		case "ReplicationController":
-			return invalidPodPorts(o, validators.NewPath("spec", "template", "spec"))
+			return invalidPod(o, template, alwaysRestart)
 		}
 	case "apps":
 		switch gvk.Kind {
 		case "Deployment", "StatefulSet", "DaemonSet", "ReplicaSet":
-			return append(unselectedTemplate(o), invalidPodPorts(o, validators.NewPath("spec", "template", "spec"))...)
+			return slices.Concat(unselectedTemplate(o), invalidPod(o, template, alwaysRestart), invalidStrategy(o))
 		}
 	case "batch":
 		switch gvk.Kind {
 		case "Job":
-			return invalidPodPorts(o, validators.NewPath("spec", "template", "spec"))
+			return invalidPod(o, template, neverOrOnFailure)
 		case "CronJob":
-			return invalidPodPorts(o, validators.NewPath("spec", "jobTemplate", "spec", "template", "spec"))
+			return append(invalidPod(o, validators.NewPath("spec", "jobTemplate", "spec", "template"), neverOrOnFailure), invalidSchedule(o)...)
+		}
+	case "autoscaling":
+		if gvk.Kind == "HorizontalPodAutoscaler" {
+			return invalidAutoscaler(o)
+		}
+	case "networking.k8s.io":
+		if gvk.Kind == "Ingress" {
+			return invalidIngress(o)
+		}
+	case "policy":
+		if gvk.Kind == "PodDisruptionBudget" {
+			return invalidBudget(o)
 		}
 	}
 	return nil
+}
+
+// violations collects what the API server rejects of an object.
+type violations struct{ out []validators.InvalidValue }
+
+func (v *violations) report(at validators.Path, message string) {
+	v.out = append(v.out, validators.InvalidValue{Path: at, Message: message})
+}
+
+// decode returns a field of the object as the Go type; false if it does not decode, which is reported as a wrong type elsewhere, or if Flux
+// merges the object into another one.
+func decode[T any](o *unstructured.Unstructured, fields ...string) (*T, validators.Path, bool) {
+	at, out := validators.NewPath(fields...), new(T)
+	m, ok := at.Lookup(o.Object).(map[string]any)
+	if !ok || merged(o) || runtime.DefaultUnstructuredConverter.FromUnstructured(m, out) != nil {
+		return nil, nil, false
+	}
+	return out, at, true
+}
+
+// merged reports whether Flux merges the object into the one in the cluster, so that it need not be complete
+// (https://fluxcd.io/flux/components/kustomize/kustomizations/#controlling-the-apply-behavior-of-resources).
+func merged(o *unstructured.Unstructured) bool {
+	return strings.EqualFold(o.GetAnnotations()["kustomize.toolkit.fluxcd.io/ssa"], "Merge")
 }
 
 // invalidKeys checks the keys of data (pkg/apis/core/validation: ValidateConfigMap, ValidateSecret).
@@ -56,33 +97,6 @@ func invalidKeys(o *unstructured.Unstructured) []validators.InvalidValue {
 					Path: validators.NewPath(field, k), Message: "has an invalid key: " + strings.Join(errs, "; "),
 				})
 			}
-		}
-	}
-	return out
-}
-
-// invalidPorts checks the port numbers of a list (pkg/apis/core/validation: validateServicePort, validateContainerPorts).
-func invalidPorts(o *unstructured.Unstructured, at validators.Path, name string) []validators.InvalidValue {
-	list, _ := at.Lookup(o.Object).([]any)
-	var out []validators.InvalidValue
-	for i, item := range list {
-		port, _ := item.(map[string]any)
-		if n, ok := port[name].(int64); ok {
-			if errs := validation.IsValidPortNum(int(n)); len(errs) > 0 {
-				out = append(out, validators.InvalidValue{Path: at.Index(i).Child(name), Message: strings.Join(errs, "; ")})
-			}
-		}
-	}
-	return out
-}
-
-func invalidPodPorts(o *unstructured.Unstructured, spec validators.Path) []validators.InvalidValue {
-	var out []validators.InvalidValue
-	for _, field := range []string{"containers", "initContainers"} {
-		at := spec.Child(field)
-		list, _ := at.Lookup(o.Object).([]any)
-		for i := range list {
-			out = append(out, invalidPorts(o, at.Index(i).Child("ports"), "containerPort")...)
 		}
 	}
 	return out

@@ -168,52 +168,8 @@ func violations(
 		for _, v := range s.InvalidValues(ctx, o) {
 			add(v.Path, cmp.Or(v.Path.String(), "the object")+" "+v.Message)
 		}
-		for _, path := range duplicatePortNames(o) {
-			add(path, path.String()+" duplicates the name of another port in the list")
-		}
 	}
 	return out, pending
-}
-
-// duplicatePortNames returns the paths of port names that an earlier port of the same container or Service has. The
-// schema finds duplicate numbers.
-func duplicatePortNames(o *unstructured.Unstructured) []validators.Path {
-	var out []validators.Path
-	list := func(at validators.Path) {
-		ports, _ := at.Lookup(o.Object).([]any)
-		seen := map[string]bool{}
-		for i, item := range ports {
-			m, _ := item.(map[string]any)
-			name := text(m, "name")
-			if name != "" && seen[name] {
-				out = append(out, at.Index(i).Child("name"))
-			}
-			seen[name] = true
-		}
-	}
-	var pod validators.Path
-	switch gvk := o.GroupVersionKind(); gvk.GroupKind() {
-	case schema.GroupKind{Kind: "Service"}:
-		list(validators.NewPath("spec", "ports"))
-		return out
-	case schema.GroupKind{Kind: "Pod"}:
-		pod = validators.NewPath("spec")
-	case schema.GroupKind{Group: "batch", Kind: "CronJob"}:
-		pod = validators.NewPath("spec", "jobTemplate", "spec", "template", "spec")
-	default:
-		if gvk.Group != "apps" && gvk.Group != "batch" {
-			return nil
-		}
-		pod = validators.NewPath("spec", "template", "spec")
-	}
-	for _, field := range []string{"initContainers", "containers"} {
-		at := pod.Child(field)
-		containers, _ := at.Lookup(o.Object).([]any)
-		for i := range containers {
-			list(at.Index(i).Child("ports"))
-		}
-	}
-	return out
 }
 
 // postRendered reports whether a release's post-renderers may change more of an object than its images.

@@ -13,8 +13,8 @@ import (
 // InvalidValue is the rule invalid-value.
 //
 // It reports what the API server's validation of a custom resource reports (types, required fields, enums, patterns,
-// list keys, CEL rules), and for Kubernetes' own kinds type errors and duplicate list entries. Values are not quoted:
-// one may come from a Secret.
+// list keys, CEL rules), and for Kubernetes' own kinds type errors, duplicate list entries and the mistakes that are
+// made most, such as a mount without its volume. Values are not quoted: one may come from a Secret.
 var InvalidValue = &validators.Rule{
 	Meta: validators.Meta{
 		ID:       "SC002",
@@ -53,7 +53,7 @@ func checkInvalidValue(ctx context.Context, p *validators.Pass) error {
 	}
 	open := 0
 	for _, v := range invalid {
-		if p.Provenance != nil && p.Provenance.MayBePatch && strings.HasPrefix(v.Message, "is required") {
+		if p.Provenance != nil && p.Provenance.MayBePatch && (v.Incomplete || strings.HasPrefix(v.Message, "is required")) {
 			continue
 		}
 		// A violation of a rule between fields has the path of their parent.
