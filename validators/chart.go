@@ -27,6 +27,12 @@ type ChartRef struct {
 	IgnoreMissingValuesFiles bool
 }
 
+// MissingValuesFile explains an Unknown: the chart was read, and lacks a file of ChartRef.ValuesFiles, so that Flux cannot package it.
+type MissingValuesFile struct{ Name string }
+
+// Error implements error.
+func (e *MissingValuesFile) Error() string { return "it has no values file " + e.Name }
+
 // Chart validates a release's values against a chart and templates the chart with them. It is safe for concurrent use.
 // No error of a Chart quotes a value that comes from a Secret.
 type Chart interface {

@@ -9,11 +9,13 @@ import (
 	chart "helm.sh/helm/v4/pkg/chart/v2"
 
 	"github.com/flux-admission/flux-admission/internal/helmchart/archive"
+	"github.com/flux-admission/flux-admission/validators"
 )
 
 // MergeValuesFiles replaces the chart's values by the named files, merged in order, as source-controller does when it
 // packages a chart. The files are read from others, by their cleaned path; when that is nil, from the chart itself,
-// whose values.yaml is then one of them. A file that is missing is an error unless ignoreMissing is set.
+// whose values.yaml is then one of them. A missing file is a
+// validators.MissingValuesFile unless ignoreMissing is set.
 func MergeValuesFiles(c *chart.Chart, names []string, others map[string][]byte, ignoreMissing bool) error {
 	merged := map[string]any{}
 	for _, name := range names {
@@ -25,7 +27,7 @@ func MergeValuesFiles(c *chart.Chart, names []string, others map[string][]byte, 
 			if ignoreMissing {
 				continue
 			}
-			return fmt.Errorf("it has no values file %s", name)
+			return &validators.MissingValuesFile{Name: name}
 		}
 		merged = chartutil.MergeMaps(merged, values)
 	}

@@ -2,6 +2,8 @@ package helmrelease
 
 import (
 	"context"
+	"errors"
+	"slices"
 
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
@@ -13,8 +15,8 @@ import (
 
 // ChartNotFound is the rule helm-chart-not-found.
 //
-// It reports only what is certainly missing: the source object, the chart in a repository that was read, or a version
-// of it. A repository that cannot be reached is recorded as Unknown. The default is a warning, because one apply may
+// It reports only what is certainly missing: the source object, the chart in a repository that was read, a version of
+// it, or one of the values files that replace the chart's values. A repository that cannot be reached is recorded as Unknown. The default is a warning, because one apply may
 // bring both a release and its source.
 var ChartNotFound = &validators.Rule{
 	Meta: validators.Meta{
@@ -47,6 +49,10 @@ func checkChartNotFound(ctx context.Context, p *validators.Pass) error {
 	case validators.Present:
 		return nil
 	case validators.Unknown:
+		if file, ok := errors.AsType[*validators.MissingValuesFile](err); ok {
+			reportValuesFile(p, ref, file.Name)
+			return nil
+		}
 		p.Unknown("cannot determine whether the chart exists: %v", err)
 		return nil
 	case validators.Absent:
@@ -75,4 +81,16 @@ func checkChartNotFound(ctx context.Context, p *validators.Pass) error {
 		p.Report(where, where.Lookup(p.Object.Object), "%s does not exist", describe(ref))
 	}
 	return nil
+}
+
+// reportValuesFile reports a values file that the chart lacks (source-controller: ValuesFilesError).
+func reportValuesFile(p *validators.Pass, ref validators.ChartRef, name string) {
+	at := validators.NewPath("spec", "chart", "spec", "valuesFiles")
+	if i := slices.Index(ref.ValuesFiles, name); i >= 0 && at.Lookup(p.Object.Object) != nil {
+		at = at.Index(i)
+	} else {
+		at = validators.NewPath("spec", "chartRef") // those of the HelmChart
+	}
+	f := p.Report(at, name, "%s has no values file %s", describe(ref), name)
+	f.Fix = "Correct the path, which begins at the root of the chart, or of the repository for a chart in Git; or set ignoreMissingValuesFiles: true."
 }
