@@ -66,6 +66,7 @@ func (g *graph) explain(err error) *validators.Problem {
 	default:
 		p.Message = "the build fails: " + withoutContext(text)
 	}
+	g.place(p, text)
 	return p
 }
 
@@ -89,6 +90,9 @@ func (g *graph) explainDuplicate(p *validators.Problem, id string) {
 		}
 		p.Message += ", in " + strings.Join(files, " and ")
 		p.Related = positions
+		if len(files) > 1 {
+			p.Position = positions[len(positions)-1]
+		}
 		if len(files) == 1 {
 			p.Related = append(p.Related, g.listings(files[0])...)
 		}
@@ -258,7 +262,7 @@ func sortPositions(ps []validators.Position) {
 
 // splitID splits kustomize's ID of a resource: Kind.version.group/name.namespace, where [noGrp] and [noNs] mean none.
 func splitID(id string) (kind, namespace, name string) {
-	gvk, rest, ok := strings.Cut(strings.Trim(id, `"'`), "/")
+	gvk, rest, ok := strings.Cut(strings.Trim(id, `"':`), "/")
 	if !ok {
 		return "the resource", "", id
 	}

@@ -214,5 +214,6 @@ func parseFailure(a *sourcetree.Artifact, p string, err error) *validators.Probl
 	out.Position.Line = line
 	text = strings.TrimPrefix(text, "error converting YAML to JSON: yaml: ")
 	out.Message = fmt.Sprintf("the build fails at %s: %s", path.Base(p), withoutContext(Redact(text)))
+	(&graph{artifact: a}).place(out, text)
 	return out
 }

@@ -402,31 +402,18 @@ func (g *graph) numericTags(n *node, out *Output) {
 // its position, and what there is instead. kustomize compares group, version, kind, name and namespace.
 func (g *graph) explainPatch(p *validators.Problem, kind, namespace, name string) {
 	var want sourcetree.Identity
-	for _, dir := range slices.Sorted(maps.Keys(g.nodes)) {
-		n := g.nodes[dir]
-		if n.k == nil {
-			continue
-		}
-		entries := g.entriesOf(n)
-		for _, text := range n.k.PatchesStrategicMerge {
-			e := patchEntry{patch: kustypes.Patch{Path: string(text)}}
-			if strings.Contains(string(text), "\n") {
-				e.patch = kustypes.Patch{Patch: string(text)}
+	g.eachPatch(func(n *node, e patchEntry) bool {
+		docs, locate := g.documentsOf(n, e)
+		for _, doc := range docs {
+			id := sourcetree.Identify(doc)
+			if e.patch.Target != nil || id.Kind != kind || id.Name != name || namespace != "" && id.Namespace != namespace {
+				continue
 			}
-			entries = append(entries, e)
+			want = id
+			locate(yamlposition.Root(doc), p)
 		}
-		for _, e := range entries {
-			docs, locate := g.documentsOf(n, e)
-			for _, doc := range docs {
-				id := sourcetree.Identify(doc)
-				if e.patch.Target != nil || id.Kind != kind || id.Name != name || namespace != "" && id.Namespace != namespace {
-					continue
-				}
-				want = id
-				locate(yamlposition.Root(doc), p)
-			}
-		}
-	}
+		return false
+	})
 	var found []string
 	for _, file := range g.resourceFiles() {
 		for _, doc := range g.artifact.File(file).Parse().Documents {
