@@ -5,7 +5,7 @@ TIMEOUT    ?= 30m
 FUZZTIME   ?= 10s
 BENCHTIME  ?= 1s
 SOAK_TIME  ?= 10m
-BENCHPKGS  ?= ./webhook/... ./internal/... ./test/webhook/...
+BENCHPKGS  ?= ./webhook/... ./internal/... ./test/webhook/... ./test/scale/...
 IMG        ?= flux-admission:dev
 # The version of the packaged chart, without a v; by default that of Chart.yaml.
 CHART_VERSION ?= $(shell sed -n 's/^version: //p' manifests/chart/Chart.yaml)

@@ -38,16 +38,20 @@ func Root() (string, error) {
 	}
 }
 
-// build builds the binary in dir and returns its path.
-func build(ctx context.Context, dir string) (string, error) {
+// build builds the binary of a version, which may be empty, in dir and returns its path.
+func build(ctx context.Context, dir, version string) (string, error) {
 	root, err := Root()
 	if err != nil {
 		return "", err
 	}
 	ctx, cancel := context.WithTimeout(ctx, buildTimeout)
 	defer cancel()
-	path := filepath.Join(dir, "flux-admission")
-	cmd := exec.CommandContext(ctx, "go", "build", "-o", path, "./cmd/flux-admission")
+	path := filepath.Join(dir, "flux-admission"+version)
+	args := []string{"build", "-o", path}
+	if version != "" {
+		args = append(args, "-ldflags=-X main.version="+version)
+	}
+	cmd := exec.CommandContext(ctx, "go", append(args, "./cmd/flux-admission")...) //nolint:gosec // the test's own version
 	cmd.Dir = root
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {

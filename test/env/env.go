@@ -3,6 +3,7 @@
 package env
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -64,6 +65,8 @@ type Options struct {
 	Proxy bool
 	// Binary is run in place of the product's, which is built when it is empty.
 	Binary string
+	// Versions are the versions of the builds that the replicas run, one per replica; without them all run one build.
+	Versions []string
 	// FailurePolicy replaces that of the manifests in every webhook. Fail shows a call that fails as a refused write.
 	FailurePolicy admissionregv1.FailurePolicyType
 	// Policy is the AdmissionPolicy in force, as YAML; the default policy when empty.
@@ -110,7 +113,7 @@ type Env struct {
 //		}))
 //	}
 func Main(m *testing.M, o Options, setUp func(context.Context, *Env) error) int {
-	o.ControlPlane.AuditUser = auditUser()
+	o.ControlPlane.AuditUser = cmp.Or(o.ControlPlane.AuditUser, auditUser())
 	return controlplane.Main(m, o.ControlPlane, func(cp *controlplane.ControlPlane) error {
 		ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
 		defer cancel()
@@ -126,7 +129,7 @@ func Main(m *testing.M, o Options, setUp func(context.Context, *Env) error) int 
 func Start(ctx context.Context, o Options) (*Env, error) {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
-	o.ControlPlane.AuditUser = auditUser()
+	o.ControlPlane.AuditUser = cmp.Or(o.ControlPlane.AuditUser, auditUser())
 	cp, err := controlplane.Start(ctx, o.ControlPlane)
 	if err != nil {
 		return nil, err
@@ -233,9 +236,9 @@ func (e *Env) mkdir(name string) (string, error) {
 // startWebhooks builds the binary, installs the manifests and starts the replicas.
 func (e *Env) startWebhooks(ctx context.Context, o Options) error {
 	binary := o.Binary
-	if binary == "" {
+	if binary == "" && len(o.Versions) == 0 {
 		var err error
-		if binary, err = build(ctx, e.ControlPlane.Dir()); err != nil {
+		if binary, err = build(ctx, e.ControlPlane.Dir(), ""); err != nil {
 			return err
 		}
 	}
@@ -262,8 +265,14 @@ func (e *Env) startWebhooks(ctx context.Context, o Options) error {
 			return err
 		}
 	}
-	replicas := max(o.Replicas, 1)
+	replicas := max(o.Replicas, len(o.Versions), 1)
 	for i := range replicas {
+		if i < len(o.Versions) {
+			var err error
+			if binary, err = build(ctx, e.ControlPlane.Dir(), o.Versions[i]); err != nil {
+				return err
+			}
+		}
 		w, err := newWebhook(e.ControlPlane, fmt.Sprintf("webhook-%d", i), binary, o.Args, shipped)
 		if err != nil {
 			return err
@@ -394,4 +403,20 @@ func (e *Env) AuditAnnotations(resource, namespace, name string) (map[string]str
 		return out, nil
 	}
 	return nil, fmt.Errorf("the audit log has no write of %s %s/%s", resource, namespace, name)
+}
+
+// PolicyStatusWrites returns how often the status of the AdmissionPolicy was written, by whomever. It needs
+// controlplane.Options.Audit.
+func (e *Env) PolicyStatusWrites() (int, error) {
+	events, err := e.ControlPlane.AuditEvents()
+	if err != nil {
+		return 0, err
+	}
+	n := 0
+	for i := range events {
+		if ref := events[i].ObjectRef; ref != nil && ref.Resource == "admissionpolicies" && ref.Subresource == "status" {
+			n++
+		}
+	}
+	return n, nil
 }

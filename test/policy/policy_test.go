@@ -33,7 +33,7 @@ import (
 var shared *env.Env
 
 func TestMain(m *testing.M) {
-	os.Exit(env.Main(m, env.Options{ControlPlane: controlplane.Options{CRDSets: controlplane.DefaultCRDs()}}, func(_ context.Context, e *env.Env) error {
+	os.Exit(env.Main(m, env.Options{ControlPlane: controlplane.Options{CRDSets: controlplane.DefaultCRDs(), Audit: true}}, func(_ context.Context, e *env.Env) error {
 		shared = e
 		return nil
 	}))
@@ -357,13 +357,17 @@ func TestPolicy_TwoVersions(t *testing.T) {
 		replicas, _ := s["replicas"].([]any)
 		return len(replicas) == 3 && strings.Contains(fmt.Sprint(s["conditions"]), "in force in 3 of 3 replicas")
 	})
-	before, started := object(t).GetResourceVersion(), renewals(t)
+	before, written, started := object(t).GetResourceVersion(), statusWrites(t), renewals(t)
 	select {
 	case <-t.Context().Done():
 	case <-time.After(12 * time.Second): // longer than a heartbeat
 	}
 	if after := object(t).GetResourceVersion(); after != before {
 		t.Errorf("the policy was written at rest: resource version %s, then %s", before, after)
+	}
+	// A write of the same content leaves the version as it is.
+	if after := statusWrites(t); written == 0 || after != written {
+		t.Errorf("%d writes of the status before the rest and %d after it, want some and no more", written, after)
 	}
 	// A replica that does not renew its Lease is no longer counted.
 	eventually(t, "each replica renews its Lease", func() bool {
@@ -375,6 +379,16 @@ func TestPolicy_TwoVersions(t *testing.T) {
 		}
 		return len(started) == 3
 	})
+}
+
+// statusWrites returns how often the status of the policy was written, by whomever.
+func statusWrites(t *testing.T) int {
+	t.Helper()
+	n, err := shared.PolicyStatusWrites()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
 }
 
 // renewals returns when each replica has renewed its Lease, by its name.
