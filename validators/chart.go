@@ -134,9 +134,10 @@ type ValuesResult struct {
 	Violations []Violation
 	// More is how many violations there are beside these, which are at most 200.
 	More int
-	// UnusedValues are keys of the release's own values that no value, comment or template of the chart mentions, in the
-	// order of their paths. Keys that a schema rejects are Violations instead.
-	UnusedValues []UnusedValue
+	// UnusedValues returns keys of the release's own values that no value, comment or template of the chart mentions, in the
+	// order of their paths, and those that are known when the context ends. Keys that a schema rejects are Violations instead.
+	// It is nil without a result, and searches at each call: most rules do not call it.
+	UnusedValues func(context.Context) []UnusedValue
 	// Missing names the values and schemas that could not be read, a phrase each. When it is empty, the result is
 	// complete.
 	Missing []string

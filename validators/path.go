@@ -110,29 +110,21 @@ func (p Path) Lookup(root any) any {
 	return root
 }
 
-// Trail is a path as a list from its end. A rule that searches a large object extends it at no cost, and makes the path only of what
-// it reports.
-type Trail struct {
-	// Parent is the trail to the value that contains this one; nil for the object itself.
-	Parent *Trail
-	Step   Step
-}
+// Trail is the path of a value that a search is at. A rule that searches a large object enters and leaves values at no cost,
+// and makes a Path only of what it reports.
+type Trail struct{ steps Path }
 
 // NewTrail returns the trail that descends through the named map keys, one step a key.
-func NewTrail(keys ...string) *Trail {
-	var t *Trail
-	for _, k := range keys {
-		t = &Trail{Parent: t, Step: Step{Key: k, Index: -1}}
-	}
-	return t
-}
+func NewTrail(keys ...string) *Trail { return &Trail{steps: NewPath(keys...)} }
 
-// Path returns the trail as a path.
-func (t *Trail) Path() Path {
-	var out Path
-	for ; t != nil; t = t.Parent {
-		out = append(out, t.Step)
-	}
-	slices.Reverse(out)
-	return out
-}
+// EnterKey descends to the value of a map's key. Leave ends it.
+func (t *Trail) EnterKey(key string) { t.steps = append(t.steps, Step{Key: key, Index: -1}) }
+
+// EnterIndex descends to an item of a list. Leave ends it.
+func (t *Trail) EnterIndex(i int) { t.steps = append(t.steps, Step{Index: i}) }
+
+// Leave ascends to the value that contains this one.
+func (t *Trail) Leave() { t.steps = t.steps[:len(t.steps)-1] }
+
+// Path returns the trail as a path, which later steps do not change.
+func (t *Trail) Path() Path { return slices.Clone(t.steps) }

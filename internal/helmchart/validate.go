@@ -50,8 +50,11 @@ func (c *Chart) Validate(ctx context.Context, v validators.Values) (validators.V
 		f.Inline, f.From, skip = origin(path, v, release)
 		f.Path = slices.Clone(f.Path[skip:])
 	}
-	for _, k := range c.unused.Unknown(ctx, release.Values, c.schemas.knower(ctx, false)) {
-		result.UnusedValues = append(result.UnusedValues, unusedValue(k, v, release))
+	result.UnusedValues = func(ctx context.Context) (out []validators.UnusedValue) {
+		for _, k := range c.unused.Unknown(ctx, release.Values, c.schemas.knower(ctx, false)) {
+			out = append(out, unusedValue(k, v, release))
+		}
+		return out
 	}
 	slices.SortStableFunc(result.Violations, func(a, b validators.Violation) int {
 		return cmp.Or(cmp.Compare(a.Path.Pointer(), b.Path.Pointer()), cmp.Compare(a.Message, b.Message))

@@ -267,11 +267,15 @@ func checkRawManifests(p *validators.Pass, at *validators.Trail, v any) {
 			return
 		}
 		for k, e := range t {
-			checkRawManifests(p, &validators.Trail{Parent: at, Step: validators.Step{Key: k, Index: -1}}, e)
+			at.EnterKey(k)
+			checkRawManifests(p, at, e)
+			at.Leave()
 		}
 	case []any:
 		for i, e := range t {
-			checkRawManifests(p, &validators.Trail{Parent: at, Step: validators.Step{Index: i}}, e)
+			at.EnterIndex(i)
+			checkRawManifests(p, at, e)
+			at.Leave()
 		}
 	case string:
 		if !strings.Contains(t, clusterGroup) || !strings.Contains(t, "enabled") || len(t) > maxEmbedded {
@@ -296,10 +300,12 @@ func checkRawManifests(p *validators.Pass, at *validators.Trail, v any) {
 }
 
 func isCluster(o map[string]any) bool {
-	kind, _ := o["kind"].(string)
+	if kind, _ := o["kind"].(string); kind != Cluster.Kind {
+		return false
+	}
 	apiVersion, _ := o["apiVersion"].(string)
 	group, _, hasGroup := strings.Cut(apiVersion, "/")
-	return kind == Cluster.Kind && hasGroup && group == clusterGroup
+	return hasGroup && group == clusterGroup
 }
 
 var enabledKeys = []string{"spec", "monitoring", "enabled"}

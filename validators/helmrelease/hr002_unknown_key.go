@@ -56,7 +56,7 @@ func checkUnknownKey(ctx context.Context, p *validators.Pass) error {
 		p.Unknown("cannot compose the values for chart %s %s: %v", chart.Name(), chart.Version(), err)
 		return nil
 	}
-	keys := result.UnusedValues
+	keys := result.UnusedValues(ctx)
 	// Templating is exact where texts are only hints. Helm does not template a chart whose schema rejects the values.
 	if len(result.Violations) == 0 {
 		release := installOf(p.Object, values)

@@ -42,29 +42,39 @@ var NumberForText = &validators.Rule{
 func checkNumberForText(_ context.Context, p *validators.Pass) error {
 	at := validators.NewPath("spec", "values")
 	values, _ := at.Lookup(p.Object.Object).(map[string]any)
-	n := numbers{pass: p}
-	n.walk(validators.NewTrail("spec", "values"), values, false)
+	n := numbers{pass: p, at: validators.NewTrail("spec", "values")}
+	n.walk(values, false)
 	return nil
 }
 
-type numbers struct{ pass *validators.Pass }
+type numbers struct {
+	pass *validators.Pass
+	at   *validators.Trail // to the values that are checked
+}
 
 // walk checks the values below a map; in texts all of them are text. Findings are sorted, so that keys need not be.
-func (n *numbers) walk(at *validators.Trail, values map[string]any, texts bool) {
+func (n *numbers) walk(values map[string]any, texts bool) {
 	for key, v := range values {
-		here := validators.Trail{Parent: at, Step: validators.Step{Key: key, Index: -1}}
 		switch v := v.(type) {
 		case map[string]any:
-			n.walk(&here, v, isTextMap(key))
+			n.at.EnterKey(key)
+			n.walk(v, isTextMap(key))
+			n.at.Leave()
 		case []any:
+			n.at.EnterKey(key)
 			for i, item := range v {
 				if m, ok := item.(map[string]any); ok {
-					n.walk(&validators.Trail{Parent: &here, Step: validators.Step{Index: i}}, m, false)
+					n.at.EnterIndex(i)
+					n.walk(m, false)
+					n.at.Leave()
 				}
 			}
+			n.at.Leave()
 		case int64, float64:
 			if texts || isTextKey(key) {
-				n.check(here.Path(), v)
+				n.at.EnterKey(key)
+				n.check(n.at.Path(), v)
+				n.at.Leave()
 			}
 		}
 	}
