@@ -128,6 +128,9 @@ func attacked(t *testing.T, attack func(ns string)) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if limit := shared.Webhook().MemoryLimit(); u.Peak > limit {
+		t.Errorf("the peak of the resident memory is %d MiB, the limit of the container %d MiB", u.Peak>>20, limit>>20)
+	}
 	t.Logf("peak %d MiB, of it %d MiB of memory of its own at the end", u.Peak>>20, u.Heap>>20)
 }
 
@@ -165,9 +168,9 @@ func post(t *testing.T, body []byte) string {
 	return string(data)
 }
 
-func dial(t *testing.T) *tls.Conn {
+func dial(t *testing.T, protocols ...string) *tls.Conn {
 	t.Helper()
-	d := tls.Dialer{Config: &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"h2", "http/1.1"}}} //nolint:gosec // an attacker does not care
+	d := tls.Dialer{Config: &tls.Config{InsecureSkipVerify: true, NextProtos: protocols}} //nolint:gosec // an attacker does not care
 	conn, err := d.DialContext(t.Context(), "tcp", shared.Address)
 	if err != nil {
 		t.Fatal(err)
@@ -269,7 +272,7 @@ func TestTargetPaths(t *testing.T) {
 func TestSlowBodies(t *testing.T) {
 	attacked(t, func(ns string) {
 		for _, n := range []int{7 << 20, 1 << 20} {
-			fmt.Fprintf(dial(t), "POST /validate?timeout=30s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n{", n)
+			fmt.Fprintf(dial(t, "http/1.1"), "POST %s?timeout=30s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n{", webhookconfig.ValidatePath, n)
 		}
 		evaluates(t, ns)
 	})
@@ -343,7 +346,7 @@ func denied(t *testing.T, manifest string) {
 	t.Errorf("%.300v; want a denial by HR001", err)
 }
 
-// An index of 20 MiB, and charts whose templates name 50,000 values each.
+// Three indexes of 20 MiB, and charts whose templates name 50,000 values each.
 func TestLargeRepositories(t *testing.T) {
 	attacked(t, func(ns string) {
 		var index strings.Builder
@@ -355,9 +358,13 @@ func TestLargeRepositories(t *testing.T) {
 			}
 		}
 		text := index.String()
-		create(t, hostile.Repository(ns, "large", serve(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, text) })))
+		large := serve(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, text) })
 		var all sync.WaitGroup
-		all.Go(func() { _ = try(t, hostile.Release(ns, "x", "large", "")) })
+		for n := range 3 {
+			source := fmt.Sprintf("large-%d", n)
+			create(t, hostile.Repository(ns, source, fmt.Sprintf("%s/%d", large, n)))
+			all.Go(func() { _ = try(t, hostile.Release(ns, source, source, "")) })
+		}
 		for n := range 20 {
 			var b strings.Builder
 			for i := range 50_000 {
@@ -414,7 +421,7 @@ func TestTarpits(t *testing.T) {
 
 // The server does not speak HTTP/2, with which one connection carries any number of requests.
 func TestProtocol(t *testing.T) {
-	if p := dial(t).ConnectionState().NegotiatedProtocol; p == "h2" {
+	if p := dial(t, "h2", "http/1.1").ConnectionState().NegotiatedProtocol; p == "h2" {
 		t.Errorf("the protocol is %s", p)
 	}
 }
