@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"net/http/httptest"
 	"os"
 	"os/exec"
@@ -298,13 +299,13 @@ func (r *release) runBinary(ctx context.Context) error {
 			return err
 		}
 	}
-	sync := filepath.Join(tree, "clusters", "prod", "flux-system", "gotk-sync.yaml")
-	text, err := os.ReadFile(sync)
+	apps := filepath.Join(tree, "clusters", "prod", "apps.yaml")
+	text, err := os.ReadFile(apps) //nolint:gosec // a copy of testdata
 	if err != nil {
 		return err
 	}
 	wrong := bytes.ReplaceAll(text, []byte("path: ./apps"), []byte("path: ./aps"))
-	if err := os.WriteFile(sync, wrong, 0o600); err != nil {
+	if err := os.WriteFile(apps, wrong, 0o600); err != nil {
 		return err
 	}
 	if err := expect(ctx, binary, []string{"check", "--no-progress", tree}, 1, "the path ./aps does not exist"); err != nil {
@@ -398,7 +399,7 @@ func (r *release) verifyChart(context.Context) error {
 
 // verifyArtifact pushes the manifests to a registry in this process, pulls them as Flux does, and builds every overlay of what was pulled.
 func (r *release) verifyArtifact(ctx context.Context) error {
-	server := httptest.NewServer(registry.New())
+	server := httptest.NewServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
 	defer server.Close()
 	dir, err := os.MkdirTemp("", "release")
 	if err != nil {
