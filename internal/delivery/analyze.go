@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 	"unicode"
 
 	"github.com/flux-admission/flux-admission/validators/flux"
@@ -121,6 +122,9 @@ func (g *graph) report() *Report {
 		if n.state == InProgress && n.hung != "" && len(n.edges) == 0 {
 			n.state, n.evidence = Hung, n.evidence+"; "+n.hung
 		}
+		if n.state == Terminating && len(n.edges) == 0 && n.object != nil && g.deletedNow(n) {
+			n.state = InProgress
+		}
 	}
 	r := &Report{Roots: []*Root{}, Objects: []*Object{}, NotRead: g.in.NotRead}
 	if r.NotRead == nil {
@@ -207,6 +211,17 @@ func rank(s State) int {
 		return 1
 	}
 	return 2
+}
+
+// deletionTime is how long a deletion may take before it is called stuck. That alone does not show that a controller is
+// gone: see ControllerState.
+const deletionTime = 2 * time.Minute
+
+// deletedNow reports whether a deletion began a moment ago, and nothing shows that it cannot end.
+func (g *graph) deletedNow(n *node) bool {
+	gone := slices.ContainsFunc(n.finalizers, func(f Finalizer) bool { return f.Controller == Gone })
+	since := n.object.GetDeletionTimestamp()
+	return !gone && !g.in.Now.IsZero() && since != nil && !g.passed(since.Time, deletionTime)
 }
 
 func describeObject(n *node, roots []*node) *Object {

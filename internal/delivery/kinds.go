@@ -30,9 +30,10 @@ var (
 
 	artifactGeneratorKind = schema.GroupKind{Group: "source.extensions.fluxcd.io", Kind: "ArtifactGenerator"}
 
-	externalSecretKind     = schema.GroupKind{Group: "external-secrets.io", Kind: "ExternalSecret"}
-	secretStoreKind        = schema.GroupKind{Group: "external-secrets.io", Kind: "SecretStore"}
-	clusterSecretStoreKind = schema.GroupKind{Group: "external-secrets.io", Kind: "ClusterSecretStore"}
+	externalSecretKind        = schema.GroupKind{Group: "external-secrets.io", Kind: "ExternalSecret"}
+	clusterExternalSecretKind = schema.GroupKind{Group: "external-secrets.io", Kind: "ClusterExternalSecret"}
+	secretStoreKind           = schema.GroupKind{Group: "external-secrets.io", Kind: "SecretStore"}
+	clusterSecretStoreKind    = schema.GroupKind{Group: "external-secrets.io", Kind: "ClusterSecretStore"}
 
 	certificateKind   = schema.GroupKind{Group: "cert-manager.io", Kind: "Certificate"}
 	requestKind       = schema.GroupKind{Group: "cert-manager.io", Kind: "CertificateRequest"}
@@ -60,7 +61,7 @@ func Kinds() []schema.GroupKind {
 		namespaceKind, secretKind, configMapKind, serviceKind, podKind, claimKind,
 		deploymentKind, statefulKind, daemonKind, jobKind,
 		crdKind, apiServiceKind, validatingKind, mutatingKind,
-		externalSecretKind, secretStoreKind, clusterSecretStoreKind,
+		externalSecretKind, clusterExternalSecretKind, secretStoreKind, clusterSecretStoreKind,
 		certificateKind, requestKind, issuerKind, clusterIssuerKind, orderKind, challengeKind,
 		cnpgClusterKind, sealedSecretKind, snapshotKind, snapshotContentKind,
 		backupKind, scheduleKind, backupLocationKind, replicationKind,

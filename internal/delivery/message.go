@@ -285,6 +285,9 @@ func parseError(text string) problem {
 	if m := terminatingShape.FindStringSubmatch(text); m != nil {
 		return problem{cause: CauseTerminating, about: []mention{{groupKnown: true, kind: "Namespace", name: m[1]}}}
 	}
+	if strings.Contains(text, "create not allowed while custom resource definition is terminating") {
+		return problem{cause: CauseTerminating}
+	}
 	if versions := parseDiscovery(text); len(versions) > 0 {
 		return problem{cause: CauseAPIService, versions: versions}
 	}

@@ -18,7 +18,7 @@ func (g *graph) expandProblem(n *node, p problem) {
 		}
 		return
 	}
-	if n.state == InProgress {
+	if n.state == InProgress || n.state == Unknown {
 		return
 	}
 	object := g.mentioned(n, *p.object, "")
@@ -78,6 +78,9 @@ func (g *graph) expandAbout(n *node, p problem) {
 			}
 			g.wait(n, o, InNamespace, evidence)
 		}
+		if len(p.about) == 0 && p.object != nil {
+			g.expandDefinition(n, p.object.kind, evidence)
+		}
 	case CauseKindMissing:
 		g.expandKind(n, p, evidence, missing)
 	case CauseWebhook:
@@ -88,6 +91,21 @@ func (g *graph) expandAbout(n *node, p problem) {
 		n.state = InProgress
 		g.hungRetry(n)
 	default:
+	}
+}
+
+// expandDefinition adds the CRD of a kind, by its name alone, that is being deleted.
+func (g *graph) expandDefinition(n *node, kind, evidence string) {
+	var found []*node
+	for gk, crd := range g.definitions {
+		if gk.Kind == kind && crd.object.GetDeletionTimestamp() != nil {
+			found = append(found, crd)
+		}
+	}
+	if len(found) == 1 {
+		g.wait(n, g.get(found[0].ref, ""), OfKind, evidence)
+	} else {
+		n.state, n.cause = Unknown, CauseUnknown
 	}
 }
 

@@ -159,6 +159,14 @@ var readers = map[schema.GroupKind]func(*unstructured.Unstructured, []condition)
 		}
 		return f
 	},
+	clusterExternalSecretKind: func(_ *unstructured.Unstructured, list []condition) finding {
+		for _, kind := range []string{"NotReady", "PartiallyReady"} {
+			if c := find(list, kind); c.is("True") && !find(list, "Ready").is("True") {
+				return fromCondition(Failed, CauseNotHealthy, c)
+			}
+		}
+		return finding{}
+	},
 	snapshotKind:        snapshotState,
 	snapshotContentKind: snapshotState,
 	backupLocationKind:  phaseState("Unavailable"),
@@ -279,6 +287,7 @@ func genericState(o *unstructured.Unstructured) finding {
 // without conditions ready.
 var reportsReady = map[schema.GroupKind]bool{
 	externalSecretKind: true, secretStoreKind: true, clusterSecretStoreKind: true,
+	{Group: "external-secrets.io", Kind: "PushSecret"}: true, clusterExternalSecretKind: true,
 	certificateKind: true, requestKind: true, issuerKind: true, clusterIssuerKind: true,
 }
 
