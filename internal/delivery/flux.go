@@ -86,6 +86,13 @@ func (g *graph) expandProgressing(n *node) {
 	if n.cond == nil {
 		return
 	}
+	// While it tries again, the message of the last attempt is not in the status.
+	if history := listAt(n.object.Object, "status", "history"); len(history) > 0 {
+		last, _ := history[0].(map[string]any)
+		if result := stringAt(last, "lastReconciledStatus"); strings.HasSuffix(result, "Failed") {
+			n.notes = append(n.notes, fmt.Sprintf("its last attempt ended with %s; look again when this one has ended", result))
+		}
+	}
 	m := timeoutShape.FindStringSubmatch(n.message)
 	if m == nil {
 		return

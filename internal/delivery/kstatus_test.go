@@ -106,6 +106,7 @@ var explained = map[string]string{
 	"ExternalSecret: Failed, InProgress":     "kstatus takes every Ready=False for progress",
 	"GitRepository: Failed, InProgress":      "kstatus takes every Ready=False for progress",
 	"HelmChart: Failed, InProgress":          "kstatus takes every Ready=False for progress",
+	"HelmRepository: Failed, InProgress":     "kstatus takes every Ready=False for progress",
 	"HelmRelease: Failed, InProgress":        "kstatus takes every Ready=False for progress",
 	"HelmRelease: Suspended, Current":        "kstatus does not know spec.suspend: the release was never installed",
 	"Kustomization: Failed, InProgress":      "kustomize-controller sets Reconciling=True while it fails and tries again",

@@ -16,6 +16,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/flux-admission/flux-admission/test/controlplane"
+	"github.com/flux-admission/flux-admission/test/controlplane/assets"
 	"github.com/flux-admission/flux-admission/test/env"
 	"github.com/flux-admission/flux-admission/test/flux"
 	"github.com/flux-admission/flux-admission/test/writepath"
@@ -28,7 +29,7 @@ var shared *env.Env
 
 func TestMain(m *testing.M) {
 	os.Exit(env.Main(m, env.Options{
-		ControlPlane: controlplane.Options{CRDSets: controlplane.DefaultCRDs(), Audit: true},
+		ControlPlane: controlplane.Options{CRDSets: append(controlplane.DefaultCRDs(), assets.VolumeSnapshots), Audit: true},
 		Flux:         true,
 		Resources:    []string{env.MutatingWebhook},
 		Charts:       []string{env.AirflowChart},
