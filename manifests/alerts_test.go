@@ -137,6 +137,7 @@ func TestAlerts_MetricsExist(t *testing.T) {
 	m := metrics.New(registry)
 	m.CertificateExpiry(func() time.Time { return time.Time{} })
 	m.PolicyInForce(func() metrics.PolicyState { return metrics.PolicyState{} })
+	m.MissedMutations(func() int { return 0 })
 	metrics.NewCharts(registry)
 	descriptions := make(chan *prometheus.Desc, 1000)
 	registry.Describe(descriptions)

@@ -207,14 +207,14 @@ func (i *caInjector) inject(ctx context.Context, o state) error {
 	}
 	var errs []error
 	if patch := i.patch(validating, cas[0]); patch != nil {
-		errs = append(errs, i.write(o.validating.ResourceVersion, patch, func(data []byte) error {
+		errs = append(errs, i.write(o.validating, patch, cas[0], func(data []byte) error {
 			configs := i.client.AdmissionregistrationV1().ValidatingWebhookConfigurations()
 			_, err := configs.Patch(ctx, i.config, types.StrategicMergePatchType, data, metav1.PatchOptions{})
 			return err
 		}))
 	}
 	if patch := i.patch(mutating, cas[0]); patch != nil {
-		errs = append(errs, i.write(o.mutating.ResourceVersion, patch, func(data []byte) error {
+		errs = append(errs, i.write(o.mutating, patch, cas[0], func(data []byte) error {
 			configs := i.client.AdmissionregistrationV1().MutatingWebhookConfigurations()
 			_, err := configs.Patch(ctx, i.config, types.StrategicMergePatchType, data, metav1.PatchOptions{})
 			return err
@@ -247,9 +247,9 @@ func (i *caInjector) patch(hooks []hook, ca *x509.Certificate) []any {
 
 // write sends the patch on condition that the configuration has not changed: of two replicas that write at the same
 // time, one gets a conflict and tries again.
-func (i *caInjector) write(resourceVersion string, webhooks []any, send func([]byte) error) error {
+func (i *caInjector) write(config metav1.Object, webhooks []any, ca *x509.Certificate, send func([]byte) error) error {
 	data, err := json.Marshal(map[string]any{
-		"metadata": map[string]any{"resourceVersion": resourceVersion}, "webhooks": webhooks,
+		"metadata": map[string]any{"resourceVersion": config.GetResourceVersion()}, "webhooks": webhooks,
 	})
 	if err != nil {
 		return fmt.Errorf("encoding the patch of the caBundle: %w", err)
@@ -259,7 +259,17 @@ func (i *caInjector) write(resourceVersion string, webhooks []any, send func([]b
 	if err != nil {
 		return fmt.Errorf("writing the caBundle of the webhook configuration %s: %w", i.config, err)
 	}
+	i.log.Info("Wrote the caBundle", "webhookConfiguration", i.config, "kind", kindOf(config), "webhooks", len(webhooks),
+		"ca", Fingerprint(ca), "expires", ca.NotAfter.Format(time.RFC3339))
 	return nil
+}
+
+// kindOf returns the kind of a webhook configuration, which objects of a client do not have.
+func kindOf(config metav1.Object) string {
+	if _, ok := config.(*admissionv1.MutatingWebhookConfiguration); ok {
+		return "MutatingWebhookConfiguration"
+	}
+	return "ValidatingWebhookConfiguration"
 }
 
 // record records which CAs the caBundle of every webhook holds, and since when.

@@ -19,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-logr/logr/funcr"
 	admissionv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -213,6 +214,8 @@ func TestCAInjector_WritesEveryWebhook(t *testing.T) {
 	leaf := issue(t, "leaf", start, start.Add(time.Hour), &ca)
 	v, m := configs()
 	p, client := newInjector(t, ca, v, m)
+	var logged strings.Builder // read after run has ended
+	p.log = funcr.New(func(_, args string) { logged.WriteString(args + "\n") }, funcr.Options{})
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- p.run(ctx) }()
@@ -251,6 +254,11 @@ func TestCAInjector_WritesEveryWebhook(t *testing.T) {
 	cancel()
 	if err := <-ended; err != nil {
 		t.Error(err)
+	}
+	for _, kind := range []string{"ValidatingWebhookConfiguration", "MutatingWebhookConfiguration"} {
+		if want := `"kind"="` + kind + `"`; !strings.Contains(logged.String(), want) || !strings.Contains(logged.String(), Fingerprint(ca.cert)) {
+			t.Errorf("the log is %s; want %s and the fingerprint of the CA", logged.String(), want)
+		}
 	}
 }
 
