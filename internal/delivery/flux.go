@@ -514,20 +514,20 @@ func (g *graph) expandRelease(n *node) {
 		return
 	}
 	before := n.finding
-	switch is := is; {
-	case is == nil || !is.is("False"):
-	case g.expandPrerequisite(n, is):
-		if len(n.edges) > 0 || n.own || n.state != InProgress {
-			return
-		}
-		// What Ready reports no longer holds.
-		if f := failedRelease(list); f == nil {
+	if is.is("False") && g.expandPrerequisite(n, is) {
+		// Otherwise what Ready reports no longer holds.
+		if len(n.edges) > 0 || n.own || n.state != InProgress || failedRelease(list) == nil {
 			return
 		}
 		n.finding = before
 	}
 	c := failedRelease(list)
 	if c == nil {
+		if released := find(list, "Released"); is != nil && released.is("True") && releaseActions[is.reason] && released.since.After(is.since) {
+			n.state, n.cause = InProgress, CauseRetry
+			n.notes = append(n.notes, "Ready is stale: Released is True, and changed after it")
+			return
+		}
 		c = n.cond
 	}
 	n.message, n.evidence, n.cond = c.message, c.evidence(), c
@@ -570,6 +570,13 @@ func (g *graph) expandPrerequisite(n *node, is *condition) bool {
 			}
 		}
 		n.cause = CauseSource
+		if chart.cause == CauseNotRead {
+			// The release repeats the message of its chart.
+			if cause := sourceCause(is.message); cause != "" {
+				chart.state, chart.cause, chart.message, chart.cond = Failed, cause, is.message, is
+				chart.evidence = is.evidence() + " of " + n.ref.String()
+			}
+		}
 		if chart.state != Ready {
 			g.wait(n, chart, FromChart, field)
 			return true
@@ -646,6 +653,9 @@ func (g *graph) hasKey(n *node, key string) bool {
 	}
 	return false
 }
+
+// releaseActions are the reasons of Ready that repeat a failed Helm action.
+var releaseActions = map[string]bool{"InstallFailed": true, "UpgradeFailed": true, "RollbackFailed": true, "UninstallFailed": true}
 
 // releaseCauses are the causes of the reasons of Released, TestSuccess and Remediated.
 var releaseCauses = map[string]Cause{
@@ -769,18 +779,38 @@ func (g *graph) expandSource(n *node) {
 	switch {
 	case reason == "SourceUnavailable":
 		n.state, n.cause = InProgress, CauseRetry
-	case strings.Contains(message, "could not locate a version"), strings.Contains(message, "no match found for semver"), strings.Contains(message, "no chart version found"),
-		strings.Contains(message, "MANIFEST_UNKNOWN"):
-		n.cause = CauseVersion
-	case strings.Contains(message, "authentication required"), strings.Contains(message, "UNAUTHORIZED"), strings.Contains(message, "DENIED"), strings.Contains(message, "401 Unauthorized"):
-		n.cause = CauseAuthentication
-		g.expandAbout(n, parseError(message))
+	case sourceCause(message) != "":
+		if n.cause = sourceCause(message); n.cause == CauseAuthentication {
+			g.expandAbout(n, parseError(message))
+		}
 	default:
 		g.expandAbout(n, parseError(message))
 	}
 	if n.cause == "" {
 		n.state, n.cause = Unknown, CauseUnknown
 	}
+}
+
+// sourceCause returns the cause that a message of a source reports; empty for others.
+func sourceCause(message string) Cause {
+	for _, shape := range []struct {
+		part  string
+		cause Cause
+	}{
+		{"could not locate a version", CauseVersion},
+		{"no match found for semver", CauseVersion},
+		{"no chart version found", CauseVersion},
+		{"MANIFEST_UNKNOWN", CauseVersion},
+		{"authentication required", CauseAuthentication},
+		{"UNAUTHORIZED", CauseAuthentication},
+		{"DENIED", CauseAuthentication},
+		{"401 Unauthorized", CauseAuthentication},
+	} {
+		if strings.Contains(message, shape.part) {
+			return shape.cause
+		}
+	}
+	return ""
 }
 
 // sourceCauses are the causes of the reasons of sources and of other objects of Flux.
