@@ -479,6 +479,7 @@ func TestDigestOfAnotherTenant(t *testing.T) {
 // Four stored releases have values that a pattern matches slowly, and charts that come too late for their reviews. The deferred
 // evaluation of another tenant's release takes place.
 func TestStuckDeferredEvaluations(t *testing.T) {
+	var served atomic.Int64
 	late := func(files map[string]string) string {
 		archive := hostile.Pack(files)
 		return serve(t, func(w http.ResponseWriter, r *http.Request) {
@@ -489,6 +490,7 @@ func TestStuckDeferredEvaluations(t *testing.T) {
 			select {
 			case <-time.After(4 * time.Second):
 				_, _ = w.Write(archive)
+				served.Add(1)
 			case <-r.Context().Done():
 			}
 		})
@@ -502,11 +504,18 @@ func TestStuckDeferredEvaluations(t *testing.T) {
 			return n
 		}
 		before := invalid()
-		slow := map[string]string{"values.schema.json": `{"properties": {"p": {"pattern": "(?:` + strings.Repeat("[ab]?", 100) + `){50}$"}}}`}
+		var patterns []string
+		for i := range 20 { // each takes seconds, without a budget
+			patterns = append(patterns, fmt.Sprintf(`{"pattern": "(?:%s){50}x{%d}$"}`, strings.Repeat("[ab]?", 100), i))
+		}
+		slow := map[string]string{"values.schema.json": `{"properties": {"p": {"allOf": [` + strings.Join(patterns, ",") + `]}}}`}
 		for i := range 4 {
 			source := fmt.Sprintf("slow-%d", i)
 			create(t, hostile.Repository(ns, source, late(slow)))
 			create(t, hostile.Release(ns, source, source, "  values: {p: "+strings.Repeat("a", 60_000)+"c}\n"))
+		}
+		for served.Load() < 4 { // the slow evaluations are first
+			<-time.After(10 * time.Millisecond)
 		}
 		honest := shared.Namespace(t, "honest-")
 		create(t, hostile.Repository(honest, "strict", late(map[string]string{"values.schema.json": `{"additionalProperties": false}`})))
