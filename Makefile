@@ -25,7 +25,7 @@ comma := ,
 
 export CGO_ENABLED ?= 0
 
-.PHONY: help demo test unit test-race cover envtest e2e privileges soak bench fuzz generate lint verify alerts freshness platforms vulncheck build image chart release-tools release-dry-run clean
+.PHONY: help demo test unit test-race cover envtest e2e privileges soak bench fuzz generate lint verify alerts freshness platforms vulncheck build image chart release-tools release-dry-run site clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -147,6 +147,12 @@ release-dry-run: release-tools ## build and verify in dist everything that a tag
 	bin/goreleaser check
 	PATH="$(CURDIR)/bin:$$PATH" bin/goreleaser release --snapshot --clean --skip sign
 	go run -C $(TOOLS)/release . verify dist bin/chart
+
+site: ## the documentation as a site with a search, in bin/site/dist; needs Node.js and the npm registry
+	rm -rf bin/site
+	mkdir -p bin/site
+	cp -R $(TOOLS)/site/package.json $(TOOLS)/site/package-lock.json $(TOOLS)/site/.vitepress docs bin/site
+	cd bin/site && npm ci --no-audit --no-fund && npx --no-install vitepress build .
 
 clean: ## remove what was built in the tree; the programs of the test control plane stay in the cache directory
 	rm -rf bin dist
