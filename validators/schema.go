@@ -80,4 +80,6 @@ type InvalidValue struct {
 	Message string
 	// Incomplete means that another part of the object may make the value valid, if this one is a patch.
 	Incomplete bool
+	// Unquoted means that the value is a number or a truth value where the schema wants a string.
+	Unquoted bool
 }

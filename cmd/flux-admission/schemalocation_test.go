@@ -38,6 +38,9 @@ func TestCheck_SchemaLocation(t *testing.T) {
 	if err != nil || !strings.Contains(out, "spec.siez is not a field of Widget (example.com/v1)") {
 		t.Errorf("error %v\n%s", err, out)
 	}
+	if strings.Contains(out, "Widget (example.com)") {
+		t.Errorf("the kind is listed as not evaluated:\n%s", out)
+	}
 	if requests == 0 {
 		t.Error("nothing was fetched")
 	}

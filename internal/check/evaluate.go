@@ -22,7 +22,9 @@ import (
 	"github.com/flux-admission/flux-admission/internal/policy"
 	"github.com/flux-admission/flux-admission/internal/report"
 	"github.com/flux-admission/flux-admission/validators"
+	"github.com/flux-admission/flux-admission/validators/file"
 	"github.com/flux-admission/flux-admission/validators/flux"
+	kustomizationrules "github.com/flux-admission/flux-admission/validators/kustomization"
 )
 
 // EvaluateOptions say how a tree is evaluated.
@@ -89,8 +91,44 @@ func (t *Tree) Evaluate(ctx context.Context, o EvaluateOptions) (*report.Report,
 	for _, c := range t.Clusters() {
 		addToGraph(&r.Graph, c, len(t.Clusters()) > 1, r.Findings)
 	}
+	r.Findings = withoutBuildsOfFiles(r.Findings)
 	r.Normalize()
 	return r, nil
+}
+
+// withoutBuildsOfFiles removes the findings on builds that fail because of the text of a file, where the file has a finding at the same position with the
+// same action: it is one mistake. The finding on the file names the Kustomizations instead.
+func withoutBuildsOfFiles(list []report.Finding) []report.Finding {
+	type reported struct {
+		at     validators.Position
+		action v1alpha1.Action
+	}
+	texts := map[reported]int{}
+	for i, f := range list {
+		if (f.ID == file.DuplicateKey.ID || f.ID == file.InvalidYAML.ID) && f.Suppressed == nil && f.Line > 0 {
+			texts[reported{f.Position(), f.Action}] = i
+		}
+	}
+	drop := map[int]bool{}
+	for i, f := range list {
+		text, ok := texts[reported{f.Position(), f.Action}]
+		if !ok || f.ID != kustomizationrules.BuildFailed.ID || f.Suppressed != nil {
+			continue
+		}
+		drop[i] = true
+		for _, at := range f.Related {
+			if !slices.Contains(list[text].Related, at) {
+				list[text].Related = append(slices.Clip(list[text].Related), at)
+			}
+		}
+	}
+	var out []report.Finding
+	for i, f := range list {
+		if !drop[i] {
+			out = append(out, f)
+		}
+	}
+	return out
 }
 
 // task is one object to evaluate, and how the report names it.
@@ -485,7 +523,10 @@ func missingText(what string) (text, remedy string) {
 			"use --charts DIR or --fetch-charts"
 	case kindschema.CustomResourceDefinition.Kind:
 		return "objects of kinds without a CustomResourceDefinition in the tree were checked only as far as their kind is known",
-			"use --crds DIR"
+			"use --crds DIR or --schema-location"
+	case kindschema.BuiltInDefinition:
+		return "objects of kinds without a CustomResourceDefinition in the tree were validated with the built-in one, which may be of another release",
+			"use --crds DIR or --schema-location"
 	}
 	return "the " + what + " is missing", ""
 }

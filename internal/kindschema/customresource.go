@@ -86,7 +86,10 @@ func (c *crd) kind(gk schema.GroupKind, p validators.Presence) (*validators.Kind
 		return nil, validators.Unknown, err
 	}
 	if p == validators.Unknown {
-		return d.kind, p, missingDefinition(gk, "found no CustomResourceDefinition of it, only that of "+d.kind.Origin)
+		return d.kind, p, &validators.MissingInput{
+			What: BuiltInDefinition, Name: describe(gk) + " of " + d.kind.Origin,
+			Text: "found no CustomResourceDefinition of it, only that of " + d.kind.Origin,
+		}
 	}
 	return d.kind, p, nil
 }
@@ -343,7 +346,8 @@ func (s *Structural) InvalidValues(ctx context.Context, o *unstructured.Unstruct
 		if e.Type == field.ErrorTypeRequired && slices.Contains(misspelled, p.String()) {
 			continue // set under a misspelled name
 		}
-		out = append(out, validators.InvalidValue{Path: p, Message: message(e, p.Lookup(obj))})
+		value := p.Lookup(obj)
+		out = append(out, validators.InvalidValue{Path: p, Message: message(e, value), Unquoted: unquoted(e, value)})
 	}
 	for _, c := range composed {
 		// A violation inside an alternative is more precise than that no alternative matches.
@@ -458,11 +462,21 @@ func mustBe(want string, value any) string {
 			return "must be " + want // every value with a format is a string
 		}
 	}
-	text := "must be " + want + ", is " + have
-	if want == "a string" && (have == "an integer" || have == "a number" || have == "true or false") {
-		text += " (put it in quotes)"
+	return "must be " + want + ", is " + have
+}
+
+// unquoted reports whether an error is about a value that would be a string in quotes.
+func unquoted(e *field.Error, value any) bool {
+	return e.Type == field.ErrorTypeTypeInvalid && strings.Contains(e.Detail, "must be of type string:") && isScalar(value)
+}
+
+// isScalar reports whether a value is a number or a truth value.
+func isScalar(value any) bool {
+	switch value.(type) {
+	case bool, int64, float64:
+		return true
 	}
-	return text
+	return false
 }
 
 // describeFormat describes a format of strings.

@@ -141,6 +141,7 @@ func (w *walker) walk(g *goType, v any, at validators.Path) {
 	default:
 		if !g.decodes(v) {
 			w.reject(at, g.expected(v))
+			w.invalid[len(w.invalid)-1].Unquoted = g.t.Kind() == reflect.String && isScalar(v)
 		}
 	}
 }

@@ -24,6 +24,9 @@ import (
 // CustomResourceDefinition is the kind of the objects that Add takes.
 var CustomResourceDefinition = schema.GroupKind{Group: "apiextensions.k8s.io", Kind: "CustomResourceDefinition"}
 
+// BuiltInDefinition is the MissingInput.What of a kind that may or may not be installed, and is known from the catalog only.
+const BuiltInDefinition = "built-in CustomResourceDefinition"
+
 // Catalog is a collection of CustomResourceDefinitions of well-known projects, which may or may not be installed.
 type Catalog interface {
 	// CRD returns the definition of a kind; nil if the catalog does not contain the kind.
@@ -52,6 +55,7 @@ type Set struct {
 	catalog   map[schema.GroupKind]*crd
 	invalid   map[schema.GroupKind]error // added, but not readable
 	installed map[string]bool            // by API group; see AssumeInstalled
+	named     map[schema.GroupKind]bool  // see AddSchemas
 }
 
 // Options configure a Set.
@@ -73,6 +77,7 @@ func NewSet(o Options) (*Set, error) {
 	s := &Set{
 		complete: o.Complete, builtIn: builtIn,
 		crds: map[schema.GroupKind]*crd{}, catalog: map[schema.GroupKind]*crd{}, invalid: map[schema.GroupKind]error{}, installed: map[string]bool{},
+		named: map[schema.GroupKind]bool{},
 	}
 	if o.Catalog == nil {
 		return s, nil
@@ -92,8 +97,10 @@ func (s *Set) AddExternal(origin string, o *unstructured.Unstructured) error {
 	return s.add(origin, o, true)
 }
 
-// AddSchemas adds a definition of a kind for use where the API server's is not known, in place of the catalog's.
+// AddSchemas adds a definition of a kind for use where the API server's is not known, in place of the catalog's. A kind that may be installed counts
+// as installed then: whoever names its schema has it.
 func (s *Set) AddSchemas(gk schema.GroupKind, d *Definition) {
+	s.named[gk] = true
 	s.catalog[gk] = newCatalogCRD(func() (*Definition, error) { return d, nil })
 }
 
@@ -161,6 +168,9 @@ func (s *Set) Kind(_ context.Context, gk schema.GroupKind) (*validators.Kind, va
 		}
 	case !s.complete:
 		presence = validators.Unknown
+	}
+	if s.named[gk] && presence == validators.Unknown {
+		presence = validators.Present
 	}
 	if c, ok := s.catalog[gk]; ok {
 		return c.kind(gk, presence)

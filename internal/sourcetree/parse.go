@@ -74,6 +74,10 @@ func parse(data []byte, name string, limits Limits) *Parsed {
 			line, text := SplitYAMLError(err)
 			line = min(line, bytes.Count(bytes.TrimSuffix(data, []byte("\n")), []byte("\n"))+1) // the end of the text has no line of its own
 			d.fail(name, data, line, "YAML does not parse: "+text)
+			if m := unknownAnchor.FindStringSubmatch(text); m != nil && line == 0 {
+				at := &d.Problems[len(d.Problems)-1].Position
+				at.Line, at.Column = aliasPosition(data, m[1])
+			}
 			return d
 		}
 		c := checker{limits: limits, sizes: map[*yaml.Node]int{}, name: name, doc: d}
@@ -130,6 +134,31 @@ func (p *Parsed) fail(name string, data []byte, line int, message string) {
 		at.Column = firstColumn(data, line)
 	}
 	p.Problems = append(p.Problems, &validators.Problem{Kind: validators.ProblemNotYAML, Diagnostic: validators.Diagnostic{Position: at, Message: message}})
+}
+
+// unknownAnchor matches the parser's error on an alias without an anchor, which names no line.
+var unknownAnchor = regexp.MustCompile(`^unknown anchor '([^']+)' referenced`)
+
+// aliasPosition returns the position of the first alias that no anchor of its document precedes; zeros if it finds none, as in a text that only looks
+// like one.
+func aliasPosition(data []byte, name string) (line, column int) {
+	reference := regexp.MustCompile(`(^|[\s\[{,])([&*])` + regexp.QuoteMeta(name) + `($|[\s,\]}])`)
+	anchored := false
+	for text := range bytes.Lines(data) {
+		line++
+		if bytes.HasPrefix(text, []byte("---")) {
+			anchored = false
+		}
+		for _, m := range reference.FindAllSubmatchIndex(text, -1) {
+			switch {
+			case text[m[4]] == '&':
+				anchored = true
+			case !anchored:
+				return line, m[4] + 1
+			}
+		}
+	}
+	return 0, 0
 }
 
 // firstColumn returns the column of the first character of a line that is not a space: the parser's errors name only

@@ -71,11 +71,14 @@ func checkInvalidValue(ctx context.Context, p *validators.Pass) error {
 		if name == "" {
 			name = "the object"
 		}
-		if text := variableText(p, v.Path); text != "" && strings.Contains(v.Message, quotesHint) {
-			f := p.Report(v.Path, nil, "%s %s: the substitution of %s makes it one", name, strings.ReplaceAll(v.Message, quotesHint, ""), text)
+		if text := variableText(p, v.Path); text != "" && v.Unquoted {
+			f := p.Report(v.Path, nil, "%s %s: the substitution of %s makes it one", name, v.Message, text)
 			f.Fix = "Put the quotes into the value of the variable, as in '\"0123\"', or around the variable as " +
 				"${quote}" + text + "${quote} with quote: '\"': quotes in the file are gone before variables are substituted."
 			continue
+		}
+		if v.Unquoted {
+			v.Message += " (put it in quotes)"
 		}
 		if v.Path.HasPrefix(validators.NewPath("metadata")) { // the same in all releases
 			p.Report(v.Path, nil, "%s %s", name, v.Message)
@@ -88,9 +91,6 @@ func checkInvalidValue(ctx context.Context, p *validators.Pass) error {
 	}
 	return nil
 }
-
-// quotesHint ends the message about a value that would be a string in quotes.
-const quotesHint = " (put it in quotes)"
 
 // variableText returns the text of a field in Git if it has a variable; empty if it has none, or is not known.
 func variableText(p *validators.Pass, at validators.Path) string {

@@ -134,7 +134,7 @@ func TestDefinition(t *testing.T) {
 	}
 	set.AddSchemas(gvk.GroupKind(), found)
 	kind, presence, _ := set.Kind(t.Context(), gvk.GroupKind())
-	if kind == nil || presence != validators.Unknown || !kind.Uncertain {
+	if kind == nil || presence != validators.Present || !kind.Uncertain {
 		t.Fatalf("%+v, %v", kind, presence)
 	}
 	s, err := kind.Schemas.Schema("v1alpha1")
