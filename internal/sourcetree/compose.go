@@ -19,8 +19,10 @@ const (
 	StrategyExtract = "Extract"
 )
 
-// ErrExtract means that an artifact holds the content of archives, which are not read.
-var ErrExtract = errors.New("the content of archives is not read")
+// ErrExtract means that an artifact holds the content of an archive that exceeds a limit.
+var ErrExtract = errors.New("the archive is too large to be read")
+
+var errNoMatch = errors.New("no file matches")
 
 // CopyOperation is one entry of spec.artifacts[].copy of an ArtifactGenerator.
 type CopyOperation struct {
@@ -60,6 +62,9 @@ type composer struct {
 	sources map[string]*Artifact
 	files   map[string]*File
 	dirs    map[string]bool
+	// bytes and entries are what was read of archives.
+	bytes   int64
+	entries int
 }
 
 func (c *composer) apply(op CopyOperation) error {
@@ -81,9 +86,9 @@ func (c *composer) apply(op CopyOperation) error {
 		}
 	}
 	if op.Strategy == StrategyExtract {
-		return ErrExtract
+		return c.extract(source, op, pattern, to)
 	}
-	if !strings.ContainsAny(pattern, "*?[]") {
+	if !isPattern(pattern) {
 		return c.copySingle(source, op, pattern, to)
 	}
 	matches, err := source.entries(pattern)
@@ -93,7 +98,7 @@ func (c *composer) apply(op CopyOperation) error {
 	base := selectionRoot(pattern)
 	matches = slices.DeleteFunc(matches, func(m string) bool { return excluded(m, base, op.Exclude) })
 	if len(matches) == 0 {
-		return errors.New("no file matches")
+		return errNoMatch
 	}
 	for _, m := range matches {
 		dest := path.Join(to, m)
@@ -139,7 +144,7 @@ func (c *composer) copy(source *Artifact, op CopyOperation, from, to, base strin
 		c.put(to, f)
 		return nil
 	}
-	c.dirs[to] = true
+	c.mkdir(to)
 	names, _ := source.ReadDir(from)
 	for _, name := range names {
 		p := path.Join(from, name)
@@ -158,34 +163,47 @@ func (c *composer) copy(source *Artifact, op CopyOperation, from, to, base strin
 
 func (c *composer) put(p string, f *File) {
 	c.files[p] = f
-	for d := path.Dir(p); !c.dirs[d]; d = path.Dir(d) {
+	c.mkdir(path.Dir(p))
+}
+
+func (c *composer) mkdir(d string) {
+	for ; !c.dirs[d]; d = path.Dir(d) {
 		c.dirs[d] = true
 	}
 }
 
 // entries returns the sorted files and directories that match a pattern, as fs.Glob does: a star does not match a slash, and two are one.
 func (a *Artifact) entries(pattern string) ([]string, error) {
+	if _, err := path.Match(pattern, ""); err != nil {
+		return nil, fmt.Errorf("the pattern %q is invalid", pattern)
+	}
+	return a.matching(func(p string) bool {
+		ok, _ := path.Match(pattern, p)
+		return ok
+	}), nil
+}
+
+// matching returns the sorted files and directories that match.
+func (a *Artifact) matching(match func(string) bool) []string {
 	var out []string
 	for _, list := range [][]string{slices.Collect(maps.Keys(a.files)), slices.Collect(maps.Keys(a.dirs))} {
 		for _, p := range list {
-			ok, err := path.Match(pattern, p)
-			if err != nil {
-				return nil, fmt.Errorf("the pattern %q is invalid", pattern)
-			}
-			if ok && p != "." {
+			if p != "." && match(p) {
 				out = append(out, p)
 			}
 		}
 	}
 	slices.Sort(out)
-	return out, nil
+	return out
 }
+
+func isPattern(text string) bool { return strings.ContainsAny(text, "*?[]") }
 
 // selectionRoot returns the part of a pattern before its first wildcard, in whole path elements.
 func selectionRoot(pattern string) string {
 	var out []string
 	for part := range strings.SplitSeq(path.Clean(pattern), "/") {
-		if strings.ContainsAny(part, "*?[]") {
+		if isPattern(part) {
 			break
 		}
 		out = append(out, part)
