@@ -10,6 +10,8 @@ import (
 type Provenance struct {
 	// DeclaredNamespace is the namespace in the object's own file; empty if there is none or it is not known.
 	DeclaredNamespace string
+	// DeclaredName is the name in the object's own file; empty if it is not known, or a patch sets another one.
+	DeclaredName string
 	// Kustomization is the Flux Kustomization that applies the object; the zero value if there is none or it is not known.
 	Kustomization types.NamespacedName
 	// MayBePatch means that the object may be a patch, or one that a patch completes: required fields may be missing.

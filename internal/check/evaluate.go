@@ -178,6 +178,9 @@ func (t *Tree) clusterTasks(ctx context.Context, c *kustomization.Cluster) ([]ta
 		from := &validators.Provenance{
 			DeclaredNamespace: object.DeclaredNamespace(), MayBePatch: object.MayBePatch(), Written: object.Written,
 		}
+		if gk := object.GroupVersionKind().GroupKind(); gk.Kind == "Namespace" && gk.Group == "" { // of no other kind a rule reads it
+			from.DeclaredName = object.DeclaredName()
+		}
 		if object.Kustomization != nil {
 			from.Kustomization = object.Kustomization.Key
 			s.kustomization = object.Kustomization.Key.String()

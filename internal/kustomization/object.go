@@ -91,20 +91,32 @@ func (o *Object) ItemPath() validators.Path { return o.item }
 // DeclaredNamespace returns the namespace in the object's own file, with its variables substituted; empty when it has
 // none or is unknown.
 func (o *Object) DeclaredNamespace() string {
+	return o.declared(func(id sourcetree.Identity) string { return id.Namespace })
+}
+
+// DeclaredName returns the name in the object's own file, with its variables substituted; empty when it is unknown, or a patch sets another one.
+func (o *Object) DeclaredName() string {
+	if o.Locate(validators.NewPath("metadata", "name")).Role == build.RolePatch {
+		return ""
+	}
+	return o.declared(func(id sourcetree.Identity) string { return id.Name })
+}
+
+func (o *Object) declared(part func(sourcetree.Identity) string) string {
 	doc := o.document()
 	if doc == nil {
 		return ""
 	}
-	namespace := sourcetree.Identify(doc).Namespace
-	if !unresolved.HasVariable(namespace) || o.Kustomization == nil || o.Kustomization.variables == nil {
-		return namespace
+	text := part(sourcetree.Identify(doc))
+	if !unresolved.HasVariable(text) || o.Kustomization == nil || o.Kustomization.variables == nil {
+		return text
 	}
-	const key = "namespace"
-	result, err := o.Kustomization.variables.Substitute(map[string]any{key: namespace})
+	const key = "text"
+	result, err := o.Kustomization.variables.Substitute(map[string]any{key: text})
 	if err != nil || len(result.Unset) > 0 || len(result.Unresolved) > 0 {
 		return ""
 	}
-	text, _ := result.Object[key].(string)
+	text, _ = result.Object[key].(string)
 	return text
 }
 

@@ -133,6 +133,7 @@ func builds(data []byte) (map[types.NamespacedName]*validators.Build, error) {
 func provenance(data []byte) (*validators.Provenance, error) {
 	var from struct {
 		DeclaredNamespace string `json:"declaredNamespace"`
+		DeclaredName      string `json:"declaredName"`
 		Kustomization     string `json:"kustomization"`
 		Unapplied         bool   `json:"unapplied"`
 		ReferencedBy      string `json:"referencedBy"`
@@ -144,11 +145,11 @@ func provenance(data []byte) (*validators.Provenance, error) {
 		return nil, err
 	}
 	out := &validators.Provenance{
-		DeclaredNamespace: from.DeclaredNamespace,
-		Kustomization:     key(from.Kustomization),
-		Unapplied:         from.Unapplied,
-		ReferencedBy:      from.ReferencedBy,
-		Entry:             from.Entry,
+		DeclaredNamespace: from.DeclaredNamespace, DeclaredName: from.DeclaredName,
+		Kustomization: key(from.Kustomization),
+		Unapplied:     from.Unapplied,
+		ReferencedBy:  from.ReferencedBy,
+		Entry:         from.Entry,
 	}
 	if from.Written != nil {
 		out.Written = func(p validators.Path) string { return from.Written[p.String()] }

@@ -19,7 +19,7 @@
 //	-- lookup/charts/... --  chart directories, for lookups of charts
 //	-- lookup/builds.yaml -- what Flux Kustomizations build, a list; the Kustomizations themselves are objects of lookup/:
 //	                         {kustomization: ns/name, applies: ["Kind.group ns/name", ...], dependents: [ns/name, ...], complete: true, problems: [{kind, path, message, ...}]}
-//	-- provenance.yaml --    {declaredNamespace, kustomization: ns/name, unapplied, referencedBy, written: {path: text}} of the object
+//	-- provenance.yaml --    {declaredNamespace, declaredName, kustomization: ns/name, unapplied, referencedBy, written: {path: text}} of the object
 //	-- policy.yaml --        the rule's parameters
 //	-- fixed.yaml --         the object after the findings' edits; it must pass
 package ruletest

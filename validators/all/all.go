@@ -75,6 +75,7 @@ func Rules() []*validators.Rule {
 		reference.NamespaceUnset,
 		reference.NamespaceTooLate,
 		helmrelease.NamespaceOfRelease,
+		reference.NamespaceRenamed,
 		rbac.SubjectNamespace,
 		file.DuplicateKey,
 		file.InvalidYAML,
