@@ -224,10 +224,10 @@ func (out *Output) collect(m resmap.ResMap) error {
 	return nil
 }
 
-// decode returns the content of an object as kustomize hands it over: written as YAML and read again. That changes folded texts only, whose lines
+// decode returns the content of an object as kustomize hands it over: written as YAML and read again. That changes folded strings only, whose lines
 // with more indentation get a blank line before them (yaml.v3).
 func decode(n *kyaml.RNode) (map[string]any, error) {
-	if !hasFoldedText(n.YNode()) {
+	if !hasFoldedString(n.YNode()) {
 		return sourcetree.Decode(n.YNode())
 	}
 	text, err := n.String()
@@ -241,8 +241,8 @@ func decode(n *kyaml.RNode) (map[string]any, error) {
 	return sourcetree.Decode(again.YNode())
 }
 
-func hasFoldedText(n *kyaml.Node) bool {
-	return n.Kind == kyaml.ScalarNode && n.Style&kyaml.FoldedStyle != 0 || slices.ContainsFunc(n.Content, hasFoldedText)
+func hasFoldedString(n *kyaml.Node) bool {
+	return n.Kind == kyaml.ScalarNode && n.Style&kyaml.FoldedStyle != 0 || slices.ContainsFunc(n.Content, hasFoldedString)
 }
 
 func kindOf(o map[string]any) string { s, _ := o["kind"].(string); return s }
