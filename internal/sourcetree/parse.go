@@ -142,20 +142,24 @@ var unknownAnchor = regexp.MustCompile(`^unknown anchor '([^']+)' referenced`)
 // aliasPosition returns the position of the first alias that no anchor of its document precedes; zeros if it finds none, as in a text that only looks
 // like one.
 func aliasPosition(data []byte, name string) (line, column int) {
-	reference := regexp.MustCompile(`(^|[\s\[{,])([&*])` + regexp.QuoteMeta(name) + `($|[\s,\]}])`)
 	anchored := false
 	for text := range bytes.Lines(data) {
 		line++
 		if bytes.HasPrefix(text, []byte("---")) {
 			anchored = false
 		}
-		for _, m := range reference.FindAllSubmatchIndex(text, -1) {
-			switch {
-			case text[m[4]] == '&':
-				anchored = true
-			case !anchored:
-				return line, m[4] + 1
+		for i := 0; i < len(text); i++ {
+			if text[i] != '*' && text[i] != '&' || !bytes.HasPrefix(text[i+1:], []byte(name)) {
+				continue
 			}
+			end := i + 1 + len(name)
+			if i > 0 && !strings.ContainsRune(" \t[{,", rune(text[i-1])) || end < len(text) && !strings.ContainsRune(" \t\r\n,]}", rune(text[end])) {
+				continue
+			}
+			if text[i] == '*' && !anchored {
+				return line, i + 1
+			}
+			anchored = true
 		}
 	}
 	return 0, 0

@@ -17,11 +17,9 @@ var (
 	duplicateID  = regexp.MustCompile(`may not add resource with an already registered id: (\S+)`)
 	noPatchMatch = regexp.MustCompile(`no (?:matches for Id|resource matches strategic merge patch) "?([^\s";]+)`)
 	idConflict   = regexp.MustCompile(`namespace transformation produces ID conflict: \[`)
-	// listedComponent matches the refusal of a Component that is not in the list of components.
-	listedComponent = regexp.MustCompile(`expected kind != 'Component' for path '([^']+)'`)
-	unknownField    = regexp.MustCompile(`unknown field "([^"]+)"`)
-	treePath        = regexp.MustCompile(`[\w./@+-]*/[\w./@+-]+|[\w@+-]+\.(?:yaml|yml|json|env)`)
-	accumulation    = regexp.MustCompile(`^.*(?:accumulat(?:ing|ion)|recursed)[^:]*(?:: |=')`)
+	unknownField = regexp.MustCompile(`unknown field "([^"]+)"`)
+	treePath     = regexp.MustCompile(`[\w./@+-]*/[\w./@+-]+|[\w@+-]+\.(?:yaml|yml|json|env)`)
+	accumulation = regexp.MustCompile(`^.*(?:accumulat(?:ing|ion)|recursed)[^:]*(?:: |=')`)
 )
 
 // buildFailed returns the problem of a build that kustomize refuses.
@@ -46,8 +44,6 @@ func (g *graph) explain(err error) *validators.Problem {
 	case duplicateID.MatchString(text):
 		g.explainDuplicate(p, duplicateID.FindStringSubmatch(text)[1])
 		p.Fix = "Keep one definition, or list the file or directory once."
-	case listedComponent.MatchString(text):
-		g.explainComponent(p, listedComponent.FindStringSubmatch(text)[1])
 	case noPatchMatch.MatchString(text):
 		kind, namespace, name := splitID(noPatchMatch.FindStringSubmatch(text)[1])
 		p.Name = name
@@ -72,30 +68,6 @@ func (g *graph) explain(err error) *validators.Problem {
 	}
 	g.place(p, text)
 	return p
-}
-
-// explainComponent completes the problem of a Component that is listed as a resource.
-func (g *graph) explainComponent(p *validators.Problem, component string) {
-	component = sourcetree.Rel(component)
-	p.Name, p.Detail = component, ""
-	p.Message = fmt.Sprintf("the build fails: %s is a Component, but is not listed under components", component)
-	p.Fix = "List it under components, or change its kind to Kustomization."
-	for _, dir := range slices.Sorted(maps.Keys(g.nodes)) {
-		s := g.nodes[dir]
-		for _, field := range []string{"resources", "bases"} {
-			list := yamlposition.Child(s.doc, field)
-			if list == nil {
-				continue
-			}
-			for _, n := range list.Content {
-				if sourcetree.Rel(path.Join(s.dir, n.Value)) == component {
-					p.Position = g.artifact.Position(s.file, n.Line, n.Column)
-					p.Message = fmt.Sprintf("the build fails: %s lists %s under %s, but it is a Component", path.Base(s.file), n.Value, field)
-					return
-				}
-			}
-		}
-	}
 }
 
 // emptyFix is the fix of an empty kustomization.yaml.
