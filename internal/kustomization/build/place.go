@@ -187,7 +187,7 @@ func (g *graph) placeDocument(p *validators.Problem) {
 		p.Position, p.Detail = f.Position(root.Line, root.Column), ""
 		switch generated := yamlposition.Scalar(root, "metadata", "generateName"); {
 		case id.Kind == "" || id.APIVersion == "":
-			p.Message = "the build fails: a document has no apiVersion and kind: it is no Kubernetes object"
+			p.Message = "the build fails: a document has no apiVersion and kind: it is not a Kubernetes object"
 			p.Fix = "Set apiVersion and kind, or take the file out of what the Kustomization applies: list the objects in a kustomization.yaml, or move the file."
 		case generated != "":
 			p.Message = fmt.Sprintf("the build fails: %s has metadata.generateName and no metadata.name", id.Kind)
