@@ -153,7 +153,7 @@ func TestBuild_HostileTrees(t *testing.T) {
 		},
 		"Helm charts are not run": {
 			files: map[string]string{"app/kustomization.yaml": "helmCharts: [{name: a, repo: https://192.0.2.1}]\n"},
-			want:  []string{"app/kustomization.yaml: the build fails: helmCharts need kustomize's Helm support, which Flux does not enable; use a HelmRelease"},
+			want:  []string{"app/kustomization.yaml:1:1: the build fails: helmCharts need kustomize's Helm support, which Flux does not enable; use a HelmRelease"},
 		},
 		"a base that doubles at every step": {
 			files: doubling(20),
@@ -161,7 +161,7 @@ func TestBuild_HostileTrees(t *testing.T) {
 		},
 		"directories that include each other": {
 			files: map[string]string{"app/kustomization.yaml": "resources: [sub]\n", "app/sub/kustomization.yaml": "resources: [../../app]\n"},
-			want:  []string{"app/sub/kustomization.yaml: the build fails: the directories include each other: candidate root '/app' contains visited root '/app/sub'"},
+			want:  []string{"app/sub/kustomization.yaml:1:1: the build fails: the directories include each other: candidate root '/app' contains visited root '/app/sub'"},
 		},
 		"a variable that makes an object too large": {
 			spec:  "  postBuild: {substitute: {A: " + strings.Repeat("a", 1<<20) + "}}\n",

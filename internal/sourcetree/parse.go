@@ -148,7 +148,7 @@ func aliasPosition(data []byte, name string) (line, column int) {
 		if bytes.HasPrefix(text, []byte("---")) {
 			anchored = false
 		}
-		for i := 0; i < len(text); i++ {
+		for i := range text {
 			if text[i] != '*' && text[i] != '&' || !bytes.HasPrefix(text[i+1:], []byte(name)) {
 				continue
 			}
