@@ -130,6 +130,10 @@ func (o *diffOptions) compare(ctx context.Context) (_ *report.Diff, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, after.close()) }()
+	// A cluster that is new, or that goes, is in one of them only.
+	if len(before.Clusters())+len(after.Clusters()) == 0 && o.Cluster != "" {
+		return nil, fmt.Errorf("%s: %w", head, after.CheckCluster())
+	}
 	if len(before.Built.Clusters) == 0 && len(after.Built.Clusters) == 0 {
 		return nil, errNothingChecked(o.Path)
 	}
@@ -158,6 +162,7 @@ func (t *revisionTree) close() error {
 // load builds the tree of a revision, and sets its commit; without a name it is the working tree.
 func (o *diffOptions) load(ctx context.Context, r *report.Revision) (_ *revisionTree, err error) {
 	in := o.Input
+	in.ClusterOptional = true
 	out := &revisionTree{}
 	if r.Name == "" {
 		r.Name = workingTree

@@ -94,6 +94,28 @@ func TestDiff_Revisions(t *testing.T) {
 	}
 }
 
+// A cluster that only one of the revisions has is compared with nothing.
+func TestDiff_NewCluster(t *testing.T) {
+	dir := gitTree(t, exemptTree(""))
+	git(t, dir, "checkout", "-qb", "change")
+	git(t, dir, "mv", "clusters/prod", "clusters/new")
+	edit(t, dir, "clusters/new/gotk-sync.yaml", "./clusters/prod", "./clusters/new")
+	commit(t, dir)
+	for cluster, want := range map[string]string{
+		"new":  "+ Deployment default/web",
+		"prod": "- Deployment default/web",
+	} {
+		out, err := runDiffIn(t, dir, diffOptions{Input: check.Input{Cluster: cluster}})
+		if err != nil || !strings.Contains(out, want) {
+			t.Errorf("--cluster %s: %v; no %q in\n%s", cluster, err, want, out)
+		}
+	}
+	_, err := runDiffIn(t, dir, diffOptions{Input: check.Input{Cluster: "nope"}})
+	if want := "working tree: --cluster nope: there is no such cluster; the clusters are clusters/home, clusters/new"; err == nil || err.Error() != want {
+		t.Errorf("error %v, want %s", err, want)
+	}
+}
+
 func TestDiff_ExitCode(t *testing.T) {
 	dir := gitTree(t, fleet())
 	if _, err := runDiffIn(t, dir, diffOptions{exitCode: true}); err != nil {

@@ -58,6 +58,8 @@ type Input struct {
 	Policy string
 	// Cluster is the name of the only cluster to evaluate: the directory of its entry point, or the end of it. Empty for all clusters.
 	Cluster string
+	// ClusterOptional lets a tree without that cluster be loaded, as one with nothing to evaluate; see CheckCluster.
+	ClusterOptional bool
 	// Flags set actions of rules, whatever the policy has.
 	policy.Flags
 	// AllowRemoteBases lets kustomizations fetch remote resources.
@@ -118,7 +120,7 @@ func (t *Tree) load(ctx context.Context, edited map[string][]byte) error {
 	if t.policies, err = choosePolicies(t.input, t.actions, t.Built); err != nil {
 		return err
 	}
-	if err := t.checkCluster(); err != nil {
+	if err := t.CheckCluster(); err != nil && !(t.input.ClusterOptional && errors.Is(err, errNoCluster)) {
 		return err
 	}
 	mutated, err := mutate(ctx, t.Built, t.policies)
@@ -148,8 +150,11 @@ func (t *Tree) isSelected(c *kustomization.Cluster) bool {
 	return t.input.Cluster == "" || c.Name == name || strings.HasSuffix(c.Name, "/"+name)
 }
 
-// checkCluster returns an error if Input.Cluster is not the name of one cluster.
-func (t *Tree) checkCluster() error {
+// errNoCluster is the error for a tree without the cluster to evaluate.
+var errNoCluster = errors.New("there is no such cluster")
+
+// CheckCluster returns an error if Input.Cluster is not the name of one cluster.
+func (t *Tree) CheckCluster() error {
 	if t.input.Cluster == "" {
 		return nil
 	}
@@ -165,9 +170,9 @@ func (t *Tree) checkCluster() error {
 	}
 	switch {
 	case len(all) == 0:
-		return fmt.Errorf("--cluster %s: the tree has no Flux entry point, so no cluster", t.input.Cluster)
+		return fmt.Errorf("--cluster %s: %w: the tree has no Flux entry point", t.input.Cluster, errNoCluster)
 	case len(selected) == 0:
-		return fmt.Errorf("--cluster %s: there is no such cluster; the clusters are %s", t.input.Cluster, strings.Join(all, ", "))
+		return fmt.Errorf("--cluster %s: %w; the clusters are %s", t.input.Cluster, errNoCluster, strings.Join(all, ", "))
 	case len(selected) > 1:
 		return fmt.Errorf("--cluster %s: several clusters have this name: %s", t.input.Cluster, strings.Join(selected, ", "))
 	}
