@@ -9,6 +9,7 @@ import (
 
 	"github.com/flux-admission/flux-admission/internal/audit"
 	"github.com/flux-admission/flux-admission/internal/check/progress"
+	"github.com/flux-admission/flux-admission/internal/report"
 	"github.com/flux-admission/flux-admission/webhook/webhookconfig"
 )
 
@@ -76,7 +77,7 @@ func runAudit(ctx context.Context, o auditOptions, stdout, stderr io.Writer) err
 		return err
 	}
 	bar.End()
-	if err := o.write(result, stdout, ""); err != nil {
+	if err := o.write(result, stdout, report.Options{Category: "audit"}); err != nil {
 		return err
 	}
 	return o.verdict(result.Summary)

@@ -205,7 +205,8 @@ func runCheck(ctx context.Context, o checkOptions, stdout, stderr io.Writer) err
 		_, err := fmt.Fprintf(stderr, "wrote %d findings to %s\n", result.Summary.Findings, o.WriteBaseline)
 		return err
 	}
-	if err := o.write(result, stdout, pathPrefix(o.Path)); err != nil {
+	prefix := pathPrefix(o.Path)
+	if err := o.write(result, stdout, report.Options{PathPrefix: prefix, Category: prefix + o.Cluster}); err != nil {
 		return err
 	}
 	s := result.Summary
@@ -215,10 +216,10 @@ func runCheck(ctx context.Context, o checkOptions, stdout, stderr io.Writer) err
 	return o.verdict(s)
 }
 
-// write writes all reports. The prefix is that of paths in the report.
-func (o *reportOptions) write(result *report.Report, stdout io.Writer, prefix string) error {
+// write writes all reports. The options are those of the command; how the output is written is added to them.
+func (o *reportOptions) write(result *report.Report, stdout io.Writer, opts report.Options) error {
 	result.Tool = report.Tool{Name: "flux-admission", Version: versionString()}
-	opts := report.Options{DocsURL: docsURL, PathPrefix: prefix}
+	opts.DocsURL = docsURL
 	if f, ok := stdout.(*os.File); ok {
 		opts.Color = report.ColorWanted(f, os.Getenv)
 	}

@@ -1,12 +1,15 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/flux-admission/flux-admission/internal/report"
 )
@@ -322,5 +325,90 @@ func TestCheck_Comment(t *testing.T) {
 	code, stdout, stderr = execute(t, "fix", dir)
 	if after, err := os.ReadFile(file); code != 0 || err != nil || string(after) != string(before) {
 		t.Errorf("fix: exit code %d, %v\n%s%s", code, err, stdout, stderr)
+	}
+}
+
+// The fixes of SARIF are the edits of the command fix, the notifications are what was not evaluated, and the category names the part of the
+// repository.
+func TestCheck_SARIF(t *testing.T) {
+	files := repository("flux-system", "enabled")
+	files["apps/db/web.yaml"] = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: wéb, namespace: apps, lables: {é: b}} # ü\n" +
+		"spec:\n  replicaz: 1\n  selector: {matchLabels: {app: web}}\n  template: {metadata: {labels: {app: web}}, spec: {containers: [{name: web, image: web}]}}\n"
+	files["apps/db/other.yaml"] = "apiVersion: example.com/v1\nkind: Other\nmetadata: {name: a, namespace: apps}\n"
+	tree := writeTree(t, files)
+	t.Chdir(filepath.Dir(tree))
+	dir := filepath.Base(tree)
+	_, out, stderr := execute(t, "check", dir, "--cluster", "home", "--output", "sarif")
+	type region struct{ StartLine, StartColumn, EndLine, EndColumn int }
+	var log struct {
+		Runs []struct {
+			AutomationDetails struct{ ID string }
+			Invocations       []struct {
+				ToolExecutionNotifications []struct {
+					Level   string
+					Message struct{ Text string }
+				}
+			}
+			Results []struct {
+				RuleID string
+				Fixes  []struct {
+					ArtifactChanges []struct {
+						ArtifactLocation struct{ URI string }
+						Replacements     []struct {
+							DeletedRegion   region
+							InsertedContent struct{ Text string }
+						}
+					}
+				}
+			}
+		}
+	}
+	if err := json.Unmarshal([]byte(out), &log); err != nil {
+		t.Fatalf("%v: %s", err, stderr)
+	}
+	run := log.Runs[0]
+	if want := "flux-admission/" + dir + "/home/"; run.AutomationDetails.ID != want {
+		t.Errorf("the category is %s, want %s", run.AutomationDetails.ID, want)
+	}
+	notified := false
+	for _, n := range run.Invocations[0].ToolExecutionNotifications {
+		notified = notified || n.Level == "note" && strings.Contains(n.Message.Text, "Other (example.com)")
+	}
+	if !notified {
+		t.Errorf("no notification names the kind without a schema: %+v", run.Invocations)
+	}
+	// Later positions first, so that the earlier ones stay.
+	offset := func(text string, line, column int) int {
+		lines := strings.SplitAfter(text, "\n")
+		return len(strings.Join(lines[:line-1], "")) + len(string([]rune(lines[line-1])[:column-1]))
+	}
+	edits := map[string][]func(string) string{}
+	fixes := 0
+	for i := len(run.Results) - 1; i >= 0; i-- {
+		for _, f := range run.Results[i].Fixes {
+			fixes++
+			change := f.ArtifactChanges[0]
+			to := change.Replacements[0]
+			edits[change.ArtifactLocation.URI] = append(edits[change.ArtifactLocation.URI], func(text string) string {
+				r := to.DeletedRegion
+				return text[:offset(text, r.StartLine, r.StartColumn)] + to.InsertedContent.Text + text[offset(text, r.EndLine, r.EndColumn):]
+			})
+		}
+	}
+	if fixes < 2 {
+		t.Fatalf("%d fixes, want those of lables and replicaz: %s", fixes, out)
+	}
+	got := contents(t, dir)
+	for uri, list := range edits {
+		for _, edit := range list {
+			name := strings.TrimPrefix(uri, dir+"/")
+			got[name] = edit(got[name])
+		}
+	}
+	if code, _, stderr := execute(t, "fix", dir); code == exitUsage {
+		t.Fatal(stderr)
+	}
+	if diff := cmp.Diff(contents(t, dir), got); diff != "" {
+		t.Errorf("the edits of SARIF against those of fix (-fix +sarif):\n%s", diff)
 	}
 }

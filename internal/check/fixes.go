@@ -57,8 +57,14 @@ func (t *Tree) PlanFixes(ctx context.Context, o EvaluateOptions, rules []string)
 			fixable[f] = true
 		}
 	}
+	replacements := plan.Replacements()
 	for i := range r.Findings {
-		r.Findings[i].Fixable = fixable[r.Findings[i].Of]
+		f := &r.Findings[i]
+		if f.Fixable = fixable[f.Of]; f.Fixable {
+			if to := replacements[f.Of]; to != nil {
+				f.Edit = &report.Edit{From: to.From, To: to.To, Text: to.Text}
+			}
+		}
 	}
 	r.Normalize()
 	return r, plan, nil

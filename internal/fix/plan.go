@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"go.yaml.in/yaml/v3"
 
@@ -39,6 +40,12 @@ type Change struct {
 	Findings []*validators.Finding
 	// Edit describes the edit; Reason is why it cannot be applied.
 	Edit, Reason string
+}
+
+// Replacement is an applied edit as text: what is between two positions of a file, the second one excluded, is replaced.
+type Replacement struct {
+	From, To validators.Position
+	Text     string
 }
 
 // Document identifies an object in Git.
@@ -155,6 +162,52 @@ func (p *Plan) Decide() {
 		}
 		p.Applied = append(p.Applied, w.change)
 	}
+}
+
+// Replacements returns each applied edit as if it was the only one, by the findings that it repairs.
+func (p *Plan) Replacements() map[*validators.Finding]*Replacement {
+	out := map[*validators.Finding]*Replacement{}
+	for _, w := range p.requests {
+		if !w.applied {
+			continue
+		}
+		old := p.files[w.document.file].old
+		alone, err := Apply(old, w.document.number, w.objects[0].ItemPath(), w.edits)
+		if err != nil {
+			continue // it can be applied after another one only
+		}
+		r := replacementOf(w.document.file, string(old), string(alone))
+		for _, f := range w.change.Findings {
+			out[f] = r
+		}
+	}
+	return out
+}
+
+// replacementOf returns the smallest replacement of whole characters that makes a text another one.
+func replacementOf(name, before, after string) *Replacement {
+	from := 0
+	for i, r := range before {
+		if !strings.HasPrefix(after[min(i, len(after)):], string(r)) {
+			break
+		}
+		from = i + len(string(r))
+	}
+	a, b := before[from:], after[from:]
+	for a != "" {
+		_, size := utf8.DecodeLastRuneInString(a)
+		if !strings.HasSuffix(b, a[len(a)-size:]) {
+			break
+		}
+		a, b = a[:len(a)-size], b[:len(b)-size]
+	}
+	position := func(offset int) validators.Position {
+		line := strings.LastIndexByte(before[:offset], '\n') + 1
+		return validators.Position{
+			File: name, Line: 1 + strings.Count(before[:offset], "\n"), Column: 1 + utf8.RuneCountInString(before[line:offset]),
+		}
+	}
+	return &Replacement{position(from), position(from + len(a)), b}
 }
 
 // check returns the reason why edits cannot be applied, without reading the file. Others are all requests for the document.

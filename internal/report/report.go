@@ -156,6 +156,8 @@ type Finding struct {
 	// Cause is the fingerprint of the first finding with the same cause, which may be the finding itself. Normalize sets it.
 	Cause      string       `json:"cause"`
 	Suppressed *Suppression `json:"suppressed,omitempty"`
+	// Edit repairs a fixable finding; nil if no single edit of its file does.
+	Edit *Edit `json:"-"`
 	// Of is the rule's finding; nil in a report that was not made by a check.
 	Of *validators.Finding `json:"-"`
 	// Key is the rule's stable identifier of the problem; empty for the message.
@@ -164,6 +166,12 @@ type Finding struct {
 	Group string `json:"-"`
 	// Source is the position of the field in the object's own file, if that is not Position.
 	Source validators.Position `json:"-"`
+}
+
+// Edit replaces what is between two positions of a file, the second one excluded, by a text.
+type Edit struct {
+	From, To validators.Position
+	Text     string
 }
 
 // Position returns the position of the finding.
@@ -465,6 +473,9 @@ type Options struct {
 	// PathPrefix is the path of the tree in its repository, with a trailing slash, for the formats with paths from the root of the repository
 	// (sarif, github); empty for the root.
 	PathPrefix string
+	// Category tells reports of one commit apart that are about different parts of a repository, such as a directory or a cluster, in SARIF;
+	// empty for the whole repository.
+	Category string
 	// DocsURL is the URL of the directory with the pages of the rules, RULE.md, with a trailing slash; empty for no links.
 	DocsURL string
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"net/url"
+	"path"
 	"strings"
 
 	"github.com/flux-admission/flux-admission/validators"
@@ -17,10 +18,16 @@ type (
 		Runs    []sarifRun `json:"runs"`
 	}
 	sarifRun struct {
-		Tool        sarifTool         `json:"tool"`
-		Invocations []sarifInvocation `json:"invocations"`
-		ColumnKind  string            `json:"columnKind"`
-		Results     []sarifResult     `json:"results"`
+		Tool              sarifTool         `json:"tool"`
+		AutomationDetails sarifAutomation   `json:"automationDetails"`
+		Invocations       []sarifInvocation `json:"invocations"`
+		ColumnKind        string            `json:"columnKind"`
+		Results           []sarifResult     `json:"results"`
+	}
+	// sarifAutomation names the series of runs that this one belongs to. What is up to the last slash of the ID is its category in GitHub's code
+	// scanning, in which a later run replaces this one.
+	sarifAutomation struct {
+		ID string `json:"id"`
 	}
 	sarifTool struct {
 		Driver sarifDriver `json:"driver"`
@@ -61,6 +68,7 @@ type (
 		Locations           []sarifLocation    `json:"locations"`
 		RelatedLocations    []sarifLocation    `json:"relatedLocations,omitempty"`
 		PartialFingerprints map[string]string  `json:"partialFingerprints"`
+		Fixes               []sarifFix         `json:"fixes,omitempty"`
 		Suppressions        []sarifSuppression `json:"suppressions,omitempty"`
 		Properties          sarifDetails       `json:"properties"`
 	}
@@ -89,6 +97,20 @@ type (
 	sarifRegion struct {
 		StartLine   int `json:"startLine"`
 		StartColumn int `json:"startColumn,omitempty"`
+		EndLine     int `json:"endLine,omitempty"`
+		EndColumn   int `json:"endColumn,omitempty"`
+	}
+	sarifFix struct {
+		Description sarifText     `json:"description"`
+		Changes     []sarifChange `json:"artifactChanges"`
+	}
+	sarifChange struct {
+		ArtifactLocation sarifArtifact      `json:"artifactLocation"`
+		Replacements     []sarifReplacement `json:"replacements"`
+	}
+	sarifReplacement struct {
+		DeletedRegion   sarifRegion `json:"deletedRegion"`
+		InsertedContent sarifText   `json:"insertedContent"`
 	}
 	sarifLogical struct {
 		FullyQualifiedName string `json:"fullyQualifiedName"`
@@ -103,9 +125,13 @@ type (
 		ToolExecutionNotifications []sarifNotification `json:"toolExecutionNotifications,omitempty"`
 	}
 	sarifNotification struct {
-		Level     string          `json:"level"`
-		Message   sarifText       `json:"message"`
-		Locations []sarifLocation `json:"locations,omitempty"`
+		Level          string          `json:"level"`
+		Message        sarifText       `json:"message"`
+		Locations      []sarifLocation `json:"locations,omitempty"`
+		AssociatedRule *sarifRuleID    `json:"associatedRule,omitempty"`
+	}
+	sarifRuleID struct {
+		ID string `json:"id"`
 	}
 )
 
@@ -114,10 +140,11 @@ const sarifSchema = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/
 // WriteSARIF writes the report as a SARIF 2.1.0 log with one run. Files are relative to the root of the repository, by Options.PathPrefix.
 func WriteSARIF(w io.Writer, r *Report, o Options) error {
 	run := sarifRun{
-		Tool:        sarifTool{Driver: sarifDriver{Name: r.Tool.Name, Version: r.Tool.Version, InformationURI: o.DocsURL, Rules: []sarifRule{}}},
-		Invocations: []sarifInvocation{{ExecutionSuccessful: len(r.Errors) == 0}},
-		ColumnKind:  "unicodeCodePoints",
-		Results:     []sarifResult{},
+		Tool:              sarifTool{Driver: sarifDriver{Name: r.Tool.Name, Version: r.Tool.Version, InformationURI: o.DocsURL, Rules: []sarifRule{}}},
+		Invocations:       []sarifInvocation{{ExecutionSuccessful: len(r.Errors) == 0}},
+		AutomationDetails: sarifAutomation{path.Join("flux-admission", o.Category) + "/"},
+		ColumnKind:        "unicodeCodePoints",
+		Results:           []sarifResult{},
 	}
 	index := map[string]int{}
 	for i, m := range r.Rules {
@@ -132,12 +159,24 @@ func WriteSARIF(w io.Writer, r *Report, o Options) error {
 		}
 		run.Results = append(run.Results, res)
 	}
-	for _, e := range r.Errors {
-		n := sarifNotification{Level: "error", Message: sarifText{Text: e.Message}}
-		if e.File != "" {
-			n.Locations = []sarifLocation{{PhysicalLocation: sarifPhysicalOf(e.Position(), o)}}
+	notify := func(level, text, id string, at validators.Position) {
+		n := sarifNotification{Level: level, Message: sarifText{Text: text}}
+		if at.File != "" {
+			n.Locations = []sarifLocation{{PhysicalLocation: sarifPhysicalOf(at, o)}}
+		}
+		if _, known := index[id]; known {
+			n.AssociatedRule = &sarifRuleID{id}
 		}
 		run.Invocations[0].ToolExecutionNotifications = append(run.Invocations[0].ToolExecutionNotifications, n)
+	}
+	for i := range r.Errors {
+		e := &r.Errors[i]
+		notify("error", e.Message, e.ID, e.Position())
+	}
+	for _, g := range groupSkipped(r.Skipped) {
+		if g.Unknown {
+			notify("note", "not evaluated: "+g.Text(), g.ID, validators.Position{File: g.File, Line: g.Line})
+		}
 	}
 	return writeJSON(w, sarifLog{Schema: sarifSchema, Version: "2.1.0", Runs: []sarifRun{run}})
 }
@@ -195,6 +234,18 @@ func sarifResultOf(f *Finding, o Options) sarifResult {
 			related.Message = &sarifText{Text: p.Note}
 		}
 		res.RelatedLocations = append(res.RelatedLocations, related)
+	}
+	if e := f.Edit; e != nil {
+		res.Fixes = []sarifFix{{
+			Description: sarifText{Text: f.Fix},
+			Changes: []sarifChange{{
+				ArtifactLocation: sarifPhysicalOf(e.From, o).ArtifactLocation,
+				Replacements: []sarifReplacement{{
+					DeletedRegion:   sarifRegion{e.From.Line, e.From.Column, e.To.Line, e.To.Column},
+					InsertedContent: sarifText{Text: e.Text},
+				}},
+			}},
+		}}
 	}
 	if s := f.Suppressed; s != nil {
 		kind, reason := "external", "in the baseline"

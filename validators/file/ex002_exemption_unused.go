@@ -20,7 +20,7 @@ var ExemptionUnused = &validators.Rule{
 		Defaults: validators.Defaults{Offline: v1alpha1.ActionAudit},
 		Doc: validators.Doc{
 			Title: "Exemption applies to no finding",
-			Why: "No object of the tree needs the exemption of the AdmissionPolicy: its names are misspelt, or what it was for is " +
+			Why: "No object of the tree needs the exemption of the AdmissionPolicy: its names have a typo, or what it was for is " +
 				"repaired. The next finding that it selects would be exempt unseen.",
 			Fix:   "Correct what the exemption selects, or remove it. Leave it if it is for an object that is not in the tree.",
 			Since: "v0.1.0",
