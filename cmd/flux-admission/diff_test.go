@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -221,5 +222,29 @@ func TestDiff_Large(t *testing.T) {
 	var d report.Diff
 	if err := json.Unmarshal([]byte(data), &d); err != nil || d.Summary.Added < 1000 {
 		t.Errorf("%v: %+v", err, d.Summary)
+	}
+}
+
+// With many workloads that restart, a comment still has what would be denied before the rest, and one line for all restarts of one reason.
+func TestDiff_ManyRestarts(t *testing.T) {
+	files := fleet()
+	var b strings.Builder
+	for i := range 600 {
+		fmt.Fprintf(&b, "---\napiVersion: apps/v1\nkind: Deployment\nmetadata: {name: many-%d, namespace: apps}\nspec:\n  replicas: 1\n"+
+			"  selector: {matchLabels: {app: a}}\n  template: {metadata: {labels: {app: a}}, spec: {containers: [{name: a, image: 'many:1.%d'}]}}\n", i, i)
+	}
+	files["apps/many.yaml"] = b.String()
+	dir := gitTree(t, files)
+	edit(t, dir, "apps/many.yaml", "many:1", "many:2")
+	edit(t, dir, "apps/many.yaml", "replicas: 1", "replicaz: 1")
+	for format, after := range map[string]string{"markdown": "<summary>Further effects</summary>", "html": "further effects</h2>"} {
+		out, err := runDiffIn(t, dir, diffOptions{output: format})
+		if err != nil {
+			t.Fatal(err)
+		}
+		findings, further := strings.Index(out, "New findings"), strings.Index(out, after)
+		if findings < 0 || further < findings || strings.Count(out, "600 workloads replace their Pods: the Pod template changes") != 1 {
+			t.Errorf("%s: new findings at %d, further effects at %d, %d lines on restarts", format, findings, further, strings.Count(out, "replace their Pods"))
+		}
 	}
 }

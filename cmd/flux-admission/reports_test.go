@@ -384,8 +384,8 @@ func TestCheck_SARIF(t *testing.T) {
 	}
 	edits := map[string][]func(string) string{}
 	fixes := 0
-	for i := len(run.Results) - 1; i >= 0; i-- {
-		for _, f := range run.Results[i].Fixes {
+	for _, result := range slices.Backward(run.Results) {
+		for _, f := range result.Fixes {
 			fixes++
 			change := f.ArtifactChanges[0]
 			to := change.Replacements[0]

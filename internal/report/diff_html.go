@@ -26,14 +26,23 @@ type diffPage struct {
 	Diff   *Diff
 	Style  template.CSS
 	Policy string
-	Lists  []diffFindings
-	Groups []*diffGroup
-	Open   bool
+	// Effects are those that matter most; Further are the others.
+	Effects, Further []Effect
+	Lists            []diffFindings
+	Groups           []*diffGroup
+	Open             bool
 }
 
+// diffFindings are findings, those of one cause as one.
 type diffFindings struct {
-	Title    string
-	Findings []Finding
+	Title  string
+	Groups []diffFinding
+}
+
+type diffFinding struct {
+	*Finding
+	// Others names the further ones of the cause; empty for none.
+	Others string
 }
 
 // diffGroup has the objects that one Kustomization or HelmRelease applies.
@@ -69,9 +78,23 @@ func writeDiffHTML(w io.Writer, d *Diff) error {
 		Diff: d, Style: template.CSS(style), Open: len(d.Objects) <= maxOpen,
 		Policy: fmt.Sprintf("default-src 'none'; style-src '%s'; base-uri 'none'; form-action 'none'", hashSource(style)),
 	}
-	for _, list := range []diffFindings{{"Admission webhook, on what is changed", d.Admission}, {"New findings", d.Findings}} {
-		if len(list.Findings) > 0 {
-			p.Lists = append(p.Lists, list)
+	for _, e := range d.Effects {
+		if e.Severity == validators.SeverityInfo {
+			p.Further = append(p.Further, e)
+		} else {
+			p.Effects = append(p.Effects, e)
+		}
+	}
+	for _, list := range []struct {
+		title    string
+		findings []Finding
+	}{{"Admission webhook, on what is changed", d.Admission}, {"New findings", d.Findings}} {
+		found := diffFindings{Title: list.title}
+		for _, g := range groupFindings(list.findings, (*Finding).Counts) {
+			found.Groups = append(found.Groups, diffFinding{g.first, g.others(Options{})})
+		}
+		if len(found.Groups) > 0 {
+			p.Lists = append(p.Lists, found)
 		}
 	}
 	for i := range d.Objects {

@@ -21,15 +21,14 @@ func writeDiffMarkdown(w io.Writer, d *Diff, o Options) error {
 		effects[e.Severity] = append(effects[e.Severity], "- "+markdownText.Replace(printable(e.text()))+"\n")
 	}
 	for _, section := range []struct {
-		severity    validators.Severity
-		title, tail string
+		severity validators.Severity
+		title    string
 	}{
-		{validators.SeverityError, "\n**⚠️ Danger**\n\n", ""},
-		{validators.SeverityWarning, "\n**Warnings**\n\n", ""},
-		{validators.SeverityInfo, "\n<details><summary>Further effects</summary>\n\n", "\n</details>\n"},
+		{validators.SeverityError, "\n**⚠️ Danger**\n\n"},
+		{validators.SeverityWarning, "\n**Warnings**\n\n"},
 	} {
 		if rows := effects[section.severity]; len(rows) > 0 {
-			writeRows(&b, section.title, rows, section.tail)
+			writeRows(&b, section.title, rows, "")
 		}
 	}
 	for _, list := range []struct {
@@ -50,6 +49,9 @@ func writeDiffMarkdown(w io.Writer, d *Diff, o Options) error {
 	}
 	if len(rows) > 0 {
 		writeRows(&b, "\n<details><summary>Not compared</summary>\n\n", rows, "\n</details>\n")
+	}
+	if rows := effects[validators.SeverityInfo]; len(rows) > 0 {
+		writeRows(&b, "\n<details><summary>Further effects</summary>\n\n", rows, "\n</details>\n")
 	}
 	rows = nil
 	for i := range d.Objects {

@@ -80,16 +80,20 @@ func markdownSign(s Summary) string {
 	return "✅"
 }
 
-// writeRows writes as many rows as fit, and how many did not.
+// writeRows writes as many rows as fit, and how many did not: of a section that does not fit at all, only that.
 func writeRows(b *strings.Builder, head string, rows []string, tail string) {
-	const reserve = 200 // for the count and the end
+	const reserve = 800 // for the counts of this section and of those after it
+	omitted := func(n int) {
+		fmt.Fprintf(b, "\n%s omitted because of the size of a comment; another output format has all.\n", count(n, "more entry", "more entries"))
+	}
 	if b.Len()+len(head)+len(tail)+reserve > markdownBytes {
+		omitted(len(rows))
 		return
 	}
 	b.WriteString(head)
 	for i, row := range rows {
 		if b.Len()+len(row)+len(tail)+reserve > markdownBytes {
-			fmt.Fprintf(b, "\n%s omitted because of the size of a comment; another output format has all.\n", count(len(rows)-i, "more entry", "more entries"))
+			omitted(len(rows) - i)
 			break
 		}
 		b.WriteString(row)

@@ -31,6 +31,7 @@ func (c *comparison) addEffects() {
 		c.addRestart(ch)
 		c.addConfig(ch)
 	}
+	c.addRestarts()
 	c.addImages()
 	c.addSuspended()
 	c.addWaiting()
@@ -153,6 +154,9 @@ func podTemplate(o *unstructured.Unstructured) map[string]any {
 	return template
 }
 
+// podTemplateChanges is the reason for new Pods of a workload that itself changes.
+const podTemplateChanges = "the Pod template changes"
+
 // addRestart adds the workloads whose Pods are replaced.
 func (c *comparison) addRestart(ch *change) {
 	if ch.before == nil || ch.after == nil || ch.before.key != ch.after.key {
@@ -162,19 +166,53 @@ func (c *comparison) addRestart(ch *change) {
 	if after == nil || reflect.DeepEqual(before, after) {
 		return
 	}
-	c.restarts(ch.after, "its Pod template changes")
+	c.restarts(ch.after, podTemplateChanges)
 }
 
+// restart is why the Pods of workloads are replaced, and whether they are down meanwhile.
+type restart struct {
+	why  string
+	down bool
+}
+
+// restarts records that the Pods of a workload are replaced.
 func (c *comparison) restarts(e *entry, why string) {
-	message := fmt.Sprintf("%s replaces its Pods: %s", e.id(), why)
-	severity := validators.SeverityInfo
 	replicas, set, _ := unstructured.NestedFieldNoCopy(e.object.Object, "spec", "replicas")
 	strategy, _, _ := unstructured.NestedString(e.object.Object, "spec", "strategy", "type")
-	if strategy == "Recreate" || set && fmt.Sprint(replicas) == "1" && e.kind == "StatefulSet" {
-		message += "; it is down meanwhile"
-		severity = validators.SeverityWarning
+	r := restart{why, strategy == "Recreate" || set && fmt.Sprint(replicas) == "1" && e.kind == "StatefulSet"}
+	i := slices.IndexFunc(c.restarting, func(of restarting) bool { return of.restart == r })
+	if i < 0 {
+		i = len(c.restarting)
+		c.restarting = append(c.restarting, restarting{restart: r})
 	}
-	c.effect(e, report.Effect{Kind: report.EffectRestart, Severity: severity, Message: message})
+	c.restarting[i].workloads = append(c.restarting[i].workloads, e)
+}
+
+// restarting are the workloads with one reason.
+type restarting struct {
+	restart
+	workloads []*entry
+}
+
+// addRestarts adds the recorded restarts, those with one reason as one effect.
+func (c *comparison) addRestarts() {
+	for _, r := range c.restarting {
+		effect := report.Effect{Kind: report.EffectRestart, Severity: validators.SeverityInfo}
+		down := ""
+		if r.down {
+			effect.Severity, down = validators.SeverityWarning, "; it is down meanwhile"
+		}
+		if len(r.workloads) == 1 {
+			effect.Message = fmt.Sprintf("%s replaces its Pods: %s%s", r.workloads[0].id(), r.why, down)
+		} else {
+			if r.down {
+				down = "; they are down meanwhile"
+			}
+			effect.With = ids(r.workloads)
+			effect.Message = fmt.Sprintf("%d workloads replace their Pods: %s%s: %s", len(r.workloads), r.why, down, summary(effect.With))
+		}
+		c.effect(r.workloads[0], effect)
+	}
 }
 
 // addConfig adds what a changed ConfigMap or Secret does to its users.

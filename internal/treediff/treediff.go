@@ -240,6 +240,8 @@ type comparison struct {
 	base, head *side
 	// changes are the objects that differ.
 	changes []*change
+	// restarting are the workloads whose Pods are replaced.
+	restarting []restarting
 	// reported are the Kustomizations and releases in diff.NotCompared.
 	reported map[string]bool
 }

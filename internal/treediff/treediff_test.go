@@ -251,7 +251,7 @@ func TestCompare_Effects(t *testing.T) {
 		},
 		"an image": {
 			tree(), with(tree(), "app/web.yaml", strings.Replace(web, "web:1", "web:2", 1)),
-			[]string{"info image: image web:1 becomes web:2 in Deployment apps/web", "info restart: Deployment apps/web replaces its Pods: its Pod template changes"}, "",
+			[]string{"info image: image web:1 becomes web:2 in Deployment apps/web", "info restart: Deployment apps/web replaces its Pods: the Pod template changes"}, "",
 		},
 		"a ConfigMap with users that do not restart": {
 			tree(), with(tree(), "app/settings.yaml", strings.Replace(tree()["app/settings.yaml"], "a: b", "a: c", 1)),
