@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"sigs.k8s.io/yaml"
 
+	"github.com/flux-admission/flux-admission/internal/audit"
 	"github.com/flux-admission/flux-admission/webhook/metrics"
 )
 
@@ -139,6 +140,7 @@ func TestAlerts_MetricsExist(t *testing.T) {
 	m.PolicyInForce(func() metrics.PolicyState { return metrics.PolicyState{} })
 	m.MissedMutations(func() int { return 0 })
 	metrics.NewCharts(registry)
+	metrics.NewAudit(registry, func() audit.Summary { return audit.Summary{} }, func() int { return 0 })
 	descriptions := make(chan *prometheus.Desc, 1000)
 	registry.Describe(descriptions)
 	close(descriptions)

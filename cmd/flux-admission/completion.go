@@ -40,6 +40,7 @@ func addCompletions(root *cobra.Command) error {
 		{"audit rotate why", "context", cobra.NoFileCompletions},
 		{"audit", "webhook-namespace", cobra.NoFileCompletions},
 		{"rotate", "namespace", cobra.NoFileCompletions},
+		{"serve", "audit-reports", words("none", "openreports", "policyreport")},
 		{"serve", "log-level", words("debug", "info", "warn", "error")},
 		{"serve", "log-format", words("json", "console")},
 		{"rules", "output", words(listText, listJSON)},

@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/flux-admission/flux-admission/internal/audit"
 	"github.com/flux-admission/flux-admission/webhook/serve"
 	"github.com/flux-admission/flux-admission/webhook/webhookconfig"
 )
@@ -41,6 +42,11 @@ func newServe() *cobra.Command {
 		"treat references to sources of other namespaces as denied, like the flag of this name of Flux's controllers")
 	f.BoolVar(&o.ChartsAllowLocal, "charts-allow-local", false,
 		"allow chart repositories to redirect to loopback and link-local addresses")
+	f.BoolVar(&o.Audit, "audit", true, "evaluate the objects that the cluster has already, in the replica that leads")
+	f.DurationVar(&o.AuditInterval, "audit-interval", 10*time.Minute,
+		"how often --audit evaluates objects again whose chart may have changed in its repository")
+	f.StringVar(&o.AuditReports, "audit-reports", string(audit.NoReports),
+		"format of the reports of --audit, in --namespace: openreports, policyreport or none")
 	f.StringVar(&o.Kubeconfig, "kubeconfig", "", "kubeconfig file (default: the Pod's service account, or $KUBECONFIG)")
 	f.StringVar(&o.Namespace, "namespace", "",
 		"namespace of the webhook server (default: $POD_NAMESPACE, or "+webhookconfig.Namespace+")")

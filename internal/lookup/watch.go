@@ -21,8 +21,8 @@ const watchRetry = 10 * time.Second
 // syncTimeout is how long readiness waits for an informer.
 const syncTimeout = 15 * time.Second
 
-// Changed handles an event of an informer. Old is nil for an object that existed before the start or was created. It
-// must return soon and must not change the objects.
+// Changed handles an event of an informer. Old is nil for an object that existed before the start or was created, current for
+// one that was deleted. It must return soon and must not change the objects.
 type Changed func(gk schema.GroupKind, old, current *unstructured.Unstructured)
 
 // Watches runs informers, also for kinds whose CustomResourceDefinition is installed later. Secrets and ConfigMaps are
@@ -105,6 +105,7 @@ func (w *Watches) watch(ctx context.Context, gk schema.GroupKind) error {
 		if _, err := informer.AddEventHandler(toolscache.ResourceEventHandlerFuncs{
 			AddFunc:    func(o any) { w.notify(gk, nil, o) },
 			UpdateFunc: func(old, o any) { w.notify(gk, old, o) },
+			DeleteFunc: func(o any) { w.notify(gk, o, nil) },
 		}); err != nil {
 			return fmt.Errorf("adding an event handler: %w", err)
 		}
@@ -116,12 +117,14 @@ func (w *Watches) watch(ctx context.Context, gk schema.GroupKind) error {
 }
 
 func (w *Watches) notify(gk schema.GroupKind, old, o any) {
-	current, ok := o.(*unstructured.Unstructured)
-	if !ok {
-		return
+	if tombstone, ok := old.(toolscache.DeletedFinalStateUnknown); ok {
+		old = tombstone.Obj
 	}
+	current, _ := o.(*unstructured.Unstructured)
 	before, _ := old.(*unstructured.Unstructured)
-	w.changed(gk, before, current)
+	if before != nil || current != nil {
+		w.changed(gk, before, current)
+	}
 }
 
 // Synced reports whether the informer of a kind has synced, so that the kind can be read from the cache.

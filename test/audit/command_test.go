@@ -23,7 +23,8 @@ var shared *env.Env
 
 func TestMain(m *testing.M) {
 	os.Exit(env.Main(m, env.Options{
-		ControlPlane: controlplane.Options{CRDSets: controlplane.DefaultCRDs()}, Replicas: 1,
+		ControlPlane: controlplane.Options{CRDSets: controlplane.DefaultCRDs(), CRDs: []string{"testdata/openreports.yaml"}},
+		Replicas:     2, Components: []string{"audit-reports"}, Args: []string{"--audit-reports=openreports"},
 	}, func(ctx context.Context, e *env.Env) error {
 		shared = e
 		return e.Apply(ctx, auditors)
@@ -213,8 +214,10 @@ func TestCommand_FindsWhatNoWebhookSaw(t *testing.T) {
 // writeUnseen applies a manifest while no webhook server is there, and deletes its objects at the end.
 func writeUnseen(t *testing.T, manifest string) {
 	t.Helper()
-	if err := shared.Webhook().Stop(); err != nil {
-		t.Fatal(err)
+	for _, w := range shared.Webhooks {
+		if err := w.Stop(); err != nil {
+			t.Fatal(err)
+		}
 	}
 	t.Cleanup(func() {
 		ctx := context.WithoutCancel(t.Context())
@@ -230,7 +233,9 @@ func writeUnseen(t *testing.T, manifest string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := shared.Webhook().Restart(t.Context()); err != nil {
-		t.Fatal(err)
+	for _, w := range shared.Webhooks {
+		if err := w.Restart(t.Context()); err != nil {
+			t.Fatal(err)
+		}
 	}
 }

@@ -226,6 +226,7 @@ func components() map[string]func(built map[string]*unstructured.Unstructured) b
 		"audit-only": func(built map[string]*unstructured.Unstructured) bool {
 			return policy(built, "mode") == "AuditOnly" && arg("--default-mode=AuditOnly")(built)
 		},
+		"audit-reports":         arg("--audit-reports=openreports"),
 		"multi-tenant":          arg("--no-cross-namespace-refs"),
 		"client-authentication": arg("--client-ca-file=/client-ca/ca.crt"),
 		"read-secrets": func(built map[string]*unstructured.Unstructured) bool {

@@ -54,16 +54,17 @@ func run(m *testing.M) int {
 func otherCRDs() string {
 	var b strings.Builder
 	for _, k := range [][3]string{
-		{"image", "ImagePolicy", "imagepolicies"}, {"image", "ImageRepository", "imagerepositories"},
-		{"image", "ImageUpdateAutomation", "imageupdateautomations"},
-		{"notification", "Alert", "alerts"}, {"notification", "Provider", "providers"}, {"notification", "Receiver", "receivers"},
+		{"image.toolkit.fluxcd.io", "ImagePolicy", "imagepolicies"}, {"image.toolkit.fluxcd.io", "ImageRepository", "imagerepositories"},
+		{"image.toolkit.fluxcd.io", "ImageUpdateAutomation", "imageupdateautomations"},
+		{"notification.toolkit.fluxcd.io", "Alert", "alerts"}, {"notification.toolkit.fluxcd.io", "Provider", "providers"},
+		{"notification.toolkit.fluxcd.io", "Receiver", "receivers"}, {"fluxcd.controlplane.io", "ResourceSet", "resourcesets"},
 	} {
 		fmt.Fprintf(&b, `---
 apiVersion: apiextensions.k8s.io/v1
 kind: CustomResourceDefinition
-metadata: {name: %[3]s.%[1]s.toolkit.fluxcd.io}
+metadata: {name: %[3]s.%[1]s}
 spec:
-  group: %[1]s.toolkit.fluxcd.io
+  group: %[1]s
   names: {kind: %[2]s, plural: %[3]s}
   scope: Namespaced
   versions:
@@ -76,7 +77,7 @@ spec:
 	return b.String()
 }
 
-// references name a missing object of every kind that rules look up.
+// references name a missing object of every kind that rules look up, and are of the kinds that only the audit reads.
 const references = `apiVersion: notification.toolkit.fluxcd.io/v1
 kind: Receiver
 metadata: {name: all, namespace: flux-system}
@@ -116,6 +117,16 @@ apiVersion: kustomize.toolkit.fluxcd.io/v1
 kind: Kustomization
 metadata: {name: injected, namespace: flux-system}
 spec: {interval: 10m, path: ./apps, prune: true, sourceRef: {kind: GitRepository, name: missing}}
+---
+apiVersion: postgresql.cnpg.io/v1
+kind: Cluster
+metadata: {name: audited, namespace: flux-system}
+spec: {instances: 1, storage: {size: 1Gi}}
+---
+apiVersion: fluxcd.controlplane.io/v1
+kind: ResourceSet
+metadata: {name: audited, namespace: flux-system}
+spec: {}
 `
 
 // policy has the mutator look up a namespace.

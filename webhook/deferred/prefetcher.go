@@ -52,9 +52,9 @@ func (p *Prefetcher) init() {
 	})
 }
 
-// Changed handles an event of an informer: old is nil if the object is new to it. It returns at once.
+// Changed handles an event of an informer: old is nil if the object is new to it, o if it was deleted. It returns at once.
 func (p *Prefetcher) Changed(gk schema.GroupKind, old, o *unstructured.Unstructured) {
-	if old != nil && old.GetGeneration() == o.GetGeneration() && revision(old) == revision(o) {
+	if o == nil || old != nil && old.GetGeneration() == o.GetGeneration() && revision(old) == revision(o) {
 		return // a resync, or a change of the status that does not concern the chart
 	}
 	p.init()

@@ -35,6 +35,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"github.com/flux-admission/flux-admission/api/v1alpha1"
+	"github.com/flux-admission/flux-admission/internal/audit"
 	"github.com/flux-admission/flux-admission/internal/chartsource"
 	"github.com/flux-admission/flux-admission/internal/lookup"
 	"github.com/flux-admission/flux-admission/internal/policy"
@@ -75,6 +76,12 @@ type Options struct {
 	SchemaHosts          []string
 	NoCrossNamespaceRefs bool
 	ChartsAllowLocal     bool
+
+	// Audit evaluates stored objects in the background. AuditInterval is how often those with a chart are evaluated again,
+	// AuditReports the format of the reports, or "none".
+	Audit         bool
+	AuditInterval time.Duration
+	AuditReports  string
 
 	WebhookHost    string
 	WebhookPort    int
@@ -127,6 +134,8 @@ type Server struct {
 	namespaces cache.Informer
 	watches    *lookup.Watches
 	prefetcher *deferred.Prefetcher
+	auditor    *audit.Auditor // nil without --audit
+	reports    *audit.Reports // nil without --audit-reports
 
 	webhooks *webhook.Server
 }
@@ -416,15 +425,24 @@ func (s *Server) newManager(ctx context.Context) error {
 	// nobody's values.
 	s.objects.WithoutSecrets = s.clients == nil
 	s.objects.Withheld = []string{metav1.NamespaceSystem, s.options.Namespace}
-	var changed lookup.Changed
 	if s.options.ChartPrefetch {
 		s.prefetcher = &deferred.Prefetcher{Lookup: s.objects, Full: s.charts.Full, Log: s.log.WithName("prefetcher")}
-		changed = s.prefetcher.Changed
+	}
+	if err := s.newAudit(); err != nil {
+		return err
 	}
 	if err := s.newMutationWatch(); err != nil {
 		return err
 	}
-	s.watches = lookup.NewWatches(mgr.GetCache(), mgr.GetRESTMapper(), watchedKinds(), changed, s.log.WithName("watches"))
+	kinds := watchedKinds()
+	if s.auditor != nil {
+		for _, gk := range s.auditor.Kinds {
+			if !slices.Contains(kinds, gk) {
+				kinds = append(kinds, gk)
+			}
+		}
+	}
+	s.watches = lookup.NewWatches(mgr.GetCache(), mgr.GetRESTMapper(), kinds, s.changed(), s.log.WithName("watches"))
 	s.objects.Watched = s.watches.Synced
 	return nil
 }
@@ -508,6 +526,12 @@ func (s *Server) newWebhooks(context.Context) error {
 	}
 	if s.mutation != nil {
 		runnables = append(runnables, s.mutation)
+	}
+	if s.auditor != nil {
+		runnables = append(runnables, s.auditor)
+	}
+	if s.reports != nil {
+		runnables = append(runnables, s.reports)
 	}
 	checks := map[string]func() error{
 		"serving": s.webhooks.Ready, "caches": informersSynced(s.namespaces, s.watches), "policy": s.policies.Ready,

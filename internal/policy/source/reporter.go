@@ -99,6 +99,9 @@ func (r *Reporter) alive(l *coordinationv1.Lease) bool {
 	return time.Since(last.at) <= lifetime
 }
 
+// Leading reports whether this replica is the leader.
+func (r *Reporter) Leading() bool { return r.leading.Load() }
+
 // NeedLeaderElection returns false: losing the lead must not end the process, which serves webhooks.
 func (r *Reporter) NeedLeaderElection() bool { return false }
 

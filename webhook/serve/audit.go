@@ -1,0 +1,84 @@
+package serve
+
+import (
+	"fmt"
+	"slices"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/dynamic"
+	toolscache "k8s.io/client-go/tools/cache"
+
+	"github.com/flux-admission/flux-admission/internal/audit"
+	"github.com/flux-admission/flux-admission/internal/lookup"
+	"github.com/flux-admission/flux-admission/webhook/metrics"
+	"github.com/flux-admission/flux-admission/webhook/webhookconfig"
+)
+
+// newAudit creates the background audit, unless it is off, and what writes its reports.
+func (s *Server) newAudit() error {
+	o := s.options
+	format := audit.Format(o.AuditReports)
+	switch {
+	case !slices.Contains(audit.Formats(), format):
+		return fmt.Errorf("--audit-reports %q: use none, openreports or policyreport", o.AuditReports)
+	case !o.Audit && format != audit.NoReports:
+		return fmt.Errorf("--audit-reports %s needs --audit", o.AuditReports)
+	case o.AuditInterval <= 0:
+		return fmt.Errorf("--audit-interval %s must be positive", o.AuditInterval)
+	case !o.Audit:
+		return nil
+	}
+	objects := lookup.NewCluster(s.manager.GetCache(), s.manager.GetAPIReader(), s.manager.GetRESTMapper(), s.charts)
+	// What it finds is for operators, not for whoever can connect, so that Secrets are read wherever RBAC allows it.
+	objects.Withheld = []string{metav1.NamespaceSystem, o.Namespace}
+	objects.Watched = func(gk schema.GroupKind) bool { return s.watches.Synced(gk) }
+	leading := func() bool { return true } // with a policy file, there is no election
+	if s.reporter != nil {
+		leading = s.reporter.Leading
+	}
+	s.auditor = &audit.Auditor{
+		Policy: s.policies.Get, Leading: leading, Objects: objects, Live: s.manager.GetAPIReader(), Mapper: s.manager.GetRESTMapper(),
+		Synced: func() error { return informersSynced(s.namespaces, s.watches)() },
+		Kinds:  audit.Kinds(s.rules.Rules()), Excluded: webhookconfig.Excluded(o.Namespace), Interval: o.AuditInterval,
+		Log: s.log.WithName("audit"),
+	}
+	s.auditor.Evaluated = metrics.NewAudit(s.registry, s.auditor.Results().Summary, s.auditor.QueueLength).Evaluated
+	// Namespaces have an informer of their own.
+	notify := func(old, current any) {
+		before, _ := old.(*unstructured.Unstructured)
+		after, _ := current.(*unstructured.Unstructured)
+		if before != nil || after != nil {
+			s.auditor.Changed(schema.GroupKind{Kind: "Namespace"}, before, after)
+		}
+	}
+	if _, err := s.namespaces.AddEventHandler(toolscache.ResourceEventHandlerFuncs{
+		AddFunc: func(o any) { notify(nil, o) }, UpdateFunc: notify, DeleteFunc: func(o any) { notify(o, nil) },
+	}); err != nil {
+		return fmt.Errorf("watching namespaces: %w", err)
+	}
+	if format == audit.NoReports {
+		return nil
+	}
+	c, err := dynamic.NewForConfig(s.config)
+	if err != nil {
+		return fmt.Errorf("creating a client for the reports: %w", err)
+	}
+	s.reports = &audit.Reports{
+		Results: s.auditor.Results(), Client: c, Format: format, Namespace: o.Namespace, Leading: leading, Log: s.log.WithName("reports"),
+	}
+	return nil
+}
+
+// changed returns the handler of the informers' events.
+func (s *Server) changed() lookup.Changed {
+	return func(gk schema.GroupKind, old, current *unstructured.Unstructured) {
+		if s.prefetcher != nil {
+			s.prefetcher.Changed(gk, old, current)
+		}
+		if s.auditor != nil {
+			s.auditor.Changed(gk, old, current)
+		}
+	}
+}
