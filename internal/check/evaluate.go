@@ -178,7 +178,9 @@ func (t *Tree) clusterTasks(ctx context.Context, c *kustomization.Cluster) ([]ta
 		from := &validators.Provenance{
 			DeclaredNamespace: object.DeclaredNamespace(), MayBePatch: object.MayBePatch(), Written: object.Written,
 		}
-		if gk := object.GroupVersionKind().GroupKind(); gk.Kind == "Namespace" && gk.Group == "" { // of no other kind a rule reads it
+		// Many trees have one Namespace that the namespace of each kustomization.yaml names: there it is meant. A targetNamespace is for others.
+		if k := object.Kustomization; object.GetAPIVersion() == "v1" && object.GetKind() == "Namespace" &&
+			k != nil && k.Spec.TargetNamespace == object.GetName() {
 			from.DeclaredName = object.DeclaredName()
 		}
 		if object.Kustomization != nil {
