@@ -177,10 +177,8 @@ func (g *graph) report() *Report {
 			waiting[e.to] = append(waiting[e.to], n)
 		}
 		for _, root := range rootsOf[n] {
-			if root != n && n.object != nil {
+			if root != n && n.object != nil && !slices.Contains(cycles[root], n.ref) {
 				blocked[root] = append(blocked[root], n.ref)
-			} else if root != n {
-				blocked[root] = append(blocked[root], []Ref{}...)
 			}
 		}
 	}
@@ -226,9 +224,21 @@ func (g *graph) deletedNow(n *node) bool {
 
 func describeObject(n *node, roots []*node) *Object {
 	o := &Object{Object: n.ref, State: n.state, Cause: n.cause, Message: text(n.message), WaitsFor: []Edge{}}
-	for _, e := range n.edges {
-		o.WaitsFor = append(o.WaitsFor, Edge{To: e.to.ref, Type: e.kind, Evidence: e.evidence})
+	seen := map[*node]bool{}
+	var add func(edges []edge)
+	add = func(edges []edge) {
+		for _, e := range edges {
+			if seen[e.to] {
+				continue
+			}
+			seen[e.to] = true
+			o.WaitsFor = append(o.WaitsFor, Edge{To: e.to.ref, Type: e.kind, Evidence: e.evidence})
+			if e.to.object == nil { // it is not in the report itself
+				add(e.to.edges)
+			}
+		}
 	}
+	add(n.edges)
 	for _, root := range roots {
 		o.Roots = append(o.Roots, root.ref)
 	}

@@ -105,9 +105,31 @@ func TestAnalyze_Chains(t *testing.T) {
 						t.Errorf("%s waits for %s without evidence", o.Object, e.To)
 					}
 				}
+				if !reachesRoots(r, o) {
+					t.Errorf("the edges of the report do not lead from %s to %v", o.Object, o.Roots)
+				}
 			}
 		})
 	}
+}
+
+// reachesRoots reports whether the edges in the report lead from an object to each of its roots.
+func reachesRoots(r *delivery.Report, o *delivery.Object) bool {
+	seen := map[delivery.Ref]bool{o.Object: true}
+	for queue := []delivery.Ref{o.Object}; len(queue) > 0; queue = queue[1:] {
+		for _, from := range r.Objects {
+			if from.Object != queue[0] {
+				continue
+			}
+			for _, e := range from.WaitsFor {
+				if !seen[e.To] {
+					seen[e.To] = true
+					queue = append(queue, e.To)
+				}
+			}
+		}
+	}
+	return !slices.ContainsFunc(o.Roots, func(root delivery.Ref) bool { return !seen[root] })
 }
 
 // TestAnalyze_Order: the order of the objects does not matter.

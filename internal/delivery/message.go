@@ -90,8 +90,9 @@ type problem struct {
 	versions []string
 	// kind is the kind of CauseKindMissing.
 	kind string
-	// webhook is the name of CauseWebhook.
+	// webhook is the name of CauseWebhook; service is that of its server, if the message has it.
 	webhook string
+	service Ref
 	// truncated is set if the message ends within a list.
 	truncated bool
 }
@@ -111,6 +112,7 @@ var (
 	deniedShape      = regexp.MustCompile(`admission webhook "([^"]+)" denied the request`)
 	policyShape      = regexp.MustCompile(`ValidatingAdmissionPolicy '[^']+' with binding '[^']+' denied request`)
 	webhookShape     = regexp.MustCompile(`failed calling webhook "([^"]+)"`)
+	serviceShape     = regexp.MustCompile(`Post "https://([^./"]+)\.([^./"]+)\.svc[:./]`)
 	kindShape        = regexp.MustCompile(`no matches for kind "([^"]+)" in version "([^"]+)"`)
 	terminatingShape = regexp.MustCompile(`unable to create new content in namespace (\S+) because it is being terminated`)
 	notFoundShape    = regexp.MustCompile(`(?:^|[\s:;(\["'])([A-Za-z][A-Za-z0-9.-]*) "([^"]+)" not found`)
@@ -277,7 +279,11 @@ func parseError(text string) problem {
 		return problem{cause: CauseDenied}
 	}
 	if m := webhookShape.FindStringSubmatch(text); m != nil {
-		return problem{cause: CauseWebhook, webhook: m[1]}
+		p := problem{cause: CauseWebhook, webhook: m[1]}
+		if s := serviceShape.FindStringSubmatch(text); s != nil {
+			p.service = to(serviceKind, s[2], s[1])
+		}
+		return p
 	}
 	if m := kindShape.FindStringSubmatch(text); m != nil {
 		return problem{cause: CauseKindMissing, kind: m[1], versions: []string{m[2]}}

@@ -84,7 +84,7 @@ func (g *graph) expandAbout(n *node, p problem) {
 	case CauseKindMissing:
 		g.expandKind(n, p, evidence, missing)
 	case CauseWebhook:
-		g.expandWebhook(n, p.webhook, evidence, missing)
+		g.expandWebhook(n, p, evidence, missing)
 	case CauseAPIService:
 		g.expandVersions(n, p.versions, evidence)
 	case CauseTransient:
@@ -144,10 +144,17 @@ func (g *graph) expandKind(n *node, p problem, evidence, missing string) {
 	}
 }
 
-// expandWebhook adds the configuration of a webhook that could not be called.
-func (g *graph) expandWebhook(n *node, name, evidence, missing string) {
-	found := g.webhooks[name]
+// expandWebhook adds the configuration of a webhook that could not be called; when that was not read, the Service of its
+// server.
+func (g *graph) expandWebhook(n *node, p problem, evidence, missing string) {
+	found := g.webhooks[p.webhook]
 	if len(found) == 0 {
+		if p.service.Name == "" {
+			return
+		}
+		service := g.get(p.service, "")
+		g.unavailable(service, CauseWebhook, n, missing)
+		g.wait(n, service, ServedBy, evidence)
 		return
 	}
 	for _, w := range found {
@@ -157,9 +164,9 @@ func (g *graph) expandWebhook(n *node, name, evidence, missing string) {
 	}
 }
 
-// unavailable marks a webhook configuration or an API service that others report as unavailable.
+// unavailable marks a webhook configuration, the server of a webhook or an API service that others report as unavailable.
 func (g *graph) unavailable(n *node, cause Cause, by *node, evidence string) {
-	if n.state == Ready || n.state == InProgress {
+	if n.state == Ready || n.state == InProgress || n.object == nil && n.cause != cause {
 		n.state, n.cause, n.message, n.evidence, n.cond = Failed, cause, by.message, evidence, by.cond
 	}
 }

@@ -95,7 +95,7 @@ type Root struct {
 	Finalizers []Finalizer `json:"finalizers,omitempty"`
 	// Cycle are the objects that wait for each other, if the root is a cycle.
 	Cycle []Ref `json:"cycle,omitempty"`
-	// Blocked are the objects that are not ready because of this root, sorted.
+	// Blocked are the objects that are not ready because of this root, other than those of Cycle, sorted.
 	Blocked []Ref `json:"blocked"`
 	// Notes is what else matters to the repair, such as a suspended owner.
 	Notes []string `json:"notes,omitempty"`
@@ -137,7 +137,8 @@ type Object struct {
 	State   State  `json:"state"`
 	Cause   Cause  `json:"cause"`
 	Message string `json:"message,omitempty"`
-	// WaitsFor are the objects that it waits for directly, sorted.
+	// WaitsFor are the objects that it waits for directly, sorted; after one that does not exist come those that it waits
+	// for itself, such as the ExternalSecret of a Secret.
 	WaitsFor []Edge `json:"waitsFor"`
 	// Roots are the ends of its chains, sorted: itself if it waits for nothing.
 	Roots []Ref `json:"roots"`
