@@ -533,20 +533,20 @@ func (s *Server) newWebhooks(context.Context) error {
 	if s.reports != nil {
 		runnables = append(runnables, s.reports)
 	}
-	checks := map[string]func() error{
-		"serving": s.webhooks.Ready, "caches": informersSynced(s.namespaces, s.watches), "policy": s.policies.Ready,
-	}
-	maps.Copy(checks, s.certificate.Checks())
-	for _, r := range append(runnables, &startPages{checks: checks, log: s.log}) {
+	for _, r := range runnables {
 		if err := s.manager.Add(r); err != nil {
 			return fmt.Errorf("preparing the manager: %w", err)
 		}
 	}
-	s.health.serve(s.healthHandler(checks))
+	s.health.serve(s.healthHandler())
 	return nil
 }
 
-func (s *Server) healthHandler(checks map[string]func() error) http.Handler {
+func (s *Server) healthHandler() http.Handler {
+	checks := map[string]func() error{
+		"serving": s.webhooks.Ready, "caches": informersSynced(s.namespaces, s.watches), "policy": s.policies.Ready,
+	}
+	maps.Copy(checks, s.certificate.Checks())
 	mux := http.NewServeMux()
 	mux.Handle("/readyz", &readiness{checks: checks, log: s.log})
 	mux.HandleFunc("/healthz", liveness(s.webhooks.Live))
