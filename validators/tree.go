@@ -10,7 +10,7 @@ import (
 type Provenance struct {
 	// DeclaredNamespace is the namespace in the object's own file; empty if there is none or it is not known.
 	DeclaredNamespace string
-	// DeclaredName is the name in the object's own file; empty if it is not known, or a patch sets another one.
+	// DeclaredName is the name in the object's own file of a Namespace with the targetNamespace of its Kustomization as its name; else empty.
 	DeclaredName string
 	// Kustomization is the Flux Kustomization that applies the object; the zero value if there is none or it is not known.
 	Kustomization types.NamespacedName

@@ -163,6 +163,12 @@ func (t *Tree) clusterTasks(ctx context.Context, c *kustomization.Cluster) ([]ta
 		return nil, err
 	}
 	look := lookup.WithKinds(created, kinds)
+	uses := map[string]int{} // of the file of a Namespace
+	for _, object := range c.Objects {
+		if isNamespace(object) {
+			uses[object.Origin.File]++
+		}
+	}
 	var out []task
 	for _, object := range c.Objects {
 		// Objects of a remote cluster are not this cluster's. Objects that the entry point implies have no position in Git,
@@ -178,9 +184,8 @@ func (t *Tree) clusterTasks(ctx context.Context, c *kustomization.Cluster) ([]ta
 		from := &validators.Provenance{
 			DeclaredNamespace: object.DeclaredNamespace(), MayBePatch: object.MayBePatch(), Written: object.Written,
 		}
-		// Many trees have one Namespace that the namespace of each kustomization.yaml names: there it is meant. A targetNamespace is for others.
-		if k := object.Kustomization; object.GetAPIVersion() == "v1" && object.GetKind() == "Namespace" &&
-			k != nil && k.Spec.TargetNamespace == object.GetName() {
+		// A Namespace of several Kustomizations, or one that the namespace of a kustomization.yaml names, is renamed on purpose.
+		if k := object.Kustomization; isNamespace(object) && k != nil && k.Spec.TargetNamespace == object.GetName() && uses[object.Origin.File] == 1 {
 			from.DeclaredName = object.DeclaredName()
 		}
 		if object.Kustomization != nil {
@@ -194,6 +199,8 @@ func (t *Tree) clusterTasks(ctx context.Context, c *kustomization.Cluster) ([]ta
 	}
 	return out, nil
 }
+
+func isNamespace(o *kustomization.Object) bool { return o.GetAPIVersion() == "v1" && o.GetKind() == "Namespace" }
 
 // nameOfCluster returns the name of a cluster; empty for what is built without an entry point, which is no cluster of its own.
 func nameOfCluster(c *kustomization.Cluster) string {

@@ -276,6 +276,7 @@ func missingSecretKeys(o *unstructured.Unstructured) []validators.InvalidValue {
 	}
 	var required []string
 	switch corev1.SecretType(kind) {
+	case corev1.SecretTypeOpaque, corev1.SecretTypeServiceAccountToken, corev1.SecretTypeBootstrapToken:
 	case corev1.SecretTypeTLS:
 		required = []string{corev1.TLSCertKey, corev1.TLSPrivateKeyKey}
 	case corev1.SecretTypeDockerConfigJson:

@@ -2,7 +2,6 @@ package reference
 
 import (
 	"context"
-	"slices"
 	"strings"
 
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -27,11 +26,9 @@ var NamespaceRenamed = &validators.Rule{
 		Defaults: validators.Defaults{Offline: v1alpha1.ActionWarn},
 		Doc: validators.Doc{
 			Title: "Namespace is renamed by the build",
-			Why: "The `namespace:` of a kustomization.yaml, or the targetNamespace of a Flux Kustomization, renames " +
-				"Namespace objects too: the namespace of the file is never created, and its labels and annotations are " +
-				"those of the other one.",
-			Fix: "Apply the Namespace with a kustomization.yaml and a Kustomization that set no namespace, or remove " +
-				"it.",
+			Why: "The targetNamespace of a Flux Kustomization renames Namespace objects too: the namespace of the file " +
+				"is never created, and its labels and annotations are those of the other one.",
+			Fix:   "Apply the Namespace with a Kustomization that sets no targetNamespace, or remove it.",
 			Since: "v0.1.0",
 		},
 	},
@@ -47,10 +44,9 @@ func checkNamespaceRenamed(ctx context.Context, p *validators.Pass) error {
 	if strings.Contains(name, from.DeclaredName) {
 		return nil // a prefix or a suffix
 	}
-	build, presence, _ := p.Lookup.Build(ctx, from.Kustomization)
-	if presence != validators.Present || !slices.ContainsFunc(build.Applies, func(r validators.ObjectRef) bool { return r.Namespace == name }) {
-		return nil // something else changes the name
+	if build, presence, _ := p.Lookup.Build(ctx, from.Kustomization); presence == validators.Present && !build.Complete {
+		return nil // two Namespaces become one: another rule reports it
 	}
-	p.Report(at, name, "Namespace %q in the file is renamed to %q, the namespace that the build sets for all objects", from.DeclaredName, name).Key = from.DeclaredName
+	p.Report(at, name, "Namespace %q in the file is renamed to %q, the targetNamespace", from.DeclaredName, name).Key = from.DeclaredName
 	return nil
 }

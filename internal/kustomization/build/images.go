@@ -19,7 +19,11 @@ import (
 func (out *Output) unmatchedImages(n *node) {
 	g := out.graph
 	list := yamlposition.Child(n.doc, "images")
-	if n.component || list == nil || len(n.k.Images) != len(list.Content) || len(list.Content) == 0 {
+	own := 0 // in its file; those of the spec of the Flux Kustomization follow
+	if list != nil {
+		own = len(list.Content)
+	}
+	if n.component || len(n.k.Images) < own || len(n.k.Images) > own && n != g.root || len(n.k.Images) == 0 {
 		return
 	}
 	before, err := out.untransformed(n)
@@ -59,13 +63,17 @@ func (out *Output) unmatchedImages(n *node) {
 		default:
 			continue
 		}
-		at := list.Content[i]
-		if name := yamlposition.Child(at, "name"); name != nil {
-			at = name
-		}
 		p := &validators.Problem{Kind: validators.ProblemImageUnmatched, Name: entry.Name}
 		p.Message = fmt.Sprintf("the entry for image %s changes nothing: no container has it%s", entry.Name, reason)
-		p.Position = g.artifact.Position(n.file, at.Line, at.Column)
+		if i < own {
+			at := list.Content[i]
+			if name := yamlposition.Child(at, "name"); name != nil {
+				at = name
+			}
+			p.Position = g.artifact.Position(n.file, at.Line, at.Column)
+		} else {
+			p.Path = validators.NewPath("spec", "images").Index(i - own).Child("name")
+		}
 		out.Problems = append(out.Problems, p)
 	}
 }
