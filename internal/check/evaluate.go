@@ -200,7 +200,9 @@ func (t *Tree) clusterTasks(ctx context.Context, c *kustomization.Cluster) ([]ta
 	return out, nil
 }
 
-func isNamespace(o *kustomization.Object) bool { return o.GetAPIVersion() == "v1" && o.GetKind() == "Namespace" }
+func isNamespace(o *kustomization.Object) bool {
+	return o.GetAPIVersion() == "v1" && o.GetKind() == "Namespace"
+}
 
 // nameOfCluster returns the name of a cluster; empty for what is built without an entry point, which is no cluster of its own.
 func nameOfCluster(c *kustomization.Cluster) string {
