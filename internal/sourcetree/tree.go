@@ -33,6 +33,10 @@ type Tree struct {
 
 // Open lists a directory. Prefix is put before the names of its files in positions. The caller closes the tree.
 func Open(ctx context.Context, dir, prefix string, limits Limits) (*Tree, error) {
+	// A pipe would keep the process waiting for a writer.
+	if info, err := os.Stat(dir); err == nil && !info.IsDir() {
+		return nil, fmt.Errorf("opening the tree: %s is neither a directory nor a file; use - to read manifests from standard input", dir)
+	}
 	root, err := os.OpenRoot(dir)
 	if err != nil {
 		return nil, fmt.Errorf("opening the tree: %w", err)
