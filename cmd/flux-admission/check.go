@@ -29,8 +29,8 @@ func addInputFlags(c *cobra.Command, in *check.Input) {
 	f.StringArrayVar(&in.CRDs, "crds", nil,
 		"file or directory with CustomResourceDefinitions that the tree does not apply; may be repeated")
 	f.StringArrayVar(&in.SchemaLocations, "schema-location", nil,
-		"directory or URL of JSON schemas of kinds that neither the tree nor --crds define, in kubeconform's form, such as\n"+
-			"'https://example.com/{{.Group}}/{{.ResourceKind}}_{{.ResourceAPIVersion}}.json'; may be repeated; a URL is fetched")
+		"directory or URL of JSON schemas of kinds that neither the tree nor --crds define, with the variables "+
+			"that kubeconform has; may be repeated; a URL is fetched")
 	f.StringArrayVar(&in.Variables, "var", nil,
 		"NAME=VALUE of a variable that is not in Git; may be repeated; takes precedence over --vars-file")
 	f.StringArrayVar(&in.VariablesFiles, "vars-file", nil,

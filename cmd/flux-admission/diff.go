@@ -42,7 +42,7 @@ func newDiff() *cobra.Command {
 			"PATH is the root of the tree (default: .). Values of Secrets are never printed.\n\n" +
 			"Exit code 0: compared. 1: there are differences, with --exit-code only. 2: diff\n" +
 			"could not run.",
-		Example: "  flux-admission diff                          # this branch and what is not committed\n" +
+		Example: "  flux-admission diff                          # this branch, all changes\n" +
 			"  flux-admission diff main~1 main\n" +
 			"  flux-admission diff --helm --fetch-charts --output markdown > comment.md",
 		Args: cobra.MaximumNArgs(3),

@@ -33,6 +33,8 @@ func newFix() *cobra.Command {
 			"Findings that only a repair reveals then appear in the next run.\n\n" +
 			"Exit code 0: every finding with an edit is repaired. 1: some are left for a\n" +
 			"person to decide. 2: fix could not run.",
+		Example: "  flux-admission fix --dry-run        # show the edits as a diff\n" +
+			"  flux-admission fix --rule KS005     # only those of one rule",
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			o.Path = pathOf(args)

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/mitchellh/go-wordwrap"
 	"github.com/spf13/cobra"
 )
 
@@ -108,10 +109,9 @@ func newRoot() *cobra.Command {
 	}
 	root.Version = versionString()
 	root.SetVersionTemplate("{{.Version}}\n")
-	// Flags are wrapped at 80 columns, as the texts of the commands are.
 	root.SetUsageTemplate(strings.NewReplacer(
-		".LocalFlags.FlagUsages", ".LocalFlags.FlagUsagesWrapped 80",
-		".InheritedFlags.FlagUsages", ".InheritedFlags.FlagUsagesWrapped 80",
+		".LocalFlags.FlagUsages", fmt.Sprintf(".LocalFlags.FlagUsagesWrapped %d", helpWidth),
+		".InheritedFlags.FlagUsages", fmt.Sprintf(".InheritedFlags.FlagUsagesWrapped %d", helpWidth),
 	).Replace(root.UsageTemplate()))
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return fmt.Errorf("%w; see `%s --help`", err, c.CommandPath())
@@ -122,5 +122,21 @@ func newRoot() *cobra.Command {
 	)
 	// An error is a mistake in this program: an unknown flag.
 	cobra.CheckErr(addCompletions(root))
+	wrapHelp(root)
 	return root
+}
+
+// helpWidth is the width of help texts, in columns.
+const helpWidth = 80
+
+// wrapHelp wraps the texts of a command and of those below it.
+func wrapHelp(c *cobra.Command) {
+	paragraphs := strings.Split(c.Long, "\n\n")
+	for i, text := range paragraphs {
+		paragraphs[i] = wordwrap.WrapString(strings.ReplaceAll(text, "\n", " "), helpWidth)
+	}
+	c.Long = strings.Join(paragraphs, "\n\n")
+	for _, sub := range c.Commands() {
+		wrapHelp(sub)
+	}
 }

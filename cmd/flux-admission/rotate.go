@@ -33,6 +33,8 @@ func newRotate() *cobra.Command {
 			"Exit code 0: the CA was replaced. 1: it was replaced, but a webhook server does not\n" +
 			"serve a certificate of it, or other CAs are still trusted. 2: nothing was changed: no\n" +
 			"cluster, no permission, nothing installed, or cert-manager manages the CA.",
+		Example: "  flux-admission rotate               # the old CA is trusted for an hour more\n" +
+			"  flux-admission rotate --revoke      # its key has leaked",
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			o.Progress = c.OutOrStdout()

@@ -24,6 +24,8 @@ func newRules() *cobra.Command {
 			"these are the actions of the default policy; check uses the AdmissionPolicy of\n" +
 			"the tree if there is one. Rules without an action in the cluster run only in\n" +
 			"check. Use explain RULE for details.",
+		Example: "  flux-admission rules\n" +
+			"  flux-admission rules --policy policy.yaml --output json",
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if output != listText && output != listJSON {

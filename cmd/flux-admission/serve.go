@@ -18,7 +18,9 @@ func newServe() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "serve",
 		Short: "Serve the admission webhooks of a cluster",
-		Args:  cobra.NoArgs,
+		Example: "  flux-admission serve                # in a Pod, as manifests/ have it\n" +
+			"  flux-admission serve --policy policy.yaml --kubeconfig ~/.kube/config",
+		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			return runServe(c.Context(), o, logLevel, logFormat)
 		},
