@@ -273,7 +273,7 @@ func (c *clusterBuilder) finish() *Cluster {
 	created := append(slices.Clip(c.created), c.appliedByHand()...)
 	composed := c.composed()
 	for _, ref := range slices.SortedFunc(maps.Keys(composed), compareRefs) {
-		created = append(created, composed[ref].object())
+		created = append(created, composed[ref].objects()...)
 	}
 	for _, o := range created {
 		// What creates the Kustomization of a directory that was given is not in the tree.

@@ -36,10 +36,8 @@ type generatorSpec struct {
 	} `json:"sources"`
 	PathPattern string            `json:"pathPattern"`
 	Artifacts   []composedPattern `json:"artifacts"`
-	// InputsFrom makes artifacts of what is in the cluster: they are not known.
-	InputsFrom []any `json:"inputsFrom"`
-	// ManagedNamespaces are the namespaces that artifacts may be made in beside the generator's own.
-	ManagedNamespaces []string `json:"managedNamespaces"`
+	// ManagedNamespaces, if set, means that the controller creates the namespaces of the artifacts.
+	ManagedNamespaces map[string]any `json:"managedNamespaces"`
 }
 
 // composedPattern is one entry of spec.artifacts, with the placeholders of spec.pathPattern.
@@ -58,6 +56,7 @@ type composedPattern struct {
 type composedArtifact struct {
 	ref       validators.ObjectRef
 	generator *Object
+	managed   bool                            // its namespace is created with it
 	sources   map[string]validators.ObjectRef // by alias
 	copy      []sourcetree.CopyOperation
 
@@ -82,7 +81,7 @@ func (c *clusterBuilder) composed() map[validators.ObjectRef]*composedArtifact {
 func (c *clusterBuilder) artifactsOf(o *Object) []*composedArtifact {
 	spec := &generatorSpec{}
 	content, _ := o.Object["spec"].(map[string]any)
-	if err := apiruntime.DefaultUnstructuredConverter.FromUnstructured(content, spec); err != nil || len(spec.InputsFrom) > 0 {
+	if err := apiruntime.DefaultUnstructuredConverter.FromUnstructured(content, spec); err != nil {
 		return nil
 	}
 	sources := map[string]validators.ObjectRef{}
@@ -108,7 +107,7 @@ func (c *clusterBuilder) artifactsOf(o *Object) []*composedArtifact {
 					return value
 				})
 			}
-			made := &composedArtifact{generator: o, sources: sources, ref: validators.ObjectRef{
+			made := &composedArtifact{generator: o, sources: sources, managed: spec.ManagedNamespaces != nil, ref: validators.ObjectRef{
 				Group: flux.ExternalArtifact.Group, Kind: flux.ExternalArtifact.Kind, Namespace: o.GetNamespace(), Name: fill(pattern.Name, true),
 			}}
 			if pattern.Namespace != "" {
@@ -166,6 +165,8 @@ type composeKey struct {
 	sources string
 }
 
+var errSourceNotKnown = errors.New("a source of the ArtifactGenerator is not known")
+
 // compose makes the artifact of an ArtifactGenerator.
 func (c *clusterBuilder) compose(made *composedArtifact, depth int) (*sourcetree.Artifact, error) {
 	sources := map[string]*sourcetree.Artifact{}
@@ -178,7 +179,7 @@ func (c *clusterBuilder) compose(made *composedArtifact, depth int) (*sourcetree
 	for _, op := range made.copy {
 		alias, _, _ := strings.Cut(strings.TrimPrefix(op.From, "@"), "/")
 		if _, declared := made.sources[alias]; declared && sources[alias] == nil {
-			return nil, errors.New("a source of the ArtifactGenerator is not known")
+			return nil, errSourceNotKnown
 		}
 		fmt.Fprintf(&text, "%p ", sources[alias])
 	}
@@ -194,14 +195,18 @@ func (c *clusterBuilder) compose(made *composedArtifact, depth int) (*sourcetree
 	return done.artifact, done.err
 }
 
-// object returns the object that the cluster gets for a composed artifact.
-func (m *composedArtifact) object() *Object {
-	return &Object{
-		Unstructured: &unstructured.Unstructured{Object: map[string]any{
-			"apiVersion": path.Join(m.ref.Group, "v1"), "kind": m.ref.Kind,
-			"metadata": map[string]any{"namespace": m.ref.Namespace, "name": m.ref.Name},
-		}},
-		Origin: Origin{File: m.generator.Origin.File, Document: -1, Synthesized: true},
-		entry:  m.generator.Locate(nil).Position,
+// objects returns what the cluster gets for a composed artifact.
+func (m *composedArtifact) objects() []*Object {
+	created := func(apiVersion, kind string, metadata map[string]any) *Object {
+		return &Object{
+			Unstructured: &unstructured.Unstructured{Object: map[string]any{"apiVersion": apiVersion, "kind": kind, "metadata": metadata}},
+			Origin:       Origin{File: m.generator.Origin.File, Document: -1, Synthesized: true},
+			entry:        m.generator.Locate(nil).Position,
+		}
 	}
+	out := []*Object{created(path.Join(m.ref.Group, "v1"), m.ref.Kind, map[string]any{"namespace": m.ref.Namespace, "name": m.ref.Name})}
+	if m.managed && m.ref.Namespace != m.generator.GetNamespace() {
+		out = append(out, created("v1", "Namespace", map[string]any{"name": m.ref.Namespace}))
+	}
+	return out
 }

@@ -2,6 +2,7 @@ package kustomization
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -145,6 +146,10 @@ func (c *clusterBuilder) reportUnknownSource(cluster *Cluster, k *Kustomization)
 		return
 	}
 	c.reported[k.Source] = true
+	if p := c.failedGenerator(k.Source); p != nil {
+		k.report(p)
+		return
+	}
 	n := 0
 	for _, other := range cluster.Kustomizations {
 		if other.artifact == nil && other.Source == k.Source {
@@ -156,6 +161,25 @@ func (c *clusterBuilder) reportUnknownSource(cluster *Cluster, k *Kustomization)
 		"the source %s is not this tree and was not mapped to a directory: %d Kustomizations from it were not built", name, n)
 	p.Name, p.Path = name, validators.NewPath("spec", "sourceRef")
 	k.report(p)
+}
+
+// failedGenerator returns the problem of an ArtifactGenerator that cannot make a source; nil if the source is none of one, or it is not known
+// whether it can.
+func (c *clusterBuilder) failedGenerator(source validators.ObjectRef) *validators.Problem {
+	made := c.composed()[source]
+	if made == nil || len(made.copy) == 0 {
+		return nil
+	}
+	_, err := c.compose(made, 0)
+	if err == nil || errors.Is(err, errSourceNotKnown) || errors.Is(err, sourcetree.ErrExtract) {
+		return nil
+	}
+	g := made.generator
+	p := problem(validators.ProblemBuildFailed, g.Locate(validators.NewPath("spec", "artifacts")).Position,
+		"the build fails: ArtifactGenerator %s cannot make %s %s: %v",
+		objectName(g.GetNamespace(), g.GetName()), source.Kind, objectName(source.Namespace, source.Name), err)
+	p.Fix = "Correct from, to or the alias in spec.artifacts of the ArtifactGenerator: the paths are those of its sources."
+	return p
 }
 
 // sameRepository reports whether two URLs are those of the same repository: scheme, user, letter case and the suffix
