@@ -14,8 +14,9 @@ import (
 //
 // kustomize applies a patch with a target to every object that the target selects, and to none without an error
 // (api/internal/builtins/PatchTransformer.go). It selects before namespace, prefix and suffix of the same kustomization
-// are set, and before Flux substitutes variables. Targets that are patterns are not reported, nor are the patches of
-// components and those that a parent adds to all its children: they are shared.
+// are set, and before Flux substitutes variables. Likewise for the targets of replacements, which are selected after that.
+// Targets that are patterns are not reported, nor are the patches of components and those that a parent adds to all its
+// children: they are shared.
 var PatchUnmatched = &validators.Rule{
 	Meta: validators.Meta{
 		ID:       "KS013",
@@ -25,9 +26,9 @@ var PatchUnmatched = &validators.Rule{
 		Severity: validators.SeverityWarning,
 		Defaults: validators.Defaults{Offline: v1alpha1.ActionWarn},
 		Doc: validators.Doc{
-			Title: "Patch selects no object",
-			Why: "kustomize builds without an error and leaves the object as it is: the setting of the patch has no " +
-				"effect. The target is misspelled, or selects by a name or namespace that the object has only later.",
+			Title: "Patch or replacement selects no object",
+			Why: "kustomize builds without an error and leaves the object as it is: the patch or the replacement has " +
+				"no effect. The target is misspelled, or selects by a name or namespace that the object has only later.",
 			Fix: "Select the object by the kind, name and namespace that it has among the resources, before the " +
 				"namespace is set and variables are substituted, or remove the patch.",
 			Since: "v0.1.0",

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"go.yaml.in/yaml/v3"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/kustomize/api/resmap"
 	kustypes "sigs.k8s.io/kustomize/api/types"
@@ -90,6 +91,7 @@ func (out *Output) ineffective() {
 		// in later, as those of flux bootstrap.
 		if !n.component && !g.hasEmptyFile(n) {
 			out.unmatched(n)
+			out.unmatchedReplacements(n)
 		}
 	}
 }
@@ -136,6 +138,57 @@ func (out *Output) unmatched(n *node) {
 		g.locate(n, e, "target", p)
 		out.Problems = append(out.Problems, p)
 	}
+}
+
+// unmatchedReplacements reports the targets of replacements in the file of a node that name an object that is not among its resources.
+// kustomize compares the names and namespaces that an object has at any point of the build (api/filters/replacement).
+func (out *Output) unmatchedReplacements(n *node) {
+	list := yamlposition.Child(n.doc, "replacements")
+	if list == nil || len(list.Content) != len(n.k.Replacements) {
+		return
+	}
+	documents := append(out.graph.candidatesWithIdentity(n), out.identities()...)
+	var before resmap.ResMap
+	for i, field := range n.k.Replacements {
+		for j, target := range field.Targets {
+			t := target.Select
+			if t == nil || t.Name == "" && t.Kind == "" || !literalName.MatchString(t.Name+t.Kind) || selectsAny(t, documents) {
+				continue
+			}
+			if before == nil {
+				var err error
+				if before, err = out.untransformed(n); err != nil {
+					return
+				}
+			}
+			selected, err := before.Select(*t)
+			reason := explainUnmatched(t, before)
+			if err != nil || len(selected) > 0 || t.Name == "" && reason == "" {
+				continue
+			}
+			p := &validators.Problem{Kind: validators.ProblemPatchUnmatched, Name: describeTarget(t)}
+			p.Message = fmt.Sprintf("the replacement in %s selects nothing", p.Name)
+			if reason != "" {
+				p.Message += ": " + reason
+			}
+			at := list.Content[i]
+			if targets := yamlposition.Child(at, "targets"); targets != nil && j < len(targets.Content) {
+				at = targets.Content[j]
+			}
+			p.Position = out.graph.artifact.Position(n.file, at.Line, at.Column)
+			out.Problems = append(out.Problems, p)
+		}
+	}
+}
+
+// identities returns the identities of the objects of the build.
+func (out *Output) identities() []sourcetree.Identity {
+	ids := make([]sourcetree.Identity, 0, len(out.Objects))
+	for _, o := range out.Objects {
+		u := unstructured.Unstructured{Object: o.Content}
+		ids = append(ids, sourcetree.Identity{APIVersion: u.GetAPIVersion(), Kind: u.GetKind(), Namespace: u.GetNamespace(), Name: u.GetName()})
+	}
+	return ids
 }
 
 // changesIdentity reports whether a patch may rename what it selects.
