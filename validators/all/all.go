@@ -60,6 +60,7 @@ func Rules() []*validators.Rule {
 		helmrelease.ChartVersionFloating,
 		helmrelease.ValuesNotComposable,
 		helmrelease.ValuesNoMap,
+		helmrelease.PostRendererUnmatched,
 		resourceset.TemplateFailed,
 		cnpg.MonitoringEnabled,
 		cnpg.Bootstrap,
