@@ -103,6 +103,9 @@ func references(ctx context.Context, p *validators.Pass) []reference {
 			for _, field := range []string{"secretRef", "certSecretRef", "proxySecretRef"} {
 				c.add(spec.Child(field, "name"), secret, namespace)
 			}
+			if url, _ := spec.Child("url").Lookup(c.root).(string); gk == flux.GitRepository && strings.HasPrefix(url, "ssh://") {
+				c.needs(spec.Child("secretRef", "name"), "identity", "known_hosts") // fluxcd/pkg/git: AuthOptions.Validate
+			}
 			c.add(spec.Child("serviceAccountName"), serviceAccount, namespace)
 		}
 	default:
@@ -155,6 +158,18 @@ func (c *collector) add(at validators.Path, to schema.GroupKind, namespace strin
 		name, _ := key.Lookup(c.root).(string)
 		if name != "" && !unresolved.HasVariable(name) && !unresolved.HasTemplate(name) {
 			known.data = append(known.data, dataKey{key, name})
+		}
+	}
+}
+
+// needs adds keys that the object at a path of a reference must have, whatever names them.
+func (c *collector) needs(at validators.Path, keys ...string) {
+	for i := range c.out {
+		if c.out[i].at.String() != at.String() {
+			continue
+		}
+		for _, key := range keys {
+			c.out[i].data = append(c.out[i].data, dataKey{at, key})
 		}
 	}
 }
