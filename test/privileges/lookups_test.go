@@ -42,7 +42,8 @@ func run(m *testing.M) int {
 			// As before Kubernetes 1.34: informers list objects before they watch them.
 			APIServerArgs: map[string][]string{"feature-gates": {"WatchList=false"}},
 		},
-		Components: []string{"read-secrets"},
+		Components: []string{"read-secrets", "audit-reports"},
+		Args:       []string{"--audit-reports=openreports"},
 		Policy:     policy,
 	}, func(_ context.Context, e *env.Env) error {
 		shared = e
@@ -50,14 +51,15 @@ func run(m *testing.M) int {
 	})
 }
 
-// otherCRDs returns CRDs of Flux's kinds of which only the names count here.
+// otherCRDs returns CRDs of kinds of which only the names count here.
 func otherCRDs() string {
 	var b strings.Builder
-	for _, k := range [][3]string{
-		{"image.toolkit.fluxcd.io", "ImagePolicy", "imagepolicies"}, {"image.toolkit.fluxcd.io", "ImageRepository", "imagerepositories"},
-		{"image.toolkit.fluxcd.io", "ImageUpdateAutomation", "imageupdateautomations"},
-		{"notification.toolkit.fluxcd.io", "Alert", "alerts"}, {"notification.toolkit.fluxcd.io", "Provider", "providers"},
-		{"notification.toolkit.fluxcd.io", "Receiver", "receivers"}, {"fluxcd.controlplane.io", "ResourceSet", "resourcesets"},
+	for _, k := range [][4]string{
+		{"image.toolkit.fluxcd.io", "ImagePolicy", "imagepolicies", "v1"}, {"image.toolkit.fluxcd.io", "ImageRepository", "imagerepositories", "v1"},
+		{"image.toolkit.fluxcd.io", "ImageUpdateAutomation", "imageupdateautomations", "v1"},
+		{"notification.toolkit.fluxcd.io", "Alert", "alerts", "v1"}, {"notification.toolkit.fluxcd.io", "Provider", "providers", "v1"},
+		{"notification.toolkit.fluxcd.io", "Receiver", "receivers", "v1"}, {"fluxcd.controlplane.io", "ResourceSet", "resourcesets", "v1"},
+		{"openreports.io", "Report", "reports", "v1alpha1"},
 	} {
 		fmt.Fprintf(&b, `---
 apiVersion: apiextensions.k8s.io/v1
@@ -68,11 +70,11 @@ spec:
   names: {kind: %[2]s, plural: %[3]s}
   scope: Namespaced
   versions:
-    - name: v1
+    - name: %[4]s
       served: true
       storage: true
       schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}
-`, k[0], k[1], k[2])
+`, k[0], k[1], k[2], k[3])
 	}
 	return b.String()
 }
@@ -154,7 +156,7 @@ func TestLookups_UseEachPermission(t *testing.T) {
 	}
 	var grants []privileges.Grant
 	for _, g := range all {
-		if g.Role == "flux-admission-lookups" || g.Role == "flux-admission-secrets" {
+		if g.Role == "flux-admission-lookups" || g.Role == "flux-admission-secrets" || g.Role == "flux-admission-reports" && g.Verb == "list" {
 			grants = append(grants, g)
 		}
 	}
