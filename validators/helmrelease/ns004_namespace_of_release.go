@@ -21,8 +21,8 @@ var namespaceKind = schema.GroupKind{Kind: "Namespace"}
 //
 // kustomize-controller dry-runs all objects of a Kustomization before it applies any that is no Namespace or
 // CustomResourceDefinition, and the API server refuses an object in a namespace that does not exist. A namespace that a
-// release creates, by its chart or by install.createNamespace, exists only once the release is installed. The rule is
-// silent if anything else may create the namespace. A release in the namespace itself does not count as what creates it:
+// release of the same Kustomization creates, by its chart or by install.createNamespace, exists only once the release is
+// installed. The rule is silent if a Kustomization applies the namespace. A release in the namespace itself does not count as what creates it:
 // the namespace was made by hand, or the release could not have been applied.
 var NamespaceOfRelease = &validators.Rule{
 	Meta: validators.Meta{
@@ -61,21 +61,18 @@ func checkNamespaceOfRelease(ctx context.Context, p *validators.Pass) error {
 	if presence == validators.Unknown || len(owners) > 0 {
 		return nil // another rule compares the order of Kustomizations
 	}
-	releases, presence, _ := p.Lookup.List(ctx, flux.HelmRelease, "")
-	if presence != validators.Present {
-		return nil
-	}
 	_, found, _ := p.Lookup.Namespace(ctx, name) // of a chart, as no Kustomization applies it
 	var names []string
-	for _, o := range releases {
-		if !creates(ctx, p.Lookup, o, name, found == validators.Present) {
+	for _, ref := range build.Applies {
+		if ref.Kind != flux.HelmRelease.Kind || ref.Group != flux.HelmRelease.Group {
 			continue
 		}
-		key := types.NamespacedName{Namespace: o.GetNamespace(), Name: o.GetName()}
-		by, presence, _ := p.Lookup.Owners(ctx, flux.HelmRelease, key)
-		late := func(k types.NamespacedName) bool { return k == me || build.Dependents[k] }
-		if presence != validators.Present || len(by) == 0 || slices.ContainsFunc(by, func(k types.NamespacedName) bool { return !late(k) }) ||
-			build.Bootstrap.Installs("", o.GetName(), identityOf(o).name) {
+		key := types.NamespacedName{Namespace: ref.Namespace, Name: ref.Name}
+		o, presence, _ := p.Lookup.Get(ctx, flux.HelmRelease, key)
+		if presence != validators.Present || !creates(ctx, p.Lookup, o, name, found == validators.Present) {
+			continue
+		}
+		if build.Bootstrap.Installs("", o.GetName(), identityOf(o).name) {
 			return nil
 		}
 		names = append(names, "HelmRelease "+key.String())
