@@ -5,7 +5,6 @@ import (
 	"io"
 
 	"github.com/spf13/cobra"
-	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/flux-admission/flux-admission/internal/audit"
 	"github.com/flux-admission/flux-admission/internal/check/progress"
@@ -41,8 +40,7 @@ func newAudit() *cobra.Command {
 		},
 	}
 	f := c.Flags()
-	f.StringVar(&o.kubeconfig, "kubeconfig", "", "kubeconfig file (default: $KUBECONFIG, or ~/.kube/config)")
-	f.StringVar(&o.context, "context", "", "context of the kubeconfig file (default: its current context)")
+	addClusterFlags(c, &o.kubeconfig, &o.context)
 	f.StringVar(&o.namespace, "webhook-namespace", webhookconfig.Namespace,
 		"namespace of the webhook servers, which they do not evaluate")
 	f.StringVar(&o.Policy, "policy", "",
@@ -81,17 +79,4 @@ func runAudit(ctx context.Context, o auditOptions, stdout, stderr io.Writer) err
 		return err
 	}
 	return o.verdict(result.Summary)
-}
-
-// clusterName returns the name of a cluster for reports: that of the context.
-func clusterName(kubeconfig, kubecontext string) string {
-	if kubecontext != "" {
-		return kubecontext
-	}
-	rules := clientcmd.NewDefaultClientConfigLoadingRules()
-	rules.ExplicitPath = kubeconfig
-	if raw, err := rules.Load(); err == nil && raw.CurrentContext != "" {
-		return raw.CurrentContext
-	}
-	return "cluster"
 }

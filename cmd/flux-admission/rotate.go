@@ -2,14 +2,11 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
 	"github.com/spf13/cobra"
 	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/flux-admission/flux-admission/webhook/rotate"
 	"github.com/flux-admission/flux-admission/webhook/webhookconfig"
@@ -43,8 +40,7 @@ func newRotate() *cobra.Command {
 	}
 	f := c.Flags()
 	f.BoolVar(&o.Revoke, "revoke", false, "remove every CA but the new one from the caBundle (default false)")
-	f.StringVar(&kubeconfig, "kubeconfig", "", "kubeconfig file (default: $KUBECONFIG, or ~/.kube/config)")
-	f.StringVar(&kubecontext, "context", "", "context of the kubeconfig file (default: its current context)")
+	addClusterFlags(c, &kubeconfig, &kubecontext)
 	f.StringVarP(&o.Namespace, "namespace", "n", webhookconfig.Namespace, "namespace of the webhook servers")
 	f.StringVar(&o.WebhookConfig, "webhook-config", webhookconfig.Name, "name of the webhook configurations, as for serve")
 	f.StringVar(&o.Secret, "ca-secret", webhookconfig.Name+"-ca", "Secret of the CA, in --namespace, as for serve")
@@ -75,19 +71,4 @@ func runRotate(ctx context.Context, o rotate.Options, kubeconfig, kubecontext st
 		return runError{err}
 	}
 	return nil
-}
-
-// clusterConfig returns the client configuration of a person.
-func clusterConfig(kubeconfig, kubecontext string) (*rest.Config, error) {
-	rules := clientcmd.NewDefaultClientConfigLoadingRules()
-	rules.ExplicitPath = kubeconfig
-	overrides := &clientcmd.ConfigOverrides{CurrentContext: kubecontext}
-	config, err := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, overrides).ClientConfig()
-	switch {
-	case clientcmd.IsEmptyConfig(err):
-		return nil, errors.New("no cluster: name a kubeconfig file with --kubeconfig or $KUBECONFIG")
-	case err != nil:
-		return nil, fmt.Errorf("--kubeconfig, --context: %w", err)
-	}
-	return config, nil
 }

@@ -70,8 +70,7 @@ func newWhy() *cobra.Command {
 		},
 	}
 	f := c.Flags()
-	f.StringVar(&o.kubeconfig, "kubeconfig", "", "kubeconfig file (default: $KUBECONFIG, or ~/.kube/config)")
-	f.StringVar(&o.kubecontext, "context", "", "context of the kubeconfig file (default: its current context)")
+	addClusterFlags(c, &o.kubeconfig, &o.kubecontext)
 	f.StringArrayVarP(&o.files, "filename", "f", nil,
 		"file or directory with objects and their status, in place of a cluster; - for standard input; repeatable (default: none)")
 	f.StringVar(&o.tree, "tree", "", "root of the Git tree, to name the file and line of each root (default: none)")
