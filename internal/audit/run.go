@@ -5,11 +5,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"os"
 	"runtime"
 	"slices"
-	"strings"
 	"sync"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -59,18 +57,24 @@ func Run(ctx context.Context, o Options) (*report.Report, error) {
 		return nil, err
 	}
 	defer closeCharts()
-	kinds := []schema.GroupKind{{Kind: "Namespace"}}
-	for _, gk := range slices.Concat(Kinds(a.rules.Rules()), Reads(a.rules.Rules())) {
+	evaluated := Kinds(a.rules.Rules())
+	listed := []schema.GroupKind{{Kind: "Namespace"}}
+	for _, gk := range slices.Concat(evaluated, Reads(a.rules.Rules())) {
 		// Secrets and ConfigMaps are read one by one.
-		if gk.Group != "" && !slices.Contains(kinds, gk) {
-			kinds = append(kinds, gk)
+		if gk.Group != "" && !slices.Contains(listed, gk) {
+			listed = append(listed, gk)
 		}
 	}
 	var failed map[schema.GroupKind]error
-	if a.lookup, failed, err = newSnapshot(ctx, a.client, a.mapper, kinds, charts); err != nil {
+	if a.lookup, failed, err = newSnapshot(ctx, a.client, a.mapper, listed, charts); err != nil {
 		return nil, err
 	}
-	for _, gk := range Kinds(a.rules.Rules()) {
+	for _, gk := range evaluated {
+		if l := a.lookup.kinds[gk]; l != nil {
+			a.known += len(l.sorted)
+		}
+	}
+	for _, gk := range evaluated {
 		if err := failed[gk]; err != nil {
 			a.notListed(gk, err)
 			continue
@@ -79,7 +83,7 @@ func Run(ctx context.Context, o Options) (*report.Report, error) {
 			return nil, err
 		}
 	}
-	a.reportMissing()
+	a.report.Skipped = append(a.report.Skipped, a.missing.Skipped(chartinput.MissingText)...)
 	a.report.Normalize()
 	return a.report, nil
 }
@@ -95,15 +99,15 @@ type audit struct {
 
 	mu     sync.Mutex
 	report *report.Report
-	done   int
+	// done is the number of evaluated objects, known that of those that were listed.
+	done, known int
 	// reported are the reasons for inconclusive rules that the report has already.
 	reported map[string]bool
-	// missing are the names of missing inputs, by what they are.
-	missing map[string]map[string]bool
+	missing  report.MissingInputs
 }
 
 func newAudit(ctx context.Context, o Options) (*audit, error) {
-	a := &audit{options: o, report: &report.Report{Live: true}, reported: map[string]bool{}, missing: map[string]map[string]bool{}}
+	a := &audit{options: o, report: &report.Report{Live: true}, reported: map[string]bool{}, missing: report.MissingInputs{}}
 	httpClient, err := rest.HTTPClientFor(o.Config)
 	if err != nil {
 		return nil, fmt.Errorf("--kubeconfig: %w", err)
@@ -245,10 +249,7 @@ func (a *audit) add(o *unstructured.Unstructured, d policy.Decision) {
 	}
 	for _, u := range d.Unknown {
 		if input, ok := errors.AsType[*validators.MissingInput](u.Cause); ok {
-			if a.missing[input.What] == nil {
-				a.missing[input.What] = map[string]bool{}
-			}
-			a.missing[input.What][input.Name] = true
+			a.missing.Add(input)
 			continue
 		}
 		a.skip(name, u, true)
@@ -260,19 +261,8 @@ func (a *audit) add(o *unstructured.Unstructured, d policy.Decision) {
 		r.Errors = append(r.Errors, report.Error{Rule: e.Rule.Name, ID: e.Rule.ID, Object: &name, Message: e.Reason})
 	}
 	if a.done++; a.options.Progress != nil {
-		a.options.Progress(a.done, max(a.done, a.known()))
+		a.options.Progress(a.done, max(a.done, a.known))
 	}
-}
-
-// known is the number of objects that were listed of the kinds to evaluate.
-func (a *audit) known() int {
-	n := 0
-	for _, gk := range Kinds(a.rules.Rules()) {
-		if l := a.lookup.kinds[gk]; l != nil {
-			n += len(l.sorted)
-		}
-	}
-	return n
 }
 
 // skip reports each reason once, however many objects it prevents from being evaluated.
@@ -285,20 +275,4 @@ func (a *audit) skip(name report.Object, n policy.NotEvaluated, unknown bool) {
 	a.report.Skipped = append(a.report.Skipped, report.Skipped{
 		Rule: n.Rule.Name, ID: n.Rule.ID, Object: &name, Reason: n.Reason, Unknown: unknown,
 	})
-}
-
-// reportMissing reports the missing inputs, once for each sort.
-func (a *audit) reportMissing() {
-	for _, what := range slices.Sorted(maps.Keys(a.missing)) {
-		names := slices.Sorted(maps.Keys(a.missing[what]))
-		text := "the " + what + " is missing"
-		if what == chartinput.Missing {
-			text = "the values of releases were not checked against charts that are not available"
-		}
-		reason := fmt.Sprintf("%s (%d): %s", text, len(names), strings.Join(names, ", "))
-		if what == chartinput.Missing {
-			reason += "; use --charts DIR or --fetch-charts"
-		}
-		a.report.Skipped = append(a.report.Skipped, report.Skipped{Reason: reason, Unknown: true})
-	}
 }

@@ -20,6 +20,14 @@ const fetchTimeout = time.Minute
 // Missing is the MissingInput.What of a chart that is in none of the given directories.
 const Missing = "chart"
 
+// MissingText returns what cannot be evaluated without charts, and the flags that give them; nothing for other inputs.
+func MissingText(what string) (text, remedy string) {
+	if what != Missing {
+		return "", ""
+	}
+	return "the values of releases were not checked against charts that are not available", "use --charts DIR or --fetch-charts"
+}
+
 // Options are where charts come from.
 type Options struct {
 	// Dirs are directories with Helm charts and chart archives.

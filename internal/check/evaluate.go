@@ -5,10 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"runtime"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -43,7 +41,7 @@ type EvaluateOptions struct {
 func (t *Tree) Evaluate(ctx context.Context, o EvaluateOptions) (*report.Report, error) {
 	r := &report.Report{Rules: t.evaluated()}
 	r.Summary.Files = t.Built.Files
-	e := &evaluation{tree: t, report: r, options: o, reported: map[string]bool{}, missing: map[string]map[string]bool{}}
+	e := &evaluation{tree: t, report: r, options: o, reported: map[string]bool{}, missing: report.MissingInputs{}}
 	e.comments, e.inconclusive = readComments(t.Built), map[string]map[string]bool{}
 	for _, p := range t.Built.Problems {
 		e.problem(p)
@@ -87,7 +85,7 @@ func (t *Tree) Evaluate(ctx context.Context, o EvaluateOptions) (*report.Report,
 	}
 	e.addUnusedComments(ctx, all)
 	e.addExemptions(ctx)
-	e.reportMissing()
+	e.report.Skipped = append(e.report.Skipped, e.missing.Skipped(missingText)...)
 	for _, c := range t.Clusters() {
 		addToGraph(&r.Graph, c, len(t.Clusters()) > 1, r.Findings)
 	}
@@ -382,8 +380,7 @@ type evaluation struct {
 	comments *comments
 	// inconclusive are the files with objects that a rule could not evaluate, by the rule's ID.
 	inconclusive map[string]map[string]bool
-	// missing are the names of missing inputs, by what they are.
-	missing map[string]map[string]bool
+	missing      report.MissingInputs
 	// exemptions are those of policies that apply to something.
 	exemptions *usedExemptions
 }
@@ -506,10 +503,7 @@ func (e *evaluation) skipped(s subject, list []policy.NotEvaluated, unknown bool
 			e.markInconclusive(j.Rule.ID, s.file)
 		}
 		if input, ok := errors.AsType[*validators.MissingInput](j.Cause); ok {
-			if e.missing[input.What] == nil {
-				e.missing[input.What] = map[string]bool{}
-			}
-			e.missing[input.What][input.Name] = true
+			e.missing.Add(input)
 			continue
 		}
 		if key := j.Rule.ID + j.Reason; !e.reported[key] {
@@ -532,9 +526,6 @@ func (e *evaluation) markInconclusive(id, file string) {
 // missingText returns what cannot be checked without an input, and the flag that gives it.
 func missingText(what string) (text, remedy string) {
 	switch what {
-	case chartinput.Missing:
-		return "the values of releases were not checked against charts that are not available",
-			"use --charts DIR or --fetch-charts"
 	case kindschema.CustomResourceDefinition.Kind:
 		return "objects of kinds without a CustomResourceDefinition in the tree were checked only as far as their kind is known",
 			"use --crds DIR or --schema-location"
@@ -542,20 +533,7 @@ func missingText(what string) (text, remedy string) {
 		return "objects of kinds without a CustomResourceDefinition in the tree were validated with the built-in one, which may be of another release",
 			"use --crds DIR or --schema-location"
 	}
-	return "the " + what + " is missing", ""
-}
-
-// reportMissing reports the missing inputs, once for each sort.
-func (e *evaluation) reportMissing() {
-	for _, what := range slices.Sorted(maps.Keys(e.missing)) {
-		text, remedy := missingText(what)
-		names := slices.Sorted(maps.Keys(e.missing[what]))
-		reason := fmt.Sprintf("%s (%d): %s", text, len(names), strings.Join(names, ", "))
-		if remedy != "" {
-			reason += "; " + remedy
-		}
-		e.report.Skipped = append(e.report.Skipped, report.Skipped{Reason: reason, Unknown: true})
-	}
+	return chartinput.MissingText(what)
 }
 
 func (e *evaluation) finding(s subject, f *validators.Finding, action v1alpha1.Action) report.Finding {
