@@ -3,7 +3,6 @@ package delivery
 import (
 	"cmp"
 	"slices"
-	"strings"
 
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -105,11 +104,7 @@ func (g *graph) index(n *node) {
 	}
 	for _, owner := range listAt(o.Object, "metadata", "ownerReferences") {
 		if m, _ := owner.(map[string]any); boolAt(m, "controller") {
-			group, _, ok := strings.Cut(stringAt(m, "apiVersion"), "/")
-			if !ok {
-				group = ""
-			}
-			ref := Ref{Group: group, Kind: stringAt(m, "kind"), Namespace: n.ref.Namespace, Name: stringAt(m, "name")}
+			ref := Ref{Group: groupOf(stringAt(m, "apiVersion")), Kind: stringAt(m, "kind"), Namespace: n.ref.Namespace, Name: stringAt(m, "name")}
 			g.owned[ref] = append(g.owned[ref], n)
 		}
 	}
@@ -321,11 +316,7 @@ func healthChecks(n *node) []Ref {
 	var out []Ref
 	for _, item := range listAt(n.object.Object, "spec", "healthChecks") {
 		m, _ := item.(map[string]any)
-		group, _, ok := strings.Cut(stringAt(m, "apiVersion"), "/")
-		if !ok {
-			group = ""
-		}
-		out = append(out, Ref{Group: group, Kind: stringAt(m, "kind"), Namespace: stringAt(m, "namespace"), Name: stringAt(m, "name")})
+		out = append(out, Ref{Group: groupOf(stringAt(m, "apiVersion")), Kind: stringAt(m, "kind"), Namespace: stringAt(m, "namespace"), Name: stringAt(m, "name")})
 	}
 	return out
 }

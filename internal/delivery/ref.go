@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"strings"
 
+	"github.com/fluxcd/cli-utils/pkg/object"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 )
@@ -18,11 +19,16 @@ type Ref struct {
 
 // RefOf returns the reference to an object.
 func RefOf(o *unstructured.Unstructured) Ref {
-	group, _, ok := strings.Cut(o.GetAPIVersion(), "/")
+	return Ref{Group: groupOf(o.GetAPIVersion()), Kind: o.GetKind(), Namespace: o.GetNamespace(), Name: o.GetName()}
+}
+
+// groupOf returns the group of an apiVersion; empty for the core group.
+func groupOf(apiVersion string) string {
+	group, _, ok := strings.Cut(apiVersion, "/")
 	if !ok {
-		group = ""
+		return ""
 	}
-	return Ref{Group: group, Kind: o.GetKind(), Namespace: o.GetNamespace(), Name: o.GetName()}
+	return group
 }
 
 // GroupKind returns the kind of the object.
@@ -52,18 +58,8 @@ func to(gk schema.GroupKind, namespace, name string) Ref {
 	return Ref{Group: gk.Group, Kind: gk.Kind, Namespace: namespace, Name: name}
 }
 
-// refOfID returns the reference of an entry of an inventory, NAMESPACE_NAME_GROUP_KIND, where a colon in a name is
-// written as two underscores.
+// refOfID returns the reference of an entry of an inventory.
 func refOfID(id string) (Ref, bool) {
-	namespace, rest, ok := strings.Cut(id, "_")
-	last := strings.LastIndexByte(rest, '_')
-	if !ok || last < 0 {
-		return Ref{}, false
-	}
-	kind, rest := rest[last+1:], rest[:last]
-	last = strings.LastIndexByte(rest, '_')
-	if last < 0 {
-		return Ref{}, false
-	}
-	return Ref{Group: rest[last+1:], Kind: kind, Namespace: namespace, Name: strings.ReplaceAll(rest[:last], "__", ":")}, kind != ""
+	parsed, err := object.ParseObjMetadata(id)
+	return to(parsed.GroupKind, parsed.Namespace, parsed.Name), err == nil && parsed.GroupKind.Kind != ""
 }

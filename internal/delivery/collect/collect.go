@@ -111,32 +111,21 @@ func (c *collector) input() *delivery.Input {
 }
 
 // discover reads which kinds the API server serves. Groups of an API service that does not answer are left out.
-func (c *collector) discover(ctx context.Context, client discovery.DiscoveryInterface) error {
-	type result struct {
-		lists []*metav1.APIResourceList
-		err   error
-	}
-	done := make(chan result, 1)
-	go func() {
-		lists, err := discovery.ServerPreferredResources(client)
-		done <- result{lists, err}
-	}()
-	var r result
-	select {
-	case r = <-done:
-	case <-ctx.Done():
+func (c *collector) discover(ctx context.Context, client discovery.DiscoveryInterfaceWithContext) error {
+	lists, err := discovery.ServerPreferredResourcesWithContext(ctx, client)
+	if ctx.Err() != nil {
 		return fmt.Errorf("reading which kinds the API server serves: %w", context.Cause(ctx))
 	}
-	if partial, ok := errors.AsType[*discovery.ErrGroupDiscoveryFailed](r.err); ok {
+	if partial, ok := errors.AsType[*discovery.ErrGroupDiscoveryFailed](err); ok {
 		c.failed = map[string]error{}
 		for gv, err := range partial.Groups {
 			c.failed[gv.Group] = err
 			c.notRead = append(c.notRead, delivery.NotRead{What: "API group " + gv.String(), Reason: err.Error()})
 		}
-	} else if r.err != nil {
-		return fmt.Errorf("reading which kinds the API server serves: %w", r.err)
+	} else if err != nil {
+		return fmt.Errorf("reading which kinds the API server serves: %w", err)
 	}
-	for _, list := range r.lists {
+	for _, list := range lists {
 		gv, err := schema.ParseGroupVersion(list.GroupVersion)
 		if err != nil {
 			continue
@@ -264,7 +253,7 @@ func (c *collector) page(
 	return objects, list.GetContinue(), nil
 }
 
-// strip removes what is large and of no use.
+// strip removes large fields that the analysis does not read: managed fields, the annotation of kubectl apply, schemas of CRDs.
 func strip(o *unstructured.Unstructured) *unstructured.Unstructured {
 	o.SetManagedFields(nil)
 	if annotations := o.GetAnnotations(); annotations[corev1.LastAppliedConfigAnnotation] != "" {
