@@ -6,7 +6,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/apimachinery/pkg/util/validation"
 
@@ -33,16 +32,12 @@ type podValues struct {
 // also pkg/apis/apps/validation and pkg/apis/batch/validation). What does not decode is reported as a wrong type elsewhere.
 func invalidPod(o *unstructured.Unstructured, template validators.Path, restart []corev1.RestartPolicy) []validators.InvalidValue {
 	at := template.Child("spec")
-	m, ok := at.Lookup(o.Object).(map[string]any)
-	if !ok || merged(o) {
-		return nil
-	}
-	spec := &corev1.PodSpec{}
-	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(m, spec); err != nil {
+	spec, ok := decode[corev1.PodSpec](o, at)
+	if !ok {
 		return nil
 	}
 	v := &podValues{volumes: map[string]bool{}}
-	v.addVolumes(o, m, at, spec)
+	v.addVolumes(o, at, spec)
 	if len(spec.Containers) == 0 {
 		v.report(at.Child("containers"), "is required: a Pod has at least one container")
 	}
@@ -84,12 +79,12 @@ func oneOf(policies []corev1.RestartPolicy) string {
 }
 
 // addVolumes reads the names of volumes, those that a StatefulSet claims among them, and reports those of two types.
-func (v *podValues) addVolumes(o *unstructured.Unstructured, pod map[string]any, at validators.Path, spec *corev1.PodSpec) {
+func (v *podValues) addVolumes(o *unstructured.Unstructured, at validators.Path, spec *corev1.PodSpec) {
 	add := func(name string) {
 		v.volumes[name] = true
 		v.open = v.open || unresolved.String(name)
 	}
-	list, _ := pod["volumes"].([]any)
+	list, _ := at.Child("volumes").Lookup(o.Object).([]any)
 	for i := range spec.Volumes {
 		add(spec.Volumes[i].Name)
 		at := at.Child("volumes").Index(i)
