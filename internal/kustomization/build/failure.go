@@ -38,7 +38,7 @@ func (g *graph) explain(err error) *validators.Problem {
 		return p
 	}
 	text := Redact(strings.ReplaceAll(strings.TrimSpace(err.Error()), "\n", " "))
-	p := buildFailed(g.fault(text), "")
+	p := buildFailed(g.fault(text), "the build fails: %s", withoutContext(text))
 	p.Detail = text
 	switch {
 	case duplicateID.MatchString(text):
@@ -57,16 +57,26 @@ func (g *graph) explain(err error) *validators.Problem {
 	case strings.Contains(text, "must specify --enable-helm"):
 		p.Message = "the build fails: helmCharts need kustomize's Helm support, which Flux does not enable; use a HelmRelease"
 		p.Fix = "Replace helmCharts by a HelmRelease with its source."
+		g.placeField(p, "helmCharts")
 	case strings.Contains(text, "cycle detected: "):
 		p.Message = "the build fails: the directories include each other: " + text[strings.Index(text, "cycle detected: ")+len("cycle detected: "):]
 		p.Fix = "Remove the entry that includes a directory from below itself."
 	case strings.Contains(text, "kustomization.yaml is empty"):
 		p.Message = "the build fails: the kustomization.yaml is empty"
 		p.Fix = emptyFix
-	default:
-		p.Message = "the build fails: " + withoutContext(text)
+	case componentListed.MatchString(text):
+		g.placeComponent(p, sourcetree.Rel(componentListed.FindStringSubmatch(text)[1]))
+	case patchFile.MatchString(text):
+		g.placePatchFile(p, patchFile.FindStringSubmatch(text)[1])
+	case patchOperation.MatchString(text):
+		g.placeOperation(p, patchOperation.FindStringSubmatch(text)[1])
+	case objectWithout.MatchString(text):
+		g.placeDocument(p)
+	case kindOfFile.MatchString(text):
+		p.Fix = "Set apiVersion: kustomize.config.k8s.io/v1beta1 and kind: Kustomization, or rename the file if it is a Flux Kustomization."
+		g.placeField(p, "apiVersion")
 	}
-	g.place(p, text)
+	g.placeFirst(p)
 	return p
 }
 

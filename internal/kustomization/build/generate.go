@@ -214,6 +214,10 @@ func parseFailure(a *sourcetree.Artifact, p string, err error) *validators.Probl
 	out.Position.Line = line
 	text = strings.TrimPrefix(text, "error converting YAML to JSON: yaml: ")
 	out.Message = fmt.Sprintf("the build fails at %s: %s", path.Base(p), withoutContext(Redact(text)))
-	(&graph{artifact: a}).place(out, text)
+	g := &graph{artifact: a}
+	if objectWithout.MatchString(text) {
+		g.placeDocument(out)
+	}
+	g.placeFirst(out)
 	return out
 }

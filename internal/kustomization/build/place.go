@@ -25,24 +25,8 @@ var (
 	kindOfFile      = regexp.MustCompile(`(?:apiVersion for \w+ should be|kind should be)`)
 )
 
-// place completes the problem of a failed build: its line, and for what is not named by kustomize the entry at fault. Without a better one
-// the line is that of the file's first document.
-func (g *graph) place(p *validators.Problem, text string) {
-	switch {
-	case componentListed.MatchString(text):
-		g.placeComponent(p, sourcetree.Rel(componentListed.FindStringSubmatch(text)[1]))
-	case patchFile.MatchString(text):
-		g.placePatchFile(p, patchFile.FindStringSubmatch(text)[1])
-	case patchOperation.MatchString(text):
-		g.placeOperation(p, patchOperation.FindStringSubmatch(text)[1])
-	case objectWithout.MatchString(text):
-		g.placeDocument(p)
-	case kindOfFile.MatchString(text):
-		g.placeField(p, "apiVersion")
-		p.Fix = "Set apiVersion: kustomize.config.k8s.io/v1beta1 and kind: Kustomization, or rename the file if it is a Flux Kustomization."
-	case strings.Contains(text, "must specify --enable-helm"):
-		g.placeField(p, "helmCharts")
-	}
+// placeFirst sets the position of a problem without a line to the first document of its file.
+func (g *graph) placeFirst(p *validators.Problem) {
 	if p.Position.File == "" || p.Position.Line > 0 {
 		return
 	}
