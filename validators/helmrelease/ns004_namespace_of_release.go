@@ -22,8 +22,8 @@ var namespaceKind = schema.GroupKind{Kind: "Namespace"}
 // kustomize-controller dry-runs all objects of a Kustomization before it applies any that is no Namespace or
 // CustomResourceDefinition, and the API server refuses an object in a namespace that does not exist. A namespace that a
 // release of the same Kustomization creates, by its chart or by install.createNamespace, exists only once the release is
-// installed. The rule is silent if a Kustomization applies the namespace. A release in the namespace itself does not count as what creates it:
-// the namespace was made by hand, or the release could not have been applied.
+// installed. The rule is silent if a Kustomization applies the namespace. A release in the namespace itself does not count
+// as what creates it: the namespace was made by hand, or the release could not have been applied.
 var NamespaceOfRelease = &validators.Rule{
 	Meta: validators.Meta{
 		ID:       "NS004",

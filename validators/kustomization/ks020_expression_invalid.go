@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"sync"
 
 	"github.com/google/cel-go/cel"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -42,6 +43,9 @@ const (
 	maxExpression  = 4096 // bytes; a longer expression is not parsed
 )
 
+// newParser returns a parser of CEL, which takes longer to build than an expression to parse.
+var newParser = sync.OnceValues(func() (*cel.Env, error) { return cel.NewEnv() })
+
 func checkExpressions(_ context.Context, p *validators.Pass) error {
 	var found []validators.Path
 	each := func(list string, fields ...string) {
@@ -64,7 +68,7 @@ func checkExpressions(_ context.Context, p *validators.Pass) error {
 		p.Skip("the object has more than %d expressions", maxExpressions)
 		return nil
 	}
-	env, err := cel.NewEnv()
+	env, err := newParser()
 	if err != nil {
 		return fmt.Errorf("preparing the parser of expressions: %w", err)
 	}
