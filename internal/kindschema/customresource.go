@@ -347,7 +347,12 @@ func (s *Structural) InvalidValues(ctx context.Context, o *unstructured.Unstruct
 			continue // set under a misspelled name
 		}
 		value := p.Lookup(obj)
-		out = append(out, validators.InvalidValue{Path: p, Message: message(e, value), Unquoted: unquoted(e, value)})
+		out = append(out, validators.InvalidValue{
+			Path:       p,
+			Message:    message(e, value),
+			Unquoted:   unquoted(e, value),
+			Incomplete: e.Type == field.ErrorTypeRequired,
+		})
 	}
 	for _, c := range composed {
 		// A violation inside an alternative is more precise than that no alternative matches.

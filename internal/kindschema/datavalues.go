@@ -92,7 +92,7 @@ func missingSecretKeys(o *unstructured.Unstructured) []validators.InvalidValue {
 	var out []validators.InvalidValue
 	for _, key := range required {
 		if !has(key) {
-			out = append(out, validators.InvalidValue{Path: validators.NewPath("data", key), Message: "is required for a Secret of this type"})
+			out = append(out, validators.InvalidValue{Path: validators.NewPath("data", key), Message: "is required for a Secret of this type", Incomplete: true})
 		}
 	}
 	return out

@@ -30,10 +30,10 @@ func invalidService(o *unstructured.Unstructured) []validators.InvalidValue {
 		v.report(at.Child("type"), "must be ClusterIP, NodePort, LoadBalancer or ExternalName")
 	case spec.Type == corev1.ServiceTypeExternalName:
 		if spec.ExternalName == "" {
-			v.report(at.Child("externalName"), "is required for the type ExternalName")
+			v.required(at.Child("externalName"), " for the type ExternalName")
 		}
 	case len(spec.Ports) == 0 && spec.ClusterIP != corev1.ClusterIPNone:
-		v.report(at.Child("ports"), "is required, unless clusterIP is None")
+		v.required(at.Child("ports"), ", unless clusterIP is None")
 	}
 	at = at.Child("ports")
 	names := map[string]bool{}
@@ -47,7 +47,7 @@ func invalidService(o *unstructured.Unstructured) []validators.InvalidValue {
 		}
 		switch {
 		case p.Name == "" && len(spec.Ports) > 1:
-			v.report(at.Child("name"), "is required for a Service with several ports")
+			v.required(at.Child("name"), " for a Service with several ports")
 		case p.Name == "" || unresolved.String(p.Name):
 		case len(validation.IsDNS1123Label(p.Name)) > 0:
 			v.report(at.Child("name"), "is no name of a port: "+strings.Join(validation.IsDNS1123Label(p.Name), "; "))
@@ -82,7 +82,7 @@ func invalidIngress(o *unstructured.Unstructured) []validators.InvalidValue {
 	}
 	v := &violations{}
 	if len(spec.Rules) == 0 && spec.DefaultBackend == nil {
-		v.report(at.Child("rules"), "is required, unless defaultBackend is set")
+		v.required(at.Child("rules"), ", unless defaultBackend is set")
 	}
 	for i := range spec.Rules {
 		rule, at := &spec.Rules[i], at.Child("rules").Index(i)
@@ -102,7 +102,7 @@ func invalidIngress(o *unstructured.Unstructured) []validators.InvalidValue {
 			continue
 		}
 		if len(rule.HTTP.Paths) == 0 {
-			v.report(at.Child("http", "paths"), "is required")
+			v.required(at.Child("http", "paths"), "")
 		}
 		for j := range rule.HTTP.Paths {
 			v.ingressPath(&rule.HTTP.Paths[j], at.Child("http", "paths").Index(j))
@@ -116,7 +116,7 @@ func (v *violations) ingressPath(p *networkingv1.HTTPIngressPath, at validators.
 	absolute := strings.HasPrefix(p.Path, "/") || unresolved.String(p.Path)
 	switch {
 	case p.PathType == nil:
-		v.report(at.Child("pathType"), "is required")
+		v.required(at.Child("pathType"), "")
 	case unresolved.String(string(*p.PathType)):
 	case !slices.Contains(pathTypes, *p.PathType):
 		v.report(at.Child("pathType"), "must be Exact, Prefix or ImplementationSpecific")
@@ -126,13 +126,13 @@ func (v *violations) ingressPath(p *networkingv1.HTTPIngressPath, at validators.
 	service := p.Backend.Service
 	switch at = at.Child("backend"); {
 	case service == nil && p.Backend.Resource == nil:
-		v.report(at.Child("service"), "is required")
+		v.required(at.Child("service"), "")
 	case service != nil && p.Backend.Resource != nil:
 		v.report(at.Child("resource"), "must not be set beside service")
 	case service != nil && service.Name == "":
-		v.report(at.Child("service", "name"), "is required")
+		v.required(at.Child("service", "name"), "")
 	case service != nil && service.Port.Name == "" && service.Port.Number == 0:
-		v.report(at.Child("service", "port"), "is required: a name or a number")
+		v.required(at.Child("service", "port"), ": a name or a number")
 	case service != nil && service.Port.Name != "" && service.Port.Number != 0:
 		v.report(at.Child("service", "port", "name"), "must not be set beside number")
 	}

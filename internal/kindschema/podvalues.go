@@ -39,7 +39,7 @@ func invalidPod(o *unstructured.Unstructured, template validators.Path, restart 
 	v := &podValues{volumes: map[string]bool{}}
 	v.addVolumes(o, at, spec)
 	if len(spec.Containers) == 0 {
-		v.report(at.Child("containers"), "is required: a Pod has at least one container")
+		v.required(at.Child("containers"), ": a Pod has at least one container")
 	}
 	policy := spec.RestartPolicy
 	if policy == "" {
@@ -48,7 +48,7 @@ func invalidPod(o *unstructured.Unstructured, template validators.Path, restart 
 	switch {
 	case unresolved.String(string(policy)):
 	case policy == "":
-		v.report(at.Child("restartPolicy"), "is required for a Job: OnFailure or Never; the default, Always, is not allowed")
+		v.required(at.Child("restartPolicy"), " for a Job: OnFailure or Never; the default, Always, is not allowed")
 	case !slices.Contains(restart, policy):
 		v.report(at.Child("restartPolicy"), "must be "+oneOf(restart))
 	}
@@ -115,12 +115,12 @@ func (v *podValues) addVolumes(o *unstructured.Unstructured, at validators.Path,
 // container checks a container (pkg/apis/core/validation: validateContainerCommon).
 func (v *podValues) container(c *corev1.Container, at validators.Path) {
 	if c.Name == "" {
-		v.report(at.Child("name"), "is required")
+		v.required(at.Child("name"), "")
 	} else if errs := validation.IsDNS1123Label(c.Name); len(errs) > 0 && !unresolved.String(c.Name) {
 		v.report(at.Child("name"), "is no name of a container: "+strings.Join(errs, "; "))
 	}
 	if c.Image == "" {
-		v.report(at.Child("image"), "is required")
+		v.required(at.Child("image"), "")
 	}
 	v.ports(c.Ports, at.Child("ports"))
 	for i := range c.Env {
@@ -132,7 +132,7 @@ func (v *podValues) container(c *corev1.Container, at validators.Path) {
 			v.out = append(v.out, validators.InvalidValue{Path: at.Child("name"), Message: "names no volume of the Pod", Incomplete: true})
 		}
 		if m.MountPath == "" {
-			v.report(at.Child("mountPath"), "is required")
+			v.required(at.Child("mountPath"), "")
 		}
 		for _, sub := range []struct{ field, path string }{{"subPath", m.SubPath}, {"subPathExpr", m.SubPathExpr}} {
 			if strings.HasPrefix(sub.path, "/") || slices.Contains(strings.Split(sub.path, "/"), "..") {
@@ -172,7 +172,7 @@ func (v *podValues) probe(h *corev1.ProbeHandler, at validators.Path) {
 	if h.Exec != nil {
 		handlers++
 		if len(h.Exec.Command) == 0 {
-			v.report(at.Child("exec", "command"), "is required")
+			v.required(at.Child("exec", "command"), "")
 		}
 	}
 	if h.HTTPGet != nil {
@@ -186,7 +186,7 @@ func (v *podValues) probe(h *corev1.ProbeHandler, at validators.Path) {
 	}
 	switch {
 	case handlers == 0:
-		v.report(at, "is required to have one of exec, httpGet, tcpSocket and grpc")
+		v.required(at, " to have one of exec, httpGet, tcpSocket and grpc")
 	case handlers > 1:
 		v.report(at, "must have one of exec, httpGet, tcpSocket and grpc, has more: null removes one in a patch")
 	}
@@ -225,7 +225,7 @@ func knownProtocol(p corev1.Protocol) bool {
 // env checks an environment variable (ValidateEnv).
 func (v *podValues) env(e *corev1.EnvVar, at validators.Path) {
 	if e.Name == "" {
-		v.report(at.Child("name"), "is required")
+		v.required(at.Child("name"), "")
 	} else if errs := validation.IsRelaxedEnvVarName(e.Name); len(errs) > 0 {
 		v.report(at.Child("name"), "is no name of an environment variable: "+strings.Join(errs, "; "))
 	}
@@ -241,16 +241,16 @@ func (v *podValues) env(e *corev1.EnvVar, at validators.Path) {
 	at = at.Child("valueFrom")
 	switch {
 	case sources == 0:
-		v.report(at, "is required to have one of fieldRef, resourceFieldRef, configMapKeyRef, secretKeyRef and fileKeyRef")
+		v.required(at, " to have one of fieldRef, resourceFieldRef, configMapKeyRef, secretKeyRef and fileKeyRef")
 	case e.Value != "":
 		v.report(at, "must not be set beside value")
 	case sources > 1:
 		v.report(at, "must have one source, has more")
 	}
 	if f.ConfigMapKeyRef != nil && f.ConfigMapKeyRef.Key == "" {
-		v.report(at.Child("configMapKeyRef", "key"), "is required")
+		v.required(at.Child("configMapKeyRef", "key"), "")
 	}
 	if f.SecretKeyRef != nil && f.SecretKeyRef.Key == "" {
-		v.report(at.Child("secretKeyRef", "key"), "is required")
+		v.required(at.Child("secretKeyRef", "key"), "")
 	}
 }

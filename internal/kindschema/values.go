@@ -65,6 +65,11 @@ func (v *violations) report(at validators.Path, message string) {
 	v.out = append(v.out, validators.InvalidValue{Path: at, Message: message})
 }
 
+// required reports a field that is missing, with what follows "is required" in the message.
+func (v *violations) required(at validators.Path, detail string) {
+	v.out = append(v.out, validators.InvalidValue{Path: at, Message: "is required" + detail, Incomplete: true})
+}
+
 // decode returns a field of the object as the Go type; false if it does not decode, which is reported as a wrong type elsewhere, or if Flux
 // merges the object into another one.
 func decode[T any](o *unstructured.Unstructured, at validators.Path) (*T, bool) {

@@ -77,7 +77,7 @@ func invalidSchedule(o *unstructured.Unstructured) []validators.InvalidValue {
 	case merged(o) || at.Lookup(o.Object) != nil && !ok || strings.Contains(text, "TZ"): // a time zone in the schedule depends on the release
 		return nil
 	case text == "":
-		return []validators.InvalidValue{{Path: at, Message: "is required"}}
+		return []validators.InvalidValue{{Path: at, Message: "is required", Incomplete: true}}
 	}
 	if _, err := cron.ParseStandard(text); err != nil {
 		return []validators.InvalidValue{{Path: at, Message: "is no schedule: five fields of cron, or a name such as @daily"}}
@@ -97,7 +97,7 @@ func invalidAutoscaler(o *unstructured.Unstructured) []validators.InvalidValue {
 	}
 	switch {
 	case spec.MaxReplicas == 0 && at.Child("maxReplicas").Lookup(o.Object) == nil:
-		return []validators.InvalidValue{{Path: at.Child("maxReplicas"), Message: "is required"}}
+		return []validators.InvalidValue{{Path: at.Child("maxReplicas"), Message: "is required", Incomplete: true}}
 	case spec.MaxReplicas < 1:
 		return []validators.InvalidValue{{Path: at.Child("maxReplicas"), Message: "must be at least 1"}}
 	case spec.MinReplicas != nil && spec.MaxReplicas < *spec.MinReplicas:
@@ -125,7 +125,7 @@ func invalidClaim(o *unstructured.Unstructured) []validators.InvalidValue {
 	}
 	v := &violations{}
 	if len(spec.AccessModes) == 0 {
-		v.report(at.Child("accessModes"), "is required")
+		v.required(at.Child("accessModes"), "")
 	}
 	modes := []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce, corev1.ReadOnlyMany, corev1.ReadWriteMany, corev1.ReadWriteOncePod}
 	for i, m := range spec.AccessModes {
@@ -136,7 +136,7 @@ func invalidClaim(o *unstructured.Unstructured) []validators.InvalidValue {
 	size, ok := spec.Resources.Requests[corev1.ResourceStorage]
 	switch at = at.Child("resources", "requests", "storage"); {
 	case !ok:
-		v.report(at, "is required")
+		v.required(at, "")
 	case size.Sign() <= 0:
 		v.report(at, "must be more than zero")
 	}

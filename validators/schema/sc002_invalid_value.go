@@ -3,7 +3,6 @@ package schema
 import (
 	"context"
 	"slices"
-	"strings"
 
 	"github.com/flux-admission/flux-admission/api/v1alpha1"
 	"github.com/flux-admission/flux-admission/internal/unresolved"
@@ -53,7 +52,7 @@ func checkInvalidValue(ctx context.Context, p *validators.Pass) error {
 	}
 	open := 0
 	for _, v := range invalid {
-		if p.Provenance != nil && p.Provenance.MayBePatch && (v.Incomplete || strings.HasPrefix(v.Message, "is required")) {
+		if p.Provenance != nil && p.Provenance.MayBePatch && v.Incomplete {
 			continue
 		}
 		// A violation of a rule between fields has the path of their parent.
