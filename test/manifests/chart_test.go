@@ -131,7 +131,8 @@ func TestChart_EqualsKustomizations(t *testing.T) {
 		"inject-target-namespace": {
 			"injectTargetNamespace: {enabled: true}", []string{base, mutating}, nil,
 		},
-		"monitoring": {"monitoring: {enabled: true}", []string{base, monitoring}, nil},
+		"monitoring":        {"monitoring: {enabled: true}", []string{base, monitoring}, nil},
+		"grafana-dashboard": {"grafanaDashboard: {enabled: true}", []string{base}, []string{"grafana-dashboard"}},
 		"the strictest installation": {
 			"{strict: true, certManager: {enabled: true}, clientAuthentication: {enabled: true}, readSecrets: true, multiTenant: true, injectTargetNamespace: {enabled: true}}",
 			[]string{base, policy, mutating}, []string{"cert-manager", "client-authentication", "multi-tenant", "read-secrets", "strict"},

@@ -226,6 +226,10 @@ func components() map[string]func(built map[string]*unstructured.Unstructured) b
 		"audit-only": func(built map[string]*unstructured.Unstructured) bool {
 			return policy(built, "mode") == "AuditOnly" && arg("--default-mode=AuditOnly")(built)
 		},
+		"grafana-dashboard": func(built map[string]*unstructured.Unstructured) bool {
+			o := built["ConfigMap/flux-admission-dashboard"]
+			return o != nil && o.GetLabels()["grafana_dashboard"] == "1"
+		},
 		"audit-reports":         arg("--audit-reports=openreports"),
 		"multi-tenant":          arg("--no-cross-namespace-refs"),
 		"client-authentication": arg("--client-ca-file=/client-ca/ca.crt"),

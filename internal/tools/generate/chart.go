@@ -26,6 +26,7 @@ func generateChart(out files) error {
 		"files/validating-webhook.yaml": "base/validating-webhook.yaml",
 		"files/prometheusrule.yaml":     "monitoring/prometheusrule.yaml",
 		"files/servicemonitor.yaml":     "monitoring/servicemonitor.yaml",
+		"files/dashboard.json":          "components/grafana-dashboard/dashboard.json",
 	}
 	for _, name := range []string{
 		"ca-bundle-policy", "networkpolicy", "poddisruptionbudget", "rbac", "rbac-ca", "rbac-generated", "resourcequota", "service", "serviceaccount",
@@ -43,8 +44,10 @@ func generateChart(out files) error {
 				return fmt.Errorf("copying into the chart: %w", err)
 			}
 		}
-		header := fmt.Sprintf("# Copied from %s by make generate; change it there.\n", path)
-		out[filepath.Join(chartDir, to)] = append([]byte(header), data...)
+		if filepath.Ext(path) != ".json" { // JSON has no comments
+			data = append(fmt.Appendf(nil, "# Copied from %s by make generate; change it there.\n", path), data...)
+		}
+		out[filepath.Join(chartDir, to)] = data
 	}
 	return nil
 }
