@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"path"
 
 	"github.com/opencontainers/go-digest"
@@ -42,20 +43,33 @@ func artifactOf(obj *unstructured.Unstructured) (artifact, bool) {
 }
 
 // fetch reads the artifact and checks its digest.
-func (a artifact) fetch(ctx context.Context, opts Options, limit int64) ([]byte, error) {
+func (a artifact) fetch(ctx context.Context, opts Options, limit int64) (data []byte, err error) {
+	err = a.read(ctx, opts, limit, func(r io.Reader) error {
+		data, err = io.ReadAll(r)
+		return err
+	})
+	return data, err
+}
+
+// read passes the artifact to a function while it arrives, and then checks its digest. The function may stop early.
+func (a artifact) read(ctx context.Context, opts Options, limit int64, read func(io.Reader) error) error {
 	client, err := fetch.NewClient(a.url, fetch.Credentials{}, opts.AllowLoopback)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer client.Close()
-	data, err := client.Get(ctx, a.url, limit)
-	if err != nil {
-		return nil, err
-	}
-	if actual := a.digest.Algorithm().FromBytes(data); actual != a.digest {
-		return nil, fmt.Errorf("the artifact has the digest %s, want %s", actual, a.digest)
-	}
-	return data, nil
+	return client.Read(ctx, a.url, limit, func(r io.Reader) error {
+		hash := a.digest.Algorithm().Hash()
+		r = io.TeeReader(r, hash)
+		err := read(r)
+		if _, incomplete := io.Copy(io.Discard, r); incomplete != nil {
+			return incomplete
+		}
+		if actual := digest.NewDigest(a.digest.Algorithm(), hash); actual != a.digest {
+			return fmt.Errorf("the artifact has the digest %s, want %s", actual, a.digest)
+		}
+		return err
+	})
 }
 
 // chartArtifact is a chart that source-controller has packaged, with its values files merged.
@@ -131,11 +145,16 @@ func (t *tree) load(ctx context.Context, l *loader) (*cachedChart, error) {
 	if c := l.served(t.key(), key); c != nil {
 		return c, nil
 	}
-	data, err := t.fetch(ctx, l.opts, maxArtifact)
+	// Only the chart's files are held, so that the artifacts which arrive at the same time do not take their size each.
+	var files *archive.Artifact
+	err := t.read(ctx, l.opts, maxArtifact, func(r io.Reader) (err error) {
+		files, err = archive.OpenArtifact(r, t.ref.Chart, l.opts.Limits.OfSource(), t.ref.ValuesFiles...)
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
-	c, err := l.fromTree(ctx, key, data, t.ref)
+	c, err := l.fromTree(ctx, key, files, t.ref)
 	c, err = l.serve(t.key(), c, err)
 	if errors.Is(err, archive.ErrNoChart) {
 		return nil, fmt.Errorf("%w: %w", errAbsent, err)

@@ -81,15 +81,14 @@ func (l *loader) fromArchive(ctx context.Context, data []byte, wantSum string, r
 	return c, nil
 }
 
-// fromTree reads the chart at a reference's path from the archive of a source tree, and caches it.
-func (l *loader) fromTree(ctx context.Context, key string, data []byte, ref validators.ChartRef) (*cachedChart, error) {
+// fromTree parses the chart that a reference names in the archive of a source tree, and caches it.
+func (l *loader) fromTree(ctx context.Context, key string, tree *archive.Artifact, ref validators.ChartRef) (*cachedChart, error) {
 	done, err := l.decoding(ctx, func() int64 { return decodeMemory })
 	if err != nil {
 		return nil, err
 	}
 	defer done()
-	limits := l.opts.Limits.OfSource()
-	ch, files, err := archive.ReadArtifact(bytes.NewReader(data), ref.Chart, limits, ref.ValuesFiles...)
+	ch, files, err := tree.Chart()
 	if err != nil {
 		return nil, err
 	}

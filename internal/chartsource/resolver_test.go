@@ -104,8 +104,8 @@ func (r *repo) serve(w http.ResponseWriter, req *http.Request) {
 		w.WriteHeader(http.StatusNotFound)
 		return
 	}
-	if to, redirect := strings.CutPrefix(string(body), "redirect:"); redirect {
-		http.Redirect(w, req, to, http.StatusFound)
+	if to, redirect := bytes.CutPrefix(body, []byte("redirect:")); redirect {
+		http.Redirect(w, req, string(to), http.StatusFound)
 		return
 	}
 	_, _ = w.Write(body)

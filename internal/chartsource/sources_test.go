@@ -11,8 +11,10 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -284,6 +286,31 @@ func TestResolver_SourceArtifacts(t *testing.T) {
 				t.Errorf("version %s, result %q; want %s, %q", c.Version(), strings.Join(texts, "; "), tc.version, tc.result)
 			}
 		})
+	}
+}
+
+// Of the artifact of a source only the chart's files are held in memory: eight of the largest arrive at the same time.
+func TestResolver_LargeSourceArtifact(t *testing.T) {
+	const size = 48 << 20
+	large := make([]byte, size)
+	if _, err := rand.NewChaCha8([32]byte{}).Read(large); err != nil {
+		t.Fatal(err)
+	}
+	server := newRepo(t)
+	data := tarball(t, map[string]string{"docs/film": string(large), "app/Chart.yaml": "apiVersion: v2\nname: app\nversion: 1.0.0\n"})
+	server.set("/repo.tar.gz", data)
+	m := lookup.NewMemory(object(t, "apiVersion: source.toolkit.fluxcd.io/v1\nkind: GitRepository\nmetadata: {name: repo, namespace: apps}\nspec: {}"+
+		status(server.URL+"/repo.tar.gz", data, 0)))
+	from := validators.ChartRef{Source: validators.ObjectRef{Group: "source.toolkit.fluxcd.io", Kind: "GitRepository", Namespace: "apps", Name: "repo"}, Chart: "app"}
+	r := resolver(t, chartsource.Options{Wait: time.Minute})
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	if _, got, err := r.Resolve(t.Context(), m, from); got != validators.Present || err != nil {
+		t.Fatalf("Resolve = %v, %v", got, err)
+	}
+	runtime.ReadMemStats(&after)
+	if allocated := after.TotalAlloc - before.TotalAlloc; allocated > size/4 {
+		t.Errorf("an artifact of %d MiB took %d MiB", len(data)>>20, allocated>>20)
 	}
 }
 

@@ -58,7 +58,7 @@ func TestRead_AllFiles(t *testing.T) {
 
 // Files that .helmignore excludes are not packaged, so they are not read from a source either. Links that values do not
 // need are skipped.
-func TestReadArtifact_AllFiles(t *testing.T) {
+func TestArtifact_AllFiles(t *testing.T) {
 	data := pack(t,
 		member{name: "charts/app/Chart.yaml", body: chartYAML},
 		member{name: "charts/app/.helmignore", body: "drafts/\n*.md\n"},
@@ -68,7 +68,11 @@ func TestReadArtifact_AllFiles(t *testing.T) {
 		member{name: "charts/app/LICENSE", body: "../../LICENSE", typeflag: tar.TypeSymlink},
 		member{name: "LICENSE", body: "free"},
 	)
-	c, _, err := archive.ReadArtifact(bytes.NewReader(data), "charts/app", allFiles())
+	a, err := archive.OpenArtifact(bytes.NewReader(data), "charts/app", allFiles())
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, _, err := a.Chart()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -102,33 +102,48 @@ func Read(r io.Reader, limits Limits, extra ...string) (*chart.Chart, error) {
 	return b.load(files, extra)
 }
 
-// ReadArtifact reads a chart from the archive of a whole source (.tar.gz, as source-controller serves Git repositories
-// and buckets): the directory, or packaged chart, at a path. It also returns the files named by extra, by their path in
-// the archive.
-func ReadArtifact(r io.Reader, dir string, limits Limits, extra ...string) (*chart.Chart, map[string][]byte, error) {
-	dir = path.Clean("/" + dir)[1:]
-	b := limits.budget()
-	files, others, err := b.pick(r, dir, extra)
-	if err != nil {
-		return nil, nil, fmt.Errorf("reading the source's archive: %w", err)
+// Artifact has the files of a chart in the archive of a source, which are not parsed yet.
+type Artifact struct {
+	b      *budget
+	dir    string
+	extra  []string
+	files  []*helmarchive.BufferedFile
+	others map[string][]byte
+}
+
+// OpenArtifact reads the files of a chart from the archive of a whole source (.tar.gz, as source-controller serves Git
+// repositories and buckets): of the directory, or packaged chart, at a path, and the files named by extra, by their path
+// in the archive. It keeps no more of the archive than these.
+func OpenArtifact(r io.Reader, dir string, limits Limits, extra ...string) (*Artifact, error) {
+	a := &Artifact{b: limits.budget(), dir: path.Clean("/" + dir)[1:], extra: extra}
+	var err error
+	if a.files, a.others, err = a.b.pick(r, a.dir, extra); err != nil {
+		return nil, fmt.Errorf("reading the source's archive: %w", err)
 	}
-	if packaged, ok := others[dir]; ok && path.Ext(dir) == ".tgz" {
-		if files, err = b.unpack(bytes.NewReader(packaged), "", nil, 1); err != nil {
-			return nil, nil, fmt.Errorf("reading %s: %w", quoted(dir), err)
+	return a, nil
+}
+
+// Chart parses the chart. It also returns the files named by extra, by their path in the archive.
+func (a *Artifact) Chart() (*chart.Chart, map[string][]byte, error) {
+	files := a.files
+	if packaged, ok := a.others[a.dir]; ok && path.Ext(a.dir) == ".tgz" {
+		var err error
+		if files, err = a.b.unpack(bytes.NewReader(packaged), "", nil, 1); err != nil {
+			return nil, nil, fmt.Errorf("reading %s: %w", quoted(a.dir), err)
 		}
 	}
 	if len(files) == 0 {
-		return nil, nil, fmt.Errorf("%w at %s of the source", ErrNoChart, quoted(dir))
+		return nil, nil, fmt.Errorf("%w at %s of the source", ErrNoChart, quoted(a.dir))
 	}
-	for _, e := range extra {
-		if data, ok := others[path.Clean("/" + e)[1:]]; ok {
-			if err := b.yaml.Take(data); err != nil {
+	for _, e := range a.extra {
+		if data, ok := a.others[path.Clean("/" + e)[1:]]; ok {
+			if err := a.b.yaml.Take(data); err != nil {
 				return nil, nil, fmt.Errorf("%s: %w", quoted(e), err)
 			}
 		}
 	}
-	c, err := b.load(files, nil)
-	return c, others, err
+	c, err := a.b.load(files, nil)
+	return c, a.others, err
 }
 
 // ErrNoChart is the error of a source that has no chart at the path.
