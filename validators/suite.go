@@ -317,6 +317,9 @@ func (s *Suite) withoutSuperseded(findings []*Finding) []*Finding {
 // markPreexisting marks the findings that the stored object has, too. It fails if that could not be determined before ctx
 // ended: a finding that may be preexisting is none to deny for.
 func (s *Suite) markPreexisting(ctx context.Context, rule *Rule, r Request, l Lookup, findings []*Finding) error {
+	if !slices.ContainsFunc(findings, func(f *Finding) bool { return !isAdded(f.Path, r) }) {
+		return nil
+	}
 	// The stored object is evaluated as an update that changes nothing, so that a rule about transitions stays silent on it.
 	before, skipped, err := s.run(ctx, rule, Request{Operation: Update, Object: r.Old, Old: r.Old, User: r.User}, l)
 	if ctx.Err() != nil && !rule.ObjectOnly() && (err != nil || len(skipped) > 0) {
@@ -331,9 +334,14 @@ func (s *Suite) markPreexisting(ctx context.Context, rule *Rule, r Request, l Lo
 		known[problem{b.Key, b.Path.String()}] = true
 	}
 	for _, f := range findings {
-		f.Preexisting = known[problem{f.Key, f.Path.String()}]
+		f.Preexisting = known[problem{f.Key, f.Path.String()}] && !isAdded(f.Path, r)
 	}
 	return nil
+}
+
+// isAdded reports whether a path leads to a value that the stored object lacks. A finding there is not preexisting.
+func isAdded(p Path, r Request) bool {
+	return p.Lookup(r.Old.Object) == nil && p.Lookup(r.Object.Object) != nil
 }
 
 func (s *Suite) run(

@@ -88,6 +88,45 @@ func TestNewSuiteRefusesBrokenDeclarations(t *testing.T) {
 	}
 }
 
+// A stored object that lacks the value of a finding is not evaluated: that would cost as much as the new one does.
+func TestEvaluate_AddedMistake(t *testing.T) {
+	widget := func(spec map[string]any) *unstructured.Unstructured {
+		return &unstructured.Unstructured{Object: map[string]any{"apiVersion": "example.com/v1", "kind": "Widget", "spec": spec}}
+	}
+	for name, tc := range map[string]struct {
+		old, new    map[string]any
+		evaluations int
+		preexisting bool
+	}{
+		"the stored object has the value":          {map[string]any{"size": "big"}, map[string]any{"size": "big", "color": "red"}, 2, true},
+		"the stored object has another value":      {map[string]any{"size": "small"}, map[string]any{"size": "big"}, 2, false},
+		"the stored object lacks the value":        {map[string]any{}, map[string]any{"size": "big"}, 1, false},
+		"neither has the value: it is missing":     {map[string]any{}, map[string]any{"color": "red"}, 2, true},
+		"the value was removed: it is missing now": {map[string]any{"size": "small"}, map[string]any{}, 2, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			evaluations := 0
+			s, err := validators.NewSuite(rule("XX001", "small", func(_ context.Context, p *validators.Pass) error {
+				evaluations++
+				if size.Lookup(p.Object.Object) != "small" {
+					p.Report(size, nil, "size is not small")
+				}
+				return nil
+			}))
+			if err != nil {
+				t.Fatal(err)
+			}
+			res := s.Evaluate(t.Context(), validators.Request{Operation: validators.Update, Object: widget(tc.new), Old: widget(tc.old)}, nil)
+			if len(res.Findings) != 1 || res.Findings[0].Preexisting != tc.preexisting {
+				t.Errorf("findings %v, want one, preexisting %t", res.Findings, tc.preexisting)
+			}
+			if evaluations != tc.evaluations {
+				t.Errorf("%d evaluations, want %d", evaluations, tc.evaluations)
+			}
+		})
+	}
+}
+
 func TestEvaluate(t *testing.T) {
 	big := rule("XX001", "not-big", func(_ context.Context, p *validators.Pass) error {
 		if v := size.Lookup(p.Object.Object); v == "big" {
