@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -53,8 +54,9 @@ func newBuiltInTypes(minor int) (*builtInTypes, error) {
 	}
 	n := &builtInTypes{kinds: map[schema.GroupKind]*validators.Kind{}, groups: map[string]bool{}}
 	types := goTypes{}
-	// The schemas of server-side apply declare which lists are maps by a key.
-	apply := applyconfigurations.NewTypeConverter(known)
+	// The schemas of server-side apply declare which lists are maps by a key. Parsing them takes longer than checking a
+	// small tree, so they are parsed for the first object with a list that may have a duplicate.
+	apply := sync.OnceValue(func() managedfields.TypeConverter { return applyconfigurations.NewTypeConverter(known) })
 	for gvk, t := range known.AllKnownTypes() {
 		if gvk.Version == runtime.APIVersionInternal || !isObject(t) {
 			continue
@@ -140,7 +142,7 @@ func (s *builtInSchemas) Schema(version string) (validators.Schema, error) {
 // builtInSchema validates objects of one version of a built-in type: a strict write rejects what the Go type cannot decode.
 type builtInSchema struct {
 	root  *goType
-	apply managedfields.TypeConverter
+	apply func() managedfields.TypeConverter
 }
 
 // UnknownFields implements validators.Schema.
@@ -163,7 +165,10 @@ func (s *builtInSchema) InvalidValues(_ context.Context, o *unstructured.Unstruc
 
 // duplicates returns the list entries that server-side apply rejects because another one has the same key.
 func (s *builtInSchema) duplicates(o *unstructured.Unstructured) []validators.InvalidValue {
-	_, err := s.apply.ObjectToTyped(o)
+	if !hasLongList(o.Object) {
+		return nil
+	}
+	_, err := s.apply().ObjectToTyped(o)
 	var errs typed.ValidationErrors
 	if !errors.As(err, &errs) {
 		return nil
@@ -195,6 +200,21 @@ func (s *builtInSchema) duplicates(o *unstructured.Unstructured) []validators.In
 		out = append(out, validators.InvalidValue{Path: at, Message: text})
 	}
 	return out
+}
+
+// hasLongList reports whether a value has a list of two entries or more.
+func hasLongList(v any) bool {
+	switch v := v.(type) {
+	case map[string]any:
+		for _, field := range v {
+			if hasLongList(field) {
+				return true
+			}
+		}
+	case []any:
+		return len(v) > 1 || slices.ContainsFunc(v, hasLongList)
+	}
+	return false
 }
 
 // keyPart matches one name=value of the key of a list entry, as structured-merge-diff prints it; the name is empty in a list of scalars.
