@@ -12,6 +12,7 @@ import (
 	"path"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	kustomizev1 "github.com/fluxcd/kustomize-controller/api/v1"
 	"sigs.k8s.io/kustomize/api/krusty"
@@ -32,12 +33,19 @@ const Recovered = "recovered from panic"
 // replaces them runs alone. That is why it is a variable of the package.
 var schemas sync.RWMutex
 
-// loadSchemas parses the schemas before builds run concurrently: kustomize parses them lazily and without a lock.
+// loadSchemas parses the schemas before builds run concurrently: kustomize reads what it parses lazily without a lock.
 var loadSchemas = sync.OnceFunc(func() {
 	schemas.Lock()
 	defer schemas.Unlock()
 	openapi.Schema()
 })
+
+// started counts the builds of the process that neither replace the schemas nor fetch remote bases.
+var started atomic.Int64
+
+// alone is the number of builds that run one after another. Few builds need the schemas, which take longer to parse
+// than a small tree to check; kustomize parses them when a build that runs alone needs them.
+const alone = 8
 
 // Builder builds directories of artifacts. The same directory with the same settings is built once, however many
 // clusters share it. It is safe for concurrent use.
@@ -59,7 +67,6 @@ type outputKey struct {
 // NewBuilder returns a builder. With allowRemoteBases kustomize fetches remote resources, over HTTP and with git;
 // otherwise they are left out and reported.
 func NewBuilder(allowRemoteBases bool) *Builder {
-	loadSchemas()
 	return &Builder{allowRemote: allowRemoteBases, outputs: map[outputKey]func() *Output{}}
 }
 
@@ -190,7 +197,8 @@ func (out *Output) run(dir string, written map[string][]byte) (m resmap.ResMap, 
 			err = fmt.Errorf("%s in kustomize: %v", Recovered, r)
 		}
 	}()
-	if out.graph.openapi {
+	switch {
+	case out.graph.openapi:
 		schemas.Lock()
 		defer schemas.Unlock()
 		openapi.ResetOpenAPI()
@@ -199,7 +207,11 @@ func (out *Output) run(dir string, written map[string][]byte) (m resmap.ResMap, 
 			openapi.ResetOpenAPI()
 			openapi.Schema()
 		}()
-	} else {
+	case !out.graph.allowRemote && started.Add(1) <= alone: // no other build waits for a remote base
+		schemas.Lock()
+		defer schemas.Unlock()
+	default:
+		loadSchemas()
 		schemas.RLock()
 		defer schemas.RUnlock()
 	}
