@@ -2,6 +2,8 @@
 package policy
 
 import (
+	"bytes"
+	_ "embed" // the default policy
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -97,9 +99,23 @@ type exemption struct {
 	expires                  time.Time // zero: never
 }
 
-// Default returns the default policy, which is built into the program.
+// defaultPolicy is manifests.DefaultPolicy with the defaults of the CRD, as JSON.
+//
+//go:embed default.json
+var defaultPolicy []byte
+
+// Default returns the default policy, which is built into the program: what Parse returns for manifests.DefaultPolicy,
+// without compiling the CRD.
 func Default() (*v1alpha1.AdmissionPolicy, error) {
-	return Parse("the default policy", manifests.DefaultPolicy)
+	var compact bytes.Buffer
+	if err := json.Compact(&compact, defaultPolicy); err != nil {
+		return nil, fmt.Errorf("the default policy: %w", err)
+	}
+	p := &v1alpha1.AdmissionPolicy{}
+	if err := json.Unmarshal(compact.Bytes(), p); err != nil {
+		return nil, fmt.Errorf("the default policy: %w", err)
+	}
+	return p, nil
 }
 
 // DefaultSpec returns the spec of the default policy, for Read.

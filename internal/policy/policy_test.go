@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
@@ -18,6 +19,7 @@ import (
 	"github.com/flux-admission/flux-admission/api/v1alpha1"
 	"github.com/flux-admission/flux-admission/internal/lookup"
 	"github.com/flux-admission/flux-admission/internal/policy"
+	"github.com/flux-admission/flux-admission/manifests"
 	"github.com/flux-admission/flux-admission/mutators"
 	allmutators "github.com/flux-admission/flux-admission/mutators/all"
 	"github.com/flux-admission/flux-admission/validators"
@@ -66,6 +68,13 @@ func TestDefault(t *testing.T) {
 	parsed, err := policy.Default()
 	if err != nil {
 		t.Fatal(err)
+	}
+	stored, err := policy.Parse("default.yaml", manifests.DefaultPolicy)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(stored, parsed); diff != "" {
+		t.Errorf("default.json is not what the API server stores for default.yaml; run make generate: %s", diff)
 	}
 	p, err := policy.Compile(parsed, suite(t), set(t), nil)
 	if err != nil {

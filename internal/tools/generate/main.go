@@ -1,5 +1,5 @@
 // Command generate writes everything that follows from the list of rules and mutators: the AdmissionPolicy CRD with
-// their typed settings, its deepcopy code, the RBAC of what they read, the default policy, the files of the Helm chart, a documentation page for
+// their typed settings, its deepcopy code, the RBAC of what they read, the default policy as YAML and as the API server stores it, the files of the Helm chart, a documentation page for
 // each, and the README's table of rules.
 //
 //	go run -C internal/tools/generate .            writes the files
@@ -35,7 +35,7 @@ type files map[string][]byte
 
 func run(check bool) error {
 	out := files{}
-	for _, generate := range []func(files) error{generateDeepCopy, generateCRD, generateRBAC, generatePolicy, generateDocs, generateReadme, generateChart} {
+	for _, generate := range []func(files) error{generateDeepCopy, generateCRD, generateRBAC, generatePolicy, generateDefaulted, generateDocs, generateReadme, generateChart} {
 		if err := generate(out); err != nil {
 			return err
 		}
