@@ -82,4 +82,6 @@ type InvalidValue struct {
 	Incomplete bool
 	// Unquoted means that the value is a number or a truth value where the schema wants a string.
 	Unquoted bool
+	// Uncertain means that API servers of some releases accept the value.
+	Uncertain bool
 }

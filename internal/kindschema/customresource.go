@@ -340,6 +340,10 @@ func (s *Structural) InvalidValues(ctx context.Context, o *unstructured.Unstruct
 			composed = append(composed, validators.InvalidValue{Path: pathIn(obj, at), Message: text})
 			continue
 		}
+		if at, text, ok := formatError(e); ok {
+			out = append(out, validators.InvalidValue{Path: pathIn(obj, at), Message: text, Uncertain: true})
+			continue
+		}
 		if len(p) > 0 && p[0].Key == "metadata" && e.Type == field.ErrorTypeTypeInvalid {
 			continue // the comparison with ObjectMeta reports it with the exact field
 		}
@@ -408,6 +412,23 @@ func compositeError(e *field.Error) (at, text string, ok bool) {
 		text = "must match one of the schemas of " + m[2]
 	}
 	return m[1], text, true
+}
+
+// format matches the library's message on a number, or a limit in the schema, that its format int32 or int64 cannot hold.
+var format = regexp.MustCompile(`^(\w+)(?: boundary)? value must be of type \w+ with format (\w+) in (.+)$`)
+
+// formatError returns the field and the message of an error about the format of a number. API servers before Kubernetes 1.36 ignore these
+// formats, and definitions have limits that their own format cannot hold: every object with the field is refused.
+func formatError(e *field.Error) (at, text string, ok bool) {
+	m := format.FindStringSubmatch(e.Detail)
+	switch {
+	case m == nil:
+		return "", "", false
+	case m[1] == "Checked":
+		return m[3], "is out of range for its format " + m[2] + ": Kubernetes 1.36 and later refuse it", true
+	}
+	return m[3], "is refused by Kubernetes 1.36 and later, whatever it is: the CustomResourceDefinition has a limit for it that its format " +
+		m[2] + " cannot hold", true
 }
 
 // message returns the message of an error, to be read after the field's name, without the value.

@@ -373,3 +373,59 @@ spec:
 		}
 	}
 }
+
+// API servers before Kubernetes 1.36 ignore the format of a number, and definitions have limits that it cannot hold: that the object is
+// refused is not certain.
+func TestStructural_InvalidValues_NumberFormats(t *testing.T) {
+	crd := object(t, `
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: peers.example.com}
+spec:
+  group: example.com
+  names: {kind: Peer, plural: peers}
+  scope: Namespaced
+  versions:
+    - name: v1
+      served: true
+      storage: true
+      schema:
+        openAPIV3Schema:
+          type: object
+          properties:
+            spec:
+              type: object
+              properties:
+                asn: {type: integer, format: int32, minimum: 0, maximum: 4294967295}
+                port: {type: integer, format: int32}
+                weight: {type: integer, format: int32, maximum: 10}
+`)
+	s := set(t, kindschema.Options{})
+	if err := s.Add("f.yaml", crd); err != nil {
+		t.Fatal(err)
+	}
+	kind, _, err := s.Kind(t.Context(), schema.GroupKind{Group: "example.com", Kind: "Peer"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	sch, err := kind.Schemas.Schema("v1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]string{}
+	for _, v := range sch.InvalidValues(t.Context(), &unstructured.Unstructured{Object: map[string]any{
+		"apiVersion": "example.com/v1", "kind": "Peer",
+		"spec": map[string]any{"asn": int64(64512), "port": int64(3_000_000_000), "weight": int64(11)},
+	}}) {
+		got[v.Path.String()] += fmt.Sprintf("%t %s\n", v.Uncertain, v.Message)
+	}
+	want := map[string]string{
+		"spec.asn": "true is refused by Kubernetes 1.36 and later, whatever it is: the CustomResourceDefinition has a limit for it that its format " +
+			"int32 cannot hold\n",
+		"spec.port":   "true is out of range for its format int32: Kubernetes 1.36 and later refuse it\n",
+		"spec.weight": got["spec.weight"],
+	}
+	if diff := cmp.Diff(want, got); diff != "" || !strings.HasPrefix(got["spec.weight"], "false ") {
+		t.Errorf("invalid values (-want +got):\n%s", diff)
+	}
+}

@@ -210,7 +210,7 @@ func (b *treeBuilder) buildClusters(ctx context.Context, res *Result, entries []
 			if b.applies(e) {
 				continue
 			}
-			at = slices.IndexFunc(res.Clusters, func(c *Cluster) bool { return within(c.Entry.Path, e.Path) })
+			at = slices.IndexFunc(res.Clusters, func(c *Cluster) bool { return within(c.Entry.Path, e.Path) || beside(c.roots, e) })
 			sibling := slices.ContainsFunc(explicit, func(x *entrypoint.EntryPoint) bool { return path.Dir(x.Path) == path.Dir(e.Path) })
 			if at < 0 && len(explicit) > 0 && !sibling {
 				continue
@@ -234,6 +234,15 @@ func (b *treeBuilder) buildClusters(ctx context.Context, res *Result, entries []
 		}
 	}
 	return nil
+}
+
+// beside reports whether an entry point belongs to the cluster with the roots: the same file defines the source of both, which are two
+// Kustomizations of one cluster then.
+func beside(roots []*entrypoint.EntryPoint, e *entrypoint.EntryPoint) bool {
+	own := e.SourcePosition()
+	return own.File != "" && slices.ContainsFunc(roots, func(root *entrypoint.EntryPoint) bool {
+		return root.Kind == entrypoint.Applied && root.SourcePosition() == own
+	}) && !slices.ContainsFunc(roots, func(root *entrypoint.EntryPoint) bool { return root.Key == e.Key })
 }
 
 // applies reports whether a build has read the file of an entry point.

@@ -5,6 +5,7 @@
 package unresolved
 
 import (
+	"regexp"
 	"slices"
 	"strings"
 )
@@ -26,6 +27,13 @@ func HasVariable(s string) bool {
 // HasTemplate reports whether a string contains an expression of Go's templates, which a chart or a controller
 // executes.
 func HasTemplate(s string) bool { return strings.Contains(s, "{{") }
+
+// placeholder matches a name in capitals with an underscore, which no name of an object can have, such as CLUSTER_NAME.
+var placeholder = regexp.MustCompile(`(?:^|[^A-Za-z0-9_])[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+(?:[^A-Za-z0-9_]|$)`)
+
+// HasPlaceholder reports whether a string contains a name in capitals that a script may replace, such as CLUSTER_NAME.
+// It is a guess: such a text may also be meant as it is.
+func HasPlaceholder(s string) bool { return placeholder.MatchString(s) }
 
 // String reports whether a string is encrypted or contains a variable.
 func String(s string) bool { return IsEncrypted(s) || HasVariable(s) }

@@ -48,6 +48,17 @@ func TestString(t *testing.T) {
 	}
 }
 
+func TestHasPlaceholder(t *testing.T) {
+	for text, want := range map[string]bool{
+		"tests.CRD_COUNT.example.com": true, "CLUSTER_NAME": true, "web-NODE_1": true,
+		"": false, "Web": false, "WEB": false, "my_name": false, "A_b": false, "web.example.com": false,
+	} {
+		if got := unresolved.HasPlaceholder(text); got != want {
+			t.Errorf("HasPlaceholder(%q) = %t, want %t", text, got, want)
+		}
+	}
+}
+
 func TestValue(t *testing.T) {
 	for name, tc := range map[string]struct {
 		value any

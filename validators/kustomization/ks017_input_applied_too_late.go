@@ -1,11 +1,13 @@
 package kustomization
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
 	"strings"
 
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -48,7 +50,8 @@ func checkInputs(ctx context.Context, p *validators.Pass) error {
 		return nil
 	}
 	// Who applies an entry point applies what it needs.
-	if owners, presence, _ := p.Lookup.Owners(ctx, flux.Kustomization, self); presence != validators.Present || len(owners) == 0 || slices.Contains(owners, self) {
+	owners, presence, _ := p.Lookup.Owners(ctx, flux.Kustomization, self)
+	if presence != validators.Present || !slices.ContainsFunc(owners, func(o types.NamespacedName) bool { return !build.Dependents[o] }) {
 		return nil
 	}
 	spec := validators.NewPath("spec")
@@ -64,14 +67,22 @@ func checkInputs(ctx context.Context, p *validators.Pass) error {
 	}
 	checkInput(ctx, p, build, spec.Child("decryption", "secretRef", "name"), schema.GroupKind{Kind: "Secret"}, self.Namespace)
 	checkInput(ctx, p, build, spec.Child("kubeConfig", "secretRef", "name"), schema.GroupKind{Kind: "Secret"}, self.Namespace)
-	source := spec.Child("sourceRef")
-	kind, _ := source.Child("kind").Lookup(p.Object.Object).(string)
-	namespace, _ := source.Child("namespace").Lookup(p.Object.Object).(string)
-	if namespace == "" {
-		namespace = self.Namespace
+	source := sourceOf(p.Object)
+	for _, o := range owners {
+		if parent, _, _ := p.Lookup.Get(ctx, flux.Kustomization, o); parent != nil && sourceOf(parent) == source {
+			return nil // what applies this Kustomization comes from the same source, which is there already
+		}
 	}
-	checkInput(ctx, p, build, source.Child("name"), schema.GroupKind{Group: flux.GitRepository.Group, Kind: kind}, namespace)
+	checkInput(ctx, p, build, spec.Child("sourceRef", "name"), schema.GroupKind{Group: source.Group, Kind: source.Kind}, source.Namespace)
 	return nil
+}
+
+// sourceOf returns the source of a Kustomization.
+func sourceOf(o *unstructured.Unstructured) validators.ObjectRef {
+	ref, _, _ := unstructured.NestedStringMap(o.Object, "spec", "sourceRef")
+	return validators.ObjectRef{
+		Group: flux.GitRepository.Group, Kind: ref["kind"], Namespace: cmp.Or(ref["namespace"], o.GetNamespace()), Name: ref["name"],
+	}
 }
 
 // checkInput reports an object that is applied too late: all Kustomizations that apply it wait for this one.

@@ -53,8 +53,13 @@ func (c *collector) cnpgCluster(spec validators.Path, namespace string) {
 	c.add(spec.Child("superuserSecret", "name"), secret, namespace)
 	c.each(spec.Child("managed", "roles"), func(at validators.Path) { c.add(at.Child("passwordSecret", "name"), secret, namespace) })
 	c.each(spec.Child("imagePullSecrets"), func(at validators.Path) { c.add(at.Child("name"), secret, namespace) })
-	c.each(spec.Child("monitoring", "customQueriesConfigMap"), func(at validators.Path) { c.add(at.Child("name"), configMap, namespace) })
-	c.each(spec.Child("monitoring", "customQueriesSecret"), func(at validators.Path) { c.add(at.Child("name"), secret, namespace) })
+	for field, to := range map[string]schema.GroupKind{"customQueriesConfigMap": configMap, "customQueriesSecret": secret} {
+		c.each(spec.Child("monitoring", field), func(at validators.Path) {
+			if at := at.Child("name"); at.Lookup(c.root) != cnpgQueries {
+				c.add(at, to, namespace)
+			}
+		})
+	}
 	for _, field := range []string{"serverCASecret", "serverTLSSecret", "clientCASecret", "replicationTLSSecret"} {
 		c.add(spec.Child("certificates", field), secret, namespace)
 	}
@@ -75,6 +80,9 @@ func (c *collector) cnpgCluster(spec validators.Path, namespace string) {
 		c.add(catalog.Child("name"), clusterImageCatalog, "")
 	}
 }
+
+// cnpgQueries is the name under which the operator copies its default queries to the namespaces of its Clusters.
+const cnpgQueries = "cnpg-default-monitoring"
 
 // cnpgStore adds the credentials of an object store, each a reference to a Secret's key.
 func (c *collector) cnpgStore(at validators.Path, namespace string) {

@@ -115,10 +115,13 @@ func references(ctx context.Context, p *validators.Pass) []reference {
 }
 
 // bootstraps reports whether the object is the source that it is applied from, which cannot contain its own
-// credentials.
+// credentials, or one that an entry point creates and that no Kustomization applies: it is applied by hand, with them.
 func (c *collector) bootstraps(ctx context.Context) bool {
 	if c.pass.Provenance == nil {
 		return false
+	}
+	if c.pass.Provenance.Kustomization.Name == "" {
+		return true
 	}
 	k, presence, _ := c.pass.Lookup.Get(ctx, flux.Kustomization, c.pass.Provenance.Kustomization)
 	if presence != validators.Present {

@@ -60,8 +60,8 @@ func checkInvalidValue(ctx context.Context, p *validators.Pass) error {
 			open++
 			continue
 		}
-		// Without a Kustomization nothing is known about its substitution, which may also be the default of the variable.
-		if text, ok := v.Path.Lookup(p.Object.Object).(string); ok && unresolved.HasVariable(text) &&
+		// Without a Kustomization nothing is known about its substitution, which may also be the default of the variable, or be made by a script.
+		if text, ok := v.Path.Lookup(p.Object.Object).(string); ok && (unresolved.HasVariable(text) || unresolved.HasPlaceholder(text)) &&
 			(p.Provenance == nil || p.Provenance.Kustomization.Name == "") {
 			open++
 			continue
@@ -83,7 +83,7 @@ func checkInvalidValue(ctx context.Context, p *validators.Pass) error {
 			p.Report(v.Path, nil, "%s %s", name, v.Message)
 			continue
 		}
-		p.Report(v.Path, nil, "%s %s%s", name, v.Message, s.by).Uncertain = s.uncertain
+		p.Report(v.Path, nil, "%s %s%s", name, v.Message, s.by).Uncertain = s.uncertain || v.Uncertain
 	}
 	if open > 0 {
 		p.Unknown("some values are encrypted or come from variables outside Git, and were not validated")

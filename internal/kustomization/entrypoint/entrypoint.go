@@ -216,6 +216,16 @@ func (e *EntryPoint) addSource(f *sourcetree.File) bool {
 	return found
 }
 
+// SourcePosition returns where the source of the entry point is defined; the zero value if it is in no file.
+func (e *EntryPoint) SourcePosition() validators.Position {
+	for _, o := range e.Objects {
+		if o.Document >= 0 && o.GetKind() == e.Source.Kind && o.GetName() == e.Source.Name {
+			return o.Position
+		}
+	}
+	return validators.Position{}
+}
+
 // add adds the object of a document; a document that is none is left out.
 func (e *EntryPoint) add(f *sourcetree.File, index int) {
 	if o := f.Object(index); o != nil {

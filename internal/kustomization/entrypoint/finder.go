@@ -135,7 +135,8 @@ func (f *finder) locate(e *EntryPoint) bool {
 }
 
 // applied returns the Kustomizations that somebody must have applied by hand: those that build the directory of their own file, and, in a tree
-// without any other entry point, those that are beside their source. The outermost ones come first.
+// without any other entry point, those that are beside their source. The outermost ones come first; of those, one that builds its own directory,
+// which applies the others in its file.
 func (f *finder) applied(others bool) []*EntryPoint {
 	var out, missing []*EntryPoint
 	for _, k := range f.kustomizations {
@@ -150,12 +151,20 @@ func (f *finder) applied(others bool) []*EntryPoint {
 		}
 	}
 	slices.SortStableFunc(out, func(a, b *EntryPoint) int {
-		return cmp.Or(cmp.Compare(depth(a.Path), depth(b.Path)), cmp.Compare(a.Path, b.Path))
+		return cmp.Or(cmp.Compare(depth(a.Path), depth(b.Path)), cmp.Compare(rank(a), rank(b)), cmp.Compare(a.Path, b.Path))
 	})
 	if len(out) == 0 && !others {
 		return missing
 	}
 	return out
+}
+
+// rank is 0 for an entry point that builds the directory of its own file, else 1.
+func rank(e *EntryPoint) int {
+	if strings.HasPrefix(e.Position.File, e.Path+"/") {
+		return 0
+	}
+	return 1
 }
 
 // hidden reports whether a file is in a directory whose name starts with a dot: nobody applies what is kept there.
