@@ -2,6 +2,7 @@ package validators
 
 import (
 	"context"
+	"slices"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -16,6 +17,17 @@ type Index struct {
 	// Key returns what the objects have in common; empty for an object that is not in the index. It reads no field that informers
 	// leave out.
 	Key func(o *unstructured.Unstructured) string
+	// Keys returns several keys instead, which may depend on other objects. Only rules that are evaluated offline alone have such
+	// an index: in a cluster it would be stale.
+	Keys func(ctx context.Context, l Lookup, o *unstructured.Unstructured) []string
+}
+
+// KeysOf returns the keys of an object.
+func (x *Index) KeysOf(ctx context.Context, l Lookup, o *unstructured.Unstructured) []string {
+	if x.Keys != nil {
+		return x.Keys(ctx, l, o)
+	}
+	return []string{x.Key(o)}
 }
 
 // Indexed is implemented by a Lookup that keeps indexes.
@@ -32,7 +44,7 @@ func ByIndex(ctx context.Context, l Lookup, x *Index, key string) ([]*unstructur
 	list, presence, err := l.List(ctx, x.Kind, "")
 	var out []*unstructured.Unstructured
 	for _, o := range list {
-		if x.Key(o) == key {
+		if slices.Contains(x.KeysOf(ctx, l, o), key) {
 			out = append(out, o)
 		}
 	}

@@ -35,6 +35,8 @@ type chartObjects struct {
 	mu sync.Mutex
 	// lists are the results of List. Rules read the same few lists for each object that they evaluate.
 	lists map[listKey]listResult
+	// indexes are the objects of each index by their keys.
+	indexes map[string]map[string][]*unstructured.Unstructured
 }
 
 type listKey struct {
@@ -83,7 +85,7 @@ func withChartObjects(ctx context.Context, look validators.Lookup) *chartObjects
 
 // add adds the objects of a release.
 func (c *chartObjects) add(ctx context.Context, release *unstructured.Unstructured) {
-	defer func() { c.lists = nil }()
+	defer func() { c.lists, c.indexes = nil, nil }()
 	out := helmrelease.Templated(ctx, c, release)
 	if out == nil {
 		texts, names := wordsOfValues(release)
@@ -246,4 +248,33 @@ func wordsOfValues(release *unstructured.Unstructured) (texts, names map[string]
 	values, _, _ := unstructured.NestedFieldNoCopy(release.Object, "spec", "values")
 	walk(values)
 	return texts, names
+}
+
+// ByIndex implements validators.Indexed. The objects have the order of the list.
+func (c *chartObjects) ByIndex(
+	ctx context.Context, x *validators.Index, key string,
+) ([]*unstructured.Unstructured, validators.Presence, error) {
+	list, presence, err := c.List(ctx, x.Kind, "")
+	c.mu.Lock()
+	index := c.indexes[x.Name]
+	c.mu.Unlock()
+	if index == nil {
+		index = map[string][]*unstructured.Unstructured{}
+		for _, o := range list {
+			for _, k := range x.KeysOf(ctx, c, o) {
+				if of := index[k]; len(of) == 0 || of[len(of)-1] != o {
+					index[k] = append(of, o)
+				}
+			}
+		}
+		if ctx.Err() == nil { // else some keys may be missing
+			c.mu.Lock()
+			if c.indexes == nil {
+				c.indexes = map[string]map[string][]*unstructured.Unstructured{}
+			}
+			c.indexes[x.Name] = index
+			c.mu.Unlock()
+		}
+	}
+	return slices.Clip(index[key]), presence, err
 }

@@ -3,6 +3,7 @@ package lookup
 import (
 	"context"
 
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/flux-admission/flux-admission/validators"
@@ -19,4 +20,11 @@ type withKinds struct {
 // Kind implements validators.Lookup.
 func (w withKinds) Kind(ctx context.Context, gk schema.GroupKind) (*validators.Kind, validators.Presence, error) {
 	return w.kinds.Kind(ctx, gk)
+}
+
+// ByIndex implements validators.Indexed.
+func (w withKinds) ByIndex(
+	ctx context.Context, x *validators.Index, key string,
+) ([]*unstructured.Unstructured, validators.Presence, error) {
+	return validators.ByIndex(ctx, w.Lookup, x, key)
 }

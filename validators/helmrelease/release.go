@@ -21,7 +21,8 @@ import (
 func ChartRef(o *unstructured.Unstructured) (validators.ChartRef, bool) {
 	ref := validators.ChartRef{ReleaseNamespace: o.GetNamespace(), ReleaseName: o.GetName()}
 	from := func(fields ...string) bool {
-		m, ok, _ := unstructured.NestedMap(o.Object, fields...)
+		value, _, _ := unstructured.NestedFieldNoCopy(o.Object, fields...)
+		m, ok := value.(map[string]any)
 		if !ok {
 			return false
 		}
@@ -42,7 +43,8 @@ func ChartRef(o *unstructured.Unstructured) (validators.ChartRef, bool) {
 	if !from("spec", "chart", "spec", "sourceRef") {
 		return ref, false
 	}
-	spec, _, _ := unstructured.NestedMap(o.Object, "spec", "chart", "spec")
+	value, _, _ := unstructured.NestedFieldNoCopy(o.Object, "spec", "chart", "spec")
+	spec, _ := value.(map[string]any)
 	ref.Chart, ref.Version = text(spec, "chart"), text(spec, "version")
 	ref.ValuesFiles, _, _ = unstructured.NestedStringSlice(spec, "valuesFiles")
 	ref.IgnoreMissingValuesFiles, _ = spec["ignoreMissingValuesFiles"].(bool)

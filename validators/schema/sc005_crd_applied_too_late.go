@@ -1,6 +1,7 @@
 package schema
 
 import (
+	"cmp"
 	"context"
 	"path"
 	"slices"
@@ -116,30 +117,55 @@ func chartsOf(group string) []string {
 	return nil
 }
 
-// releasesOf returns the releases that are known to install kinds of the group: by the definitions in their chart if it
-// is available, or by its name. The origin of a definition in the templates of a chart names its release.
-func releasesOf(
-	ctx context.Context,
-	look validators.Lookup,
-	releases []*unstructured.Unstructured,
-	group, origin string,
-) []*unstructured.Unstructured {
-	var out []*unstructured.Unstructured
-	names := chartsOf(group)
-	for _, o := range releases {
+// byInstalled finds the HelmReleases that install kinds of a group, by the definitions in their chart if it is available,
+// and those of a chart.
+var byInstalled = &validators.Index{
+	Name: "installed-kinds", Kind: flux.HelmRelease,
+	Keys: func(ctx context.Context, look validators.Lookup, o *unstructured.Unstructured) []string {
 		ref, ok := helmrelease.ChartRef(o)
 		if !ok {
-			continue
+			return nil
 		}
-		installs := slices.Contains(names, chartName(ref)) || strings.HasSuffix(origin, " of HelmRelease "+o.GetNamespace()+"/"+o.GetName())
-		if chart, presence, _ := look.Chart(ctx, ref); presence == validators.Present && !installs {
-			installs = slices.ContainsFunc(chart.CRDs(), func(crd string) bool { return strings.HasSuffix(crd, "."+group) })
+		keys := []string{chartKey(chartName(ref))}
+		if chart, presence, _ := look.Chart(ctx, ref); presence == validators.Present {
+			for _, crd := range chart.CRDs() {
+				if _, group, ok := strings.Cut(crd, "."); ok { // a definition is named PLURAL.GROUP
+					keys = append(keys, groupKey(group))
+				}
+			}
 		}
-		if installs {
+		return keys
+	},
+}
+
+func chartKey(name string) string { return "chart " + name }
+
+func groupKey(group string) string { return "group " + group }
+
+// releasesOf returns the releases that are known to install kinds of the group, sorted: by the definitions in their
+// chart if it is available, or by its name. The origin of a definition in the templates of a chart names its release.
+func releasesOf(ctx context.Context, look validators.Lookup, group, origin string) []*unstructured.Unstructured {
+	keys := []string{groupKey(group)}
+	for _, name := range chartsOf(group) {
+		keys = append(keys, chartKey(name))
+	}
+	var out []*unstructured.Unstructured
+	for _, key := range keys {
+		list, _, _ := validators.ByIndex(ctx, look, byInstalled, key)
+		out = append(out, list...)
+	}
+	const of = " of HelmRelease "
+	if i := strings.LastIndex(origin, of); i >= 0 {
+		namespace, name, _ := strings.Cut(origin[i+len(of):], "/")
+		key := types.NamespacedName{Namespace: namespace, Name: name}
+		if o, presence, _ := look.Get(ctx, flux.HelmRelease, key); presence == validators.Present {
 			out = append(out, o)
 		}
 	}
-	return out
+	slices.SortFunc(out, func(a, b *unstructured.Unstructured) int {
+		return cmp.Or(cmp.Compare(a.GetNamespace(), b.GetNamespace()), cmp.Compare(a.GetName(), b.GetName()))
+	})
+	return slices.CompactFunc(out, func(a, b *unstructured.Unstructured) bool { return keyOf(a) == keyOf(b) })
 }
 
 // chartName returns the name of a chart, or of its source if that alone names the chart.
@@ -190,11 +216,10 @@ func installers(
 		out = append(out, o.GetKind()+" "+o.GetNamespace()+"/"+o.GetName())
 		return true
 	}
-	releases, presence, _ := look.List(ctx, flux.HelmRelease, "")
-	if presence != validators.Present {
+	if _, presence, _ := look.List(ctx, flux.HelmRelease, ""); presence != validators.Present {
 		return nil, false
 	}
-	for _, o := range releasesOf(ctx, look, releases, gk.Group, origin) {
+	for _, o := range releasesOf(ctx, look, gk.Group, origin) {
 		if build.Bootstrap.Installs(gk.Group, namesOf(o)...) || !comesAfter(flux.HelmRelease, o) {
 			return nil, false
 		}

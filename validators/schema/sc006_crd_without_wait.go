@@ -50,7 +50,7 @@ func checkWithoutWait(ctx context.Context, p *validators.Pass) error {
 		return nil
 	}
 	me, presence, _ := p.Lookup.Get(ctx, flux.Kustomization, p.Provenance.Kustomization)
-	releases, listed, _ := p.Lookup.List(ctx, flux.HelmRelease, "")
+	_, listed, _ := p.Lookup.List(ctx, flux.HelmRelease, "")
 	if presence != validators.Present || listed != validators.Present {
 		return nil
 	}
@@ -59,7 +59,7 @@ func checkWithoutWait(ctx context.Context, p *validators.Pass) error {
 		return nil
 	}
 	depends := dependenciesOf(ctx, p.Lookup, me)
-	for _, release := range releasesOf(ctx, p.Lookup, releases, gk.Group, kind.Origin) {
+	for _, release := range releasesOf(ctx, p.Lookup, gk.Group, kind.Origin) {
 		key := types.NamespacedName{Namespace: release.GetNamespace(), Name: release.GetName()}
 		if build != nil && build.Bootstrap.Installs(gk.Group, namesOf(release)...) {
 			return nil
