@@ -5,7 +5,7 @@ TIMEOUT    ?= 30m
 FUZZTIME   ?= 10s
 BENCHTIME  ?= 1s
 SOAK_TIME  ?= 10m
-BENCHPKGS  ?= ./webhook/... ./internal/... ./test/webhook/... ./test/scale/...
+BENCHPKGS  ?= ./webhook/... ./internal/... ./test/webhook/... ./test/scale/... ./test/speed/...
 IMG        ?= flux-admission:dev
 # The version of the packaged chart, without a v; by default that of Chart.yaml.
 CHART_VERSION ?= $(shell sed -n 's/^version: //p' manifests/chart/Chart.yaml)
@@ -69,7 +69,7 @@ soak: ## two replicas under load, attacks and faults for SOAK_TIME: no verdict w
 	@$(TESTENV) build
 	SOAK_TIME=$(SOAK_TIME) go test -timeout 0 -count 1 -v ./test/soak
 
-bench: ## the cost of a review, next to a handler that always allows and to Helm's own validation
+bench: ## the cost of a review, next to a handler that always allows and to Helm, and that of commands, next to other tools
 	@$(TESTENV) build
 	go test -timeout $(TIMEOUT) -p 1 -run '^$$' -bench . -benchtime $(BENCHTIME) $$(go list $(BENCHPKGS) 2>/dev/null)
 
