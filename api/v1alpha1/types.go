@@ -271,6 +271,62 @@ type AdmissionPolicyStatus struct {
 	// +listMapKey=name
 	// +optional
 	InactiveRules []InactiveRule `json:"inactiveRules,omitempty"`
+	// Audit is the summary of the background audit.
+	// +optional
+	Audit *AuditStatus `json:"audit,omitempty"`
+}
+
+// AuditStatus is the summary of the background audit. It is written at most once a minute, and not while it stays the same.
+type AuditStatus struct {
+	// LastCompleteTime is when all objects had been evaluated, for the first time with this summary.
+	LastCompleteTime metav1.Time `json:"lastCompleteTime"`
+	// Objects is the number of stored objects that were evaluated.
+	Objects int64 `json:"objects"`
+	// Inconclusive is the number of those of which a rule could not be evaluated.
+	// +optional
+	Inconclusive int64 `json:"inconclusive,omitempty"`
+	// Findings are the numbers of findings, by the action that the mode Enforce would take.
+	Findings AuditCounts `json:"findings"`
+	// Rules are the numbers by rule, those with the most denials first; at most 50.
+	// +listType=map
+	// +listMapKey=name
+	// +optional
+	Rules []NamedAuditCounts `json:"rules,omitempty"`
+	// Namespaces are the numbers by namespace, those with the most denials first; at most 50. The name is empty for objects without a
+	// namespace.
+	// +listType=map
+	// +listMapKey=name
+	// +optional
+	Namespaces []NamedAuditCounts `json:"namespaces,omitempty"`
+	// OmittedRules is the number of rules with findings that are not listed.
+	// +optional
+	OmittedRules int64 `json:"omittedRules,omitempty"`
+	// OmittedNamespaces is the number of namespaces with findings that are not listed.
+	// +optional
+	OmittedNamespaces int64 `json:"omittedNamespaces,omitempty"`
+	// Roots is the number of objects that somebody has to repair so that others become ready.
+	// +optional
+	Roots int64 `json:"roots,omitempty"`
+}
+
+// AuditCounts are numbers of findings on stored objects, by the action that the mode Enforce would take.
+type AuditCounts struct {
+	// Deny is the number of findings for which objects would be refused.
+	// +optional
+	Deny int64 `json:"deny,omitempty"`
+	// Warn is the number of findings that would be warnings.
+	// +optional
+	Warn int64 `json:"warn,omitempty"`
+	// Audit is the number of findings that are only recorded.
+	// +optional
+	Audit int64 `json:"audit,omitempty"`
+}
+
+// NamedAuditCounts are the numbers of a rule or a namespace.
+type NamedAuditCounts struct {
+	// Name is the name of the rule or the namespace.
+	Name        string `json:"name"`
+	AuditCounts `json:",inline"`
 }
 
 // ReplicaStatus is what one webhook server has in force.

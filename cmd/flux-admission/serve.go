@@ -49,6 +49,7 @@ func newServe() *cobra.Command {
 		"how often --audit evaluates objects again whose chart may have changed in its repository")
 	f.StringVar(&o.AuditReports, "audit-reports", string(audit.NoReports),
 		"format of the reports of --audit, in --namespace: openreports, policyreport or none")
+	f.BoolVar(&o.AuditEvents, "audit-events", false, "have --audit write an Event for each root of what is not ready, on the object of Flux that applies it")
 	f.StringVar(&o.Kubeconfig, "kubeconfig", "", "kubeconfig file (default: the Pod's service account, or $KUBECONFIG)")
 	f.StringVar(&o.Namespace, "namespace", "",
 		"namespace of the webhook server (default: $POD_NAMESPACE, or "+webhookconfig.Namespace+")")

@@ -22,6 +22,7 @@ import (
 	"k8s.io/client-go/tools/cache"
 
 	"github.com/flux-admission/flux-admission/api/v1alpha1"
+	"github.com/flux-admission/flux-admission/internal/delivery"
 	"github.com/flux-admission/flux-admission/internal/report"
 	"github.com/flux-admission/flux-admission/validators"
 )
@@ -234,7 +235,7 @@ func (r *Results) markDirty(shard int) {
 func (r *Results) due() []int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.complete.IsZero() {
+	if r.complete.IsZero() || r.expectRoots && !r.roots.known {
 		return nil
 	}
 	if !slices.Contains(r.dirty[:], true) {
@@ -272,7 +273,13 @@ func (r *Results) report(shard int) (map[string]any, error) {
 			count.Deny, count.Warn, count.Audit = count.Deny+c.Deny, count.Warn+c.Warn, count.Audit+c.Audit
 		}
 	}
-	if len(list) == 0 {
+	var roots []*delivery.Root
+	for _, root := range r.roots.roots {
+		if shardOf(objectOf(root.Object)) == shard {
+			roots = append(roots, root)
+		}
+	}
+	if len(list)+len(roots) == 0 {
 		return nil, nil
 	}
 	// The strictest actions come first, since what does not fit is left out.
@@ -286,19 +293,30 @@ func (r *Results) report(shard int) (map[string]any, error) {
 	})
 	var results []any
 	size := 0
-	for _, f := range list {
-		count.add(f.Action, 1)
-		result := resultOf(f)
+	add := func(result map[string]any) error {
 		data, err := json.Marshal(result)
 		if err != nil {
-			return nil, fmt.Errorf("encoding a finding: %w", err)
+			return fmt.Errorf("encoding a result: %w", err)
 		}
 		if size+len(data)+1 > maxReportBytes-reportReserve {
 			omitted++
-			continue
+			return nil
 		}
 		size += len(data) + 1
 		results = append(results, result)
+		return nil
+	}
+	for _, root := range roots {
+		count.Deny++
+		if err := add(resultOfRoot(root)); err != nil {
+			return nil, err
+		}
+	}
+	for _, f := range list {
+		count.add(f.Action, 1)
+		if err := add(resultOf(f)); err != nil {
+			return nil, err
+		}
 	}
 	metadata := map[string]any{"name": shardName(shard), "labels": map[string]any{managedBy: managerName}}
 	if omitted > 0 {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/flux-admission/flux-admission/api/v1alpha1"
+	"github.com/flux-admission/flux-admission/internal/delivery"
 	"github.com/flux-admission/flux-admission/internal/report"
 )
 
@@ -41,6 +42,10 @@ type Summary struct {
 	Rules, Namespaces map[string]Count
 	// Complete is when the evaluations of all changes were last done; zero if they never were.
 	Complete time.Time
+	// Delivery has the numbers of what is not ready, and Roots what somebody has to repair for it, those with the most objects behind
+	// them first, at most maxRoots.
+	Delivery delivery.Summary
+	Roots    []*delivery.Root
 }
 
 // total returns the number of findings, those omitted included.
@@ -67,6 +72,9 @@ type Results struct {
 	// dirty are the shards of the reports to write again, since when the first of them is; zero if it is not known.
 	dirty [shards]bool
 	since time.Time
+	// roots are why objects are not ready. With expectRoots no report is written before they are known.
+	roots       rootState
+	expectRoots bool
 }
 
 func newResults() *Results {
@@ -136,7 +144,7 @@ func (r *Results) clear() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.objects, r.inconclusive, r.omitted, r.kept = map[object][]report.Finding{}, map[object]struct{}{}, map[object]Count{}, 0
-	r.active, r.complete, r.dirty = false, time.Time{}, [shards]bool{}
+	r.active, r.complete, r.dirty, r.roots = false, time.Time{}, [shards]bool{}, rootState{}
 }
 
 // began marks that all objects are evaluated again.
@@ -170,7 +178,7 @@ func (r *Results) Summary() Summary {
 	defer r.mu.Unlock()
 	s := Summary{
 		Active: r.active, Objects: len(r.objects), Inconclusive: len(r.inconclusive), Complete: r.complete,
-		Rules: map[string]Count{}, Namespaces: map[string]Count{},
+		Rules: map[string]Count{}, Namespaces: map[string]Count{}, Delivery: r.roots.summary, Roots: r.roots.roots,
 	}
 	add := func(m map[string]Count, name string, a v1alpha1.Action, n int) {
 		c := m[name]

@@ -154,13 +154,13 @@ func (g *graph) expandDependencies(n *node, p problem) {
 			if named(ref) && p.cause == CauseNotFound {
 				missing = n.cond.evidence() + " of " + n.ref.String()
 			}
-			if o := g.existing(to(other, ref.Namespace, ref.Name)); o != nil && (missing != "" || g.complete(gk)) {
+			if o := g.existing(to(other, ref.Namespace, ref.Name)); o != nil && (missing != "" || g.doesNotExist(ref)) {
 				n.cause = CauseDependencyKind
 				n.notes = append(n.notes, fmt.Sprintf("%s names %s/%s, which is a %s: dependsOn works within one kind", field, ref.Namespace, ref.Name, other.Kind))
 				n.own = true
 				continue
 			}
-			if missing != "" || named(ref) || g.complete(gk) {
+			if missing != "" || named(ref) || g.doesNotExist(ref) {
 				g.wait(n, g.get(ref, missing), DependsOn, field)
 			}
 			continue
@@ -239,6 +239,9 @@ func (g *graph) expandNotReconciled(n *node) {
 	g.expandBusy(n)
 }
 
+// fluxNamespace is where the controllers of Flux usually are. Elsewhere they are found only if all Deployments were read.
+const fluxNamespace = "flux-system"
+
 // controllers are the Deployments of Flux, by the group of the kinds that they reconcile.
 var controllers = map[string][]string{
 	"kustomize.toolkit.fluxcd.io":    {"kustomize-controller"},
@@ -253,6 +256,9 @@ var controllers = map[string][]string{
 // expandController adds the controller of an object of Flux if it is not ready, and reports whether there is one.
 func (g *graph) expandController(n *node) bool {
 	names := controllers[n.ref.Group]
+	for _, name := range names {
+		g.existing(to(deploymentKind, fluxNamespace, name)) // so that it is among the instances
+	}
 	for _, c := range g.instances[deploymentKind] {
 		for _, name := range names {
 			if c.ref.Name == name && g.get(c.ref, "").state != Ready {
@@ -369,7 +375,7 @@ func (g *graph) expandBuild(n *node, message string) {
 		if named == kind+"/"+name {
 			missing = n.evidence + " of " + n.ref.String()
 		}
-		if ref := (Ref{Kind: kind, Namespace: n.ref.Namespace, Name: name}); g.existing(ref) == nil && (missing != "" || g.complete(ref.GroupKind())) {
+		if ref := (Ref{Kind: kind, Namespace: n.ref.Namespace, Name: name}); g.existing(ref) == nil && (missing != "" || g.doesNotExist(ref)) {
 			g.wait(n, g.get(ref, missing), Substitutes, fmt.Sprintf("spec.postBuild.substituteFrom[%d]", i))
 		}
 	}
@@ -387,7 +393,7 @@ func (g *graph) expandBuild(n *node, message string) {
 			missing = n.evidence + " of " + n.ref.String()
 		}
 	}
-	if ref := to(secretKind, n.ref.Namespace, key); g.existing(ref) == nil && (missing != "" || g.complete(secretKind)) {
+	if ref := to(secretKind, n.ref.Namespace, key); g.existing(ref) == nil && (missing != "" || g.doesNotExist(ref)) {
 		g.wait(n, g.get(ref, missing), Reference, "spec.decryption.secretRef")
 	}
 }
@@ -400,7 +406,7 @@ func (g *graph) expandHealth(n *node, p problem) {
 		return
 	}
 	applied := map[Ref]bool{}
-	for ref := range inventory(n.object) {
+	for ref := range g.inventory(n) {
 		applied[ref] = true
 	}
 	waits := false
@@ -631,7 +637,7 @@ func (g *graph) expandValues(n *node, is *condition) {
 			missing = is.evidence() + " of " + n.ref.String()
 		}
 		switch {
-		case missing != "" || g.complete(ref.GroupKind()) && !boolAt(m, "optional"):
+		case missing != "" || g.doesNotExist(ref) && !boolAt(m, "optional"):
 			g.wait(n, g.get(ref, missing), Reference, field)
 		case named && p.cause == CauseKeyMissing:
 			c := g.get(ref, "")
@@ -709,7 +715,11 @@ func (g *graph) expandReleaseObjects(n *node, hung bool) {
 // releaseObjects returns the objects that were read and that a release has applied.
 func (g *graph) releaseObjects(n *node) []*node {
 	var out []*node
-	for ref := range inventory(n.object) {
+	applied := g.inventory(n)
+	if n.state == InProgress {
+		applied = inventory(n.object) // a rollout that goes on is not worth reading each of its objects
+	}
+	for ref := range applied {
 		if o := g.existing(ref); o != nil && o != n {
 			out = append(out, o)
 		}
@@ -764,7 +774,7 @@ func (g *graph) expandSource(n *node) {
 			absent = ""
 		}
 		source := g.existing(ref)
-		if source == nil && absent == "" && !g.complete(ref.GroupKind()) {
+		if source == nil && absent == "" && !g.doesNotExist(ref) {
 			continue
 		}
 		if source = g.get(ref, absent); source.state != Ready {

@@ -58,6 +58,10 @@ type graph struct {
 	// kinds are the known kinds by their names.
 	kinds map[string][]schema.GroupKind
 	queue []*node
+	// looked are the objects that were looked up with Input.Get: true for those that do not exist.
+	looked map[Ref]bool
+	// whole are the objects that were read with Input.Inventory.
+	whole map[Ref]*unstructured.Unstructured
 }
 
 type kindName struct{ kind, namespace, name string }
@@ -68,6 +72,7 @@ func newGraph(in *Input) *graph {
 		appliedBy: map[Ref][]*node{}, owned: map[Ref][]*node{},
 		definitions: map[schema.GroupKind]*node{}, instances: map[schema.GroupKind][]*node{}, inNamespace: map[string][]*node{},
 		webhooks: map[string][]*node{}, producers: map[Ref][]*node{},
+		looked: map[Ref]bool{}, whole: map[Ref]*unstructured.Unstructured{},
 	}
 	for _, o := range in.Objects {
 		ref := RefOf(o)
@@ -179,12 +184,48 @@ func produced(gk schema.GroupKind, o *unstructured.Unstructured) []string {
 // complete reports whether an object of the kind that is not in the graph does not exist.
 func (g *graph) complete(gk schema.GroupKind) bool { return g.in.Complete != nil && g.in.Complete(gk) }
 
-// existing returns the node of an object that was read; nil if it was not.
+// doesNotExist reports whether an object that is not in the graph is known to not exist.
+func (g *graph) doesNotExist(ref Ref) bool { return g.complete(ref.GroupKind()) || g.looked[ref] }
+
+// existing returns the node of an object that was read; nil if it was not. It looks the object up if that is possible.
 func (g *graph) existing(ref Ref) *node {
-	if n := g.nodes[ref]; n != nil && n.object != nil {
+	n := g.nodes[ref]
+	if n != nil && n.object != nil {
 		return n
 	}
-	return nil
+	if g.in.Get == nil || ref.Kind == "" || ref.Name == "" || g.complete(ref.GroupKind()) {
+		return nil
+	}
+	if _, looked := g.looked[ref]; looked {
+		return nil
+	}
+	o, known := g.in.Get(ref)
+	g.looked[ref] = known && o == nil
+	if o == nil {
+		return nil
+	}
+	if n == nil {
+		n = &node{ref: ref}
+		g.nodes[ref] = n
+	}
+	n.object, n.finding = o, stateOf(o)
+	g.index(n)
+	return n
+}
+
+// inventory yields the objects that a Kustomization or a HelmRelease has applied. It reads the whole object if that is
+// possible.
+func (g *graph) inventory(n *node) func(yield func(Ref) bool) {
+	if g.in.Inventory == nil || at(n.object.Object, "status", "inventory") != nil {
+		return inventory(n.object)
+	}
+	if _, read := g.whole[n.ref]; !read {
+		g.whole[n.ref] = g.in.Inventory(n.ref)
+	}
+	if o := g.whole[n.ref]; o != nil {
+		return inventory(o)
+	}
+	return inventory(n.object)
 }
 
 // absent returns the node of an object that is not among those that were read. Without evidence that it does not exist
@@ -195,14 +236,22 @@ func (g *graph) absent(ref Ref, evidence string) *node {
 		n = &node{ref: ref, finding: finding{state: Unknown, cause: CauseNotRead, evidence: "not among the objects that were read"}}
 		g.nodes[ref] = n
 	}
-	if n.object == nil && n.state != Missing && (evidence != "" || g.complete(ref.GroupKind())) {
-		n.state, n.cause, n.evidence = Missing, CauseNotFound, cmp.Or(evidence, "all objects of this kind were read, and it is not among them")
+	if n.object == nil && n.state != Missing && (evidence != "" || g.doesNotExist(ref)) {
+		n.state, n.cause, n.evidence = Missing, CauseNotFound, cmp.Or(evidence, g.notAmong(ref))
 		if n.expanded {
 			n.expanded = false
 			g.queue = append(g.queue, n)
 		}
 	}
 	return n
+}
+
+// notAmong returns the evidence that an object does not exist.
+func (g *graph) notAmong(ref Ref) string {
+	if g.looked[ref] {
+		return "the API server has no such object"
+	}
+	return "all objects of this kind were read, and it is not among them"
 }
 
 // get returns the node of an object, with its state.
@@ -249,7 +298,7 @@ func (g *graph) mentioned(by *node, m mention, missing string) *node {
 		return g.get(candidates[0].ref, missing)
 	}
 	var out []Ref
-	for ref := range inventory(by.object) {
+	for ref := range g.inventory(by) {
 		if ref.Kind == m.kind && ref.Namespace == m.namespace && ref.Name == m.name {
 			out = append(out, ref)
 		}
@@ -295,13 +344,23 @@ func (g *graph) kindNamed(kind string) (schema.GroupKind, bool) {
 	return schema.GroupKind{}, false
 }
 
-// definition returns the node of the CRD that serves a kind.
-func (g *graph) definition(gk schema.GroupKind, missing string) *node {
-	if n := g.definitions[gk]; n != nil {
-		return g.get(n.ref, "")
+// definition returns the node of the CRD that serves a kind; nil if it was not read.
+func (g *graph) definition(gk schema.GroupKind) *node {
+	if g.definitions[gk] == nil {
+		g.existing(definitionRef(gk)) // so that it is among the definitions
 	}
+	return g.definitions[gk]
+}
+
+// definitionRef returns the usual name of the CRD of a kind.
+func definitionRef(gk schema.GroupKind) Ref {
 	plural, _ := meta.UnsafeGuessKindToResource(gk.WithVersion("v1"))
-	n := g.absent(to(crdKind, "", plural.Resource+"."+gk.Group), missing)
+	return to(crdKind, "", plural.Resource+"."+gk.Group)
+}
+
+// missingDefinition returns the node of the CRD of a kind that is not served.
+func (g *graph) missingDefinition(gk schema.GroupKind, missing string) *node {
+	n := g.absent(definitionRef(gk), missing)
 	if n.state == Missing {
 		n.cause = CauseKindMissing
 	}

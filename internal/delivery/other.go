@@ -120,12 +120,12 @@ func (g *graph) expandKind(n *node, p problem, evidence, missing string) {
 		g.wait(n, service, OfKind, evidence)
 		return
 	}
-	crd := g.definitions[gk]
+	crd := g.definition(gk)
 	if crd == nil {
 		if !strings.Contains(group, ".") {
 			return // a built-in kind has no CRD: the version does not exist
 		}
-		g.wait(n, g.definition(gk, missing), OfKind, evidence)
+		g.wait(n, g.missingDefinition(gk, missing), OfKind, evidence)
 		return
 	}
 	crd = g.get(crd.ref, "")
@@ -195,7 +195,7 @@ func (g *graph) expandVersions(n *node, versions []string, evidence string) {
 func (g *graph) expandService(n *node, service Ref, field string) {
 	s := g.existing(service)
 	if s == nil {
-		if g.complete(serviceKind) {
+		if g.doesNotExist(service) {
 			n.notes = append(n.notes, fmt.Sprintf("%s does not exist", service))
 		}
 		return
@@ -295,7 +295,7 @@ func produces(producers []*node, n *node) bool { return slices.Contains(producer
 
 // waitIfNotReady adds an object that a field names if it is known to not be ready.
 func (g *graph) waitIfNotReady(n *node, ref Ref, kind EdgeType, field string) {
-	if g.existing(ref) == nil && !g.complete(ref.GroupKind()) {
+	if g.existing(ref) == nil && !g.doesNotExist(ref) {
 		return
 	}
 	if o := g.get(ref, ""); o.state != Ready {
@@ -344,7 +344,7 @@ func (g *graph) expandSecretRefs(n *node, v any, field string) {
 			if lower := strings.ToLower(key); m != nil && strings.HasSuffix(lower, "secretref") || m != nil && stringAt(m, "key") != "" && stringAt(m, "name") != "" {
 				if name := stringAt(m, "name"); name != "" {
 					ref := to(secretKind, cmp.Or(stringAt(m, "namespace"), n.ref.Namespace), name)
-					if ref.Namespace != "" && g.existing(ref) == nil && (g.complete(secretKind) || strings.Contains(n.message, `"`+name+`" not found`)) {
+					if ref.Namespace != "" && g.existing(ref) == nil && (g.doesNotExist(ref) || strings.Contains(n.message, `"`+name+`" not found`)) {
 						missing := ""
 						if strings.Contains(n.message, `"`+name+`" not found`) {
 							missing = n.evidence + " of " + n.ref.String()
@@ -416,7 +416,7 @@ func (g *graph) expandWorkload(n *node) {
 	for _, r := range podRefs(spec, field, n.ref.Namespace) {
 		if r.ref.GroupKind() == claimKind {
 			g.waitIfNotReady(n, r.ref, Reference, r.field)
-		} else if g.existing(r.ref) == nil && g.complete(r.ref.GroupKind()) {
+		} else if g.existing(r.ref) == nil && g.doesNotExist(r.ref) {
 			g.wait(n, g.get(r.ref, ""), Reference, r.field)
 		}
 	}
@@ -525,6 +525,11 @@ func (g *graph) expandMissing(n *node) {
 
 // expandProducers adds what makes a Secret and is not ready.
 func (g *graph) expandProducers(n *node) {
+	if g.in.Get != nil && n.ref.GroupKind() == secretKind && len(g.producers[n.ref]) == 0 {
+		for _, gk := range []schema.GroupKind{externalSecretKind, sealedSecretKind, certificateKind} {
+			g.existing(to(gk, n.ref.Namespace, n.ref.Name)) // the usual name, so that it is among the producers
+		}
+	}
 	for _, p := range g.producers[n.ref] {
 		if g.get(p.ref, "").state != Ready {
 			g.wait(n, p, ProducedBy, "the name of the Secret in "+p.ref.String())

@@ -15,6 +15,12 @@ type Input struct {
 	// Complete reports whether Objects has every object of a kind, so that one that is not there does not exist; nil for
 	// no kind. Without it, an object is missing only where a condition reports that.
 	Complete func(schema.GroupKind) bool
+	// Get returns an object that is not among Objects when something refers to it. Nil with known means that it does not
+	// exist. It is called at most once for each reference; nil to read nothing more.
+	Get func(Ref) (o *unstructured.Unstructured, known bool)
+	// Inventory returns a whole Kustomization or HelmRelease, if those of Objects and Get have no status.inventory; nil if it
+	// cannot be read. It is called at most once for each; nil if they have one.
+	Inventory func(Ref) *unstructured.Unstructured
 	// Now is the time at which Objects were read; zero to not compare with any time.
 	Now time.Time
 	// NotRead are the kinds that could not be read.

@@ -36,7 +36,10 @@ func (c *condition) evidence() string {
 	return fmt.Sprintf("condition %s=%s, reason %s", c.kind, c.status, c.reason)
 }
 
-// stateOf returns the state of an object from its own fields.
+// StateOf returns the state of an object from its own fields alone: Analyze may find that it has another one, such as Hung.
+func StateOf(o *unstructured.Unstructured) State { return stateOf(o).state }
+
+// stateOf returns the state of an object from its own fields, with where it comes from.
 func stateOf(o *unstructured.Unstructured) finding {
 	ref := RefOf(o)
 	gk := ref.GroupKind()

@@ -16,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/dynamic"
 
+	"github.com/flux-admission/flux-admission/api/v1alpha1"
 	"github.com/flux-admission/flux-admission/test/env"
 )
 
@@ -29,8 +30,8 @@ func reports(t *testing.T) dynamic.ResourceInterface {
 	return c.Resource(schema.GroupVersionResource{Group: "openreports.io", Version: "v1alpha1", Resource: "reports"}).Namespace(env.Namespace)
 }
 
-// reported returns the results of all reports as "RESULT RULE NAMESPACE/NAME", sorted, and the number of reports.
-func reported(t *testing.T) (results []string, objects int) {
+// reportObjects returns all reports.
+func reportObjects(t *testing.T) []unstructured.Unstructured {
 	t.Helper()
 	list, err := reports(t).List(t.Context(), metav1.ListOptions{})
 	if err != nil {
@@ -40,15 +41,38 @@ func reported(t *testing.T) (results []string, objects int) {
 		if data, err := json.Marshal(r.Object); err != nil || len(data) > 300<<10 {
 			t.Errorf("report %s has %d bytes: %v", r.GetName(), len(data), err)
 		}
+	}
+	return list.Items
+}
+
+// reported returns the results of all reports as "RESULT RULE NAMESPACE/NAME", sorted, and the number of reports.
+func reported(t *testing.T) (lines []string, objects int) {
+	t.Helper()
+	list := reportObjects(t)
+	return resultLines(list), len(list)
+}
+
+// resultLines returns the results of reports as "RESULT RULE NAMESPACE/NAME", sorted.
+func resultLines(list []unstructured.Unstructured) []string {
+	var out []string
+	for _, one := range resultsOf(list) {
+		resource := one["resources"].([]any)[0].(map[string]any)
+		out = append(out, fmt.Sprintf("%s %s %s/%s", one["result"], one["rule"], resource["namespace"], resource["name"]))
+	}
+	slices.Sort(out)
+	return out
+}
+
+// resultsOf returns the results of reports.
+func resultsOf(list []unstructured.Unstructured) []map[string]any {
+	var out []map[string]any
+	for _, r := range list {
 		items, _, _ := unstructured.NestedSlice(r.Object, "results")
 		for _, item := range items {
-			one := item.(map[string]any)
-			resource := one["resources"].([]any)[0].(map[string]any)
-			results = append(results, fmt.Sprintf("%s %s %s/%s", one["result"], one["rule"], resource["namespace"], resource["name"]))
+			out = append(out, item.(map[string]any))
 		}
 	}
-	slices.Sort(results)
-	return results, len(list.Items)
+	return out
 }
 
 // waitReported waits until the reports have exactly these results.
@@ -134,6 +158,7 @@ func TestBackground(t *testing.T) {
 
 	writeUnseen(t, fleet.String())
 	waitReported(t, minute, want...)
+	eventually(t, 2*minute, func() string { return summaryDiffers(t, 3, 7) })
 	for i := range 3 {
 		kubectl(t, "", "delete", "kustomization.kustomize.toolkit.fluxcd.io", "-n", "fleet", fmt.Sprintf("misplaced-%d", i), "--wait=false")
 		want = slices.DeleteFunc(want, func(r string) bool { return r == fmt.Sprintf("fail KS001 fleet/misplaced-%d", i) })
@@ -194,6 +219,38 @@ func TestBackground(t *testing.T) {
 	kubectl(t, "", "delete", "kustomization.kustomize.toolkit.fluxcd.io", "-n", "flux-system", "missing", "--wait=false")
 }
 
+// summaryDiffers compares the summary in the status of the AdmissionPolicy; empty if it has these numbers of findings.
+func summaryDiffers(t *testing.T, deny, warn int64) string {
+	t.Helper()
+	stdout, stderr, err := shared.ControlPlane.Kubectl(t.Context(), nil, "get", "admissionpolicy", "default", "-o", "json")
+	if err != nil {
+		t.Fatal(err, stderr)
+	}
+	var policy v1alpha1.AdmissionPolicy
+	if err := json.Unmarshal([]byte(stdout), &policy); err != nil {
+		t.Fatal(err)
+	}
+	s := policy.Status.Audit
+	if s == nil {
+		return "the AdmissionPolicy has no summary of the audit"
+	}
+	want := v1alpha1.AuditCounts{Deny: deny, Warn: warn}
+	var rules, namespaces v1alpha1.AuditCounts
+	for _, c := range s.Rules {
+		rules = v1alpha1.AuditCounts{Deny: rules.Deny + c.Deny, Warn: rules.Warn + c.Warn, Audit: rules.Audit + c.Audit}
+	}
+	for _, c := range s.Namespaces {
+		namespaces = v1alpha1.AuditCounts{Deny: namespaces.Deny + c.Deny, Warn: namespaces.Warn + c.Warn, Audit: namespaces.Audit + c.Audit}
+	}
+	if s.Findings != want || rules != want || namespaces != want || s.LastCompleteTime.IsZero() || s.Objects < 400 {
+		return fmt.Sprintf("the summary is %+v, want %+v", s, want)
+	}
+	if s.Rules[0].Name != "kustomization-namespace" || s.Rules[0].Deny != deny {
+		return fmt.Sprintf("the first rule is %+v", s.Rules[0])
+	}
+	return ""
+}
+
 func without(results []string, rule string) []string {
 	return slices.DeleteFunc(slices.Clone(results), func(r string) bool { return strings.Contains(r, " "+rule+" ") })
 }
@@ -202,7 +259,7 @@ func without(results []string, rule string) []string {
 func leader(t *testing.T) *env.Webhook {
 	t.Helper()
 	for _, w := range shared.Webhooks {
-		if strings.Contains(w.Log(), "Began to audit all objects") {
+		if active, err := w.Metric(t.Context(), "flux_admission_audit_active"); err == nil && active == 1 {
 			return w
 		}
 	}

@@ -22,9 +22,16 @@ import (
 var shared *env.Env
 
 func TestMain(m *testing.M) {
+	policy, err := os.ReadFile("../../manifests/policy/default.yaml")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
 	os.Exit(env.Main(m, env.Options{
+		Policy:       string(policy),
 		ControlPlane: controlplane.Options{CRDSets: controlplane.DefaultCRDs(), CRDs: []string{"testdata/openreports.yaml"}},
-		Replicas:     2, Components: []string{"audit-reports"}, Args: []string{"--audit-reports=openreports"},
+		Proxy:        true, Replicas: 2, Components: []string{"audit-events", "audit-reports"},
+		Args: []string{"--audit-events", "--audit-reports=openreports"},
 	}, func(ctx context.Context, e *env.Env) error {
 		shared = e
 		return e.Apply(ctx, auditors)

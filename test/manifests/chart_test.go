@@ -127,6 +127,8 @@ func TestChart_EqualsKustomizations(t *testing.T) {
 		"audit-only":            {"auditOnly: true", []string{base, policy}, []string{"audit-only"}},
 		"multi-tenant":          {"multiTenant: true", []string{base}, []string{"multi-tenant"}},
 		"client-authentication": {"clientAuthentication: {enabled: true}", []string{base}, []string{"client-authentication"}},
+		"audit-events":          {"audit: {events: true}", []string{base}, []string{"audit-events"}},
+		"audit-reports":         {"audit: {reports: openreports}", []string{base}, []string{"audit-reports"}},
 		"read-secrets":          {"readSecrets: true", []string{base}, []string{"read-secrets"}},
 		"inject-target-namespace": {
 			"injectTargetNamespace: {enabled: true}", []string{base, mutating}, nil,
@@ -134,12 +136,12 @@ func TestChart_EqualsKustomizations(t *testing.T) {
 		"monitoring":        {"monitoring: {enabled: true}", []string{base, monitoring}, nil},
 		"grafana-dashboard": {"grafanaDashboard: {enabled: true}", []string{base}, []string{"grafana-dashboard"}},
 		"the strictest installation": {
-			"{strict: true, certManager: {enabled: true}, clientAuthentication: {enabled: true}, readSecrets: true, multiTenant: true, injectTargetNamespace: {enabled: true}}",
-			[]string{base, policy, mutating}, []string{"cert-manager", "client-authentication", "multi-tenant", "read-secrets", "strict"},
+			"{strict: true, audit: {events: true, reports: openreports}, certManager: {enabled: true}, clientAuthentication: {enabled: true}, readSecrets: true, multiTenant: true, injectTargetNamespace: {enabled: true}}",
+			[]string{base, policy, mutating}, []string{"audit-events", "audit-reports", "cert-manager", "client-authentication", "multi-tenant", "read-secrets", "strict"},
 		},
 		"all that goes with audit-only": {
-			"{auditOnly: true, certManager: {enabled: true}, clientAuthentication: {enabled: true}, readSecrets: true, multiTenant: true, injectTargetNamespace: {enabled: true}}",
-			[]string{base, policy, mutating}, []string{"audit-only", "cert-manager", "client-authentication", "multi-tenant", "read-secrets"},
+			"{auditOnly: true, audit: {events: true, reports: openreports}, certManager: {enabled: true}, clientAuthentication: {enabled: true}, readSecrets: true, multiTenant: true, injectTargetNamespace: {enabled: true}}",
+			[]string{base, policy, mutating}, []string{"audit-events", "audit-only", "audit-reports", "cert-manager", "client-authentication", "multi-tenant", "read-secrets"},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -170,7 +172,7 @@ func TestChart_EqualsKustomizations(t *testing.T) {
 
 // In another namespace nothing refers to that of the kustomizations.
 func TestChart_AnyNamespace(t *testing.T) {
-	const all = "{strict: true, certManager: {enabled: true}, readSecrets: true, injectTargetNamespace: {enabled: true}, monitoring: {enabled: true}}"
+	const all = "{strict: true, audit: {events: true, reports: policyreport}, certManager: {enabled: true}, readSecrets: true, injectTargetNamespace: {enabled: true}, monitoring: {enabled: true}}"
 	for key, o := range templated(t, "policies", all) {
 		text, err := yaml.Marshal(o.Object)
 		if err != nil {

@@ -230,6 +230,7 @@ func components() map[string]func(built map[string]*unstructured.Unstructured) b
 			o := built["ConfigMap/flux-admission-dashboard"]
 			return o != nil && o.GetLabels()["grafana_dashboard"] == "1"
 		},
+		"audit-events":          arg("--audit-events"),
 		"audit-reports":         arg("--audit-reports=openreports"),
 		"multi-tenant":          arg("--no-cross-namespace-refs"),
 		"client-authentication": arg("--client-ca-file=/client-ca/ca.crt"),
@@ -285,7 +286,7 @@ func TestComponents_ApplyStrictly(t *testing.T) {
 	installCertManagerCRDs(t)
 	t.Cleanup(func() {
 		// Other tests are about the permissions of the base.
-		_, _, err := plane.Kubectl(context.WithoutCancel(t.Context()), nil, "delete", "--ignore-not-found", "clusterrolebinding", "flux-admission-secrets")
+		_, _, err := plane.Kubectl(context.WithoutCancel(t.Context()), nil, "delete", "--ignore-not-found", "clusterrolebinding", "flux-admission-secrets", "flux-admission-roots")
 		if err != nil {
 			t.Error(err)
 		}

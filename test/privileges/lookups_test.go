@@ -9,6 +9,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-logr/logr"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"sigs.k8s.io/controller-runtime/pkg/log"
+
 	"github.com/flux-admission/flux-admission/test/controlplane"
 	"github.com/flux-admission/flux-admission/test/env"
 	"github.com/flux-admission/flux-admission/test/privileges"
@@ -19,6 +23,7 @@ var shared *env.Env
 func TestMain(m *testing.M) { os.Exit(run(m)) }
 
 func run(m *testing.M) int {
+	log.SetLogger(logr.Discard()) // the warnings of the webhook
 	dir, err := os.MkdirTemp("", "flux-admission-privileges-")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -42,8 +47,8 @@ func run(m *testing.M) int {
 			// As before Kubernetes 1.34: informers list objects before they watch them.
 			APIServerArgs: map[string][]string{"feature-gates": {"WatchList=false"}},
 		},
-		Components: []string{"read-secrets", "audit-reports"},
-		Args:       []string{"--audit-reports=openreports"},
+		Components: []string{"read-secrets", "audit-events", "audit-reports"},
+		Args:       []string{"--audit-events", "--audit-reports=openreports"},
 		Policy:     policy,
 	}, func(_ context.Context, e *env.Env) error {
 		shared = e
@@ -60,7 +65,14 @@ func otherCRDs() string {
 		{"notification.toolkit.fluxcd.io", "Alert", "alerts", "v1"}, {"notification.toolkit.fluxcd.io", "Provider", "providers", "v1"},
 		{"notification.toolkit.fluxcd.io", "Receiver", "receivers", "v1"}, {"fluxcd.controlplane.io", "ResourceSet", "resourcesets", "v1"},
 		{"openreports.io", "Report", "reports", "v1alpha1"},
+		{"external-secrets.io", "ExternalSecret", "externalsecrets", "v1"}, {"external-secrets.io", "SecretStore", "secretstores", "v1"},
+		{"external-secrets.io", "ClusterSecretStore", "clustersecretstores", "v1"}, {"cert-manager.io", "Certificate", "certificates", "v1"},
+		{"cert-manager.io", "Issuer", "issuers", "v1"}, {"cert-manager.io", "ClusterIssuer", "clusterissuers", "v1"},
 	} {
+		scope := "Namespaced"
+		if strings.HasPrefix(k[1], "Cluster") {
+			scope = "Cluster"
+		}
 		fmt.Fprintf(&b, `---
 apiVersion: apiextensions.k8s.io/v1
 kind: CustomResourceDefinition
@@ -68,13 +80,13 @@ metadata: {name: %[3]s.%[1]s}
 spec:
   group: %[1]s
   names: {kind: %[2]s, plural: %[3]s}
-  scope: Namespaced
+  scope: %[5]s
   versions:
     - name: %[4]s
       served: true
       storage: true
       schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}
-`, k[0], k[1], k[2], k[3])
+`, k[0], k[1], k[2], k[3], scope)
 	}
 	return b.String()
 }
@@ -140,11 +152,51 @@ spec:
     target-namespace: [{match: {kinds: [Kustomization], namespaces: [flux-system]}, targetNamespace: missing}]
 `
 
+// failedHealth and failedApply are messages of Kustomizations that name an object of every kind that the audit follows to a root.
+const (
+	failedHealth = "health check failed after 5m: timeout waiting for: [Deployment/flux-system/a status: 'InProgress', " +
+		"StatefulSet/flux-system/a status: 'InProgress', DaemonSet/flux-system/a status: 'InProgress', Job/flux-system/a status: 'Failed', " +
+		"PersistentVolumeClaim/flux-system/a status: 'InProgress', Service/flux-system/a status: 'InProgress', " +
+		"ExternalSecret/flux-system/a status: 'InProgress', SecretStore/flux-system/a status: 'InProgress', " +
+		"ClusterSecretStore/a status: 'InProgress', Certificate/flux-system/a status: 'InProgress', Issuer/flux-system/a status: 'InProgress', " +
+		"ClusterIssuer/a status: 'InProgress', APIService/v1.example.com status: 'Failed']"
+	failedApply = `Widget/flux-system/a dry-run failed: no matches for kind "Widget" in version "example.com/v1"`
+)
+
+// fail creates a Kustomization and has it fail with a message.
+func fail(t *testing.T, message string) {
+	t.Helper()
+	reason := "HealthCheckFailed"
+	if message == failedApply {
+		reason = "ReconciliationFailed"
+	}
+	k := &unstructured.Unstructured{Object: map[string]any{
+		"apiVersion": "kustomize.toolkit.fluxcd.io/v1", "kind": "Kustomization",
+		"metadata": map[string]any{"name": strings.ToLower(reason), "namespace": "flux-system"},
+		"spec": map[string]any{
+			"interval": "10m", "path": "./a", "prune": true, "sourceRef": map[string]any{"kind": "GitRepository", "name": "missing"},
+		},
+	}}
+	if err := shared.Client.Create(t.Context(), k); err != nil {
+		t.Fatal(err)
+	}
+	k.Object["status"] = map[string]any{"observedGeneration": int64(1), "conditions": []any{map[string]any{
+		"type": "Ready", "status": "False", "reason": reason, "message": message, "observedGeneration": int64(1),
+		"lastTransitionTime": "2026-01-01T00:00:00Z",
+	}}}
+	if err := shared.Client.Status().Update(t.Context(), k); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // TestLookups_UseEachPermission makes the rules look up an object of every kind, and compares the calls with the permissions
 // for that. make privileges compares those of all tests with all permissions.
 func TestLookups_UseEachPermission(t *testing.T) {
 	if err := shared.Apply(t.Context(), references); err != nil {
 		t.Fatal(err)
+	}
+	for _, message := range []string{failedHealth, failedApply} {
+		fail(t, message)
 	}
 	root, err := env.Root()
 	if err != nil {
@@ -156,7 +208,8 @@ func TestLookups_UseEachPermission(t *testing.T) {
 	}
 	var grants []privileges.Grant
 	for _, g := range all {
-		if g.Role == "flux-admission-lookups" || g.Role == "flux-admission-secrets" || g.Role == "flux-admission-reports" && g.Verb == "list" {
+		if g.Role == "flux-admission-lookups" || g.Role == "flux-admission-secrets" || g.Role == "flux-admission-roots" && g.Verb != "patch" ||
+			g.Role == "flux-admission-reports" && g.Verb == "list" {
 			grants = append(grants, g)
 		}
 	}

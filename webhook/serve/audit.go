@@ -1,6 +1,7 @@
 package serve
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 
@@ -8,8 +9,10 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/dynamic"
+	coreclient "k8s.io/client-go/kubernetes/typed/core/v1"
 	toolscache "k8s.io/client-go/tools/cache"
 
+	"github.com/flux-admission/flux-admission/api/v1alpha1"
 	"github.com/flux-admission/flux-admission/internal/audit"
 	"github.com/flux-admission/flux-admission/internal/lookup"
 	"github.com/flux-admission/flux-admission/webhook/metrics"
@@ -25,6 +28,8 @@ func (s *Server) newAudit() error {
 		return fmt.Errorf("--audit-reports %q: use none, openreports or policyreport", o.AuditReports)
 	case !o.Audit && format != audit.NoReports:
 		return fmt.Errorf("--audit-reports %s needs --audit", o.AuditReports)
+	case !o.Audit && o.AuditEvents:
+		return errors.New("--audit-events needs --audit")
 	case o.AuditInterval <= 0:
 		return fmt.Errorf("--audit-interval %s must be positive", o.AuditInterval)
 	case !o.Audit:
@@ -37,6 +42,7 @@ func (s *Server) newAudit() error {
 	leading := func() bool { return true } // with a policy file, there is no election
 	if s.reporter != nil {
 		leading = s.reporter.Leading
+		s.reporter.Audit = func() *v1alpha1.AuditStatus { return s.auditor.Results().Summary().Status() }
 	}
 	s.auditor = &audit.Auditor{
 		Policy: s.policies.Get, Leading: leading, Objects: objects, Live: s.manager.GetAPIReader(), Mapper: s.manager.GetRESTMapper(),
@@ -45,12 +51,16 @@ func (s *Server) newAudit() error {
 		Log: s.log.WithName("audit"),
 	}
 	s.auditor.Evaluated = metrics.NewAudit(s.registry, s.auditor.Results().Summary, s.auditor.QueueLength).Evaluated
+	if err := s.newRoots(leading); err != nil {
+		return err
+	}
 	// Namespaces have an informer of their own.
 	notify := func(old, current any) {
 		before, _ := old.(*unstructured.Unstructured)
 		after, _ := current.(*unstructured.Unstructured)
 		if before != nil || after != nil {
 			s.auditor.Changed(schema.GroupKind{Kind: "Namespace"}, before, after)
+			s.roots.Changed(schema.GroupKind{Kind: "Namespace"}, before, after)
 		}
 	}
 	if _, err := s.namespaces.AddEventHandler(toolscache.ResourceEventHandlerFuncs{
@@ -71,6 +81,26 @@ func (s *Server) newAudit() error {
 	return nil
 }
 
+// newRoots creates what finds out why objects are not ready.
+func (s *Server) newRoots(leading func() bool) error {
+	s.roots = &audit.Roots{
+		Cached: s.manager.GetCache(), Live: s.manager.GetAPIReader(), Watched: func(gk schema.GroupKind) bool { return s.watches.Synced(gk) },
+		Mapper: s.manager.GetRESTMapper(), Kinds: append(s.informedKinds(), schema.GroupKind{Kind: "Namespace"}),
+		Withheld: []string{metav1.NamespaceSystem, s.options.Namespace}, Leading: leading, Synced: s.auditor.Synced,
+		Results: s.auditor.Results(), Log: s.log.WithName("roots"),
+	}
+	s.auditor.Results().ExpectRoots()
+	if !s.options.AuditEvents {
+		return nil
+	}
+	c, err := coreclient.NewForConfig(s.config)
+	if err != nil {
+		return fmt.Errorf("creating a client for Events: %w", err)
+	}
+	s.roots.Events = &audit.Events{Client: c, Log: s.log.WithName("events")}
+	return nil
+}
+
 // changed returns the handler of the informers' events.
 func (s *Server) changed() lookup.Changed {
 	return func(gk schema.GroupKind, old, current *unstructured.Unstructured) {
@@ -79,6 +109,7 @@ func (s *Server) changed() lookup.Changed {
 		}
 		if s.auditor != nil {
 			s.auditor.Changed(gk, old, current)
+			s.roots.Changed(gk, old, current)
 		}
 	}
 }

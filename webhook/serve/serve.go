@@ -82,6 +82,8 @@ type Options struct {
 	Audit         bool
 	AuditInterval time.Duration
 	AuditReports  string
+	// AuditEvents has an Event written for each root of what is not ready.
+	AuditEvents bool
 
 	WebhookHost    string
 	WebhookPort    int
@@ -135,6 +137,7 @@ type Server struct {
 	watches    *lookup.Watches
 	prefetcher *deferred.Prefetcher
 	auditor    *audit.Auditor // nil without --audit
+	roots      *audit.Roots   // nil without --audit
 	reports    *audit.Reports // nil without --audit-reports
 
 	webhooks *webhook.Server
@@ -434,6 +437,13 @@ func (s *Server) newManager(ctx context.Context) error {
 	if err := s.newMutationWatch(); err != nil {
 		return err
 	}
+	s.watches = lookup.NewWatches(mgr.GetCache(), mgr.GetRESTMapper(), s.informedKinds(), s.changed(), s.log.WithName("watches"))
+	s.objects.Watched = s.watches.Synced
+	return nil
+}
+
+// informedKinds returns the kinds that have an informer, other than Namespaces.
+func (s *Server) informedKinds() []schema.GroupKind {
 	kinds := watchedKinds()
 	if s.auditor != nil {
 		for _, gk := range s.auditor.Kinds {
@@ -442,9 +452,7 @@ func (s *Server) newManager(ctx context.Context) error {
 			}
 		}
 	}
-	s.watches = lookup.NewWatches(mgr.GetCache(), mgr.GetRESTMapper(), kinds, s.changed(), s.log.WithName("watches"))
-	s.objects.Watched = s.watches.Synced
-	return nil
+	return kinds
 }
 
 // newMutationWatch creates what observes the mutations of the policy.
@@ -528,7 +536,7 @@ func (s *Server) newWebhooks(context.Context) error {
 		runnables = append(runnables, s.mutation)
 	}
 	if s.auditor != nil {
-		runnables = append(runnables, s.auditor)
+		runnables = append(runnables, s.auditor, s.roots)
 	}
 	if s.reports != nil {
 		runnables = append(runnables, s.reports)

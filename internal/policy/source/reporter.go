@@ -48,6 +48,8 @@ const (
 	lifetime  = 40 * time.Second
 	// unsettledInterval is how often the leader looks at the replicas until all have the policy in force.
 	unsettledInterval = time.Second
+	// auditInterval is how long at least is between two writes of the summary of the audit.
+	auditInterval = time.Minute
 	// maxMessage is the API server's limit on the message of a condition, in bytes.
 	maxMessage = 32 << 10
 )
@@ -67,11 +69,15 @@ type Reporter struct {
 	CA func() string
 	// Mutations returns the condition MutationsApplied of a policy; its type is empty for none. It may be nil.
 	Mutations func(*policy.Policy) metav1.Condition
-	Log       logr.Logger
+	// Audit returns the summary of the background audit; nil before it is complete. It is nil itself if there is no audit.
+	Audit func() *v1alpha1.AuditStatus
+	Log   logr.Logger
 
 	leading atomic.Bool
 	// stored is the kept policy that this leader last stored or found, recorded the rules that it last recorded.
 	stored, recorded string
+	// audited is when this leader last wrote another summary of the audit.
+	audited time.Time
 	// published describes what the replica's Lease has.
 	published string
 	// seen are the Leases of the replicas as this process last saw them change, so that clocks are never compared.
@@ -297,6 +303,7 @@ func (r *Reporter) writeStatus(ctx context.Context, o *unstructured.Unstructured
 			meta.RemoveStatusCondition(&want.Conditions, v1alpha1.ConditionMutationsApplied)
 		}
 	}
+	want.Audit = r.audit(have.Audit)
 	if equality.Semantic.DeepEqual(have, want) {
 		return complete
 	}
@@ -308,11 +315,34 @@ func (r *Reporter) writeStatus(ctx context.Context, o *unstructured.Unstructured
 	update := o.DeepCopy()
 	update.Object["status"] = status
 	_, err = r.Cluster.client.Resource(resource).UpdateStatus(ctx, update, metav1.UpdateOptions{FieldManager: "flux-admission"})
+	if err == nil && !equality.Semantic.DeepEqual(have.Audit, want.Audit) {
+		r.audited = time.Now()
+	}
 	// A conflict means that a newer object is about to arrive.
 	if err != nil && !apierrors.IsConflict(err) && !apierrors.IsNotFound(err) && ctx.Err() == nil {
 		r.Log.Error(err, "Failed to write the status of the AdmissionPolicy")
 	}
 	return false // until the object arrives with this status
+}
+
+// audit returns the summary of the audit to write: the stored one while nothing but its time has changed, or another one was written less
+// than a minute ago.
+func (r *Reporter) audit(have *v1alpha1.AuditStatus) *v1alpha1.AuditStatus {
+	if r.Audit == nil {
+		return nil
+	}
+	now := r.Audit()
+	if now == nil || have != nil && time.Since(r.audited) < auditInterval {
+		return have
+	}
+	if have != nil {
+		same := now.DeepCopy()
+		same.LastCompleteTime = have.LastCompleteTime
+		if equality.Semantic.DeepEqual(same, have) {
+			return have
+		}
+	}
+	return now
 }
 
 // statusOf returns the status of a policy, and whether all replicas have it in force.

@@ -21,6 +21,8 @@ func generateChart(out files) error {
 		"crds/admissionpolicies.yaml":   "crd/flux-admission.dev_admissionpolicies.yaml",
 		"files/policy.yaml":             "policy/default.yaml",
 		"files/certificate.yaml":        "components/cert-manager/certificate.yaml",
+		"files/audit-events.yaml":       "components/audit-events/rbac.yaml",
+		"files/audit-reports.yaml":      "components/audit-reports/rbac.yaml",
 		"files/read-secrets.yaml":       "components/read-secrets/rbac.yaml",
 		"files/mutating-webhook.yaml":   "inject-target-namespace/mutating-webhook.yaml",
 		"files/validating-webhook.yaml": "base/validating-webhook.yaml",
