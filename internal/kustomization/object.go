@@ -85,6 +85,9 @@ func newEntryObject(a *sourcetree.Artifact, kind entrypoint.Kind, e entrypoint.O
 	return o
 }
 
+// Generator returns the ResourceSet that creates the object; nil if none does.
+func (o *Object) Generator() *Object { return o.generator }
+
 // ItemPath returns the path of the object in its document: empty for the document itself, else an item of a List.
 func (o *Object) ItemPath() validators.Path { return o.item }
 

@@ -105,6 +105,7 @@ const (
 	EffectOrphan    EffectKind = "orphan"    // an object stays that nothing applies any more
 	EffectMove      EffectKind = "move"      // another namespace or Kustomization
 	EffectImmutable EffectKind = "immutable" // the API server refuses the change
+	EffectRefused   EffectKind = "refused"   // the API server or a webhook refuses an object, in a dry-run
 	EffectReinstall EffectKind = "reinstall" // Helm uninstalls the release and installs it again
 	EffectRestart   EffectKind = "restart"   // Pods are replaced
 	EffectImage     EffectKind = "image"     // another image

@@ -37,6 +37,9 @@ func (c *comparison) addAdmission(head *check.Tree) error {
 // stored returns an object of the base as it is in the cluster after Flux has applied the base: with the status from which
 // rules conclude what a change does. Its values are those of the tree, nothing else of the status is known.
 func (c *comparison) stored(e *entry) *unstructured.Unstructured {
+	if e.live != nil {
+		return e.live
+	}
 	gk := e.object.GroupVersionKind().GroupKind()
 	if gk != flux.Kustomization && gk != flux.HelmRelease {
 		return e.object

@@ -108,6 +108,8 @@ type entry struct {
 	chartOf *check.Release
 	// hashed is its name with the hash of its content; empty without one.
 	hashed string
+	// live is the whole object of a cluster; nil for those of a tree.
+	live *unstructured.Unstructured
 }
 
 func (e *entry) ref() report.Object {
