@@ -77,6 +77,8 @@ const (
 	ProblemNoEntryPoint ProblemKind = "no-entry-point"
 	// ProblemNotBuilt: kustomize cannot build a directory of a tree without an entry point; Name is the directory.
 	ProblemNotBuilt ProblemKind = "not-built"
+	// ProblemTemplate: a file that no Kustomization reads is the template of another tool, and not YAML before it is rendered.
+	ProblemTemplate ProblemKind = "template"
 )
 
 // Problem is one thing that is wrong with a file, or with what a Flux Kustomization builds, or that could not be

@@ -290,7 +290,7 @@ func (t *Tree) fileTasks() []task {
 	for _, p := range built.Problems {
 		if noRule := []validators.ProblemKind{
 			validators.ProblemEntryPointMissing, validators.ProblemRootAssumed, validators.ProblemNoEntryPoint,
-			validators.ProblemNotBuilt,
+			validators.ProblemNotBuilt, validators.ProblemTemplate,
 		}; slices.Contains(noRule, p.Kind) {
 			continue // no rule reports it
 		}
@@ -579,11 +579,11 @@ func nameOf(o *unstructured.Unstructured) report.Object {
 func (e *evaluation) problem(p *validators.Problem) {
 	switch p.Kind {
 	case validators.ProblemRemoteBase, validators.ProblemRemoteContent, validators.ProblemSourceUnknown,
-		validators.ProblemRootAssumed, validators.ProblemNoEntryPoint, validators.ProblemNotBuilt:
+		validators.ProblemRootAssumed, validators.ProblemNoEntryPoint, validators.ProblemNotBuilt, validators.ProblemTemplate:
 		if e.first(p) {
 			e.report.Skipped = append(
 				e.report.Skipped, report.Skipped{
-					File: p.Position.File, Line: p.Position.Line, Reason: p.Message, Unknown: true,
+					File: p.Position.File, Line: p.Position.Line, Reason: p.Message, Unknown: p.Kind != validators.ProblemTemplate,
 					Leading: p.Kind == validators.ProblemNoEntryPoint || p.Kind == validators.ProblemRootAssumed,
 				},
 			)

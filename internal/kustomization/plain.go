@@ -69,6 +69,7 @@ func BuildWithoutFlux(ctx context.Context, opts Options) (_ *Result, err error) 
 		}
 	}
 	b.addCommented(res)
+	b.excuseTemplates(res.Problems)
 	note := problem(validators.ProblemNoEntryPoint, validators.Position{}, "%s", noEntryPointText(t))
 	res.Problems = append(res.Problems, note)
 	sortProblems(res.Problems)

@@ -1,6 +1,7 @@
 package kustomization
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -111,6 +112,7 @@ func Build(ctx context.Context, opts Options) (_ *Result, err error) {
 	}
 	res.Unapplied = b.unapplied(res.Clusters)
 	b.addCommented(res)
+	b.excuseTemplates(res.Problems)
 	sortProblems(res.Problems)
 	return res, nil
 }
@@ -312,6 +314,24 @@ func (b *treeBuilder) parseAll(ctx context.Context) ([]*validators.Problem, int,
 		}
 	}
 	return out, len(paths), nil
+}
+
+// templateMarks begin what Go templates, Jinja and ERB replace.
+var templateMarks = [][]byte{[]byte("{{"), []byte("{%"), []byte("<%")}
+
+// excuseTemplates marks the files that are not YAML because another tool renders them first: templates of Ansible, the files
+// of a Helm chart. A file that a build has read has to be YAML as it is.
+func (b *treeBuilder) excuseTemplates(problems []*validators.Problem) {
+	a := b.tree.Artifact("")
+	for i, p := range problems {
+		f := a.FileNamed(p.Position.File)
+		if p.Kind != validators.ProblemNotYAML || f == nil || b.read[f] {
+			continue
+		}
+		if data, err := f.Read(); err == nil && slices.ContainsFunc(templateMarks, func(m []byte) bool { return bytes.Contains(data, m) }) {
+			problems[i] = problem(validators.ProblemTemplate, p.Position, "the file is the template of another tool, and no Kustomization reads it")
+		}
+	}
 }
 
 // hasObjects reports whether a file has a Kubernetes object or a kustomization.

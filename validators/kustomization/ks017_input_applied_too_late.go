@@ -21,7 +21,8 @@ import (
 //
 // kustomize-controller needs the source, the variables, the key and the kubeconfig of a Kustomization before it applies
 // anything of it. If only this Kustomization, or those that wait for it, apply such an object, a new cluster never starts; a
-// running one does not show it. An entry point's own source and Kustomization are applied by hand.
+// running one does not show it. An entry point's own source and Kustomization are applied by hand. So is a decryption key that
+// is encrypted in the tree: nothing in a new cluster could decrypt it.
 var InputAppliedTooLate = &validators.Rule{
 	Meta: validators.Meta{
 		ID:       "KS017",
@@ -65,7 +66,9 @@ func checkInputs(ctx context.Context, p *validators.Pass) error {
 		kind, _ := at.Child("kind").Lookup(p.Object.Object).(string)
 		checkInput(ctx, p, build, at.Child("name"), schema.GroupKind{Kind: kind}, self.Namespace)
 	}
-	checkInput(ctx, p, build, spec.Child("decryption", "secretRef", "name"), schema.GroupKind{Kind: "Secret"}, self.Namespace)
+	if key := spec.Child("decryption", "secretRef", "name"); !isEncryptedSecret(ctx, p, self.Namespace, key) {
+		checkInput(ctx, p, build, key, schema.GroupKind{Kind: "Secret"}, self.Namespace)
+	}
 	checkInput(ctx, p, build, spec.Child("kubeConfig", "secretRef", "name"), schema.GroupKind{Kind: "Secret"}, self.Namespace)
 	source := sourceOf(p.Object)
 	for _, o := range owners {
@@ -83,6 +86,13 @@ func sourceOf(o *unstructured.Unstructured) validators.ObjectRef {
 	return validators.ObjectRef{
 		Group: flux.GitRepository.Group, Kind: ref["kind"], Namespace: cmp.Or(ref["namespace"], o.GetNamespace()), Name: ref["name"],
 	}
+}
+
+// isEncryptedSecret reports whether the Secret that a field names is encrypted in the tree: its values are unknown then.
+func isEncryptedSecret(ctx context.Context, p *validators.Pass, namespace string, at validators.Path) bool {
+	name, _ := at.Lookup(p.Object.Object).(string)
+	_, presence, _ := p.Lookup.Get(ctx, schema.GroupKind{Kind: "Secret"}, types.NamespacedName{Namespace: namespace, Name: name})
+	return presence == validators.Unknown
 }
 
 // checkInput reports an object that is applied too late: all Kustomizations that apply it wait for this one.
