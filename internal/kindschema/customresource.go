@@ -328,16 +328,18 @@ func (s *Structural) InvalidValues(ctx context.Context, o *unstructured.Unstruct
 	errs := validation.ValidateCustomResource(nil, obj, s.openAPI)
 	errs = append(errs, objectmeta.Validate(ctx, nil, obj, s.structural, false)...)
 	errs = append(errs, listtype.ValidateListSetsAndMaps(nil, s.structural, obj)...)
+	rulesFrom := len(errs)
 	if v := s.cel(); v != nil && !slices.ContainsFunc(errs, blocksCEL) {
 		celErrs, _ := v.Validate(ctx, nil, s.structural, obj, nil, celconfig.RuntimeCELCostBudget)
 		errs = append(errs, celErrs...)
 	}
 	misspelled := s.misspelled(o, errs)
 	var composed []validators.InvalidValue
-	for _, e := range errs {
+	for i, e := range errs {
 		p := pathIn(obj, e.Field)
 		if at, text, ok := compositeError(e); ok {
-			composed = append(composed, validators.InvalidValue{Path: pathIn(obj, at), Message: text})
+			p = pathIn(obj, at)
+			composed = append(composed, validators.InvalidValue{Path: p, Message: text, Incomplete: isMap(p.Lookup(obj))})
 			continue
 		}
 		if at, text, ok := formatError(e); ok {
@@ -352,10 +354,11 @@ func (s *Structural) InvalidValues(ctx context.Context, o *unstructured.Unstruct
 		}
 		value := p.Lookup(obj)
 		out = append(out, validators.InvalidValue{
-			Path:       p,
-			Message:    message(e, value),
-			Unquoted:   unquoted(e, value),
-			Incomplete: e.Type == field.ErrorTypeRequired,
+			Path:     p,
+			Message:  message(e, value),
+			Unquoted: unquoted(e, value),
+			// A rule of a map may be about a field that is missing.
+			Incomplete: e.Type == field.ErrorTypeRequired || i >= rulesFrom && isMap(value),
 		})
 	}
 	for _, c := range composed {
@@ -368,6 +371,11 @@ func (s *Structural) InvalidValues(ctx context.Context, o *unstructured.Unstruct
 	return slices.CompactFunc(out, func(a, b validators.InvalidValue) bool {
 		return a.Message == b.Message && a.Path.String() == b.Path.String()
 	})
+}
+
+func isMap(v any) bool {
+	_, ok := v.(map[string]any)
+	return ok
 }
 
 // misspelled returns the suggestions for the object's unknown fields if a required field is missing, else nothing.
