@@ -3,6 +3,7 @@ package reference
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -69,7 +70,7 @@ func wordsOf(name string) []string {
 }
 
 // namedAfter reports whether an object has a name that the chart of a release may give. Secrets are often created by
-// hand, also with a release's name: the rest of a Secret's name must be the chart's name or a key of the values.
+// hand, also with a release's name: the rest of a Secret's name must be the chart's name, or a key or text of the values.
 func namedAfter(o *unstructured.Unstructured, release string, kind schema.GroupKind, name string) bool {
 	if name == release {
 		return true
@@ -82,9 +83,12 @@ func namedAfter(o *unstructured.Unstructured, release string, kind schema.GroupK
 	values, _, _ := unstructured.NestedMap(o.Object, "spec", "values")
 	for key, v := range values {
 		parts = append(parts, key)
-		if own, ok := v.(map[string]any); ok && key == "secrets" {
-			for key := range own {
-				parts = append(parts, key)
+		switch v := v.(type) {
+		case string: // such as a group of nodes
+			parts = append(parts, v)
+		case map[string]any:
+			if key == "secrets" {
+				parts = slices.AppendSeq(parts, maps.Keys(v))
 			}
 		}
 	}

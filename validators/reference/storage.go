@@ -10,10 +10,19 @@ import (
 	"github.com/flux-admission/flux-admission/validators"
 )
 
-// providedClasses returns the StorageClasses that cluster providers install (EKS, GKE, AKS, DigitalOcean, Hetzner,
-// Linode, Vultr, Scaleway, OCI), as of November 2026.
+// providedClasses returns the StorageClasses that distributions and cluster providers install (K3s, k0s, MicroK8s, Docker
+// Desktop, minikube, kind, OpenShift, EKS, GKE, AKS, DigitalOcean, Hetzner, Linode, Vultr, Scaleway, OVHcloud, Exoscale,
+// Civo, UpCloud, OCI), as of November 2026.
 func providedClasses() []string {
 	return []string{
+		"local-path",
+		"openebs-hostpath",
+		"microk8s-hostpath",
+		"hostpath",
+		"csi-hostpath-sc",
+		"thin-csi",
+		"gp2-csi",
+		"gp3-csi",
 		"gp2",
 		"gp3",
 		"standard",
@@ -22,6 +31,8 @@ func providedClasses() []string {
 		"standard-rwx",
 		"premium-rwx",
 		"enterprise-rwx",
+		"enterprise-multishare-rwx",
+		"zonal-rwx",
 		"default",
 		"managed",
 		"managed-csi",
@@ -35,11 +46,26 @@ func providedClasses() []string {
 		"azureblob-nfs-premium",
 		"do-block-storage",
 		"do-block-storage-retain",
+		"do-block-storage-xfs",
+		"do-block-storage-xfs-retain",
 		"hcloud-volumes",
 		"linode-block-storage",
 		"linode-block-storage-retain",
 		"vultr-block-storage",
+		"vultr-block-storage-hdd",
+		"vultr-vfs-storage",
 		"scw-bssd",
+		"scw-bssd-retain",
+		"sbs-default",
+		"sbs-default-retain",
+		"csi-cinder-classic",
+		"csi-cinder-high-speed",
+		"csi-cinder-high-speed-gen2",
+		"exoscale-sbs",
+		"exoscale-bs-retain",
+		"civo-volume",
+		"upcloud-block-storage-maxiops",
+		"upcloud-block-storage-standard",
 		"oci",
 		"oci-bv",
 	}
