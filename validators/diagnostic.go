@@ -65,6 +65,8 @@ const (
 	ProblemCommentInvalid ProblemKind = "comment-invalid"
 	// ProblemCommentUnused: a comment ignores rules that report nothing there; Name is the rules.
 	ProblemCommentUnused ProblemKind = "comment-unused"
+	// ProblemMarkerUnused: image-automation-controller does not act on a marker, or writes a wrong value.
+	ProblemMarkerUnused ProblemKind = "marker-unused"
 	// ProblemExemptionExpired: an exemption of an AdmissionPolicy has expired, or will within two weeks.
 	ProblemExemptionExpired ProblemKind = "exemption-expired"
 	// ProblemExemptionUnused: an exemption of an AdmissionPolicy applies to no finding in the tree.

@@ -47,7 +47,7 @@ func (t *Tree) Evaluate(ctx context.Context, o EvaluateOptions) (*report.Report,
 		e.problem(p)
 	}
 	all := t.fileTasks()
-	for _, p := range e.comments.invalid(t.Built) {
+	for _, p := range append(e.comments.invalid(t.Built), markerProblems(t.Built)...) {
 		if task, ok := t.fileTask(p); ok {
 			all = append(all, task)
 		}

@@ -25,6 +25,8 @@ type Result struct {
 	Files int
 	// Commented are the YAML files that may have comments for this program.
 	Commented []*Commented
+	// Marked are the YAML files that builds have read and that may have markers of image-automation-controller.
+	Marked []*sourcetree.File
 }
 
 // Commented is a YAML file that may have comments for this program.
@@ -34,12 +36,19 @@ type Commented struct {
 	Used bool
 }
 
-// addCommented adds the YAML files of an artifact that may have comments for this program.
+// addCommented adds the YAML files of an artifact that may have comments for this program or markers.
 func (r *Result) addCommented(a *sourcetree.Artifact, read map[*sourcetree.File]bool) {
 	for _, p := range a.Manifests() {
 		f := a.File(p)
-		if data, err := f.Read(); err == nil && sourcetree.HasDirective(data) {
+		data, err := f.Read()
+		if err != nil {
+			continue
+		}
+		if sourcetree.HasDirective(data) {
 			r.Commented = append(r.Commented, &Commented{File: f, Used: read[f]})
+		}
+		if read[f] && sourcetree.HasMarker(data) {
+			r.Marked = append(r.Marked, f)
 		}
 	}
 }

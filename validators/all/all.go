@@ -84,6 +84,7 @@ func Rules() []*validators.Rule {
 		file.InvalidYAML,
 		file.CommentInvalid,
 		file.CommentUnused,
+		file.MarkerUnused,
 		file.ExemptionExpired,
 		file.ExemptionUnused,
 	}

@@ -41,6 +41,9 @@ func report(p *validators.Pass, kinds ...validators.ProblemKind) {
 		if slices.Contains(kinds, problem.Kind) {
 			f := p.Report(nil, nil, "%s", problem.Message)
 			f.Position, f.Related = problem.Position, problem.Related
+			if problem.Fix != "" {
+				f.Fix = problem.Fix
+			}
 		}
 	}
 }
