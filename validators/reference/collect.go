@@ -22,6 +22,10 @@ type reference struct {
 	key types.NamespacedName
 	// data are the fields with keys of the object's data that have to be there.
 	data []dataKey
+	// sets are the sets of keys of which the object's data has to have one; empty for any.
+	sets keySets
+	// byHand means that a person may create the object by hand: that it is missing is not reported.
+	byHand bool
 }
 
 // dataKey is a field with a key of a Secret or ConfigMap.
@@ -80,6 +84,7 @@ func references(ctx context.Context, p *validators.Pass) []reference {
 		c.ingress()
 	case flux.Kustomization:
 		c.add(spec.Child("serviceAccountName"), serviceAccount, namespace)
+		c.keys(spec, namespace)
 		c.each(spec.Child("postBuild", "substituteFrom"), func(at validators.Path) {
 			kinds := map[any]schema.GroupKind{"ConfigMap": configMap, "Secret": secret}
 			if to, ok := kinds[at.Child("kind").Lookup(c.root)]; ok && !c.optional(at) {
@@ -87,6 +92,7 @@ func references(ctx context.Context, p *validators.Pass) []reference {
 			}
 		})
 	case flux.HelmRelease:
+		c.keys(spec, namespace)
 		// With a kubeConfig, the service account and the Pods' objects are in the other cluster.
 		if spec.Child("kubeConfig").Lookup(c.root) == nil {
 			c.add(spec.Child("serviceAccountName"), serviceAccount, namespace)
@@ -100,12 +106,7 @@ func references(ctx context.Context, p *validators.Pass) []reference {
 		flux.Provider,
 		flux.Receiver:
 		if !c.bootstraps(ctx) {
-			for _, field := range []string{"secretRef", "certSecretRef", "proxySecretRef"} {
-				c.add(spec.Child(field, "name"), secret, namespace)
-			}
-			if url, _ := spec.Child("url").Lookup(c.root).(string); gk == flux.GitRepository && strings.HasPrefix(url, "ssh://") {
-				c.needs(spec.Child("secretRef", "name"), "identity", "known_hosts") // fluxcd/pkg/git: AuthOptions.Validate
-			}
+			c.credentials(gk, spec, namespace)
 			c.add(spec.Child("serviceAccountName"), serviceAccount, namespace)
 		}
 	default:

@@ -16,12 +16,17 @@ import (
 // checkKeys reports the keys that a reference needs and that the Secret or ConfigMap certainly does not have: a Pod
 // whose key is missing does not start.
 func checkKeys(ctx context.Context, p *validators.Pass, r reference) {
-	if len(r.data) == 0 {
+	if len(r.data)+len(r.sets) == 0 {
 		return
 	}
 	keys, origin, ok := keysOf(ctx, p.Lookup, r)
 	if !ok {
 		return
+	}
+	if text := r.sets.missing(keys); len(r.sets) > 0 && text != "" {
+		f := p.Report(r.at, r.key.Name, "%s %s", origin, text)
+		f.Key = r.String() + " " + text
+		f.Fix = "Add the key to " + origin + ", or name the Secret that has it."
 	}
 	for _, k := range r.data {
 		if slices.Contains(keys, k.name) {

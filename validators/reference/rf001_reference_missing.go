@@ -52,6 +52,9 @@ func checkReferences(ctx context.Context, p *validators.Pass) error {
 	more := 0
 	for _, r := range references(ctx, p) {
 		presence, err := present(ctx, p, r)
+		if presence != validators.Present && r.byHand {
+			continue
+		}
 		near := ""
 		if presence != validators.Present {
 			near = nearest(ctx, p, r)
