@@ -9,15 +9,12 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/apimachinery/pkg/util/managedfields"
-	"k8s.io/client-go/applyconfigurations"
 	"k8s.io/client-go/kubernetes/scheme"
 	componentversion "k8s.io/component-base/version"
 	"sigs.k8s.io/structured-merge-diff/v6/typed"
@@ -54,9 +51,7 @@ func newBuiltInTypes(minor int) (*builtInTypes, error) {
 	}
 	n := &builtInTypes{kinds: map[schema.GroupKind]*validators.Kind{}, groups: map[string]bool{}}
 	types := goTypes{}
-	// The schemas of server-side apply declare which lists are maps by a key. Parsing them takes longer than checking a
-	// small tree, so they are parsed for the first object with a list that may have a duplicate.
-	apply := sync.OnceValue(func() managedfields.TypeConverter { return applyconfigurations.NewTypeConverter(known) })
+	apply := &applyTypes{}
 	for gvk, t := range known.AllKnownTypes() {
 		if gvk.Version == runtime.APIVersionInternal || !isObject(t) {
 			continue
@@ -76,7 +71,11 @@ func newBuiltInTypes(minor int) (*builtInTypes, error) {
 			continue
 		}
 		k.Served = append(k.Served, gvk.Version)
-		k.Schemas.(*builtInSchemas).byVersion[gvk.Version] = &builtInSchema{root: types.of(t), apply: apply}
+		name, err := known.ToOpenAPIDefinitionName(gvk)
+		if err != nil {
+			return nil, fmt.Errorf("the name of %s: %w", gvk, err)
+		}
+		k.Schemas.(*builtInSchemas).byVersion[gvk.Version] = &builtInSchema{root: types.of(t), apply: apply, name: name}
 	}
 	for _, k := range n.kinds {
 		slices.SortFunc(k.Served, versionOrder)
@@ -142,7 +141,8 @@ func (s *builtInSchemas) Schema(version string) (validators.Schema, error) {
 // builtInSchema validates objects of one version of a built-in type: a strict write rejects what the Go type cannot decode.
 type builtInSchema struct {
 	root  *goType
-	apply func() managedfields.TypeConverter
+	apply *applyTypes
+	name  string // of its type in apply
 }
 
 // UnknownFields implements validators.Schema.
@@ -168,7 +168,11 @@ func (s *builtInSchema) duplicates(o *unstructured.Unstructured) []validators.In
 	if !hasLongList(o.Object) {
 		return nil
 	}
-	_, err := s.apply().ObjectToTyped(o)
+	t, err := s.apply.of(s.name)
+	if err != nil {
+		return nil // as for a type that server-side apply has no schema of
+	}
+	_, err = t.FromUnstructured(o.Object)
 	var errs typed.ValidationErrors
 	if !errors.As(err, &errs) {
 		return nil

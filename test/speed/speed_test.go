@@ -222,7 +222,7 @@ func commit(b *testing.B, dir string) {
 	b.Helper()
 	for _, args := range [][]string{
 		{"init", "--quiet", "--initial-branch", "main"}, {"add", "."},
-		{"-c", "user.name=bench", "-c", "user.email=bench@example.com", "commit", "--quiet", "--message", "tree"},
+		{"-c", "user.name=speed", "-c", "user.email=speed@example.com", "commit", "--quiet", "--message", "tree"},
 	} {
 		if out, err := exec.CommandContext(b.Context(), "git", append([]string{"-C", dir}, args...)...).CombinedOutput(); err != nil {
 			b.Fatalf("git %s: %v: %s", args[0], err, out)

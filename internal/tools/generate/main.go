@@ -1,6 +1,6 @@
 // Command generate writes everything that follows from the list of rules and mutators: the AdmissionPolicy CRD with
 // their typed settings, its deepcopy code, the RBAC of what they read, the default policy as YAML and as the API server stores it, the files of the Helm chart, a documentation page for
-// each, and the README's table of rules.
+// each, the README's table of rules, and the schemas of server-side apply.
 //
 //	go run -C internal/tools/generate .            writes the files
 //	go run -C internal/tools/generate . --check    names the files that are stale, and exits with code 1
@@ -35,7 +35,7 @@ type files map[string][]byte
 
 func run(check bool) error {
 	out := files{}
-	for _, generate := range []func(files) error{generateDeepCopy, generateCRD, generateRBAC, generatePolicy, generateDefaulted, generateDocs, generateReadme, generateChart} {
+	for _, generate := range []func(files) error{generateDeepCopy, generateCRD, generateRBAC, generatePolicy, generateDefaulted, generateApply, generateDocs, generateReadme, generateChart} {
 		if err := generate(out); err != nil {
 			return err
 		}
