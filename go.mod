@@ -57,6 +57,7 @@ require (
 require github.com/bmatcuk/doublestar/v4 v4.10.2
 
 require (
+	github.com/fluxcd/pkg/tar v1.2.0
 	github.com/go-task/slim-sprig/v3 v3.0.0
 	github.com/google/cel-go v0.30.0
 	github.com/robfig/cron/v3 v3.0.1

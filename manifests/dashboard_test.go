@@ -139,6 +139,7 @@ func exported(t *testing.T) map[string][]string {
 	m.PolicyInForce(func() metrics.PolicyState { return metrics.PolicyState{} })
 	m.MissedMutations(func() int { return 0 })
 	metrics.NewCharts(registry)
+	metrics.NewBuilds(registry, func() map[string]audit.Count { return nil })
 	metrics.NewAudit(registry, func() audit.Summary { return audit.Summary{} }, func() int { return 0 })
 	descriptions := make(chan *prometheus.Desc, 1000)
 	registry.Describe(descriptions)

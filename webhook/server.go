@@ -1,8 +1,10 @@
 package webhook
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"sync/atomic"
@@ -83,6 +85,15 @@ func (s *Server) Ready() error {
 
 // Defer takes memory for evaluating a request after its response; see budget.Budget.
 func (s *Server) Defer(bytes int64) *budget.Evaluation { return s.budget.Defer(bytes) }
+
+// Reserve takes memory of that for large requests, and waits for it until ctx ends. The caller calls the function to give it back.
+func (s *Server) Reserve(ctx context.Context, bytes int64) (func(), error) {
+	e, err := s.budget.Evaluate(ctx, bytes)
+	if err != nil {
+		return nil, fmt.Errorf("reserving memory: %w", err)
+	}
+	return e.End, nil
+}
 
 // Live returns an error when an evaluation does not end, so that only a restart gives back what it uses.
 func (s *Server) Live() error { return s.budget.Live() }

@@ -50,6 +50,10 @@ func newServe() *cobra.Command {
 	f.StringVar(&o.AuditReports, "audit-reports", string(audit.NoReports),
 		"format of the reports of --audit, in --namespace: openreports, policyreport or none")
 	f.BoolVar(&o.AuditEvents, "audit-events", false, "have --audit write an Event for each root of what is not ready, on the object of Flux that applies it")
+	f.StringVar(&o.AuditBuildDir, "audit-build-dir", "",
+		"directory to unpack artifacts in: --audit then also builds and evaluates what Flux is about to apply (default: it does not)")
+	f.StringArrayVar(&o.ArtifactHosts, "artifact-host", nil,
+		"host that --audit-build-dir fetches artifacts from, beside source-controller and source-watcher in flux-system; repeatable (default: none)")
 	f.StringVar(&o.Kubeconfig, "kubeconfig", "", "kubeconfig file (default: the Pod's service account, or $KUBECONFIG)")
 	f.StringVar(&o.Namespace, "namespace", "",
 		"namespace of the webhook server (default: $POD_NAMESPACE, or "+webhookconfig.Namespace+")")

@@ -273,6 +273,11 @@ func (r *Results) report(shard int) (map[string]any, error) {
 			count.Deny, count.Warn, count.Audit = count.Deny+c.Deny, count.Warn+c.Warn, count.Audit+c.Audit
 		}
 	}
+	for source, findings := range r.builds {
+		if shardOf(source) == shard {
+			list = append(list, findings...)
+		}
+	}
 	var roots []*delivery.Root
 	for _, root := range r.roots.roots {
 		if shardOf(objectOf(root.Object)) == shard {
@@ -354,6 +359,12 @@ func resultOf(f report.Finding) map[string]any {
 		if value != "" {
 			properties[name] = value
 		}
+	}
+	if f.Built {
+		properties["source"] = "build"
+	}
+	if f.File != "" {
+		properties["file"], properties["line"] = f.File, strconv.Itoa(f.Line)
 	}
 	resource := map[string]any{"apiVersion": f.Object.APIVersion, "kind": f.Object.Kind, "name": f.Object.Name}
 	if f.Object.Namespace != "" {

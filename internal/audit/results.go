@@ -66,6 +66,9 @@ type Results struct {
 	// omitted is the number of findings of each object that are counted only, because there are too many.
 	omitted map[object]Count
 	active  bool
+	// builds are the findings on what Flux is about to apply, by source. Terms counts how often all objects began to be evaluated.
+	builds map[object][]report.Finding
+	terms  uint64
 	// complete is when all was evaluated, pending that there is more to evaluate since.
 	complete time.Time
 	pending  bool
@@ -78,19 +81,73 @@ type Results struct {
 }
 
 func newResults() *Results {
-	return &Results{objects: map[object][]report.Finding{}, inconclusive: map[object]struct{}{}, omitted: map[object]Count{}}
+	return &Results{objects: map[object][]report.Finding{}, inconclusive: map[object]struct{}{}, omitted: map[object]Count{}, builds: map[object][]report.Finding{}}
 }
 
-// put replaces the findings of an object.
-func (r *Results) put(id object, list []report.Finding, inconclusive bool) {
+// term identifies the current evaluation of all objects; 0 while this replica does not audit.
+func (r *Results) term() uint64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.active {
+		return 0
+	}
+	return r.terms
+}
+
+// putBuild replaces the findings on what Flux is about to apply from a source, unless another term has begun.
+func (r *Results) putBuild(term uint64, source object, list []report.Finding) {
+	list = prepared(list)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.active || r.terms != term {
+		return
+	}
+	before := r.builds[source]
+	r.kept -= len(before)
+	list = slices.Clone(list[:min(len(list), max(maxFindings-r.kept, 0))])
+	r.kept += len(list)
+	delete(r.builds, source)
+	if len(list) > 0 {
+		r.builds[source] = list
+	}
+	if !slices.EqualFunc(before, list, equal) {
+		r.dirty[shardOf(source)] = true
+	}
+}
+
+// BuildFindings returns the numbers of findings on what Flux is about to apply, by rule.
+func (r *Results) BuildFindings() map[string]Count {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	out := map[string]Count{}
+	for _, list := range r.builds {
+		for i := range list {
+			c := out[list[i].Rule]
+			c.add(list[i].Action, 1)
+			out[list[i].Rule] = c
+		}
+	}
+	return out
+}
+
+// prepared returns the findings that count, sorted, without what they refer to.
+func prepared(list []report.Finding) []report.Finding {
 	list = slices.DeleteFunc(list, func(f report.Finding) bool { return !f.Counts() })
 	for i := range list {
 		list[i].Of = nil // it refers to the object
 		list[i].Message, list[i].Fix = cut(list[i].Message), cut(list[i].Fix)
 	}
 	slices.SortFunc(list, func(a, b report.Finding) int {
-		return cmp.Or(cmp.Compare(a.ID, b.ID), cmp.Compare(a.Path, b.Path), cmp.Compare(a.Message, b.Message))
+		return cmp.Or(
+			cmp.Compare(a.ID, b.ID), cmp.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Path, b.Path), cmp.Compare(a.Message, b.Message),
+		)
 	})
+	return list
+}
+
+// put replaces the findings of an object.
+func (r *Results) put(id object, list []report.Finding, inconclusive bool) {
+	list = prepared(list)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.pending = true
@@ -122,7 +179,7 @@ func (r *Results) put(id object, list []report.Finding, inconclusive bool) {
 // equal reports whether two findings of one object are the same.
 func equal(a, b report.Finding) bool {
 	return a.ID == b.ID && a.Path == b.Path && a.Message == b.Message && a.Fix == b.Fix && a.Action == b.Action &&
-		a.Kustomization == b.Kustomization
+		a.Kustomization == b.Kustomization && a.File == b.File && a.Line == b.Line
 }
 
 // remove removes an object.
@@ -144,6 +201,7 @@ func (r *Results) clear() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.objects, r.inconclusive, r.omitted, r.kept = map[object][]report.Finding{}, map[object]struct{}{}, map[object]Count{}, 0
+	r.builds = map[object][]report.Finding{}
 	r.active, r.complete, r.dirty, r.roots = false, time.Time{}, [shards]bool{}, rootState{}
 }
 
@@ -152,6 +210,7 @@ func (r *Results) began() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.active, r.pending = true, true
+	r.terms++
 }
 
 // completed marks that nothing is left to evaluate, and reports whether that is so for the first time since this replica leads.

@@ -160,7 +160,11 @@ func (t *Tree) clusterTasks(ctx context.Context, c *kustomization.Cluster) ([]ta
 	if err := t.schemas.addTo(ctx, kinds, c.Objects); err != nil {
 		return nil, err
 	}
-	look := lookup.WithKinds(created, kinds)
+	return tasksOf(c, []*clusterPolicy{t.policies[c.Name]}, lookup.WithKinds(created, kinds)), nil
+}
+
+// tasksOf returns a task for each object of a cluster.
+func tasksOf(c *kustomization.Cluster, policies []*clusterPolicy, look validators.Lookup) []task {
 	uses := map[string]int{} // of the file of a Namespace
 	for _, object := range c.Objects {
 		if isNamespace(object) {
@@ -176,7 +180,7 @@ func (t *Tree) clusterTasks(ctx context.Context, c *kustomization.Cluster) ([]ta
 			continue
 		}
 		s := subject{
-			policies: []*clusterPolicy{t.policies[c.Name]}, cluster: nameOfCluster(c), name: nameOf(object.Unstructured),
+			policies: policies, cluster: nameOfCluster(c), name: nameOf(object.Unstructured),
 			file: object.Origin.File, built: object,
 		}
 		from := &validators.Provenance{
@@ -195,7 +199,7 @@ func (t *Tree) clusterTasks(ctx context.Context, c *kustomization.Cluster) ([]ta
 			Unresolved: object.Unresolved, Provenance: from,
 		}, look})
 	}
-	return out, nil
+	return out
 }
 
 func isNamespace(o *kustomization.Object) bool {

@@ -43,11 +43,15 @@ type clusterBuilder struct {
 	reported map[validators.ObjectRef]bool
 }
 
-func (b *treeBuilder) buildCluster(ctx context.Context, roots []*entrypoint.EntryPoint) (*Cluster, error) {
-	c := &clusterBuilder{
+func newClusterBuilder(b *treeBuilder, roots []*entrypoint.EntryPoint) *clusterBuilder {
+	return &clusterBuilder{
 		treeBuilder: b, entry: roots[0], roots: roots, generators: map[validators.ObjectRef]*Object{},
 		known: map[types.NamespacedName]*Kustomization{}, objects: map[validators.ObjectRef]*Object{}, reported: map[validators.ObjectRef]bool{},
 	}
+}
+
+func (b *treeBuilder) buildCluster(ctx context.Context, roots []*entrypoint.EntryPoint) (*Cluster, error) {
+	c := newClusterBuilder(b, roots)
 	for _, e := range roots {
 		var root *Kustomization
 		for i, o := range e.Objects {

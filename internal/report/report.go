@@ -166,6 +166,8 @@ type Finding struct {
 	Group string `json:"-"`
 	// Source is the position of the field in the object's own file, if that is not Position.
 	Source validators.Position `json:"-"`
+	// Built means that the object is what Flux is about to apply, not what the cluster has.
+	Built bool `json:"-"`
 }
 
 // Edit replaces what is between two positions of a file, the second one excluded, by a text.

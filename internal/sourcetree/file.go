@@ -66,7 +66,12 @@ func (f *File) readOnce() (_ []byte, err error) {
 	}
 	limit := f.tree.limits.FileBytes
 	if info.Size() > limit {
+		f.tree.exceeded.Store(true)
 		return nil, tooLarge(limit)
+	}
+	if most := f.tree.limits.TreeBytes; f.tree.bytes.Add(info.Size()) > most && most > 0 {
+		f.tree.exceeded.Store(true)
+		return nil, &limitError{fmt.Sprintf("the files that were read are larger than %d bytes", most)}
 	}
 	data, err := io.ReadAll(io.LimitReader(h, limit+1))
 	if err != nil {
@@ -135,6 +140,9 @@ func (f *File) Parse() *Parsed {
 			return
 		}
 		f.parsed = parse(data, f.Name(), f.tree.limits)
+		if f.parsed.limit != nil {
+			f.tree.exceeded.Store(true)
+		}
 	})
 	return f.parsed
 }

@@ -4,6 +4,8 @@ package sourcetree
 type Limits struct {
 	// FileBytes is the size above which a file is refused; default 8 MiB.
 	FileBytes int64
+	// TreeBytes is how much is read of all files together; 0 for no limit. Files beyond it are refused, see Tree.Exceeded.
+	TreeBytes int64
 	// Files is the number of files above which the whole tree is refused; default 200,000.
 	Files int
 	// Depth is how deeply the values of a YAML document may be nested; default 200.

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/fluxcd/pkg/sourceignore"
 	"github.com/fluxcd/pkg/sourceignore/gitignore"
@@ -26,6 +27,10 @@ type Tree struct {
 	links  map[string]string // symbolic links, which Flux leaves out of an artifact, and their targets
 	ignore []gitignore.Pattern
 	texts  map[string][]byte // of files that are read as if they had been edited, by path
+
+	// bytes is how much was read; exceeded means that a file was refused because of a limit.
+	bytes    atomic.Int64
+	exceeded atomic.Bool
 
 	mu        sync.Mutex
 	artifacts map[viewKey]*Artifact
@@ -66,6 +71,9 @@ func (t *Tree) Close() error { return t.root.Close() }
 
 // Limits returns the limits of the tree, defaults filled in.
 func (t *Tree) Limits() Limits { return t.limits }
+
+// Exceeded reports whether a file was refused so far because of a limit.
+func (t *Tree) Exceeded() bool { return t.exceeded.Load() }
 
 // Files returns all files of the tree by path, also those that ignore rules leave out of an artifact.
 func (t *Tree) Files() []*File {

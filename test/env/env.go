@@ -164,10 +164,10 @@ func start(ctx context.Context, cp *controlplane.ControlPlane, o Options) (*Env,
 	if err := e.startServers(ctx, o); err != nil {
 		return nil, err
 	}
-	if err := e.startWebhooks(ctx, o); err != nil {
+	if err := e.createNamespace(ctx, "flux-system"); err != nil {
 		return nil, err
 	}
-	if err := e.createNamespace(ctx, "flux-system"); err != nil {
+	if err := e.startWebhooks(ctx, o); err != nil {
 		return nil, err
 	}
 	if o.Policy != "" {

@@ -64,13 +64,7 @@ func (m *Audit) Collect(out chan<- prometheus.Metric) {
 	gauge := func(d *prometheus.Desc, value float64, labels ...string) {
 		out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, value, labels...)
 	}
-	for rule, c := range s.Rules {
-		for action, n := range map[string]int{"Deny": c.Deny, "Warn": c.Warn, "Audit": c.Audit} {
-			if n > 0 {
-				gauge(m.findings, float64(n), rule, action)
-			}
-		}
-	}
+	collectFindings(out, m.findings, s.Rules)
 	gauge(m.objects, float64(s.Objects-s.Inconclusive), "true")
 	gauge(m.objects, float64(s.Inconclusive), "false")
 	complete := 0.0

@@ -1,6 +1,7 @@
 package serve
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -30,6 +31,8 @@ func (s *Server) newAudit() error {
 		return fmt.Errorf("--audit-reports %s needs --audit", o.AuditReports)
 	case !o.Audit && o.AuditEvents:
 		return errors.New("--audit-events needs --audit")
+	case !o.Audit && o.AuditBuildDir != "":
+		return errors.New("--audit-build-dir needs --audit")
 	case o.AuditInterval <= 0:
 		return fmt.Errorf("--audit-interval %s must be positive", o.AuditInterval)
 	case !o.Audit:
@@ -67,6 +70,15 @@ func (s *Server) newAudit() error {
 		AddFunc: func(o any) { notify(nil, o) }, UpdateFunc: notify, DeleteFunc: func(o any) { notify(o, nil) },
 	}); err != nil {
 		return fmt.Errorf("watching namespaces: %w", err)
+	}
+	if o.AuditBuildDir != "" {
+		s.builder = &audit.Builder{
+			Results: s.auditor.Results(), Policy: s.policies.Get, Objects: objects, Live: s.manager.GetAPIReader(), Mapper: s.manager.GetRESTMapper(),
+			Dir: o.AuditBuildDir, Hosts: o.ArtifactHosts, AllowLoopback: o.ChartsAllowLocal, Excluded: webhookconfig.Excluded(o.Namespace),
+			Interval: o.AuditInterval, Log: s.log.WithName("builds"),
+			Reserve: func(ctx context.Context, bytes int64) (func(), error) { return s.webhooks.Reserve(ctx, bytes) },
+		}
+		s.builder.Observe = metrics.NewBuilds(s.registry, s.auditor.Results().BuildFindings).Built
 	}
 	if format == audit.NoReports {
 		return nil
@@ -110,6 +122,9 @@ func (s *Server) changed() lookup.Changed {
 		if s.auditor != nil {
 			s.auditor.Changed(gk, old, current)
 			s.roots.Changed(gk, old, current)
+		}
+		if s.builder != nil {
+			s.builder.Changed(gk, old, current)
 		}
 	}
 }

@@ -84,6 +84,10 @@ type Options struct {
 	AuditReports  string
 	// AuditEvents has an Event written for each root of what is not ready.
 	AuditEvents bool
+	// AuditBuildDir is the directory to unpack artifacts in, to build what Flux is about to apply; empty to not build. ArtifactHosts are hosts that
+	// artifacts are fetched from beside Flux's own controllers.
+	AuditBuildDir string
+	ArtifactHosts []string
 
 	WebhookHost    string
 	WebhookPort    int
@@ -139,6 +143,7 @@ type Server struct {
 	auditor    *audit.Auditor // nil without --audit
 	roots      *audit.Roots   // nil without --audit
 	reports    *audit.Reports // nil without --audit-reports
+	builder    *audit.Builder // nil without --audit-build-dir
 
 	webhooks *webhook.Server
 }
@@ -537,6 +542,9 @@ func (s *Server) newWebhooks(context.Context) error {
 	}
 	if s.auditor != nil {
 		runnables = append(runnables, s.auditor, s.roots)
+	}
+	if s.builder != nil {
+		runnables = append(runnables, s.builder)
 	}
 	if s.reports != nil {
 		runnables = append(runnables, s.reports)

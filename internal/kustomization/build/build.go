@@ -112,6 +112,8 @@ type Output struct {
 	Problems []*validators.Problem
 	// Unknown means that the objects cannot be determined.
 	Unknown bool
+	// TooLarge means that the build exceeds the limit on objects.
+	TooLarge bool
 	// Read are the paths of the files that the build has read.
 	Read map[string]bool
 
@@ -150,7 +152,7 @@ func (b *Builder) build(a *sourcetree.Artifact, dir string, spec *kustomizev1.Ku
 		return out
 	}
 	if limit := a.Tree().Limits().Objects; g.count(g.root, limit, map[*node]int{}) > limit {
-		out.Unknown = true
+		out.Unknown, out.TooLarge = true, true
 		out.Problems = append(out.Problems, buildFailed(g.fault(""), "not built: the build exceeds the limit of %d objects", limit))
 		return out
 	}
