@@ -95,7 +95,7 @@ func runBuild(ctx context.Context, o buildOptions, stdout, stderr io.Writer) err
 	if o.output != "yaml" && o.output != "json" {
 		return fmt.Errorf("--output %q: use yaml or json", o.output)
 	}
-	t, err := check.Load(ctx, o.Input)
+	t, err := loadWithBar(ctx, o.Input, stderr)
 	if err != nil {
 		return err
 	}

@@ -195,7 +195,7 @@ func runCheck(ctx context.Context, o checkOptions, stdout, stderr io.Writer) err
 	}
 	bar := progress.New(stderr, o.noProgress)
 	defer bar.End()
-	o.Progress = bar.Report
+	o.Progress, o.Built = bar.Report, bar.Built
 	result, err := check.Run(ctx, o.Options)
 	if err != nil {
 		return err
@@ -214,6 +214,14 @@ func runCheck(ctx context.Context, o checkOptions, stdout, stderr io.Writer) err
 		return errNothingChecked(o.Path)
 	}
 	return o.verdict(s)
+}
+
+// loadWithBar loads a tree, with a progress bar on a terminal.
+func loadWithBar(ctx context.Context, in check.Input, stderr io.Writer) (*check.Tree, error) {
+	bar := progress.New(stderr, false)
+	defer bar.End()
+	in.Built = bar.Built
+	return check.Load(ctx, in)
 }
 
 // write writes all reports. The options are those of the command; how the output is written is added to them.

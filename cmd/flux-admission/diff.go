@@ -14,6 +14,7 @@ import (
 	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
 
 	"github.com/flux-admission/flux-admission/internal/check"
+	"github.com/flux-admission/flux-admission/internal/check/progress"
 	"github.com/flux-admission/flux-admission/internal/check/revision"
 	"github.com/flux-admission/flux-admission/internal/dryrun"
 	"github.com/flux-admission/flux-admission/internal/kustomization"
@@ -65,7 +66,7 @@ func newDiff() *cobra.Command {
 			if err := o.validateLive(); err != nil {
 				return err
 			}
-			return withoutWarnings(func() error { return runDiff(c.Context(), o, c.OutOrStdout()) })
+			return withoutWarnings(func() error { return runDiff(c.Context(), o, c.OutOrStdout(), c.ErrOrStderr()) })
 		},
 	}
 	addInputFlags(c, &o.Input)
@@ -104,10 +105,13 @@ func (o *diffOptions) parse(ctx context.Context, args []string) error {
 	return nil
 }
 
-func runDiff(ctx context.Context, o diffOptions, stdout io.Writer) (err error) {
+func runDiff(ctx context.Context, o diffOptions, stdout, stderr io.Writer) (err error) {
 	if !slices.Contains(report.DiffFormats(), report.Format(o.output)) {
 		return fmt.Errorf("--output %q: use text, markdown, html or json", o.output)
 	}
+	bar := progress.New(stderr, false)
+	defer bar.End()
+	o.Built = bar.Built
 	compare := o.compare
 	if o.live {
 		compare = o.compareLive
@@ -116,6 +120,7 @@ func runDiff(ctx context.Context, o diffOptions, stdout io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
+	bar.End()
 	d.Tool = report.Tool{Name: "flux-admission", Version: versionString()}
 	opts := report.Options{DocsURL: docsURL, PathPrefix: pathPrefix(o.Path)}
 	if f, ok := stdout.(*os.File); ok {

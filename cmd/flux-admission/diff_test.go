@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -53,7 +54,7 @@ func runDiffIn(t *testing.T, dir string, o diffOptions, args ...string) (string,
 		o.output = "text"
 	}
 	var out bytes.Buffer
-	err := runDiff(t.Context(), o, &out)
+	err := runDiff(t.Context(), o, &out, io.Discard)
 	return out.String(), err
 }
 

@@ -10,6 +10,7 @@ import (
 	"github.com/pmezard/go-difflib/difflib"
 	"github.com/spf13/cobra"
 
+	"github.com/flux-admission/flux-admission/internal/check/progress"
 	"github.com/flux-admission/flux-admission/internal/check/repair"
 	"github.com/flux-admission/flux-admission/internal/fix"
 	"github.com/flux-admission/flux-admission/internal/rulecatalog"
@@ -58,11 +59,15 @@ func runFix(ctx context.Context, o fixOptions, stdout, stderr io.Writer) error {
 	if o.Rules, err = rulecatalog.IDs(o.rules); err != nil {
 		return err
 	}
+	bar := progress.New(stderr, false)
+	defer bar.End()
+	o.Built = bar.Built
 	if o.dryRun {
 		plan, err := repair.Plan(ctx, o.Options)
 		if err != nil {
 			return err
 		}
+		bar.End()
 		if err := writeDiff(stdout, plan); err != nil {
 			return err
 		}
@@ -70,6 +75,7 @@ func runFix(ctx context.Context, o fixOptions, stdout, stderr io.Writer) error {
 		return writeLeft(stderr, plan.Rejected, plural(plan.Repaired(), "finding")+" to repair in "+plural(len(plan.Files()), "file"))
 	}
 	result, err := repair.Repair(ctx, o.Options, func(c fix.Change) error {
+		bar.End()
 		if _, err := fmt.Fprintf(stdout, "%s: %s: %s: %s\n", c.Position, c.Rule, c.Object, c.Edit); err != nil {
 			return fmt.Errorf("writing the report: %w", err)
 		}
@@ -78,6 +84,7 @@ func runFix(ctx context.Context, o fixOptions, stdout, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
+	bar.End()
 	return writeLeft(stdout, result.Left, plural(result.Repaired, "finding")+" repaired in "+plural(len(result.Files), "file"))
 }
 

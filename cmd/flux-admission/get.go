@@ -74,7 +74,7 @@ func runGet(ctx context.Context, o getOptions, stdout, stderr io.Writer) error {
 	if !slices.Contains(inventory.Formats(), inventory.Format(o.output)) {
 		return fmt.Errorf("--output %q: use table, wide, yaml, json or name", o.output)
 	}
-	t, err := check.Load(ctx, o.Input)
+	t, err := loadWithBar(ctx, o.Input, stderr)
 	if err != nil {
 		return err
 	}

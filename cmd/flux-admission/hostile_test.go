@@ -90,3 +90,43 @@ func TestCheck_HostileTree(t *testing.T) {
 func configMapText(name string) string {
 	return "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: " + name + ", namespace: apps}\n"
 }
+
+// TestInterrupt: a command that is blocked where nothing cancels it ends after a signal, with a message.
+func TestInterrupt(t *testing.T) {
+	pipe := filepath.Join(t.TempDir(), "pipe")
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{
+		{"check", "--policy", pipe, t.TempDir()},
+		{"build", "--vars-file", pipe, t.TempDir()},
+		{"why", "--filename", pipe},
+	} {
+		t.Run(args[0], func(t *testing.T) {
+			c := exec.CommandContext(t.Context(), os.Args[0], args...)
+			c.Env = []string{asBinary + "=1", "HOME=" + t.TempDir(), "PATH=" + os.Getenv("PATH")}
+			var stderr strings.Builder
+			c.Stderr = &stderr
+			if err := c.Start(); err != nil {
+				t.Fatal(err)
+			}
+			// It opens the other end when the command reads the pipe.
+			w, err := os.OpenFile(pipe, os.O_WRONLY, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() {
+				if err := w.Close(); err != nil {
+					t.Error(err)
+				}
+			}()
+			if err := c.Process.Signal(os.Interrupt); err != nil {
+				t.Fatal(err)
+			}
+			err = c.Wait()
+			if code := c.ProcessState.ExitCode(); code != exitInterrupted || stderr.String() != interrupted+"\n" {
+				t.Errorf("exit code %d, %v: %q", code, err, stderr.String())
+			}
+		})
+	}
+}

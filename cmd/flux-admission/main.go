@@ -12,6 +12,7 @@ import (
 	"os/signal"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/mitchellh/go-wordwrap"
 	"github.com/spf13/cobra"
@@ -32,7 +33,7 @@ func main() {
 func run(args []string) int {
 	stderr := os.Stderr
 	silenceLibraries()
-	ctx, stop := terminated()
+	ctx, stop := terminated(gracePeriod(args))
 	defer stop()
 	root := newRoot()
 	root.SetArgs(args)
@@ -45,7 +46,7 @@ func run(args []string) int {
 		return exitFailed
 	}
 	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
-		fmt.Fprintln(stderr, "flux-admission: interrupted")
+		fmt.Fprintln(stderr, interrupted)
 		return exitInterrupted
 	}
 	fmt.Fprintln(stderr, "flux-admission: "+oneLine(err))
@@ -62,23 +63,49 @@ func silenceLibraries() {
 	slog.SetDefault(slog.New(slog.DiscardHandler))
 }
 
-// terminated returns a context that is canceled by the first SIGINT or SIGTERM. The second one exits at once.
-func terminated() (context.Context, func()) {
+// interrupted is the message of a program that a signal ended.
+const interrupted = "flux-admission: interrupted"
+
+// gracePeriod returns how long a command may take to end after a signal, 0 for as long as it needs. A server ends its requests
+// first. Any other command may be blocked where nothing cancels it, in a build of kustomize or in reading a named pipe.
+func gracePeriod(args []string) time.Duration {
+	if len(args) > 0 && args[0] == "serve" {
+		return 0
+	}
+	return 3 * time.Second
+}
+
+// terminated returns a context that is canceled by the first SIGINT or SIGTERM. The program exits with the second one at
+// once, and after the grace period.
+func terminated(grace time.Duration) (context.Context, func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	ended := make(chan struct{})
+	stderr := os.Stderr // commands replace it
 	go func() {
 		select {
 		case <-signals:
 			cancel()
-		case <-ctx.Done():
+		case <-ended:
 			return
 		}
-		<-signals
+		var late <-chan time.Time
+		if grace > 0 {
+			late = time.After(grace)
+		}
+		select {
+		case <-signals:
+		case <-late:
+		case <-ended:
+			return
+		}
+		fmt.Fprintln(stderr, interrupted)
 		os.Exit(exitInterrupted)
 	}()
 	return ctx, func() {
 		signal.Stop(signals)
+		close(ended)
 		cancel()
 	}
 }

@@ -1,6 +1,7 @@
 package check_test
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -159,4 +160,34 @@ func evaluate(t *testing.T, files []txtar.File) *report.Report {
 func isDir(name string) bool {
 	info, err := os.Stat(name)
 	return err == nil && info.IsDir()
+}
+
+// TestLoad_Progress: building reports how many Kustomizations of those known so far are built, to the last one.
+func TestLoad_Progress(t *testing.T) {
+	dir := t.TempDir()
+	const sync = "apiVersion: source.toolkit.fluxcd.io/v1\nkind: GitRepository\nmetadata: {name: flux-system, namespace: flux-system}\nspec: {interval: 1m, url: https://example.com/x}\n---\n"
+	const kustomization = "apiVersion: kustomize.toolkit.fluxcd.io/v1\nkind: Kustomization\nmetadata: {name: %[1]s, namespace: flux-system}\n" +
+		"spec: {interval: 1m, path: ./%[1]s, prune: true, sourceRef: {kind: GitRepository, name: flux-system}}\n"
+	for name, text := range map[string]string{
+		"flux-system/gotk-sync.yaml": sync + fmt.Sprintf(kustomization, "flux-system"),
+		"flux-system/apps.yaml":      fmt.Sprintf(kustomization, "apps"),
+		"apps/a.yaml":                "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a, namespace: a}\n",
+	} {
+		file := filepath.Join(dir, filepath.FromSlash(name))
+		if err := os.MkdirAll(filepath.Dir(file), 0o750); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var last [2]int
+	tree, err := check.Load(t.Context(), check.Input{Path: dir, ChartCache: "none", Built: func(built, known int) { last = [2]int{built, known} }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	tree.Close()
+	if want := [2]int{2, 2}; last != want {
+		t.Errorf("built and known at the end: %v, want %v", last, want)
+	}
 }

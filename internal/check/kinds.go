@@ -6,11 +6,13 @@ import (
 	"slices"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"sigs.k8s.io/yaml"
 
 	"github.com/flux-admission/flux-admission/api/v1alpha1"
 	"github.com/flux-admission/flux-admission/internal/kindschema"
 	"github.com/flux-admission/flux-admission/internal/kindschema/catalog"
 	"github.com/flux-admission/flux-admission/internal/kustomization"
+	"github.com/flux-admission/flux-admission/manifests"
 	"github.com/flux-admission/flux-admission/validators"
 	"github.com/flux-admission/flux-admission/validators/flux"
 	"github.com/flux-admission/flux-admission/validators/helmrelease"
@@ -43,6 +45,14 @@ func knownKinds(
 	for _, d := range installed {
 		// As above.
 		_ = set.Add(d.Origin, d.Object)
+	}
+	// The version of this program is that of the definition.
+	own := &unstructured.Unstructured{}
+	if err := yaml.Unmarshal(manifests.PolicyCRD, &own.Object); err != nil {
+		return nil, fmt.Errorf("reading the definition of %s: %w", v1alpha1.Kind, err)
+	}
+	if err := set.Add("flux-admission", own); err != nil {
+		return nil, fmt.Errorf("adding the definition of %s: %w", v1alpha1.Kind, err)
 	}
 	for _, d := range given {
 		if err := set.AddExternal(d.Origin, d.Object); err != nil {

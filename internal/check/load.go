@@ -64,6 +64,9 @@ type Input struct {
 	policy.Flags
 	// AllowRemoteBases lets kustomizations fetch remote resources.
 	AllowRemoteBases bool
+	// Built is called from several goroutines while Kustomizations are built, with the numbers of those that are built and that are
+	// known so far; nil for nobody.
+	Built func(built, known int)
 }
 
 // Tree is a built tree with the policy, charts and definitions to evaluate it with.
@@ -211,7 +214,7 @@ func (t *Tree) build(ctx context.Context, edited map[string][]byte) (rebuild fun
 	options := kustomization.Options{
 		Needed: slices.Sorted(maps.Keys(needed)),
 		Root:   in.Path, EntryPoints: in.EntryPoints, Variables: vars, Sources: sources, AllowRemoteBases: in.AllowRemoteBases,
-		Edited: edited,
+		Edited: edited, Progress: in.Built,
 	}
 	if info, err := os.Stat(in.Path); err == nil && info.Mode().IsRegular() {
 		t.Built, err = kustomization.ReadManifests(ctx, in.Path, sourcetree.Limits{})

@@ -93,7 +93,15 @@ func (c *clusterBuilder) add(o *Object) *Kustomization {
 	c.known[k.Key] = k
 	c.order = append(c.order, k)
 	c.pending = append(c.pending, k)
+	c.treeBuilder.known.Add(1)
 	return k
+}
+
+// progress reports that a Kustomization is built. One that is built again was counted before.
+func (c *clusterBuilder) progress(k *Kustomization) {
+	if c.opts.Progress != nil && k.builds == 1 {
+		c.opts.Progress(int(c.built.Add(1)), int(c.treeBuilder.known.Load()))
+	}
 }
 
 // addRoot adds the Kustomization of an entry point. Two entry points may define the same one: the first counts.
@@ -134,6 +142,7 @@ func (c *clusterBuilder) run(ctx context.Context) error {
 					return err
 				}
 				c.build(k)
+				c.progress(k)
 				return nil
 			})
 		}

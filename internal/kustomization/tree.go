@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"go.yaml.in/yaml/v3"
 	"golang.org/x/sync/errgroup"
@@ -51,6 +52,9 @@ type Options struct {
 	// Mutate returns one of Flux's objects as the cluster's mutating webhooks change it, or nil when they do not. It
 	// gets the name of the cluster, and must not change the object. Nil mutates nothing.
 	Mutate func(cluster string, o *unstructured.Unstructured) *unstructured.Unstructured
+	// Progress is called from several goroutines after each build, with the numbers of Kustomizations that are built and that
+	// are known so far; nil for nobody.
+	Progress func(built, known int)
 	// Edited are the texts of files that are read as if they had been edited, by path relative to Root.
 	Edited map[string][]byte
 	// Limits bound what is read.
@@ -175,6 +179,9 @@ type treeBuilder struct {
 	usedSources sync.Map
 	builder     *build.Builder
 	read        map[*sourcetree.File]bool // files that any build has read
+
+	// built and known count Kustomizations for Options.Progress.
+	built, known atomic.Int64
 
 	composeMu         sync.Mutex
 	composedArtifacts map[composeKey]*composedArtifact

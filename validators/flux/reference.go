@@ -107,13 +107,13 @@ func (r Reference) reportLikely(ctx context.Context, p *validators.Pass, unknown
 	}
 	f := r.reportMissing(p, elsewhere)
 	f.Uncertain = true
-	if near != "" && len(elsewhere) == 0 {
-		f.Message += "; did you mean " + near + "?"
-	}
 	if isUnlikely {
 		f.Message += ", unless it is in " + unlikely.Text
 	} else {
-		f.Message += fmt.Sprintf(", unless it is in what could not be evaluated (%v)", unknown)
+		f.Message += ", unless what could not be evaluated creates it"
+	}
+	if near != "" && len(elsewhere) == 0 {
+		f.Message += "; did you mean " + near + "?"
 	}
 	return true
 }

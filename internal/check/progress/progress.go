@@ -21,6 +21,7 @@ type Bar struct {
 	mu    sync.Mutex
 	began time.Time
 	bar   *progressbar.ProgressBar
+	what  string
 	ended bool
 }
 
@@ -33,8 +34,13 @@ func New(to io.Writer, off bool) *Bar {
 	return &Bar{to: to, began: time.Now()}
 }
 
-// Report shows that done of all steps are done.
-func (b *Bar) Report(done, all int) {
+// Report shows that done of all objects are checked.
+func (b *Bar) Report(done, all int) { b.show("checking", done, all) }
+
+// Built shows that done of all Kustomizations known so far are built.
+func (b *Bar) Built(done, all int) { b.show("building", done, all) }
+
+func (b *Bar) show(what string, done, all int) {
 	if b.to == nil {
 		return
 	}
@@ -43,13 +49,21 @@ func (b *Bar) Report(done, all int) {
 	if b.ended || b.bar == nil && time.Since(b.began) < showAfter {
 		return
 	}
+	if b.bar != nil && b.what != what {
+		_ = b.bar.Clear()
+		b.bar = nil
+	}
 	if b.bar == nil {
-		b.bar = progressbar.NewOptions(all, progressbar.OptionSetWriter(b.to), progressbar.OptionSetDescription("checking"),
+		b.what = what
+		b.bar = progressbar.NewOptions(all, progressbar.OptionSetWriter(b.to), progressbar.OptionSetDescription(what),
 			progressbar.OptionShowCount(), progressbar.OptionSetWidth(30), progressbar.OptionThrottle(100*time.Millisecond),
 			progressbar.OptionClearOnFinish())
 	}
 	// An error of the terminal costs the bar only.
-	_ = b.bar.Set(done)
+	if b.bar.GetMax() < all {
+		b.bar.ChangeMax(all)
+	}
+	_ = b.bar.Set(min(done, b.bar.GetMax()))
 }
 
 // End removes the bar. Further calls do nothing.
