@@ -83,7 +83,7 @@ type Scope struct {
 	AnyKind bool
 	// File: files of a Git tree (Request.File).
 	File bool
-	// Unapplied: Flux objects that no Kustomization applies (Provenance.Unapplied), and no others.
+	// Unapplied: objects that no Kustomization applies (Provenance.Unapplied), and no others.
 	Unapplied bool
 }
 

@@ -19,7 +19,8 @@ type Result struct {
 	Clusters []*Cluster
 	// Problems are those of files and entry points. Those of a Kustomization are with it.
 	Problems []*validators.Problem
-	// Unapplied are Flux objects in the directories that Kustomizations build, which none of them applies.
+	// Unapplied are Flux objects in the directories that Kustomizations build, which none of them applies, and the first other object of each
+	// file there that no build reads.
 	Unapplied []*UnappliedObject
 	// Files is the number of YAML files of the tree.
 	Files int

@@ -12,7 +12,7 @@ import (
 	"github.com/flux-admission/flux-admission/validators/flux"
 )
 
-// UnappliedObject is a Flux object in a file that no Kustomization applies.
+// UnappliedObject is an object in a file that no Kustomization applies.
 type UnappliedObject struct {
 	Position                              validators.Position
 	Group, Version, Kind, Namespace, Name string
@@ -27,7 +27,7 @@ type UnappliedObject struct {
 }
 
 // unapplied returns the Flux objects in the directories that Kustomizations of any cluster build, which no
-// Kustomization applies. A directory whose build is unknown is left out: it may apply the object. So is a file that a
+// Kustomization applies, and the first other object of each file that a kustomization file should list. A directory whose build is unknown is left out: it may apply the object. So is a file that a
 // build has read, as a patch for instance.
 func (b *treeBuilder) unapplied(clusters []*Cluster) []*UnappliedObject {
 	built, unknown := map[string]bool{}, map[string]bool{}
@@ -52,9 +52,11 @@ func (b *treeBuilder) unapplied(clusters []*Cluster) []*UnappliedObject {
 		if b.read[f] || entries[f.Name()] || !inDirs(p, built) || inDirs(p, unknown) {
 			continue
 		}
+		other := false // one object of other kinds than Flux's is reported for the whole file
 		for _, doc := range f.Parse().Documents {
 			id := sourcetree.Identify(doc)
-			if !strings.HasSuffix(id.Group(), fluxGroups) || id.Name == "" {
+			isFlux := strings.HasSuffix(id.Group(), fluxGroups)
+			if id.Name == "" || !isFlux && (other || !id.IsObject() || foreign(id.APIVersion, id.Kind) || a.InChart(p)) {
 				continue
 			}
 			at := yamlposition.Of(yamlposition.Root(doc))
@@ -66,6 +68,10 @@ func (b *treeBuilder) unapplied(clusters []*Cluster) []*UnappliedObject {
 			if o.ReferencedBy == "" && !sourcetree.IsYAML(p) {
 				o.Entry = p // without a kustomization file, Flux leaves it out
 			}
+			if !isFlux && (o.ReferencedBy == "" || o.disabled) {
+				break
+			}
+			other = other || !isFlux
 			out = append(out, o)
 		}
 	}

@@ -31,10 +31,13 @@ var Unapplied = &validators.Rule{
 		},
 	},
 	Check: func(_ context.Context, p *validators.Pass) error {
+		if !isFlux(p) {
+			return nil
+		}
 		f := p.Report(validators.Path{}, nil, "no Kustomization applies this %s", p.Object.GetKind())
 		if file, entry := p.Provenance.ReferencedBy, p.Provenance.Entry; file != "" {
 			f.Message += fmt.Sprintf("; %s does not list %s", file, entry)
-			f.Fix = fmt.Sprintf("List %s under resources in %s, or remove it. An entry in a comment there is taken as disabled.", entry, file)
+			f.Fix = listEntry(file, entry)
 		} else if entry != "" {
 			f.Message += "; without a kustomization.yaml Flux applies files that end in .yaml or .yml only"
 			f.Fix = fmt.Sprintf("Write it as YAML in a file that ends in .yaml, or list %s in a kustomization.yaml.", path.Base(entry))

@@ -16,7 +16,7 @@ import (
 // (api/internal/builtins/PatchTransformer.go). It selects before namespace, prefix and suffix of the same kustomization
 // are set, and before Flux substitutes variables. Likewise for the targets of replacements, which are selected after that.
 // Targets that are patterns are not reported, nor are the patches of components and those that a parent adds to all its
-// children: they are shared.
+// children: they are shared. A target without a name is reported in a kustomization.yaml only, and not where it deletes.
 var PatchUnmatched = &validators.Rule{
 	Meta: validators.Meta{
 		ID:       "KS013",

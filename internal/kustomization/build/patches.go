@@ -25,6 +25,9 @@ import (
 // literalName matches the name of a target that means one object, and not a pattern for several.
 var literalName = regexp.MustCompile(`^[A-Za-z0-9${}:_.-]+$`)
 
+// deletes matches a strategic merge patch that deletes what it selects.
+var deletes = regexp.MustCompile(`\$patch: *delete`)
+
 // patchEntry is one entry of the patches of a node.
 type patchEntry struct {
 	patch kustypes.Patch
@@ -127,8 +130,8 @@ func (out *Output) unmatched(n *node) {
 			continue
 		}
 		reason := explainUnmatched(e.patch.Target, before)
-		if e.patch.Target.Name == "" && reason == "" {
-			continue // a patch for a kind, wherever there is one
+		if e.patch.Target.Name == "" && reason == "" && (e.item == nil || deletes.MatchString(e.patch.Patch)) {
+			continue // a patch for a kind, or a deletion, wherever there is one
 		}
 		p := &validators.Problem{Kind: validators.ProblemPatchUnmatched, Name: describeTarget(e.patch.Target)}
 		p.Message = fmt.Sprintf("the patch for %s selects nothing", p.Name)
@@ -163,7 +166,7 @@ func (out *Output) unmatchedReplacements(n *node) {
 			}
 			selected, err := before.Select(*t)
 			reason := explainUnmatched(t, before)
-			if err != nil || len(selected) > 0 || t.Name == "" && reason == "" {
+			if err != nil || len(selected) > 0 {
 				continue
 			}
 			p := &validators.Problem{Kind: validators.ProblemPatchUnmatched, Name: describeTarget(t)}
