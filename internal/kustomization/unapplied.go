@@ -46,6 +46,7 @@ func (b *treeBuilder) unapplied(clusters []*Cluster) []*UnappliedObject {
 		}
 	}
 	a := b.tree.Artifact("")
+	list := &listings{artifact: a, listed: map[string]map[string]bool{}, comments: map[string]map[string]bool{}}
 	var out []*UnappliedObject
 	for _, p := range a.Manifests() {
 		f := a.File(p)
@@ -64,7 +65,7 @@ func (b *treeBuilder) unapplied(clusters []*Cluster) []*UnappliedObject {
 				Position: f.Position(at.Line, at.Column),
 				Group:    id.Group(), Version: path.Base(id.APIVersion), Kind: id.Kind, Namespace: id.Namespace, Name: id.Name,
 			}
-			o.ReferencedBy, o.Entry, o.disabled = whereListed(a, p)
+			o.ReferencedBy, o.Entry, o.disabled = list.where(p)
 			if o.ReferencedBy == "" && !sourcetree.IsYAML(p) {
 				o.Entry = p // without a kustomization file, Flux leaves it out
 			}
@@ -93,22 +94,25 @@ func inDirs(p string, dirs map[string]bool) bool {
 	}
 }
 
-// whereListed returns the kustomization file, in the file's directory or above, that should list the file or the
+// listings are the entries of the kustomization files of an artifact, each read once.
+type listings struct {
+	artifact *sourcetree.Artifact
+	// listed and comments have the paths that a kustomization file names, and those that its comments name, by the file.
+	listed, comments map[string]map[string]bool
+}
+
+// where returns the kustomization file, in the file's directory or above, that should list the file or the
 // directory that has it, that entry, and whether it is there in a comment. The first of them that does not list what
 // is below counts; the file is empty if each one does.
-func whereListed(a *sourcetree.Artifact, p string) (file, entry string, disabled bool) {
+func (l *listings) where(p string) (file, entry string, disabled bool) {
+	a := l.artifact
 	child := p
 	for d := path.Dir(p); ; d = path.Dir(d) {
 		if file := build.File(a, d); file != "" && file != p {
-			listed := false
-			for _, doc := range a.File(file).Parse().Documents {
-				eachScalar(doc, func(text string) {
-					at := sourcetree.Rel(path.Join(d, text))
-					listed = listed || text != "" && at != d && (at == child || within(child, at))
-				})
-			}
+			l.read(file, d)
+			listed := slices.ContainsFunc(withAncestors(child), func(at string) bool { return l.listed[file][at] })
 			if !listed && !isComponent(a, file) {
-				return file, relative(d, child), commentedOut(a.File(file), d, child)
+				return file, relative(d, child), l.commentedOut(file, child)
 			}
 			if isComponent(a, file) {
 				return "", "", false // what includes it may be anywhere
@@ -121,18 +125,50 @@ func whereListed(a *sourcetree.Artifact, p string) (file, entry string, disabled
 	}
 }
 
+// read reads the kustomization file of a directory.
+func (l *listings) read(file, dir string) {
+	if l.listed[file] != nil {
+		return
+	}
+	listed, comments := map[string]bool{}, map[string]bool{}
+	for _, doc := range l.artifact.File(file).Parse().Documents {
+		eachScalar(doc, func(text string) {
+			if at := sourcetree.Rel(path.Join(dir, text)); text != "" && at != dir {
+				listed[at] = true
+			}
+		})
+	}
+	for _, at := range commentedEntries(l.artifact.File(file), dir) {
+		for _, at := range withAncestors(at) {
+			comments[at] = true
+		}
+		comments[at+"/"] = true
+	}
+	l.listed[file], l.comments[file] = listed, comments
+}
+
+// commentedOut reports whether a comment of a kustomization file is an entry for the path, for a directory that has it, or
+// for a file in it.
+func (l *listings) commentedOut(file, p string) bool {
+	return l.comments[file][p] || slices.ContainsFunc(withAncestors(p), func(at string) bool { return l.comments[file][at+"/"] })
+}
+
+// withAncestors returns a path and the directories that have it, the root included.
+func withAncestors(p string) []string {
+	out := []string{p}
+	for p != "." {
+		p = path.Dir(p)
+		out = append(out, p)
+	}
+	return out
+}
+
 // relative returns a path below a directory as a kustomization file in it would name it.
 func relative(dir, p string) string {
 	if dir == "." {
 		return p
 	}
 	return strings.TrimPrefix(p, dir+"/")
-}
-
-// commentedOut reports whether a comment of a kustomization file in the directory is an entry for the path, for a
-// directory that has it, or for a file in it.
-func commentedOut(f *sourcetree.File, dir, p string) bool {
-	return slices.ContainsFunc(commentedEntries(f, dir), func(at string) bool { return within(p, at) || within(at, p) })
 }
 
 // commentedEntries returns the paths that words in the comments of a kustomization file in the directory would name:
