@@ -42,6 +42,8 @@ type Summary struct {
 	Rules, Namespaces map[string]Count
 	// Complete is when the evaluations of all changes were last done; zero if they never were.
 	Complete time.Time
+	// Pending means that something was left to evaluate since, or that the roots of what is not ready are not known yet.
+	Pending bool
 	// Delivery has the numbers of what is not ready, and Roots what somebody has to repair for it, those with the most objects behind
 	// them first, at most maxRoots.
 	Delivery delivery.Summary
@@ -237,7 +239,8 @@ func (r *Results) Summary() Summary {
 	defer r.mu.Unlock()
 	s := Summary{
 		Active: r.active, Objects: len(r.objects), Inconclusive: len(r.inconclusive), Complete: r.complete,
-		Rules: map[string]Count{}, Namespaces: map[string]Count{}, Delivery: r.roots.summary, Roots: r.roots.roots,
+		Pending: r.pending || r.expectRoots && !r.roots.known,
+		Rules:   map[string]Count{}, Namespaces: map[string]Count{}, Delivery: r.roots.summary, Roots: r.roots.roots,
 	}
 	add := func(m map[string]Count, name string, a v1alpha1.Action, n int) {
 		c := m[name]

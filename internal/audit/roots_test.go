@@ -91,7 +91,7 @@ func TestEventMessage(t *testing.T) {
 
 func TestSummary_Status(t *testing.T) {
 	r := newResults()
-	if s := r.Summary().Status(); s != nil {
+	if s := r.Summary().status(); s != nil {
 		t.Errorf("the summary before the first complete audit is %+v", s)
 	}
 	r.began()
@@ -101,7 +101,7 @@ func TestSummary_Status(t *testing.T) {
 		s.Rules[fmt.Sprintf("rule-%02d", i)] = Count{Deny: i, Warn: 1}
 		s.Namespaces[fmt.Sprintf("ns-%02d", i)] = Count{Warn: 1}
 	}
-	status := s.Status()
+	status := s.status()
 	if len(status.Rules) != maxNames || status.OmittedRules != 10 || status.Rules[0].Name != "rule-59" || status.Findings.Deny != 59*30 {
 		t.Errorf("rules %d and %d, the first %+v, findings %+v", len(status.Rules), status.OmittedRules, status.Rules[0], status.Findings)
 	}

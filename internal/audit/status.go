@@ -12,9 +12,21 @@ import (
 // maxNames is the number of rules, and of namespaces, in the status of the AdmissionPolicy.
 const maxNames = 50
 
-// Status returns the summary for the status of the AdmissionPolicy; nil before everything was evaluated once.
-func (s Summary) Status() *v1alpha1.AuditStatus {
-	if s.Complete.IsZero() {
+// Status returns the summary for the status of the AdmissionPolicy; nil while something is left to evaluate by the policy in force.
+func (a *Auditor) Status() *v1alpha1.AuditStatus {
+	a.init()
+	a.mu.Lock()
+	current := a.active && a.policy == a.Policy()
+	a.mu.Unlock()
+	if !current {
+		return nil
+	}
+	return a.results.Summary().status()
+}
+
+// status returns the summary; nil while something is left to evaluate.
+func (s Summary) status() *v1alpha1.AuditStatus {
+	if s.Complete.IsZero() || s.Pending {
 		return nil
 	}
 	out := &v1alpha1.AuditStatus{

@@ -109,13 +109,13 @@ kind: HelmRelease
 metadata: {name: %[2]s, namespace: %[1]s}
 spec:
   interval: 1h
-  chart: {spec: {chart: web, version: "1.0.0", sourceRef: {kind: HelmRepository, name: charts, namespace: fleet}}}
+  chart: {spec: {chart: web, version: "1.0.0", sourceRef: {kind: HelmRepository, name: charts, namespace: %[1]s}}}
   %[3]s
 `
 
 const fleetSources = `apiVersion: v1
 kind: Namespace
-metadata: {name: fleet}
+metadata: {name: %[1]s}
 ---
 apiVersion: source.toolkit.fluxcd.io/v1
 kind: GitRepository
@@ -124,7 +124,7 @@ spec: {interval: 1m, url: "https://git.invalid/fleet"}
 ---
 apiVersion: source.toolkit.fluxcd.io/v1
 kind: HelmRepository
-metadata: {name: charts, namespace: fleet}
+metadata: {name: charts, namespace: %[1]s}
 spec: {interval: 1h, url: "https://charts.invalid"}
 `
 
@@ -134,7 +134,7 @@ const minute = time.Minute
 // TestBackground has 200 Kustomizations and 200 HelmReleases, ten of them bad, that were written while no webhook server was there.
 func TestBackground(t *testing.T) {
 	var fleet strings.Builder
-	fleet.WriteString(fleetSources)
+	fmt.Fprintf(&fleet, fleetSources, "fleet")
 	for i := range 195 {
 		fmt.Fprintf(&fleet, kustomization, "flux-system", fmt.Sprintf("good-%d", i), "")
 		fmt.Fprintf(&fleet, release, "fleet", fmt.Sprintf("good-%d", i), "")

@@ -345,6 +345,10 @@ func TestPolicy_DeletedPolicy(t *testing.T) {
 // Versions with different rules do not overwrite each other's status: at rest, nothing is written.
 func TestPolicy_TwoVersions(t *testing.T) {
 	put(t, document("  mode: AuditOnly\n"))
+	eventually(t, "the webhook server leads", func() bool {
+		active, err := shared.Webhook().Metric(t.Context(), "flux_admission_audit_active")
+		return err == nil && active == 1
+	})
 	ctx, stop := context.WithCancel(t.Context())
 	var running sync.WaitGroup
 	defer running.Wait()
@@ -355,7 +359,7 @@ func TestPolicy_TwoVersions(t *testing.T) {
 	eventually(t, "the status has all three replicas, ready", func() bool {
 		s := status(t)
 		replicas, _ := s["replicas"].([]any)
-		return len(replicas) == 3 && strings.Contains(fmt.Sprint(s["conditions"]), "in force in 3 of 3 replicas")
+		return len(replicas) == 3 && strings.Contains(fmt.Sprint(s["conditions"]), "in force in 3 of 3 replicas") && s["audit"] != nil
 	})
 	before, written, started := object(t).GetResourceVersion(), statusWrites(t), renewals(t)
 	select {
@@ -440,8 +444,9 @@ func start(t *testing.T, ctx context.Context, running *sync.WaitGroup, name stri
 			return policy.Read(spec, last, suite, muts, nil)
 		},
 	})
-	reporter := &source.Reporter{Cluster: cluster, Leases: leases, Namespace: env.Namespace, Identity: name, Version: name, Log: logr.Discard()}
-	for _, r := range []interface{ Start(context.Context) error }{cluster, reporter} {
+	election := &source.Election{Leases: leases, Namespace: env.Namespace, Identity: name, Log: logr.Discard()}
+	reporter := &source.Reporter{Cluster: cluster, Election: election, Version: name, Log: logr.Discard()}
+	for _, r := range []interface{ Start(context.Context) error }{cluster, election, reporter} {
 		running.Go(func() {
 			if err := r.Start(ctx); err != nil {
 				t.Error(err)

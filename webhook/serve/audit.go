@@ -42,10 +42,9 @@ func (s *Server) newAudit() error {
 	// What it finds is for operators, not for whoever can connect, so that Secrets are read wherever RBAC allows it.
 	objects.Withheld = []string{metav1.NamespaceSystem, o.Namespace}
 	objects.Watched = func(gk schema.GroupKind) bool { return s.watches.Synced(gk) }
-	leading := func() bool { return true } // with a policy file, there is no election
+	leading := s.election.Leading
 	if s.reporter != nil {
-		leading = s.reporter.Leading
-		s.reporter.Audit = func() *v1alpha1.AuditStatus { return s.auditor.Results().Summary().Status() }
+		s.reporter.Audit = func() *v1alpha1.AuditStatus { return s.auditor.Status() }
 	}
 	s.auditor = &audit.Auditor{
 		Policy: s.policies.Get, Leading: leading, Objects: objects, Live: s.manager.GetAPIReader(), Mapper: s.manager.GetRESTMapper(),

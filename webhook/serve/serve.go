@@ -124,6 +124,7 @@ type Server struct {
 	rules     *validators.Suite
 	mutations *mutators.Set
 	policies  policySource
+	election  *source.Election
 	reporter  *source.Reporter // nil with a policy file
 	mutation  *mutationWatch   // nil without webhook configurations
 
@@ -280,6 +281,9 @@ func (s *Server) connect(ctx context.Context) error {
 	if s.config, err = restConfig(ctx, s.options.Kubeconfig, s.log); err != nil {
 		return err
 	}
+	if err := s.newElection(); err != nil {
+		return err
+	}
 	if s.policies == nil {
 		c, err := dynamic.NewForConfig(s.config)
 		if err != nil {
@@ -321,14 +325,6 @@ func (s *Server) newClusterPolicy(c dynamic.Interface) error {
 	if mode != "" && mode != v1alpha1.ModeEnforce && mode != v1alpha1.ModeAuditOnly {
 		return fmt.Errorf("--default-mode %s must be %s or %s", mode, v1alpha1.ModeEnforce, v1alpha1.ModeAuditOnly)
 	}
-	leases, err := coordinationclient.NewForConfig(s.config)
-	if err != nil {
-		return fmt.Errorf("creating a client for Leases: %w", err)
-	}
-	identity, err := identity()
-	if err != nil {
-		return err
-	}
 	var names []string
 	for _, r := range s.rules.Rules() {
 		names = append(names, r.Name)
@@ -344,9 +340,22 @@ func (s *Server) newClusterPolicy(c dynamic.Interface) error {
 	})
 	s.policies = cluster
 	s.reporter = &source.Reporter{
-		Cluster: cluster, Leases: leases, Namespace: s.options.Namespace, Identity: identity, Version: s.options.Version,
-		Log: s.log.WithName("policy"),
+		Cluster: cluster, Election: s.election, Version: s.options.Version, Log: s.log.WithName("policy"),
 	}
+	return nil
+}
+
+// newElection prepares the election of the replica that audits and reports.
+func (s *Server) newElection() error {
+	leases, err := coordinationclient.NewForConfig(s.config)
+	if err != nil {
+		return fmt.Errorf("creating a client for Leases: %w", err)
+	}
+	identity, err := identity()
+	if err != nil {
+		return err
+	}
+	s.election = &source.Election{Leases: leases, Namespace: s.options.Namespace, Identity: identity, Log: s.log.WithName("election")}
 	return nil
 }
 
@@ -536,6 +545,9 @@ func (s *Server) newWebhooks(context.Context) error {
 	}
 	if s.reporter != nil {
 		runnables = append(runnables, s.reporter)
+	}
+	if s.reporter != nil || s.auditor != nil {
+		runnables = append(runnables, s.election)
 	}
 	if s.mutation != nil {
 		runnables = append(runnables, s.mutation)

@@ -7,8 +7,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -20,17 +18,12 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
-	coordinationclient "k8s.io/client-go/kubernetes/typed/coordination/v1"
-	"k8s.io/client-go/tools/leaderelection"
-	"k8s.io/client-go/tools/leaderelection/resourcelock"
 
 	"github.com/flux-admission/flux-admission/api/v1alpha1"
 	"github.com/flux-admission/flux-admission/internal/policy"
 )
 
 const (
-	// leaderName is the name of the Lease of the leader.
-	leaderName = "flux-admission"
 	// ReplicaLabel selects the Leases of the replicas.
 	ReplicaLabel = "flux-admission.dev/replica"
 	// CAAnnotation of the Lease of a replica is the fingerprint of the CA that signed its serving certificate. Without it the
@@ -58,11 +51,8 @@ const (
 // keeps the policy in force for the next start: two versions of the program that come to different results never overwrite each other.
 type Reporter struct {
 	Cluster *Cluster
-	Leases  coordinationclient.LeasesGetter
-	// Namespace is where the Leases are.
-	Namespace string
-	// Identity is unique to the replica, and a valid name of an object.
-	Identity string
+	// Election elects the leader; it runs by itself. The Leases of the replicas are beside its own.
+	Election *Election
 	// Version is that of the program.
 	Version string
 	// CA returns the fingerprint of the CA that signed the serving certificate; nil if it is not self-managed.
@@ -73,7 +63,6 @@ type Reporter struct {
 	Audit func() *v1alpha1.AuditStatus
 	Log   logr.Logger
 
-	leading atomic.Bool
 	// stored is the kept policy that this leader last stored or found, recorded the rules that it last recorded.
 	stored, recorded string
 	// audited is when this leader last wrote another summary of the audit.
@@ -105,38 +94,11 @@ func (r *Reporter) alive(l *coordinationv1.Lease) bool {
 	return time.Since(last.at) <= lifetime
 }
 
-// Leading reports whether this replica is the leader.
-func (r *Reporter) Leading() bool { return r.leading.Load() }
-
 // NeedLeaderElection returns false: losing the lead must not end the process, which serves webhooks.
 func (r *Reporter) NeedLeaderElection() bool { return false }
 
 // Start reports until ctx is done.
 func (r *Reporter) Start(ctx context.Context) error {
-	elector, err := leaderelection.NewLeaderElector(leaderelection.LeaderElectionConfig{
-		Lock: &resourcelock.LeaseLock{
-			LeaseMeta: metav1.ObjectMeta{Name: leaderName, Namespace: r.Namespace}, Client: r.Leases,
-			LockConfig: resourcelock.ResourceLockConfig{Identity: r.Identity},
-		},
-		LeaseDuration: 30 * time.Second, RenewDeadline: 20 * time.Second, RetryPeriod: 4 * time.Second, ReleaseOnCancel: true, Name: leaderName,
-		Callbacks: leaderelection.LeaderCallbacks{
-			OnStartedLeading: func(context.Context) {
-				r.leading.Store(true)
-				r.Log.Info("Became the leader, which writes the status of the AdmissionPolicy")
-			},
-			OnStoppedLeading: func() { r.leading.Store(false) },
-		},
-	})
-	if err != nil {
-		return fmt.Errorf("preparing the leader election: %w", err)
-	}
-	var election sync.WaitGroup
-	election.Go(func() {
-		for ctx.Err() == nil {
-			elector.Run(ctx) // returns when the lead is lost
-		}
-	})
-	defer election.Wait()
 	defer r.leave(ctx)
 	limit := rate.NewLimiter(rate.Every(time.Second), 3)
 	beat := time.NewTicker(heartbeat)
@@ -145,10 +107,10 @@ func (r *Reporter) Start(ctx context.Context) error {
 	defer check.Stop()
 	settled, led := false, false
 	for {
-		if led != r.leading.Load() {
+		if led != r.Election.Leading() {
 			led, settled, r.stored, r.recorded = !led, false, "", ""
 		}
-		if r.leading.Load() && !settled && limit.Allow() {
+		if r.Election.Leading() && !settled && limit.Allow() {
 			settled = r.report(ctx)
 		}
 		select {
@@ -189,11 +151,11 @@ func (r *Reporter) publish(ctx context.Context, renew bool) {
 	seconds, now := int32(lifetime/time.Second), metav1.NowMicro()
 	want := &coordinationv1.Lease{
 		ObjectMeta: metav1.ObjectMeta{
-			Name: r.Identity, Namespace: r.Namespace, Labels: map[string]string{ReplicaLabel: "true"}, Annotations: annotations,
+			Name: r.Election.Identity, Namespace: r.Election.Namespace, Labels: map[string]string{ReplicaLabel: "true"}, Annotations: annotations,
 		},
-		Spec: coordinationv1.LeaseSpec{HolderIdentity: &r.Identity, LeaseDurationSeconds: &seconds, RenewTime: &now},
+		Spec: coordinationv1.LeaseSpec{HolderIdentity: &r.Election.Identity, LeaseDurationSeconds: &seconds, RenewTime: &now},
 	}
-	leases := r.Leases.Leases(r.Namespace)
+	leases := r.Election.Leases.Leases(r.Election.Namespace)
 	// The API server updates a Lease only with its resource version, which changes also when somebody annotates it.
 	stored, err := leases.Get(ctx, want.Name, metav1.GetOptions{})
 	switch {
@@ -205,7 +167,7 @@ func (r *Reporter) publish(ctx context.Context, renew bool) {
 	}
 	if err != nil && ctx.Err() == nil {
 		r.published = ""
-		r.Log.Error(err, "Failed to publish the policy in force", "lease", r.Namespace+"/"+r.Identity)
+		r.Log.Error(err, "Failed to publish the policy in force", "lease", r.Election.Namespace+"/"+r.Election.Identity)
 	}
 }
 
@@ -213,7 +175,7 @@ func (r *Reporter) publish(ctx context.Context, renew bool) {
 func (r *Reporter) leave(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), requestTimeout/2)
 	defer cancel()
-	err := r.Leases.Leases(r.Namespace).Delete(ctx, r.Identity, metav1.DeleteOptions{})
+	err := r.Election.Leases.Leases(r.Election.Namespace).Delete(ctx, r.Election.Identity, metav1.DeleteOptions{})
 	if err != nil && !apierrors.IsNotFound(err) {
 		r.Log.V(1).Info("Failed to delete the Lease of this replica", "error", err.Error())
 	}
@@ -258,7 +220,7 @@ func (r *Reporter) report(ctx context.Context) bool {
 
 // replicas returns what each replica has in force, and deletes the Leases of those that no longer exist.
 func (r *Reporter) replicas(ctx context.Context, uid string) ([]v1alpha1.ReplicaStatus, error) {
-	list, err := r.Leases.Leases(r.Namespace).List(ctx, metav1.ListOptions{LabelSelector: ReplicaLabel})
+	list, err := r.Election.Leases.Leases(r.Election.Namespace).List(ctx, metav1.ListOptions{LabelSelector: ReplicaLabel})
 	if err != nil {
 		return nil, fmt.Errorf("listing Leases: %w", err)
 	}
@@ -267,7 +229,7 @@ func (r *Reporter) replicas(ctx context.Context, uid string) ([]v1alpha1.Replica
 		l := &list.Items[i]
 		if !r.alive(l) {
 			delete(r.seen, l.Name)
-			err := r.Leases.Leases(r.Namespace).Delete(ctx, l.Name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{ResourceVersion: &l.ResourceVersion}})
+			err := r.Election.Leases.Leases(r.Election.Namespace).Delete(ctx, l.Name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{ResourceVersion: &l.ResourceVersion}})
 			if err != nil && !apierrors.IsNotFound(err) {
 				r.Log.V(1).Info("Failed to delete an expired Lease", "lease", l.Name, "error", err.Error())
 			}
