@@ -89,6 +89,16 @@ type Unlikely struct {
 // Error returns the explanation.
 func (e *Unlikely) Error() string { return "it may be in " + e.Text }
 
+// Likely explains an Unknown that is nearly a Present: something names the object that may create it, such as the values of a chart. A
+// rule reports nothing.
+type Likely struct {
+	// Text is the whole explanation.
+	Text string
+}
+
+// Error returns the explanation.
+func (e *Likely) Error() string { return e.Text }
+
 // Pending explains an Unknown that is temporary: a chart that is being fetched. A later lookup has a result.
 type Pending struct {
 	// Text is the whole explanation.

@@ -4,6 +4,7 @@ package chartinput
 import (
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -45,11 +46,19 @@ type Options struct {
 	Templates bool
 }
 
+// Charts resolves charts, and reads those of archives.
+type Charts struct {
+	lookup.Charts
+	resolver *chartsource.Resolver
+}
+
+// FromArtifact reads the chart that a reference names from the archive of its source.
+func (c *Charts) FromArtifact(ctx context.Context, data io.Reader, ref validators.ChartRef) (validators.Chart, error) {
+	return c.resolver.FromArtifact(ctx, data, ref)
+}
+
 // Open returns a resolver of charts, which goes to the network only if the options allow it, and a function that closes it.
-func Open(o Options) (lookup.Charts, func(), error) {
-	if len(o.Dirs) == 0 && !o.Fetch {
-		return noCharts{}, func() {}, nil
-	}
+func Open(o Options) (*Charts, func(), error) {
 	options := chartsource.Options{Dirs: o.Dirs, Templates: o.Templates, SchemaHosts: o.SchemaHosts}
 	if o.Fetch {
 		logins, err := readLogins(o.RegistryConfig)
@@ -62,10 +71,11 @@ func Open(o Options) (lookup.Charts, func(), error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("--charts: %w", err)
 	}
+	charts := &Charts{Charts: localCharts{r}, resolver: r}
 	if o.Fetch {
-		return r, r.Close, nil
+		charts.Charts = r
 	}
-	return localCharts{r}, r.Close, nil
+	return charts, r.Close, nil
 }
 
 // NoCache is the Options.Cache of a run that keeps no charts.
@@ -105,16 +115,6 @@ func (l localCharts) Resolve(
 		return nil, validators.Unknown, chartMissing(ref)
 	}
 	return chart, validators.Present, nil
-}
-
-// noCharts has no chart.
-type noCharts struct{}
-
-// Resolve implements lookup.Charts.
-func (noCharts) Resolve(
-	_ context.Context, _ validators.Lookup, ref validators.ChartRef,
-) (validators.Chart, validators.Presence, error) {
-	return nil, validators.Unknown, chartMissing(ref)
 }
 
 func chartMissing(ref validators.ChartRef) error {

@@ -72,15 +72,32 @@ func (a artifact) read(ctx context.Context, opts Options, limit int64, read func
 	})
 }
 
-// chartArtifact is a chart that source-controller has packaged, with its values files merged.
+// chartArtifact is a packaged chart: that of a HelmChart, which source-controller has packaged with its values files
+// merged, or an ExternalArtifact, which helm-controller reads as one.
 type chartArtifact struct {
 	artifact
+	kindName  string
 	name      string
 	namespace string
 }
 
+func newChartArtifact(a artifact, obj *unstructured.Unstructured) *chartArtifact {
+	return &chartArtifact{
+		artifact: a, kindName: obj.GetKind(), namespace: obj.GetNamespace(),
+		name: fmt.Sprintf("%s %s/%s", obj.GetKind(), obj.GetNamespace(), obj.GetName()),
+	}
+}
+
+func newExternalArtifact(_ context.Context, _ validators.Lookup, obj *unstructured.Unstructured, _ validators.ChartRef) (source, error) {
+	a, ok := artifactOf(obj)
+	if !ok {
+		return nil, errNoArtifact
+	}
+	return newChartArtifact(a, obj), nil
+}
+
 func (a *chartArtifact) String() string   { return a.name }
-func (a *chartArtifact) kind() string     { return "HelmChart" }
+func (a *chartArtifact) kind() string     { return a.kindName }
 func (a *chartArtifact) tenant() tenant   { return tenant{namespace: a.namespace} }
 func (a *chartArtifact) key() string      { return join("artifact", a.name) }
 func (a *chartArtifact) revision() string { return a.digest.String() }
@@ -106,14 +123,17 @@ func preferArtifact(obj *unstructured.Unstructured, src source, err error) (sour
 	if !ok {
 		return src, err
 	}
-	first := &chartArtifact{artifact: a, name: fmt.Sprintf("%s %s/%s", obj.GetKind(), obj.GetNamespace(), obj.GetName()), namespace: obj.GetNamespace()}
+	first := newChartArtifact(a, obj)
 	if err != nil {
 		return first, nil
 	}
 	return &withFallback{artifact: first, fallback: src}, nil
 }
 
-// tree is a chart in the artifact of a GitRepository, a Bucket or an ExternalArtifact.
+// errNoArtifact means that the controller of a source has not made its artifact.
+var errNoArtifact = errors.New("it has no artifact yet")
+
+// tree is a chart in the artifact of a GitRepository or a Bucket.
 type tree struct {
 	artifact
 	ref validators.ChartRef
@@ -122,7 +142,7 @@ type tree struct {
 func newTree(_ context.Context, _ validators.Lookup, obj *unstructured.Unstructured, ref validators.ChartRef) (source, error) {
 	a, ok := artifactOf(obj)
 	if !ok {
-		return nil, errors.New("it has no artifact yet")
+		return nil, errNoArtifact
 	}
 	return &tree{artifact: a, ref: ref}, nil
 }

@@ -38,7 +38,7 @@ func (f finder) find(ctx context.Context, ref validators.ChartRef) (source, vali
 		"OCIRepository":    newOCIRepository,
 		"GitRepository":    newTree,
 		"Bucket":           newTree,
-		"ExternalArtifact": newTree,
+		"ExternalArtifact": newExternalArtifact,
 		"HelmChart":        f.helmChart,
 	}[ref.Source.Kind]
 	if !ok || ref.Source.Group != sourceGroup {
@@ -78,7 +78,7 @@ func (f finder) withHelmChart(ctx context.Context, ref validators.ChartRef, src 
 	if !ok {
 		return src
 	}
-	return &withFallback{artifact: &chartArtifact{artifact: a, name: "HelmChart " + key.String(), namespace: key.Namespace}, fallback: src}
+	return &withFallback{artifact: newChartArtifact(a, obj), fallback: src}
 }
 
 // helmChart returns the source of a HelmChart object: its artifact, or the source that it refers to.

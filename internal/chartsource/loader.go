@@ -72,7 +72,8 @@ func (l *loader) fromArchive(ctx context.Context, data []byte, wantSum string, r
 	if err := helmchart.MergeValuesFiles(ch, ref.ValuesFiles, nil, ref.IgnoreMissingValuesFiles); err != nil {
 		return nil, err
 	}
-	c := l.prepare(ctx, key, ch, false)
+	c := &cachedChart{key, l.chart(ctx, ch, false)}
+	l.cache.put(key, c.chart)
 	if l.disk != nil {
 		if _, err := l.disk.Put(data); err != nil {
 			l.opts.Log.Error(err, "Failed to write a chart to the cache directory")
@@ -88,6 +89,16 @@ func (l *loader) fromTree(ctx context.Context, key string, tree *archive.Artifac
 		return nil, err
 	}
 	defer done()
+	c, err := l.treeChart(ctx, tree, ref)
+	if err != nil {
+		return nil, err
+	}
+	l.cache.put(key, c)
+	return &cachedChart{key, c}, nil
+}
+
+// treeChart parses the chart that a reference names in the archive of a source tree.
+func (l *loader) treeChart(ctx context.Context, tree *archive.Artifact, ref validators.ChartRef) (*helmchart.Chart, error) {
 	ch, files, err := tree.Chart()
 	if err != nil {
 		return nil, err
@@ -96,13 +107,12 @@ func (l *loader) fromTree(ctx context.Context, key string, tree *archive.Artifac
 	if err := helmchart.MergeValuesFiles(ch, ref.ValuesFiles, files, ref.IgnoreMissingValuesFiles); err != nil {
 		return nil, err
 	}
-	return l.prepare(ctx, key, ch, true), nil
+	return l.chart(ctx, ch, true), nil
 }
 
-func (l *loader) prepare(ctx context.Context, key string, ch *chart.Chart, unpackaged bool) *cachedChart {
-	c := helmchart.New(ch, helmchart.Options{LoadSchema: l.schemas.loader(ctx), Templates: l.opts.Templates, Unpackaged: unpackaged})
-	l.cache.put(key, c)
-	return &cachedChart{key, c}
+// chart prepares a chart.
+func (l *loader) chart(ctx context.Context, ch *chart.Chart, unpackaged bool) *helmchart.Chart {
+	return helmchart.New(ch, helmchart.Options{LoadSchema: l.schemas.loader(ctx), Templates: l.opts.Templates, Unpackaged: unpackaged})
 }
 
 // fromDisk returns the chart that a reference had before a restart; nil when there is none in the cache directory.

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"sync"
 	"time"
 
@@ -15,6 +16,7 @@ import (
 	"github.com/flux-admission/flux-admission/internal/chartsource/disk"
 	"github.com/flux-admission/flux-admission/internal/chartsource/fetch"
 	"github.com/flux-admission/flux-admission/internal/helmchart"
+	"github.com/flux-admission/flux-admission/internal/helmchart/archive"
 	"github.com/flux-admission/flux-admission/validators"
 )
 
@@ -116,6 +118,24 @@ func (r *Resolver) Local(ctx context.Context, objects validators.Lookup, ref val
 		return nil, nil
 	}
 	return r.local.find(resolveName(ctx, objects, ref))
+}
+
+// FromArtifact reads the chart that a reference names from the archive (.tar.gz) of its source: the chart at a path of a
+// GitRepository or Bucket, or that which an ExternalArtifact is. It is not cached.
+func (r *Resolver) FromArtifact(ctx context.Context, data io.Reader, ref validators.ChartRef) (*helmchart.Chart, error) {
+	l := r.loader
+	if ref.Chart == "" {
+		ch, err := archive.Read(data, l.opts.Limits)
+		if err != nil {
+			return nil, err
+		}
+		return l.chart(ctx, ch, false), nil
+	}
+	files, err := archive.OpenArtifact(data, ref.Chart, l.opts.Limits.OfSource(), ref.ValuesFiles...)
+	if err != nil {
+		return nil, err
+	}
+	return l.treeChart(ctx, files, ref)
 }
 
 // Resolve implements lookup.Charts. The error is the reason for an Unknown; it is a *validators.Pending while the chart

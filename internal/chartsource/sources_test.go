@@ -289,6 +289,39 @@ func TestResolver_SourceArtifacts(t *testing.T) {
 	}
 }
 
+// helm-controller reads an ExternalArtifact as a packaged chart: in a directory of its own.
+func TestResolver_ExternalArtifact(t *testing.T) {
+	server := newRepo(t)
+	for name, tc := range map[string]struct {
+		data   []byte
+		want   validators.Presence
+		reason string
+	}{
+		"a packaged chart":             {chartArchive(t, "app", "3.0.0", nil), validators.Present, ""},
+		"a chart without a directory":  {tarball(t, map[string]string{"Chart.yaml": "apiVersion: v2\nname: app\nversion: 3.0.0\n"}), validators.Unknown, "reading the chart"},
+		"a directory without a chart":  {tarball(t, map[string]string{"app/values.yaml": "a: 1\n"}), validators.Unknown, "reading the chart"},
+		"a chart deep in a repository": {tarball(t, map[string]string{"charts/app/Chart.yaml": "apiVersion: v2\nname: app\nversion: 3.0.0\n"}), validators.Unknown, "reading the chart"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := "/" + strings.ReplaceAll(name, " ", "-")
+			server.set(path, tc.data)
+			m := lookup.NewMemory(object(t, "apiVersion: source.toolkit.fluxcd.io/v1\nkind: ExternalArtifact\nmetadata: {name: repo, namespace: apps, generation: 1}"+
+				status(server.URL+path, tc.data, 1)))
+			from := validators.ChartRef{
+				Source:           validators.ObjectRef{Group: "source.toolkit.fluxcd.io", Kind: "ExternalArtifact", Namespace: "apps", Name: "repo"},
+				ReleaseNamespace: "apps",
+			}
+			c, got, err := resolver(t, chartsource.Options{Wait: time.Minute}).Resolve(t.Context(), m, from)
+			if got != tc.want || !strings.Contains(text(err), tc.reason) {
+				t.Fatalf("Resolve = %v, %v; want %v, %q", got, err, tc.want, tc.reason)
+			}
+			if got == validators.Present && c.Version() != "3.0.0" {
+				t.Errorf("version %s", c.Version())
+			}
+		})
+	}
+}
+
 // Of the artifact of a source only the chart's files are held in memory: eight of the largest arrive at the same time.
 func TestResolver_LargeSourceArtifact(t *testing.T) {
 	const size = 48 << 20

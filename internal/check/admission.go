@@ -30,7 +30,7 @@ func (t *Tree) Admission(file string, c *kustomization.Cluster) (*Admission, err
 	if err != nil {
 		return nil, err
 	}
-	return &Admission{policy: compiled, look: c.Lookup(t.charts), cluster: nameOfCluster(c)}, nil
+	return &Admission{policy: compiled, look: c.Lookup(t.chartsOf(c)), cluster: nameOfCluster(c)}, nil
 }
 
 func admissionPolicy(file string, c *kustomization.Cluster) (*v1alpha1.AdmissionPolicy, error) {

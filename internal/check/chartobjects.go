@@ -135,9 +135,9 @@ func (c *chartObjects) Get(
 	}
 	if presence == validators.Absent {
 		if release := c.mayCreate(gk, key.Name); release != nil {
-			return nil, validators.Unknown, fmt.Errorf(
+			return nil, validators.Unknown, &validators.Likely{Text: fmt.Sprintf(
 				"%s %s: the chart of HelmRelease %s/%s may create it", gk.Kind, key, release.GetNamespace(), release.GetName(),
-			)
+			)}
 		}
 	}
 	return o, presence, err
@@ -211,10 +211,11 @@ var generalCharts = []string{
 }
 
 // isGeneral reports whether the chart of a release may create objects of any kind: by its name, or because it comes
-// from a Git repository and not from a repository of packaged applications.
+// from a Git repository, or is composed, and is not from a repository of packaged applications.
 func isGeneral(release *unstructured.Unstructured) bool {
 	ref, _ := helmrelease.ChartRef(release)
-	if ref.Source.Kind == flux.GitRepository.Kind || ref.Source.Kind == flux.Bucket.Kind {
+	switch ref.Source.Kind {
+	case flux.GitRepository.Kind, flux.Bucket.Kind, flux.ExternalArtifact.Kind:
 		return true
 	}
 	name := ref.Chart

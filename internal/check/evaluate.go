@@ -152,7 +152,7 @@ type subject struct {
 
 // clusterTasks returns a task for each object of a cluster.
 func (t *Tree) clusterTasks(ctx context.Context, c *kustomization.Cluster) ([]task, error) {
-	created := withChartObjects(ctx, c.Lookup(t.charts))
+	created := withChartObjects(ctx, c.Lookup(t.chartsOf(c)))
 	kinds, err := knownKinds(ctx, c, created.Lookup, created.definitions, t.definitions)
 	if err != nil {
 		return nil, err

@@ -15,7 +15,6 @@ import (
 	"github.com/flux-admission/flux-admission/internal/chartinput"
 	"github.com/flux-admission/flux-admission/internal/check/variables"
 	"github.com/flux-admission/flux-admission/internal/kustomization"
-	"github.com/flux-admission/flux-admission/internal/lookup"
 	"github.com/flux-admission/flux-admission/internal/policy"
 	"github.com/flux-admission/flux-admission/internal/sourcetree"
 )
@@ -76,7 +75,8 @@ type Tree struct {
 
 	input       Input
 	actions     map[string]v1alpha1.Action
-	charts      lookup.Charts
+	charts      *chartinput.Charts
+	treeCharts  map[*kustomization.Cluster]*treeCharts
 	definitions []Definition
 	schemas     *schemas
 	// policies are those of the clusters, by name.
@@ -101,14 +101,15 @@ func Load(ctx context.Context, in Input) (_ *Tree, err error) {
 			t.schemas.close()
 		}
 	}()
-	if err := t.load(ctx, nil); err != nil {
-		return nil, err
-	}
 	t.charts, t.close, err = chartinput.Open(chartinput.Options{
 		Dirs: in.Charts, Fetch: in.FetchCharts, Cache: in.ChartCache, RegistryConfig: in.RegistryConfig, SchemaHosts: in.SchemaHosts,
 		Templates: true,
 	})
 	if err != nil {
+		return nil, err
+	}
+	if err := t.load(ctx, nil); err != nil {
+		t.close()
 		return nil, err
 	}
 	return t, nil
@@ -215,6 +216,7 @@ func (t *Tree) build(ctx context.Context, edited map[string][]byte) (rebuild fun
 		Needed: slices.Sorted(maps.Keys(needed)),
 		Root:   in.Path, EntryPoints: in.EntryPoints, Variables: vars, Sources: sources, AllowRemoteBases: in.AllowRemoteBases,
 		Edited: edited, Progress: in.Built,
+		Built: func(r *kustomization.Result) error { return t.readTreeCharts(ctx, r) },
 	}
 	if info, err := os.Stat(in.Path); err == nil && info.Mode().IsRegular() {
 		t.Built, err = kustomization.ReadManifests(ctx, in.Path, sourcetree.Limits{})

@@ -49,7 +49,7 @@ func (t *Tree) Releases(ctx context.Context, c *kustomization.Cluster) ([]*Relea
 			out = append(out, &Release{Object: o, Namespace: helmrelease.Namespace(o.Unstructured)})
 		}
 	}
-	look := c.Lookup(t.charts)
+	look := c.Lookup(t.chartsOf(c))
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(runtime.GOMAXPROCS(0))
 	for _, r := range out {

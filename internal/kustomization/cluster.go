@@ -240,6 +240,7 @@ func (c *clusterBuilder) planOutdated() bool {
 // point creates.
 func (c *clusterBuilder) finish() *Cluster {
 	out := &Cluster{Name: c.entry.Path, Entry: c.entry, roots: c.roots, Complete: true}
+	out.artifactOf = func(s validators.ObjectRef) *sourcetree.Artifact { return c.sourceArtifact(s, 0) }
 	reachable := map[*Kustomization]bool{}
 	var visit func(k *Kustomization)
 	visit = func(k *Kustomization) {

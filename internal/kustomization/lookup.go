@@ -155,6 +155,9 @@ func (l *partialLookup) missing(gk schema.GroupKind, namespace, name string) err
 			}
 		}
 	}
+	if gk == (schema.GroupKind{Kind: "ConfigMap"}) && (name == "kube-root-ca.crt" || name == "istio-ca-root-cert") {
+		return errors.New("the cluster has it in each namespace")
+	}
 	if gk == (schema.GroupKind{Kind: "ServiceAccount"}) && l.operated[namespace] != nil {
 		return fmt.Errorf("the controller of %s may create it", l.operated[namespace])
 	}

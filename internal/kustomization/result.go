@@ -79,6 +79,17 @@ type Cluster struct {
 	Complete bool
 	// bootstrap is what the tree installs before Flux applies anything; nil if that is not known.
 	bootstrap *bootstrap.Found
+	// artifactOf returns the artifact of a source; nil if it is not known. It is nil for plain manifests.
+	artifactOf func(validators.ObjectRef) *sourcetree.Artifact
+}
+
+// Artifact returns the artifact of a source: this tree, a directory that was mapped, or what is composed of these. It is nil if that
+// is not known.
+func (c *Cluster) Artifact(source validators.ObjectRef) *sourcetree.Artifact {
+	if c.artifactOf == nil {
+		return nil
+	}
+	return c.artifactOf(source)
 }
 
 // Kustomization returns the Kustomization with the key; nil when there is none.

@@ -61,6 +61,8 @@ type Options struct {
 	Limits sourcetree.Limits
 	// Workers is how many Kustomizations are built concurrently; default: the number of processors.
 	Workers int
+	// Built is called with the result while the files of the artifacts can still be read. Nil calls nothing.
+	Built func(*Result) error
 }
 
 // Build builds a Git tree: every Flux Kustomization that its entry points lead to, and the objects that each of them
@@ -118,7 +120,10 @@ func Build(ctx context.Context, opts Options) (_ *Result, err error) {
 	b.addCommented(res)
 	b.excuseTemplates(res.Problems)
 	sortProblems(res.Problems)
-	return res, nil
+	if opts.Built == nil {
+		return res, nil
+	}
+	return res, opts.Built(res)
 }
 
 // errUnusedSource returns the error of a name in Options.Sources that is not the name of a source of the tree.

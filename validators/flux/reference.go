@@ -44,7 +44,8 @@ func (r Reference) Check(ctx context.Context, p *validators.Pass) {
 	switch _, presence, err := p.Lookup.Get(ctx, r.To, r.Key); presence {
 	case validators.Present:
 	case validators.Unknown:
-		if r.reportOther(ctx, p, err) || r.reportLikely(ctx, p, err) {
+		_, likely := errors.AsType[*validators.Likely](err)
+		if !likely && (r.reportOther(ctx, p, err) || r.reportLikely(ctx, p, err)) {
 			return
 		}
 		p.Unknown("cannot determine whether %s exists: %v", r.what(), err)
