@@ -30,7 +30,7 @@ type UnappliedObject struct {
 // Kustomization applies, and the first other object of each file that a kustomization file should list. A directory whose build is unknown is left out: it may apply the object. So is a file that a
 // build has read, as a patch for instance.
 func (b *treeBuilder) unapplied(clusters []*Cluster) []*UnappliedObject {
-	built, unknown := map[string]bool{}, map[string]bool{}
+	built, unknown, failed := map[string]bool{}, map[string]bool{}, map[string]bool{}
 	entries := map[string]bool{}
 	for _, c := range clusters {
 		for _, k := range c.Kustomizations {
@@ -38,6 +38,7 @@ func (b *treeBuilder) unapplied(clusters []*Cluster) []*UnappliedObject {
 				if dir, ok := k.artifact.TreePath(k.Path); ok {
 					built[dir] = true
 					unknown[dir] = unknown[dir] || k.State == Unknown
+					failed[dir] = failed[dir] || k.Failed()
 				}
 			}
 		}
@@ -53,7 +54,8 @@ func (b *treeBuilder) unapplied(clusters []*Cluster) []*UnappliedObject {
 		if b.read[f] || entries[f.Name()] || !inDirs(p, built) || inDirs(p, unknown) {
 			continue
 		}
-		other := false // one object of other kinds than Flux's is reported for the whole file
+		// A build that fails may be about the very file, and one object of other kinds than Flux's is reported for the whole file.
+		other := inDirs(p, failed)
 		for _, doc := range f.Parse().Documents {
 			id := sourcetree.Identify(doc)
 			isFlux := strings.HasSuffix(id.Group(), fluxGroups)
