@@ -147,7 +147,12 @@ func (f *finder) applied(others bool) []*EntryPoint {
 		case f.artifact.IsDir(k.dir) && (self && k.dir != "." || beside && !others && f.isTree(k)):
 			out = append(out, f.entry(Applied, k))
 		case beside && !others && k.dir != "." && f.isTree(k):
-			missing = append(missing, f.entry(Applied, k))
+			// The artifact of another source than a Git repository is often one directory of the tree, or made elsewhere.
+			if e := f.entry(Applied, k); e.Source.Kind == flux.GitRepository.Kind {
+				missing = append(missing, e)
+			} else if f.locate(e) {
+				out = append(out, e)
+			}
 		}
 	}
 	slices.SortStableFunc(out, func(a, b *EntryPoint) int {
