@@ -1,6 +1,7 @@
 package reference
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -9,6 +10,8 @@ import (
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/yaml"
 
 	"github.com/flux-admission/flux-admission/validators"
 	"github.com/flux-admission/flux-admission/validators/flux"
@@ -55,6 +58,31 @@ func releases(ctx context.Context, p *validators.Pass) []*unstructured.Unstructu
 		list = append(slices.Clip(list), p.Object)
 	}
 	return list
+}
+
+// valuesOf returns the values of a release: its own, and those of ConfigMaps that are known.
+func valuesOf(ctx context.Context, p *validators.Pass, release *unstructured.Unstructured) []any {
+	own, _, _ := unstructured.NestedFieldNoCopy(release.Object, "spec", "values")
+	out := []any{own}
+	from, _, _ := unstructured.NestedSlice(release.Object, "spec", "valuesFrom")
+	for _, item := range from {
+		ref, _ := item.(map[string]any)
+		name, _ := ref["name"].(string)
+		if ref["kind"] != configMap.Kind || ref["targetPath"] != nil {
+			continue
+		}
+		key, _ := ref["valuesKey"].(string)
+		o, presence, _ := p.Lookup.Get(ctx, configMap, types.NamespacedName{Namespace: release.GetNamespace(), Name: name})
+		if presence != validators.Present || o == nil {
+			continue
+		}
+		text, _, _ := unstructured.NestedString(o.Object, "data", cmp.Or(key, "values.yaml"))
+		var values any
+		if yaml.Unmarshal([]byte(text), &values) == nil {
+			out = append(out, values)
+		}
+	}
+	return out
 }
 
 // addsWords reports whether one of two names has all words of the other.

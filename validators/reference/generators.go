@@ -180,7 +180,7 @@ func jobSecrets(o *unstructured.Unstructured) []string {
 }
 
 // issuerOfValues reports whether the values of a release define the issuer, in the usual form {kind: ClusterIssuer,
-// name: NAME}, so that its chart creates it.
+// name: NAME} or as an object, so that its chart creates it.
 func issuerOfValues(ctx context.Context, p *validators.Pass, r reference) bool {
 	var defined func(key string, v any) bool
 	defined = func(key string, v any) bool {
@@ -189,6 +189,9 @@ func issuerOfValues(ctx context.Context, p *validators.Pass, r reference) bool {
 			return slices.ContainsFunc(v, func(item any) bool { return defined(key, item) })
 		case map[string]any:
 			name, _ := v["name"].(string)
+			if metadata, ok := v["metadata"].(map[string]any); ok && name == "" {
+				name, _ = metadata["name"].(string)
+			}
 			kind, ok := v["kind"].(string)
 			refers := strings.HasSuffix(strings.ToLower(key), "ref")
 			if name == r.key.Name && !refers && (kind == r.to.Kind || !ok && strings.Contains(strings.ToLower(key), "issuer")) {
@@ -203,8 +206,10 @@ func issuerOfValues(ctx context.Context, p *validators.Pass, r reference) bool {
 		return false
 	}
 	for _, o := range releases(ctx, p) {
-		values, _, _ := unstructured.NestedFieldNoCopy(o.Object, "spec", "values")
-		if (r.key.Namespace == "" || effectiveNamespace(o) == r.key.Namespace) && defined("", values) {
+		if r.key.Namespace != "" && effectiveNamespace(o) != r.key.Namespace {
+			continue
+		}
+		if slices.ContainsFunc(valuesOf(ctx, p, o), func(values any) bool { return defined("", values) }) {
 			return true
 		}
 	}

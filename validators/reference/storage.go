@@ -5,8 +5,6 @@ import (
 	"slices"
 	"strings"
 
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-
 	"github.com/flux-admission/flux-admission/validators"
 )
 
@@ -81,7 +79,7 @@ func definedOtherwise(ctx context.Context, p *validators.Pass, name string) bool
 		}
 	}
 	for _, o := range releases(ctx, p) {
-		if values, _, _ := unstructured.NestedFieldNoCopy(o.Object, "spec", "values"); defines(values, name) {
+		if slices.ContainsFunc(valuesOf(ctx, p, o), func(values any) bool { return defines(values, name) }) {
 			return true
 		}
 	}
@@ -134,8 +132,9 @@ func classesOfCharts(ctx context.Context, p *validators.Pass) []string {
 		}
 	}
 	for _, o := range releases(ctx, p) {
-		values, _, _ := unstructured.NestedFieldNoCopy(o.Object, "spec", "values")
-		walk("", values)
+		for _, values := range valuesOf(ctx, p, o) {
+			walk("", values)
+		}
 	}
 	return out
 }
