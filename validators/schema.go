@@ -82,6 +82,8 @@ type InvalidValue struct {
 	Incomplete bool
 	// Unquoted means that the value is a number or a truth value where the schema wants a string.
 	Unquoted bool
+	// Combined means that a rule about the fields of a map is violated. If the object may be patched, that is uncertain.
+	Combined bool
 	// Uncertain means that API servers of some releases accept the value.
 	Uncertain bool
 }

@@ -339,7 +339,7 @@ func (s *Structural) InvalidValues(ctx context.Context, o *unstructured.Unstruct
 		p := pathIn(obj, e.Field)
 		if at, text, ok := compositeError(e); ok {
 			p = pathIn(obj, at)
-			composed = append(composed, validators.InvalidValue{Path: p, Message: text, Incomplete: isMap(p.Lookup(obj))})
+			composed = append(composed, validators.InvalidValue{Path: p, Message: text, Combined: isMap(p.Lookup(obj))})
 			continue
 		}
 		if at, text, ok := formatError(e); ok {
@@ -354,11 +354,11 @@ func (s *Structural) InvalidValues(ctx context.Context, o *unstructured.Unstruct
 		}
 		value := p.Lookup(obj)
 		out = append(out, validators.InvalidValue{
-			Path:     p,
-			Message:  message(e, value),
-			Unquoted: unquoted(e, value),
-			// A rule of a map may be about a field that is missing.
-			Incomplete: e.Type == field.ErrorTypeRequired || i >= rulesFrom && isMap(value),
+			Path:       p,
+			Message:    message(e, value),
+			Unquoted:   unquoted(e, value),
+			Incomplete: e.Type == field.ErrorTypeRequired,
+			Combined:   i >= rulesFrom && isMap(value),
 		})
 	}
 	for _, c := range composed {

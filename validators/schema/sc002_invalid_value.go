@@ -83,7 +83,7 @@ func checkInvalidValue(ctx context.Context, p *validators.Pass) error {
 			p.Report(v.Path, nil, "%s %s", name, v.Message)
 			continue
 		}
-		p.Report(v.Path, nil, "%s %s%s", name, v.Message, s.by).Uncertain = s.uncertain || v.Uncertain
+		p.Report(v.Path, nil, "%s %s%s", name, v.Message, s.by).Uncertain = s.uncertain || v.Uncertain || v.Combined && p.Provenance != nil && p.Provenance.MayBePatch
 	}
 	if open > 0 {
 		p.Unknown("some values are encrypted or come from variables outside Git, and were not validated")
