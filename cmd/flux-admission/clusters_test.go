@@ -42,6 +42,22 @@ func reported(t *testing.T, o checkOptions, dir string) *report.Report {
 	return r
 }
 
+func TestCheck_PolicyWithUnknownRule(t *testing.T) {
+	files := twoClusters("Deny", "")
+	name := "clusters/home/policy.yaml"
+	files[name] = strings.ReplaceAll(files[name], "cnpg-monitoring-enabled", "KS005")
+	const unknown = `:4: spec.rules.KS005: unknown rule; did you mean "kustomization-path-missing"?`
+	if code, _, stderr := execute(t, "check", writeTree(t, files)); code != 2 || !strings.Contains(stderr, name+unknown) {
+		t.Errorf("in the tree: exit code %d\n%s", code, stderr)
+	}
+	file := write(t, files[name])
+	for _, args := range [][]string{{"check", writeTree(t, twoClusters("", "")), "--policy", file}, {"rules", "--policy", file}} {
+		if code, _, stderr := execute(t, args...); code != 2 || !strings.Contains(stderr, file+unknown) {
+			t.Errorf("%s: exit code %d\n%s", args[0], code, stderr)
+		}
+	}
+}
+
 func TestCheck_PolicyOfEachCluster(t *testing.T) {
 	for _, tc := range []struct {
 		home, away string

@@ -153,7 +153,9 @@ func (a *audit) readPolicy(ctx context.Context) (origin string, err error) {
 		if err != nil {
 			return "", err
 		}
-		a.policy, err = policy.CompileWith(parsed, actions, a.rules, mutations, nil)
+		if a.policy, err = policy.CompileWith(parsed, actions, a.rules, mutations, nil); err != nil {
+			err = policy.Locate(err, func(at validators.Path) validators.Position { return policy.PositionIn(file, at) })
+		}
 		return file, err
 	}
 	var spec any

@@ -17,7 +17,7 @@ import (
 // Policy returns the policy of a file; for the file "", the default policy with the default actions of a stage.
 func Policy(file string, stage validators.Stage) (*policy.Policy, error) {
 	if file != "" {
-		p, err := newClusterPolicy(Input{}, nil, file, func() (*v1alpha1.AdmissionPolicy, error) { return parsePolicy(file) })
+		p, err := newClusterPolicy(Input{}, nil, file, func() (*v1alpha1.AdmissionPolicy, error) { return parsePolicy(file) }, positionIn(file))
 		if err != nil {
 			return nil, err
 		}
@@ -49,11 +49,13 @@ const defaultPolicy = "the default policy"
 // a policy.
 func choosePolicies(in Input, actions map[string]v1alpha1.Action, built *kustomization.Result) (map[string]*clusterPolicy, error) {
 	byOrigin := map[string]*clusterPolicy{}
-	get := func(origin string, parse func() (*v1alpha1.AdmissionPolicy, error)) (*clusterPolicy, error) {
+	get := func(
+		origin string, parse func() (*v1alpha1.AdmissionPolicy, error), position func(validators.Path) validators.Position,
+	) (*clusterPolicy, error) {
 		if p := byOrigin[origin]; p != nil {
 			return p, nil
 		}
-		p, err := newClusterPolicy(in, actions, origin, parse)
+		p, err := newClusterPolicy(in, actions, origin, parse, position)
 		byOrigin[origin] = p
 		return p, err
 	}
@@ -72,17 +74,14 @@ func choosePolicies(in Input, actions map[string]v1alpha1.Action, built *kustomi
 		var err error
 		switch {
 		case in.Policy != "":
-			out[c.Name], err = get(in.Policy, func() (*v1alpha1.AdmissionPolicy, error) { return parsePolicy(in.Policy) })
-			if err == nil {
-				out[c.Name].position = func(at validators.Path) validators.Position { return policy.PositionIn(in.Policy, at) }
-			}
+			parse := func() (*v1alpha1.AdmissionPolicy, error) { return parsePolicy(in.Policy) }
+			out[c.Name], err = get(in.Policy, parse, positionIn(in.Policy))
 		case own != nil:
-			out[c.Name], err = get(own.Locate(nil).Position.String(), func() (*v1alpha1.AdmissionPolicy, error) { return objectPolicy(own) })
-			if err == nil {
-				out[c.Name].position = func(at validators.Path) validators.Position { return own.Locate(at).Position }
-			}
+			position := func(at validators.Path) validators.Position { return own.Locate(at).Position }
+			parse := func() (*v1alpha1.AdmissionPolicy, error) { return objectPolicy(own) }
+			out[c.Name], err = get(position(nil).String(), parse, position)
 		default:
-			out[c.Name], err = get(defaultPolicy, nil)
+			out[c.Name], err = get(defaultPolicy, nil, nil)
 		}
 		if err != nil {
 			return nil, err
@@ -99,23 +98,25 @@ func parsePolicy(file string) (*v1alpha1.AdmissionPolicy, error) {
 	return policy.Parse(file, data)
 }
 
+// positionIn returns the positions of the fields of a policy in its file.
+func positionIn(file string) func(validators.Path) validators.Position {
+	return func(at validators.Path) validators.Position { return policy.PositionIn(file, at) }
+}
+
 func objectPolicy(o *kustomization.Object) (*v1alpha1.AdmissionPolicy, error) {
 	data, err := o.MarshalJSON()
 	if err != nil {
 		return nil, fmt.Errorf("reading the tree's AdmissionPolicy: %w", err)
 	}
-	parsed, err := policy.ParseObject(data)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", o.Origin.File, err)
-	}
-	return parsed, nil
+	return policy.ParseObject(data)
 }
 
-// newClusterPolicy compiles a policy; a nil parse means the default policy.
+// newClusterPolicy compiles a policy; a nil parse means the default policy. Position returns those of the fields of another one.
 func newClusterPolicy(
 	in Input, actions map[string]v1alpha1.Action, origin string, parse func() (*v1alpha1.AdmissionPolicy, error),
+	position func(validators.Path) validators.Position,
 ) (*clusterPolicy, error) {
-	out := &clusterPolicy{requested: map[string]bool{}, origin: origin}
+	out := &clusterPolicy{requested: map[string]bool{}, origin: origin, position: position}
 	var parsed *v1alpha1.AdmissionPolicy
 	var err error
 	if parse == nil {
@@ -127,15 +128,17 @@ func newClusterPolicy(
 		policy.SetActions(parsed, validators.StageOffline, allRules())
 	}
 	if err != nil {
-		return nil, err
+		return nil, policy.Locate(err, position)
 	}
 	for _, m := range allRules() {
 		if slices.Contains(slices.Concat(in.Only, in.Deny, in.Warn), m.ID) {
 			out.requested[m.Name] = true
 		}
 	}
-	out.Policy, err = compile(parsed, actions)
-	return out, err
+	if out.Policy, err = compile(parsed, actions); err != nil {
+		return nil, policy.Locate(err, position)
+	}
+	return out, nil
 }
 
 func allRules() []*validators.Meta {

@@ -61,11 +61,9 @@ func Parse(source string, data []byte) (*v1alpha1.AdmissionPolicy, error) {
 	case err != nil:
 		return nil, fmt.Errorf("%s: %w", source, err)
 	case len(problems) > 0:
-		errs := make([]error, 0, len(problems))
-		for _, problem := range problems {
-			errs = append(errs, fmt.Errorf("%s:%d: %s", source, yamlposition.Find(doc, problem.path).Line, problem))
-		}
-		return nil, errors.Join(errs...)
+		return nil, Locate(joined(problems), func(at validators.Path) validators.Position {
+			return validators.Position{File: source, Line: yamlposition.Find(doc, at).Line}
+		})
 	}
 	return p, nil
 }
@@ -97,11 +95,7 @@ func ParseObject(data []byte) (*v1alpha1.AdmissionPolicy, error) {
 	case err != nil:
 		return nil, fmt.Errorf("decoding the AdmissionPolicy: %w", err)
 	case len(problems) > 0:
-		errs := make([]error, 0, len(problems))
-		for _, problem := range problems {
-			errs = append(errs, errors.New(problem.String()))
-		}
-		return nil, errors.Join(errs...)
+		return nil, joined(problems)
 	}
 	return p, nil
 }
@@ -160,6 +154,40 @@ func (p problem) String() string {
 		return p.text
 	}
 	return p.path.String() + ": " + p.text
+}
+
+// joined returns the problems as one error.
+func joined(problems []problem) error {
+	errs := make([]error, 0, len(problems))
+	for _, p := range problems {
+		errs = append(errs, &fieldError{path: p.path, text: p.String()})
+	}
+	return errors.Join(errs...)
+}
+
+// fieldError is an error about a field of a policy, which its text starts with.
+type fieldError struct {
+	path validators.Path
+	text string
+}
+
+func (e *fieldError) Error() string { return e.text }
+
+// Locate puts the file and line of its field before each of the errors of ParseObject or Compile. Position returns that of a field.
+func Locate(err error, position func(validators.Path) validators.Position) error {
+	if several, ok := err.(interface{ Unwrap() []error }); ok {
+		var errs []error
+		for _, e := range several.Unwrap() {
+			errs = append(errs, Locate(e, position))
+		}
+		return errors.Join(errs...)
+	}
+	if field, ok := errors.AsType[*fieldError](err); ok {
+		at := position(field.path)
+		at.Column = 0
+		return fmt.Errorf("%s: %w", at, err)
+	}
+	return err
 }
 
 // fromObject sets the defaults in the object and decodes it, or returns the violations of its schema.

@@ -186,7 +186,7 @@ func CompileWith(
 	if len(b.issues) > 0 {
 		errs := make([]error, 0, len(b.issues))
 		for _, i := range b.issues {
-			errs = append(errs, errors.New(i.text))
+			errs = append(errs, &fieldError{path: i.at, text: i.text})
 		}
 		return nil, errors.Join(errs...)
 	}
@@ -195,6 +195,8 @@ func CompileWith(
 
 // issue is a part of a policy that cannot be used as it is.
 type issue struct {
+	// at is the field that the text is about; empty for the policy as a whole.
+	at   validators.Path
 	text string
 	// effect is what applies instead.
 	effect string
@@ -227,12 +229,12 @@ func newBuilder(suite *validators.Suite, clock func() time.Time) *builder {
 }
 
 // problem records what cannot be used, and what applies instead.
-func (b *builder) problem(effect, format string, args ...any) {
-	b.issues = append(b.issues, issue{text: fmt.Sprintf(format, args...), effect: effect})
+func (b *builder) problem(at validators.Path, effect, format string, args ...any) {
+	b.issues = append(b.issues, issue{at: at, text: fmt.Sprintf(format, args...), effect: effect})
 }
 
-func (b *builder) note(format string, args ...any) {
-	b.issues = append(b.issues, issue{text: fmt.Sprintf(format, args...), harmless: true})
+func (b *builder) note(at validators.Path, format string, args ...any) {
+	b.issues = append(b.issues, issue{at: at, text: fmt.Sprintf(format, args...), harmless: true})
 }
 
 func (b *builder) build(spec v1alpha1.AdmissionPolicySpec, muts *mutators.Set) {
@@ -243,10 +245,10 @@ func (b *builder) build(spec v1alpha1.AdmissionPolicySpec, muts *mutators.Set) {
 	params := b.bindRules(spec.Rules)
 	b.limitNewer(spec)
 	for i, o := range spec.Overrides {
-		b.bindOverride(fmt.Sprintf("spec.overrides[%d]", i), o)
+		b.bindOverride(validators.NewPath("spec", "overrides").Index(i), o)
 	}
 	for i, e := range spec.Exemptions {
-		b.bindExemption(fmt.Sprintf("spec.exemptions[%d]", i), e)
+		b.bindExemption(validators.NewPath("spec", "exemptions").Index(i), e)
 	}
 	b.setActions()
 	settings := b.bindMutations(spec.Mutations, muts)
@@ -286,7 +288,8 @@ func (b *builder) bindRules(rules map[string]apiextensionsv1.JSON) (params map[s
 	}
 	for _, name := range slices.Sorted(maps.Keys(rules)) {
 		if _, known := b.out.rules[name]; !known {
-			b.note("spec.rules.%s: unknown rule%s", name, b.suggestRule(name))
+			at := validators.NewPath("spec", "rules", name)
+			b.note(at, "%s: unknown rule%s", at, b.suggestRule(name))
 		}
 	}
 	return params
@@ -310,19 +313,20 @@ func (b *builder) replaceRule(m *validators.Meta, raw apiextensionsv1.JSON, caus
 		Action v1alpha1.Action `json:"action"`
 	}
 	_ = json.Unmarshal(raw.Raw, &common) // an action that cannot be read limits nothing
+	at := validators.NewPath("spec", "rules", m.Name)
 	if b.last != nil {
 		if lastRaw, ok := b.last("rules", m.Name); ok {
 			if s, typed, err := bindRule(m, lastRaw, true); err == nil {
 				if slices.Contains(actions, common.Action) {
 					s.action = atMost(s.action, common.Action)
 				}
-				b.problem("the rule keeps its last valid settings, with action "+string(s.action), "%v", cause)
+				b.problem(at, "the rule keeps its last valid settings, with action "+string(s.action), "%v", cause)
 				b.replaced["rules."+m.Name] = true
 				return s, typed
 			}
 		}
 	}
-	b.problem("the rule is off", "%v", cause)
+	b.problem(at, "the rule is off", "%v", cause)
 	b.replaced["rules."+m.Name] = false
 	b.out.invalid[m.Name] = "its settings are invalid"
 	return ruleSettings{action: v1alpha1.ActionOff, onUnknown: v1alpha1.ActionAudit}, nil
@@ -336,7 +340,8 @@ func (b *builder) limitNewer(spec v1alpha1.AdmissionPolicySpec) {
 	ruleset, err := semver.NewVersion(spec.Ruleset)
 	if err != nil {
 		ruleset = semver.New(0, 0, 0, "", "")
-		b.problem("rules that the policy does not list are limited to Warn", "spec.ruleset: %q is not a release such as %s", spec.Ruleset, Ruleset(b.out.all))
+		at := validators.NewPath("spec", "ruleset")
+		b.problem(at, "rules that the policy does not list are limited to Warn", "%s: %q is not a release such as %s", at, spec.Ruleset, Ruleset(b.out.all))
 	}
 	for _, m := range b.out.all {
 		if _, listed := spec.Rules[m.Name]; listed {
@@ -476,7 +481,8 @@ func (b *builder) bindMutations(mutations map[string]apiextensionsv1.JSON, muts 
 	}
 	for _, name := range slices.Sorted(maps.Keys(mutations)) {
 		if !slices.Contains(names, name) {
-			b.note("spec.mutations.%s: unknown mutation%s", name, suggestion(name, names))
+			at := validators.NewPath("spec", "mutations", name)
+			b.note(at, "%s: unknown mutation%s", at, suggestion(name, names))
 		}
 	}
 	return settings
@@ -494,53 +500,58 @@ func bindMutation(m *mutators.Mutator, raw apiextensionsv1.JSON) (any, error) {
 }
 
 func (b *builder) replaceMutation(m *mutators.Mutator, cause error) any {
+	at := validators.NewPath("spec", "mutations", m.Name)
 	if b.last != nil {
 		if raw, ok := b.last("mutations", m.Name); ok {
 			if typed, err := bindMutation(m, raw); err == nil {
-				b.problem("the mutation keeps its last valid settings", "%v", cause)
+				b.problem(at, "the mutation keeps its last valid settings", "%v", cause)
 				b.replaced["mutations."+m.Name] = true
 				return typed
 			}
 		}
 	}
-	b.problem("the mutation is off", "%v", cause)
+	b.problem(at, "the mutation is off", "%v", cause)
 	b.replaced["mutations."+m.Name] = false
 	return nil
 }
 
-func (b *builder) bindOverride(at string, o v1alpha1.Override) {
-	b.namespaces(at+".namespaces", o.Namespaces)
+func (b *builder) bindOverride(at validators.Path, o v1alpha1.Override) {
+	b.namespaces(at.Child("namespaces"), o.Namespaces)
 	selector := labels.Everything()
 	switch {
 	case o.NamespaceSelector != nil:
 		b.out.byLabel = true
 		var err error
 		if selector, err = metav1.LabelSelectorAsSelector(o.NamespaceSelector); err != nil {
-			b.problem("in every namespace, the milder of the actions applies", "%s.namespaceSelector: %v", at, err)
+			at := at.Child("namespaceSelector")
+			b.problem(at, "in every namespace, the milder of the actions applies", "%s: %v", at, err)
 			selector = nil
 		}
 	case len(o.Namespaces) == 0:
-		b.problem("in every namespace, the milder of the actions applies", "%s: must set namespaces, namespaceSelector or both", at)
+		b.problem(at, "in every namespace, the milder of the actions applies", "%s: must set namespaces, namespaceSelector or both", at)
 		selector = nil
 	}
-	set, _ := b.ruleSet(at+".rules", o.Rules)
+	set, _ := b.ruleSet(at.Child("rules"), o.Rules)
 	b.out.overrides = append(b.out.overrides, override{selector, o.Namespaces, set, o.Action})
 }
 
-func (b *builder) bindExemption(at string, e v1alpha1.Exemption) {
-	x := exemption{kinds: e.Match.Kinds, namespaces: e.Match.Namespaces, names: e.Match.Names, at: at, reason: e.Reason}
+func (b *builder) bindExemption(at validators.Path, e v1alpha1.Exemption) {
+	x := exemption{kinds: e.Match.Kinds, namespaces: e.Match.Namespaces, names: e.Match.Names, at: at.String(), reason: e.Reason}
 	x.paths, x.clusters = e.Match.Paths, e.Match.Clusters
 	if strings.TrimSpace(e.Reason) == "" {
-		b.problem("the exemption applies", "%s.reason: must not be blank", at)
+		at := at.Child("reason")
+		b.problem(at, "the exemption applies", "%s: must not be blank", at)
 	}
 	if len(x.kinds)+len(x.namespaces)+len(x.names)+len(x.paths)+len(x.clusters) == 0 && e.Match.NamespaceSelector == nil {
-		b.problem("every object is exempt", "%s.match: must set at least one of kinds, namespaces, namespaceSelector, names, paths, clusters", at)
+		at := at.Child("match")
+		b.problem(at, "every object is exempt", "%s: must set at least one of kinds, namespaces, namespaceSelector, names, paths, clusters", at)
 	}
-	b.namespaces(at+".match.namespaces", e.Match.Namespaces)
+	b.namespaces(at.Child("match", "namespaces"), e.Match.Namespaces)
 	if e.Match.NamespaceSelector != nil {
 		selector, err := metav1.LabelSelectorAsSelector(e.Match.NamespaceSelector)
 		if err != nil {
-			b.problem("objects are exempt whatever the labels of their namespaces", "%s.match.namespaceSelector: %v", at, err)
+			at := at.Child("match", "namespaceSelector")
+			b.problem(at, "objects are exempt whatever the labels of their namespaces", "%s: %v", at, err)
 			selector = nil
 		}
 		x.selector = selector
@@ -550,8 +561,8 @@ func (b *builder) bindExemption(at string, e v1alpha1.Exemption) {
 		x.expires = e.Expires.Time
 	}
 	var rules []*validators.Meta
-	x.rules, rules = b.ruleSet(at+".rules", e.Rules)
-	b.kinds(at+".match.kinds", x.kinds, rules)
+	x.rules, rules = b.ruleSet(at.Child("rules"), e.Rules)
+	b.kinds(at.Child("match", "kinds"), x.kinds, rules)
 	b.out.exemptions = append(b.out.exemptions, x)
 }
 
@@ -559,7 +570,7 @@ func (b *builder) bindExemption(at string, e v1alpha1.Exemption) {
 const AllRules = "*"
 
 // ruleSet returns the rules with the names or IDs.
-func (b *builder) ruleSet(at string, names []string) (set map[string]bool, rules []*validators.Meta) {
+func (b *builder) ruleSet(at validators.Path, names []string) (set map[string]bool, rules []*validators.Meta) {
 	set = map[string]bool{}
 	for i, n := range names {
 		found := false
@@ -573,7 +584,7 @@ func (b *builder) ruleSet(at string, names []string) (set map[string]bool, rules
 			}
 		}
 		if !found {
-			b.note("%s[%d]: unknown rule %q%s", at, i, n, b.suggestRule(n))
+			b.note(at.Index(i), "%s: unknown rule %q%s", at.Index(i), n, b.suggestRule(n))
 		}
 	}
 	return set, rules
@@ -590,16 +601,16 @@ func (b *builder) suggestRule(name string) string {
 }
 
 // namespaces notes patterns that match no namespace.
-func (b *builder) namespaces(at string, patterns []string) {
+func (b *builder) namespaces(at validators.Path, patterns []string) {
 	for i, p := range patterns {
 		if err := match.NamespacePattern(p); err != nil && p != "" { // "" selects cluster-scoped objects
-			b.note("%s[%d]: %v", at, i, err)
+			b.note(at.Index(i), "%s: %v", at.Index(i), err)
 		}
 	}
 }
 
 // kinds notes kinds that none of the rules evaluates.
-func (b *builder) kinds(at string, kinds []string, rules []*validators.Meta) {
+func (b *builder) kinds(at validators.Path, kinds []string, rules []*validators.Meta) {
 	known := map[string]bool{}
 	for _, m := range rules {
 		switch {
@@ -614,7 +625,7 @@ func (b *builder) kinds(at string, kinds []string, rules []*validators.Meta) {
 	}
 	for i, kind := range kinds {
 		if len(rules) > 0 && !known[kind] {
-			b.note("%s[%d]: none of the rules evaluates kind %q%s", at, i, kind, suggestion(kind, slices.Collect(maps.Keys(known))))
+			b.note(at.Index(i), "%s: none of the rules evaluates kind %q%s", at.Index(i), kind, suggestion(kind, slices.Collect(maps.Keys(known))))
 		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -404,6 +405,37 @@ func TestCompile_Suggestions(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: error %v\nwant %s", text, err, want)
 		}
+	}
+}
+
+// The errors of Compile and ParseObject name the line of their field, as those of Parse do.
+func TestLocate_Lines(t *testing.T) {
+	text := document("  rules:\n    KS001: {action: Warn}\n  overrides:\n  - namespaces: [a]\n    rules: [nope]\n    action: Warn\n")
+	parsed, err := policy.Parse("p.yaml", []byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "p.yaml")
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	position := func(at validators.Path) validators.Position { return policy.PositionIn(file, at) }
+	_, err = policy.Compile(parsed, suite(t), set(t), nil)
+	want := file + `:6: spec.rules.KS001: unknown rule; did you mean "kustomization-namespace"?` + "\n" +
+		file + `:9: spec.overrides[0].rules[0]: unknown rule "nope"`
+	if got := policy.Locate(err, position); got == nil || got.Error() != want {
+		t.Errorf("Compile: %v\nwant %s", got, want)
+	}
+	_, err = policy.ParseObject([]byte(`{"apiVersion": "flux-admission.dev/v1alpha1", "kind": "AdmissionPolicy", "metadata": {"name": "default"}, "spec": {"overides": []}}`))
+	want = file + `:4: spec.overides: unknown field; did you mean "spec.overrides"?`
+	if got := policy.Locate(err, position); got == nil || got.Error() != want {
+		t.Errorf("ParseObject: %v\nwant %s", got, want)
+	}
+	if other := errors.New("x"); !errors.Is(policy.Locate(other, position), other) {
+		t.Error("another error is lost")
+	}
+	if policy.Locate(nil, position) != nil {
+		t.Error("no error becomes one")
 	}
 }
 

@@ -58,7 +58,7 @@ func ReadWith(
 		"apiVersion": v1alpha1.GroupVersion.String(), "kind": v1alpha1.Kind, "metadata": map[string]any{"name": v1alpha1.Name}, "spec": r.spec,
 	}}
 	for _, f := range s.UnknownFields(o) {
-		r.note("%s: unknown field, ignored", f.Path)
+		r.note(f.Path, "%s: unknown field, ignored", f.Path)
 		remove(o.Object, f.Path)
 	}
 	s.Default(o)
@@ -98,10 +98,10 @@ func (r *reader) object(spec any, last map[string]any) map[string]any {
 		return runtime.DeepCopyJSON(m)
 	}
 	if last != nil {
-		r.problem("the last valid policy stays in force", "spec: must be an object")
+		r.problem(validators.NewPath("spec"), "the last valid policy stays in force", "spec: must be an object")
 		return runtime.DeepCopyJSON(last)
 	}
-	r.problem("the mode is AuditOnly", "spec: must be an object")
+	r.problem(validators.NewPath("spec"), "the mode is AuditOnly", "spec: must be an object")
 	return map[string]any{"mode": string(v1alpha1.ModeAuditOnly)}
 }
 
@@ -131,7 +131,7 @@ func (r *reader) typed(muts *mutators.Set) v1alpha1.AdmissionPolicySpec {
 // mildest returns a field of the spec, and replaces one that cannot be used.
 func (r *reader) mildest(name, mildest string) string {
 	if reason := r.unusable[name]; reason != "" {
-		r.problem(mildest+" applies", "%s", reason)
+		r.problem(validators.NewPath("spec", name), mildest+" applies", "%s", reason)
 		r.spec[name] = mildest
 	}
 	value, _ := r.spec[name].(string)
@@ -177,7 +177,7 @@ func (r *reader) list(name string) []any {
 		return nil
 	case []any:
 		if reason := r.unusable[name]; reason != "" {
-			r.note("%s", reason)
+			r.note(validators.NewPath("spec", name), "%s", reason)
 		}
 		return value
 	}
@@ -200,10 +200,11 @@ func (r *reader) override(i int, item any) v1alpha1.Override {
 	if _, set := fields["namespaceSelector"]; set && !decode(fields["namespaceSelector"], &out.NamespaceSelector) || out.NamespaceSelector == nil && len(out.Namespaces) == 0 {
 		out.NamespaceSelector = unusableSelector()
 	}
+	at := validators.NewPath("spec", "overrides").Index(i)
 	if reason == "" {
-		reason = fmt.Sprintf("spec.overrides[%d]: not an override", i)
+		reason = at.String() + ": not an override"
 	}
-	r.problem("the readable part of the override applies, with action "+string(out.Action), "%s", reason)
+	r.problem(at, "the readable part of the override applies, with action "+string(out.Action), "%s", reason)
 	return out
 }
 
@@ -228,10 +229,11 @@ func (r *reader) exemption(i int, item any) v1alpha1.Exemption {
 	if out.Reason == "" {
 		out.Reason = "(no reason)"
 	}
+	at := validators.NewPath("spec", "exemptions").Index(i)
 	if reason == "" {
-		reason = fmt.Sprintf("spec.exemptions[%d]: not an exemption", i)
+		reason = at.String() + ": not an exemption"
 	}
-	r.problem("the exemption applies to all objects that its readable part selects", "%s", reason)
+	r.problem(at, "the exemption applies to all objects that its readable part selects", "%s", reason)
 	return out
 }
 

@@ -12,6 +12,7 @@ import (
 	"github.com/go-logr/logr"
 
 	"github.com/flux-admission/flux-admission/internal/policy"
+	"github.com/flux-admission/flux-admission/validators"
 )
 
 // pollInterval is how often a policy file is read. The file is small, and reading it detects every kind of change: a write, a rename, the swapped
@@ -113,7 +114,7 @@ func (f *File) load(data []byte) error {
 	}
 	p, err := f.compile(parsed)
 	if err != nil {
-		return fmt.Errorf("%s: %w", f.path, err)
+		return policy.Locate(err, func(at validators.Path) validators.Position { return policy.PositionIn(f.path, at) })
 	}
 	f.set(p)
 	return nil
