@@ -69,7 +69,7 @@ func runAudit(ctx context.Context, o auditOptions, stdout, stderr io.Writer) err
 	o.Excluded = webhookconfig.Excluded(o.namespace)
 	bar := progress.New(stderr, o.noProgress)
 	defer bar.End()
-	o.Progress = bar.Report
+	o.Progress, o.Charts.Warn = bar.Report, warnTo(stderr)
 	result, err := audit.Run(ctx, o.Options)
 	if err != nil {
 		return err

@@ -195,7 +195,7 @@ func runCheck(ctx context.Context, o checkOptions, stdout, stderr io.Writer) err
 	}
 	bar := progress.New(stderr, o.noProgress)
 	defer bar.End()
-	o.Progress, o.Built = bar.Report, bar.Built
+	o.Progress, o.Built, o.Warning = bar.Report, bar.Built, warnTo(stderr)
 	result, err := check.Run(ctx, o.Options)
 	if err != nil {
 		return err
@@ -206,21 +206,37 @@ func runCheck(ctx context.Context, o checkOptions, stdout, stderr io.Writer) err
 		return err
 	}
 	prefix := pathPrefix(o.Path)
-	if err := o.write(result, stdout, report.Options{PathPrefix: prefix, Category: prefix + o.Cluster}); err != nil {
+	opts := report.Options{PathPrefix: prefix, Category: prefix + o.Cluster}
+	s := result.Summary
+	nothing := s.Nothing() && !failed(o.failOn, s)
+	if nothing && s.Skipped == 0 && report.Format(o.output) == report.Text {
+		stdout = io.Discard // the error is all that people need
+	}
+	if err := o.write(result, stdout, opts); err != nil {
 		return err
 	}
-	s := result.Summary
-	if s.Objects == 0 && s.Findings == 0 && s.Suppressed == 0 && !failed(o.failOn, s) {
+	if nothing {
 		return errNothingChecked(o.Path)
 	}
 	return o.verdict(s)
+}
+
+// warnTo returns a function that writes each warning once.
+func warnTo(stderr io.Writer) func(text string) {
+	written := map[string]bool{}
+	return func(text string) {
+		if !written[text] {
+			written[text] = true
+			fmt.Fprintln(stderr, "flux-admission: warning:", text)
+		}
+	}
 }
 
 // loadWithBar loads a tree, with a progress bar on a terminal.
 func loadWithBar(ctx context.Context, in check.Input, stderr io.Writer) (*check.Tree, error) {
 	bar := progress.New(stderr, false)
 	defer bar.End()
-	in.Built = bar.Built
+	in.Built, in.Warning = bar.Built, warnTo(stderr)
 	return check.Load(ctx, in)
 }
 

@@ -111,7 +111,7 @@ func runDiff(ctx context.Context, o diffOptions, stdout, stderr io.Writer) (err 
 	}
 	bar := progress.New(stderr, false)
 	defer bar.End()
-	o.Built = bar.Built
+	o.Built, o.Warning = bar.Built, warnTo(stderr)
 	compare := o.compare
 	if o.live {
 		compare = o.compareLive

@@ -61,7 +61,7 @@ func runFix(ctx context.Context, o fixOptions, stdout, stderr io.Writer) error {
 	}
 	bar := progress.New(stderr, false)
 	defer bar.End()
-	o.Built = bar.Built
+	o.Built, o.Warning = bar.Built, warnTo(stderr)
 	if o.dryRun {
 		plan, err := repair.Plan(ctx, o.Options)
 		if err != nil {

@@ -57,7 +57,7 @@ func TestCheck_JSONManifests(t *testing.T) {
 			name:  "no manifest but a template of one",
 			files: map[string]string{"web.json": `{"apiVersion": "v1", "kind": {{ .Kind }} }`},
 			code:  2,
-			want:  []string{"0 objects"},
+			want:  []string{"Nothing was checked"},
 		},
 		{
 			name:  "listed in a kustomization.yaml",

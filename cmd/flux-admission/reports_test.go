@@ -173,10 +173,31 @@ func TestCheck_NothingChecked(t *testing.T) {
 	for name, args := range map[string][]string{
 		"an empty directory": {"check", t.TempDir()}, "text": {"check", writeTree(t, map[string]string{"README.yaml": "hello\n"})}, "no input": {"check", "-"},
 	} {
-		code, _, stderr := execute(t, args...)
-		if code != 2 || !strings.Contains(stderr, "nothing was checked") {
-			t.Errorf("%s: exit code %d\n%s", name, code, stderr)
+		code, stdout, stderr := execute(t, args...)
+		if code != 2 || !strings.Contains(stderr, "nothing was checked") || strings.Contains(stdout, "No findings") {
+			t.Errorf("%s: exit code %d\n%s%s", name, code, stdout, stderr)
 		}
+		if name == "no input" && stdout != "" {
+			t.Errorf("beside the error: %s", stdout)
+		}
+		if _, stdout, _ := execute(t, append(args, "-o", "markdown")...); !strings.Contains(stdout, "Nothing was checked") || strings.Contains(stdout, "✅") {
+			t.Errorf("%s: %s", name, stdout)
+		}
+	}
+}
+
+func TestCheck_EmptyCharts(t *testing.T) {
+	dir := writeTree(t, map[string]string{
+		"cm.yaml": "apiVersion: v1\nkind: Namespace\nmetadata: {name: a}\n", "charts/app/Chart.yaml": "apiVersion: v2\nname: app\nversion: 1.0.0\n",
+	})
+	empty := t.TempDir()
+	args := []string{"check", filepath.Join(dir, "cm.yaml"), "--charts", empty}
+	text := "--charts: nothing is in " + empty + "; specify a directory"
+	if code, _, stderr := execute(t, args...); code != 2 || !strings.Contains(stderr, "flux-admission: "+text) {
+		t.Errorf("alone: exit code %d\n%s", code, stderr)
+	}
+	if code, _, stderr := execute(t, append(args, "--charts", filepath.Join(dir, "charts"))...); code != 0 || !strings.Contains(stderr, "warning: "+text) {
+		t.Errorf("beside another: exit code %d\n%s", code, stderr)
 	}
 }
 

@@ -44,6 +44,8 @@ type Options struct {
 	SchemaHosts []string
 	// Templates loads what validators.Chart's Template needs.
 	Templates bool
+	// Warn is called with a warning about an empty directory beside others; nil for nobody.
+	Warn func(text string)
 }
 
 // Charts resolves charts, and reads those of archives.
@@ -71,11 +73,23 @@ func Open(o Options) (*Charts, func(), error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("--charts: %w", err)
 	}
+	switch empty := r.Empty(); {
+	case len(empty) == 0:
+	case len(empty) == len(o.Dirs):
+		r.Close()
+		return nil, nil, fmt.Errorf("--charts: %s", emptyText(empty))
+	case o.Warn != nil:
+		o.Warn("--charts: " + emptyText(empty))
+	}
 	charts := &Charts{Charts: localCharts{r}, resolver: r}
 	if o.Fetch {
 		charts.Charts = r
 	}
 	return charts, r.Close, nil
+}
+
+func emptyText(dirs []string) string {
+	return "nothing is in " + strings.Join(dirs, ", ") + "; specify a directory with chart directories or .tgz archives"
 }
 
 // NoCache is the Options.Cache of a run that keeps no charts.

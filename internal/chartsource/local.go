@@ -3,6 +3,7 @@ package chartsource
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path"
 	"path/filepath"
@@ -30,39 +31,45 @@ type localChart struct {
 	withFiles sync.Map
 }
 
-// readLocal reads the charts at the paths: chart directories, archives, and directories that contain such.
-func readLocal(paths []string, limits archive.Limits, opts helmchart.Options) (localCharts, error) {
-	var out localCharts
+// readLocal reads the charts at the paths: chart directories, archives, and directories that contain such. Empty are the directories with nothing
+// in them, which are no error: a server may start before its volume has content.
+func readLocal(paths []string, limits archive.Limits, opts helmchart.Options) (out localCharts, empty []string, err error) {
 	for _, p := range paths {
 		candidates, err := candidates(p)
 		if err != nil {
-			return nil, fmt.Errorf("charts at %s: %w", p, err)
+			return nil, nil, fmt.Errorf("%s %w", p, err)
+		}
+		if len(candidates) == 0 {
+			empty = append(empty, p)
 		}
 		for _, c := range candidates {
 			ch, err := archive.ReadPath(c, limits)
 			if err != nil {
-				return nil, fmt.Errorf("charts at %s: %s: %w", p, c, err)
+				return nil, nil, fmt.Errorf("%s: %w", c, err)
 			}
 			out = append(out, &localChart{
 				path: c, name: ch.Name(), version: ch.Metadata.Version, limits: limits, opts: opts, chart: helmchart.New(ch, opts),
 			})
 		}
 	}
-	return out, nil
+	return out, empty, nil
 }
 
 // candidates returns the paths of the charts at a path.
 func candidates(p string) ([]string, error) {
 	info, err := os.Stat(p)
-	if err != nil {
-		return nil, errors.New("it cannot be read; specify a directory or an archive that exists")
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, errors.New("does not exist; specify a directory or an archive of charts")
+	case err != nil:
+		return nil, errors.New("cannot be read; check its permissions")
 	}
 	if !info.IsDir() || isChart(p) {
 		return []string{p}, nil
 	}
 	entries, err := os.ReadDir(p)
 	if err != nil {
-		return nil, errors.New("it cannot be listed; check its permissions")
+		return nil, errors.New("cannot be listed; check its permissions")
 	}
 	var out []string
 	for _, e := range entries {
@@ -72,7 +79,7 @@ func candidates(p string) ([]string, error) {
 		}
 	}
 	if len(out) == 0 && len(entries) > 0 {
-		return nil, errors.New("it contains no chart; specify a directory with chart directories or .tgz archives")
+		return nil, errors.New("contains no chart; specify a directory with chart directories or .tgz archives")
 	}
 	return out, nil
 }

@@ -67,10 +67,10 @@ func TestResolver_Dirs(t *testing.T) {
 		})
 	}
 	for name, tc := range map[string]struct{ dir, want string }{
-		"a directory that does not exist": {at("nope"), "charts at " + at("nope") + ": it cannot be read; specify a directory or an archive that exists"},
-		"a directory without a chart":     {at("notes"), "charts at " + at("notes") + ": it contains no chart; specify a directory with chart directories or .tgz archives"},
-		"a directory with a broken chart": {at("broken"), "charts at " + at("broken") + ": " + at("broken/app") + ": reading the chart: validation: chart.metadata.name is required"},
-		"a file that is no chart archive": {at("notes/readme.txt"), "charts at " + at("notes/readme.txt") + ": " + at("notes/readme.txt") + ": reading the chart archive: it is not a gzip file: gzip: invalid header"},
+		"a directory that does not exist": {at("nope"), at("nope") + " does not exist; specify a directory or an archive of charts"},
+		"a directory without a chart":     {at("notes"), at("notes") + " contains no chart; specify a directory with chart directories or .tgz archives"},
+		"a directory with a broken chart": {at("broken"), at("broken/app") + ": reading the chart: validation: chart.metadata.name is required"},
+		"a file that is no chart archive": {at("notes/readme.txt"), at("notes/readme.txt") + ": reading the chart archive: it is not a gzip file: gzip: invalid header"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if _, err := chartsource.New(chartsource.Options{Dirs: []string{tc.dir}}); err == nil || err.Error() != tc.want {

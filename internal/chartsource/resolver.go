@@ -33,6 +33,7 @@ var errClosed = errors.New("the server is shutting down")
 type Resolver struct {
 	opts    Options
 	local   localCharts
+	empty   []string // the directories of Options.Dirs with nothing in them
 	loader  *loader
 	results *results
 
@@ -58,7 +59,7 @@ func New(opts Options) (*Resolver, error) {
 	r.ctx, r.cancel = context.WithCancel(context.Background())
 	var err error
 	load := helmchart.Options{LoadSchema: r.loader.schemas.loader(r.ctx), Templates: opts.Templates}
-	if r.local, err = readLocal(opts.Dirs, opts.Limits, load); err != nil {
+	if r.local, r.empty, err = readLocal(opts.Dirs, opts.Limits, load); err != nil {
 		r.cancel()
 		return nil, err
 	}
@@ -74,6 +75,9 @@ func New(opts Options) (*Resolver, error) {
 	}
 	return r, nil
 }
+
+// Empty returns the directories of Options.Dirs with nothing in them.
+func (r *Resolver) Empty() []string { return r.empty }
 
 // Close cancels all fetches and waits for them. Lookups after it only find cached charts. It may be called more than
 // once.

@@ -66,6 +66,8 @@ type Input struct {
 	// Built is called from several goroutines while Kustomizations are built, with the numbers of those that are built and that are
 	// known so far; nil for nobody.
 	Built func(built, known int)
+	// Warning is called with a warning about the input, which changes no finding; nil for nobody.
+	Warning func(text string)
 }
 
 // Tree is a built tree with the policy, charts and definitions to evaluate it with.
@@ -103,7 +105,7 @@ func Load(ctx context.Context, in Input) (_ *Tree, err error) {
 	}()
 	t.charts, t.close, err = chartinput.Open(chartinput.Options{
 		Dirs: in.Charts, Fetch: in.FetchCharts, Cache: in.ChartCache, RegistryConfig: in.RegistryConfig, SchemaHosts: in.SchemaHosts,
-		Templates: true,
+		Templates: true, Warn: in.Warning,
 	})
 	if err != nil {
 		return nil, err

@@ -74,7 +74,7 @@ func markdownSign(s Summary) string {
 	switch {
 	case s.Deny > 0 || s.Errors > 0:
 		return "❌"
-	case s.Warn > 0:
+	case s.Warn > 0, s.Nothing():
 		return "⚠️"
 	}
 	return "✅"

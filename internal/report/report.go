@@ -271,6 +271,9 @@ type Summary struct {
 	StaleBaseline int `json:"staleBaseline"`
 }
 
+// Nothing reports whether nothing was evaluated, which is no reason to pass.
+func (s Summary) Nothing() bool { return s.Objects == 0 && s.Findings == 0 && s.Suppressed == 0 }
+
 // NodeState is the state of a node of the graph.
 type NodeState string
 

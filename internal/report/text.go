@@ -249,9 +249,12 @@ func (t *textWriter) clusters(list []Cluster) {
 
 func (t *textWriter) summary(s Summary) string {
 	var parts []string
-	if s.Findings == 0 {
+	switch {
+	case s.Nothing():
+		parts = append(parts, t.paint(yellow, "Nothing was checked"))
+	case s.Findings == 0:
 		parts = append(parts, t.paint(green, "No findings"))
-	} else {
+	default:
 		var by []string
 		for _, c := range []struct {
 			n    int
@@ -276,7 +279,9 @@ func (t *textWriter) summary(s Summary) string {
 	if s.Kustomizations > 0 {
 		evaluated += " of " + count(s.Kustomizations, "Kustomization", "Kustomizations")
 	}
-	parts = append(parts, "in "+evaluated)
+	if !s.Nothing() {
+		parts = append(parts, "in "+evaluated)
+	}
 	sentences := []string{strings.Join(parts, " ")}
 	for _, c := range []struct {
 		n         int
