@@ -43,7 +43,7 @@ func addCompletions(root *cobra.Command) error {
 		{"serve", "audit-reports", words("none", "openreports", "policyreport")},
 		{"serve", "log-level", words("debug", "info", "warn", "error")},
 		{"serve", "log-format", words("json", "console")},
-		{"rules", "output", words(listText, listJSON)},
+		{"rules", "output", words(listText, listWide, listJSON)},
 		{"fix", "rule", completeRule},
 		{"audit check", "only", completeRule},
 		{"audit check", "skip", completeRule},

@@ -38,7 +38,7 @@ func TestCompletion(t *testing.T) {
 			[]string{"check", "--output", ""}, []string{"text", "json", "sarif", "junit", "github", "html", "markdown"}, noFiles,
 		},
 		"values of --fail-on":          {[]string{"check", "--fail-on", ""}, []string{"deny", "warn", "unknown", "never"}, noFiles},
-		"formats of the list of rules": {[]string{"rules", "-o", ""}, []string{"text", "json"}, noFiles},
+		"formats of the list of rules": {[]string{"rules", "-o", ""}, []string{"text", "wide", "json"}, noFiles},
 		"all names of rules":           {[]string{"explain", ""}, names, noFiles},
 		"names of rules with a prefix": {
 			[]string{"explain", "kustomization-dep"},

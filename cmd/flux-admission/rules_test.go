@@ -100,7 +100,7 @@ func TestRules_InvalidArguments(t *testing.T) {
 		args []string
 		want string
 	}{
-		"an unknown format": {[]string{"rules", "-o", "yaml"}, `--output "yaml" is not a format: use text or json`},
+		"an unknown format": {[]string{"rules", "-o", "yaml"}, `--output "yaml" is not a format: use text, wide or json`},
 		"a missing file":    {[]string{"rules", "--policy", "no/such/file"}, "--policy: open no/such/file"},
 		"a misspelled rule in a file": {
 			[]string{
@@ -125,13 +125,20 @@ func TestRules_InvalidArguments(t *testing.T) {
 }
 
 func TestRules_Table(t *testing.T) {
-	code, stdout, _ := execute(t, "rules")
-	lines := strings.Split(strings.TrimSpace(stdout), "\n")
-	if code != 0 || len(lines) != len(allvalidators.Rules())+1 {
-		t.Fatalf("exit code %d, %d lines", code, len(lines))
-	}
-	want := []string{"KS001", "kustomization-namespace", "error", "Deny", "Warn"}
-	if got := strings.Fields(lines[1]); !slices.Equal(got[:len(want)], want) {
-		t.Errorf("the first line is %q, want it to start with %v", lines[1], want)
+	for output, titles := range map[string]bool{"text": false, "wide": true} {
+		code, stdout, _ := execute(t, "rules", "-o", output)
+		lines := strings.Split(strings.TrimSpace(stdout), "\n")
+		if code != 0 || len(lines) != len(allvalidators.Rules())+1 {
+			t.Fatalf("%s: exit code %d, %d lines", output, code, len(lines))
+		}
+		want := []string{"KS001", "kustomization-namespace", "error", "Deny", "Warn"}
+		if got := strings.Fields(lines[1]); !slices.Equal(got[:len(want)], want) {
+			t.Errorf("%s: the first line is %q, want it to start with %v", output, lines[1], want)
+		}
+		for i, r := range allvalidators.Rules() {
+			if line := lines[i+1]; strings.Contains(line, r.Doc.Title) != titles || !titles && len(line) > 80 {
+				t.Errorf("%s: %q; with the title: %t", output, line, titles)
+			}
+		}
 	}
 }

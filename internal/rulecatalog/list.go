@@ -2,9 +2,11 @@
 package rulecatalog
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"text/tabwriter"
 
@@ -104,25 +106,56 @@ func subjectsOf(m *validators.Meta) (looksAt string, kinds []string) {
 	return "kinds", kinds
 }
 
-// WriteTable writes a table with a line for each rule.
-func WriteTable(to io.Writer, list []Rule) error {
-	w := tabwriter.NewWriter(to, 0, 0, 3, ' ', 0)
-	fmt.Fprintln(w, "ID\tNAME\tSEVERITY\tCLUSTER\tCHECK\tTITLE\tKINDS")
+const (
+	// gap is the number of columns between those of a table.
+	gap = 3
+	// minTitle is the number of columns from which a cut title helps to find a rule.
+	minTitle = 20
+)
+
+// WriteTable writes a table with a line for each rule. With columns, which is the width of a terminal, it has no kinds, and titles only as far as there
+// is room for them; with 0, it has everything.
+func WriteTable(to io.Writer, list []Rule, columns int) error {
+	rows := [][]string{{"ID", "NAME", "SEVERITY", "CLUSTER", "CHECK", "TITLE", "KINDS"}}
 	for _, r := range list {
-		cluster := string(r.Actions.Cluster)
-		if cluster == "" {
-			cluster = "-"
-		}
 		kinds := "(" + r.LooksAt + ")"
 		if len(r.Kinds) > 0 {
 			kinds = kindNames(r.Kinds)
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", r.ID, r.Name, r.Severity, cluster, r.Actions.Check, r.Title, kinds)
+		cluster := cmp.Or(r.Actions.Cluster, "-")
+		rows = append(rows, []string{r.ID, r.Name, string(r.Severity), string(cluster), string(r.Actions.Check), r.Title, kinds})
+	}
+	if columns > 0 {
+		fit(rows, columns)
+	}
+	w := tabwriter.NewWriter(to, 0, 0, gap, ' ', 0)
+	for _, row := range rows {
+		fmt.Fprintln(w, strings.Join(row, "\t"))
 	}
 	if err := w.Flush(); err != nil {
 		return fmt.Errorf("writing the list of rules: %w", err)
 	}
 	return nil
+}
+
+// fit removes the kinds from the rows of a table, and cuts or removes their titles.
+func fit(rows [][]string, columns int) {
+	const title = 5
+	room := columns
+	for i := range title {
+		widest := slices.MaxFunc(rows, func(a, b []string) int { return len(a[i]) - len(b[i]) })
+		room -= len(widest[i]) + gap
+	}
+	for i, row := range rows {
+		if room < minTitle {
+			rows[i] = row[:title]
+			continue
+		}
+		if text := []rune(row[title]); len(text) > room {
+			row[title] = string(text[:room-1]) + "…"
+		}
+		rows[i] = row[:title+1]
+	}
 }
 
 // kindNames returns the kinds without their groups, which would make lines too long.

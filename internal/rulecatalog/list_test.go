@@ -26,17 +26,35 @@ func sampleRules() []rulecatalog.Rule {
 }
 
 func TestWriteTable(t *testing.T) {
-	var out bytes.Buffer
-	if err := rulecatalog.WriteTable(&out, sampleRules()); err != nil {
-		t.Fatal(err)
-	}
-	want := `
+	for columns, want := range map[int]string{
+		0: `
 ID      NAME          SEVERITY   CLUSTER   CHECK   TITLE                       KINDS
 KS001   wrong-place   error      Deny      Warn    Widget in the wrong place   Widget,Secret
 FI001   two-keys      warning    -         Off     Key <twice>                 (files)
-`
-	if diff := cmp.Diff(want[1:], out.String()); diff != "" {
-		t.Errorf("table (-want +got):\n%s", diff)
+`,
+		76: `
+ID      NAME          SEVERITY   CLUSTER   CHECK   TITLE
+KS001   wrong-place   error      Deny      Warn    Widget in the wrong place
+FI001   two-keys      warning    -         Off     Key <twice>
+`,
+		71: `
+ID      NAME          SEVERITY   CLUSTER   CHECK   TITLE
+KS001   wrong-place   error      Deny      Warn    Widget in the wrong…
+FI001   two-keys      warning    -         Off     Key <twice>
+`,
+		70: `
+ID      NAME          SEVERITY   CLUSTER   CHECK
+KS001   wrong-place   error      Deny      Warn
+FI001   two-keys      warning    -         Off
+`,
+	} {
+		var out bytes.Buffer
+		if err := rulecatalog.WriteTable(&out, sampleRules(), columns); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(want[1:], out.String()); diff != "" {
+			t.Errorf("table of %d columns (-want +got):\n%s", columns, diff)
+		}
 	}
 }
 
@@ -89,7 +107,7 @@ func (failingWriter) Write([]byte) (int, error) { return 0, errWrite }
 
 func TestWrite_Error(t *testing.T) {
 	for name, err := range map[string]error{
-		"text": rulecatalog.WriteTable(failingWriter{}, sampleRules()), "json": rulecatalog.WriteJSON(
+		"text": rulecatalog.WriteTable(failingWriter{}, sampleRules(), 0), "json": rulecatalog.WriteJSON(
 			failingWriter{}, sampleRules(),
 		),
 	} {
