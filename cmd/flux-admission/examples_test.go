@@ -31,12 +31,13 @@ spec:
 		mistake string // in place of instead
 		instead string
 		rule    string // finds the mistake
+		code    int    // with the mistake: the policy of the first example is AuditOnly
 	}{
 		"flux-admission.yaml": {
-			[]string{"--source", "flux-admission=" + manifests}, "28 objects of 3 Kustomizations", "./overlays/self-manged", "./overlays/self-managed", "KS005",
+			[]string{"--source", "flux-admission=" + manifests}, "28 objects of 3 Kustomizations", "./overlays/self-manged", "./overlays/self-managed", "KS005", 0,
 		},
 		"helm.yaml": {
-			[]string{"--charts", filepath.Join(manifests, "chart")}, "5 objects of 1 Kustomization", "auditsOnly: true", "auditOnly: true", "HR001",
+			[]string{"--charts", filepath.Join(manifests, "chart")}, "5 objects of 1 Kustomization", "auditsOnly: true", "auditOnly: true", "HR001", 1,
 		},
 	} {
 		t.Run(example, func(t *testing.T) {
@@ -49,7 +50,7 @@ spec:
 			}
 			broken := maps.Clone(files)
 			broken["clusters/production/example.yaml"] = strings.Replace(text, c.instead, c.mistake, 1)
-			if code, stdout, _ := execute(t, append(args, writeTree(t, broken))...); code != 1 || !strings.Contains(stdout, c.rule) {
+			if code, stdout, _ := execute(t, append(args, writeTree(t, broken))...); code != c.code || !strings.Contains(stdout, c.rule) {
 				t.Errorf("with %s: exit code %d\n%s", c.mistake, code, stdout)
 			}
 		})
