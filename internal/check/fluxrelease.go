@@ -3,11 +3,13 @@ package check
 import (
 	"cmp"
 	"regexp"
+	"slices"
 	"strings"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
+	"github.com/flux-admission/flux-admission/internal/kindschema"
 	"github.com/flux-admission/flux-admission/internal/kindschema/catalog"
 	"github.com/flux-admission/flux-admission/internal/kustomization"
 	"github.com/flux-admission/flux-admission/validators"
@@ -29,13 +31,17 @@ var versionComment = regexp.MustCompile(`(?m)^# Flux [Vv]ersion: *(v?[0-9]+\.[0-
 const maxComment = 1 << 10
 
 // fluxRelease returns the version of Flux that the objects of a cluster show, as they write it: that of a FluxInstance, or else the
-// version label of Flux' own manifests, or else the comment at the start of their file. It is empty if they show none.
+// version label of Flux' own manifests, or else the comment at the start of their file. It is empty if they show none, or if the
+// FluxInstance changes the definitions of that version.
 func fluxRelease(objects []*kustomization.Object) string {
 	labeled, commented := "", ""
 	files := map[string]bool{}
 	for _, o := range objects {
 		if o.GroupVersionKind().GroupKind() == fluxInstance {
 			if v, _, _ := unstructured.NestedString(o.Object, "spec", "distribution", "version"); v != "" {
+				if patchesDefinitions(o.Unstructured) {
+					return ""
+				}
 				return v
 			}
 		}
@@ -51,6 +57,18 @@ func fluxRelease(objects []*kustomization.Object) string {
 		}
 	}
 	return cmp.Or(labeled, commented)
+}
+
+// patchesDefinitions reports whether a FluxInstance patches CustomResourceDefinitions: those in the cluster may then be of any release.
+func patchesDefinitions(instance *unstructured.Unstructured) bool {
+	patches, _, _ := unstructured.NestedSlice(instance.Object, "spec", "kustomize", "patches")
+	return slices.ContainsFunc(patches, func(p any) bool {
+		m, _ := p.(map[string]any)
+		kind, _, _ := unstructured.NestedString(m, "target", "kind")
+		text, _ := m["patch"].(string)
+		return strings.Contains(kind, kindschema.CustomResourceDefinition.Kind) ||
+			strings.Contains(text, "kind: "+kindschema.CustomResourceDefinition.Kind)
+	})
 }
 
 // acceptsUnset reports whether a release of Flux may replace a variable without a value with the empty string: those

@@ -16,6 +16,11 @@ func TestFluxRelease(t *testing.T) {
 	instance := map[string]any{"apiVersion": "fluxcd.controlplane.io/v1", "kind": "FluxInstance", "spec": map[string]any{
 		"distribution": map[string]any{"version": "2.8.x"},
 	}}
+	patched := func(patch map[string]any) map[string]any {
+		return map[string]any{"apiVersion": "fluxcd.controlplane.io/v1", "kind": "FluxInstance", "spec": map[string]any{
+			"distribution": map[string]any{"version": "2.8.x"}, "kustomize": map[string]any{"patches": []any{patch}},
+		}}
+	}
 	other := map[string]any{"apiVersion": "v1", "kind": "Namespace", "metadata": map[string]any{
 		"name": "web", "labels": map[string]any{"app.kubernetes.io/part-of": "shop", "app.kubernetes.io/version": "v9.0.0"},
 	}}
@@ -23,9 +28,18 @@ func TestFluxRelease(t *testing.T) {
 		objects []map[string]any
 		want    string
 	}{
-		"nothing":           {objects: []map[string]any{other}},
-		"a label":           {objects: []map[string]any{other, namespace}, want: "v2.7.5"},
-		"an instance":       {objects: []map[string]any{instance}, want: "2.8.x"},
+		"nothing":     {objects: []map[string]any{other}},
+		"a label":     {objects: []map[string]any{other, namespace}, want: "v2.7.5"},
+		"an instance": {objects: []map[string]any{instance}, want: "2.8.x"},
+		"an instance that patches a workload": {objects: []map[string]any{patched(map[string]any{
+			"target": map[string]any{"kind": "Deployment"}, "patch": "- {op: add, path: /spec/x, value: 1}",
+		})}, want: "2.8.x"},
+		"an instance that patches definitions": {objects: []map[string]any{patched(map[string]any{
+			"target": map[string]any{"kind": "CustomResourceDefinition"}, "patch": "- {op: add, path: /spec/x, value: 1}",
+		})}},
+		"an instance that deletes a definition": {objects: []map[string]any{patched(map[string]any{
+			"patch": "apiVersion: apiextensions.k8s.io/v1\nkind: CustomResourceDefinition\nmetadata: {name: x}\n$patch: delete\n",
+		})}},
 		"instance prevails": {objects: []map[string]any{namespace, instance}, want: "2.8.x"},
 	}
 	for name, tt := range tests {
