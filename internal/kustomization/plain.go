@@ -78,12 +78,12 @@ func BuildWithoutFlux(ctx context.Context, opts Options) (_ *Result, err error) 
 
 // noEntryPointText is what was done instead, and what the user can give.
 func noEntryPointText(t *sourcetree.Tree) string {
-	text := ErrNoEntryPoint.Error() +
-		"; evaluated what kustomize builds, and the objects beside it; give the directory that Flux syncs with --entrypoint DIR"
+	text := "no Flux entry point was found; give the directory that Flux syncs with --entrypoint DIR"
 	if dirs := entrypoint.Candidates(t); len(dirs) > 0 {
 		text += ", such as " + strings.Join(dirs, ", ")
 	}
-	return text
+	return text + "; evaluated what kustomize builds, and the objects beside it; looked for a FluxInstance with spec.sync, a " +
+		"gotk-sync.yaml, and a Kustomization beside its source"
 }
 
 // buildOutermost builds a directory as kustomize does. A build that fails is not wrong: Flux may not build this directory, or not

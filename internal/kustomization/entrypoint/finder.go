@@ -311,7 +311,7 @@ func Candidates(t *sourcetree.Tree) []string {
 	for _, dir := range f.artifact.Dirs() {
 		names, _ := f.artifact.ReadDir(dir)
 		if clusterDir.MatchString(dir) && slices.Contains(names, "kustomization.yaml") {
-			counts[dir] += 2
+			counts[dir] += ofCluster
 		}
 	}
 	var out []string
@@ -328,6 +328,9 @@ func Candidates(t *sourcetree.Tree) []string {
 
 // clusterDir matches the directories of clusters in the usual layouts.
 var clusterDir = regexp.MustCompile(`(^|/)clusters/[^/.]+(/[^/.]+)?$`)
+
+// ofCluster puts the directories of clusters before others with as many Kustomizations.
+const ofCluster = 1000
 
 // maxCandidates bounds how many directories Candidates returns.
 const maxCandidates = 5
