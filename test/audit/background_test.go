@@ -86,7 +86,7 @@ func waitReported(t *testing.T, within time.Duration, want ...string) {
 	deadline := time.Now().Add(within)
 	for {
 		got, objects := reported(t)
-		if slices.Equal(want, got) && (len(want) > 0 || objects == 0 || len(reportedRoots(t)) > 0) {
+		if slices.Equal(want, got) && (len(want) > 0 || objects == 0 || len(resultsOf(reportObjects(t))) > 0) {
 			return
 		}
 		if time.Now().After(deadline) {

@@ -3,6 +3,7 @@ package conformance_test
 import (
 	"bytes"
 	"encoding/json"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -60,6 +61,16 @@ func TestCheck(t *testing.T) {
 	}
 }
 
+// isEmpty reports whether a directory has no entries: check refuses such a one as the directory of charts.
+func isEmpty(t *testing.T, dir string) bool {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(entries) == 0
+}
+
 // checked writes the case as a tree, checks it with a policy that denies the rule's findings only, and returns the
 // rule's findings on the case's object.
 func checked(t *testing.T, c *ruletest.Case, rule *validators.Rule) []report.Finding {
@@ -70,8 +81,12 @@ func checked(t *testing.T, c *ruletest.Case, rule *validators.Rule) []report.Fin
 	if err != nil {
 		t.Fatal(err)
 	}
+	var charts []string
+	if dir := c.WriteCharts(t); !isEmpty(t, dir) {
+		charts = append(charts, dir)
+	}
 	in := check.Input{
-		Path: root, EntryPoints: []string{ruletest.EntryPoint}, Charts: []string{c.WriteCharts(t)},
+		Path: root, EntryPoints: []string{ruletest.EntryPoint}, Charts: charts,
 		Policy: filepath.Join(dir, "policy.yaml"), CRDs: []string{filepath.Join(dir, "gadgets.yaml")},
 	}
 	for _, name := range sources {
