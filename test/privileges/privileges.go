@@ -250,6 +250,10 @@ func eachDocument(manifests fs.FS, do func(kind string, document []byte) error) 
 // Compare returns the calls that the manifests grant to nobody, and the grants that no call used.
 func Compare(calls []Call, grants []Grant) (forbidden []Call, unused []Grant) {
 	for _, c := range calls {
+		// Kubernetes' own roles grant paths; an API server that starts has not read them yet.
+		if c.Path != "" && slices.Contains(calls, Call{Verb: c.Verb, Path: c.Path}) {
+			continue
+		}
 		// A component that a test did not install grants some calls. The webhook server tries them to find out.
 		if c.Forbidden && !slices.ContainsFunc(grants, func(g Grant) bool { return g.allows(c) }) {
 			forbidden = append(forbidden, c)

@@ -65,6 +65,7 @@ func TestCompare(t *testing.T) {
 		event(me, "update", "forbid", auditv1.ObjectReference{APIGroup: "example.com", Resource: "apples", Subresource: "status", Namespace: "system", Name: "b"}),
 		event(me, "update", "forbid", auditv1.ObjectReference{APIGroup: "example.com", Resource: "apples", Subresource: "status", Namespace: "a", Name: "b"}),
 		{Verb: "get", RequestURI: "/version?timeout=1s", User: authenticationv1.UserInfo{Username: me}, Annotations: map[string]string{"authorization.k8s.io/decision": "allow"}},
+		{Verb: "get", RequestURI: "/version?timeout=1s", User: authenticationv1.UserInfo{Username: me}, Annotations: map[string]string{"authorization.k8s.io/decision": "forbid"}},
 		{Verb: "get", RequestURI: "/logs", User: authenticationv1.UserInfo{Username: me}, Annotations: map[string]string{"authorization.k8s.io/decision": "forbid"}},
 	}
 	dir := t.TempDir()
