@@ -370,15 +370,11 @@ func (b *Builder) unpack(ctx context.Context, location, sum, dir string) error {
 		return fmt.Errorf("storing the artifact: %w", err)
 	}
 	defer func() { _ = packed.Close() }()
-	verifier := want.Verifier()
-	if err := c.Read(ctx, location, maxArtifactBytes, func(r io.Reader) error {
-		_, err := io.Copy(io.MultiWriter(packed, verifier), r)
+	if err := c.ReadVerified(ctx, location, maxArtifactBytes, want, func(r io.Reader) error {
+		_, err := io.Copy(packed, r)
 		return err
 	}); err != nil {
 		return fmt.Errorf("fetching the artifact: %w", err)
-	}
-	if !verifier.Verified() {
-		return fmt.Errorf("the artifact does not have the digest %s", want)
 	}
 	if _, err := packed.Seek(0, io.SeekStart); err != nil {
 		return fmt.Errorf("reading the artifact: %w", err)

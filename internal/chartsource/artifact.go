@@ -58,18 +58,7 @@ func (a artifact) read(ctx context.Context, opts Options, limit int64, read func
 		return err
 	}
 	defer client.Close()
-	return client.Read(ctx, a.url, limit, func(r io.Reader) error {
-		hash := a.digest.Algorithm().Hash()
-		r = io.TeeReader(r, hash)
-		err := read(r)
-		if _, incomplete := io.Copy(io.Discard, r); incomplete != nil {
-			return incomplete
-		}
-		if actual := digest.NewDigest(a.digest.Algorithm(), hash); actual != a.digest {
-			return fmt.Errorf("the artifact has the digest %s, want %s", actual, a.digest)
-		}
-		return err
-	})
+	return client.ReadVerified(ctx, a.url, limit, a.digest, read)
 }
 
 // chartArtifact is a packaged chart: that of a HelmChart, which source-controller has packaged with its values files

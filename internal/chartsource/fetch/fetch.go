@@ -15,6 +15,8 @@ import (
 	"net/url"
 	"syscall"
 	"time"
+
+	"github.com/opencontainers/go-digest"
 )
 
 // maxRedirects bounds the redirects of one request.
@@ -238,6 +240,22 @@ func (c *Client) Read(ctx context.Context, raw string, limit int64, read func(io
 		u = next
 	}
 	return fmt.Errorf("%s redirects more than %d times", RedactedURL(u), maxRedirects)
+}
+
+// ReadVerified is Read of what has a digest, which is checked at the end. The function may stop early.
+func (c *Client) ReadVerified(ctx context.Context, raw string, limit int64, want digest.Digest, read func(io.Reader) error) error {
+	return c.Read(ctx, raw, limit, func(r io.Reader) error {
+		hash := want.Algorithm().Hash()
+		r = io.TeeReader(r, hash)
+		err := read(r)
+		if _, incomplete := io.Copy(io.Discard, r); incomplete != nil {
+			return incomplete
+		}
+		if actual := digest.NewDigest(want.Algorithm(), hash); actual != want {
+			return fmt.Errorf("the artifact has the digest %s, want %s", actual, want)
+		}
+		return err
+	})
 }
 
 // body reads a response's body within a limit.
