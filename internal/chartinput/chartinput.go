@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/flux-admission/flux-admission/internal/chartsource"
-	"github.com/flux-admission/flux-admission/internal/lookup"
 	"github.com/flux-admission/flux-admission/validators"
 )
 
@@ -48,10 +47,27 @@ type Options struct {
 	Warn func(text string)
 }
 
-// Charts resolves charts, and reads those of archives.
+// Charts resolves charts, and reads those of archives. It implements lookup.Charts.
 type Charts struct {
-	lookup.Charts
 	resolver *chartsource.Resolver
+	fetch    bool
+}
+
+// Resolve implements lookup.Charts.
+func (c *Charts) Resolve(
+	ctx context.Context, objects validators.Lookup, ref validators.ChartRef,
+) (validators.Chart, validators.Presence, error) {
+	if c.fetch {
+		return c.resolver.Resolve(ctx, objects, ref)
+	}
+	chart, err := c.resolver.Local(ctx, objects, ref)
+	if err != nil {
+		return nil, validators.Unknown, err
+	}
+	if chart == nil {
+		return nil, validators.Unknown, chartMissing(ref)
+	}
+	return chart, validators.Present, nil
 }
 
 // FromArtifact reads the chart that a reference names from the archive of its source.
@@ -81,11 +97,7 @@ func Open(o Options) (*Charts, func(), error) {
 	case o.Warn != nil:
 		o.Warn("--charts: " + emptyText(empty))
 	}
-	charts := &Charts{Charts: localCharts{r}, resolver: r}
-	if o.Fetch {
-		charts.Charts = r
-	}
-	return charts, r.Close, nil
+	return &Charts{resolver: r, fetch: o.Fetch}, r.Close, nil
 }
 
 func emptyText(dirs []string) string {
@@ -112,23 +124,6 @@ func cacheDir(given string) string {
 		return dir
 	}
 	return given
-}
-
-// localCharts resolves charts in directories only.
-type localCharts struct{ resolver *chartsource.Resolver }
-
-// Resolve implements lookup.Charts.
-func (l localCharts) Resolve(
-	ctx context.Context, objects validators.Lookup, ref validators.ChartRef,
-) (validators.Chart, validators.Presence, error) {
-	chart, err := l.resolver.Local(ctx, objects, ref)
-	if err != nil {
-		return nil, validators.Unknown, err
-	}
-	if chart == nil {
-		return nil, validators.Unknown, chartMissing(ref)
-	}
-	return chart, validators.Present, nil
 }
 
 func chartMissing(ref validators.ChartRef) error {
