@@ -60,8 +60,9 @@ func releases(ctx context.Context, p *validators.Pass) []*unstructured.Unstructu
 	return list
 }
 
-// valuesOf returns the values of a release: its own, and those of ConfigMaps that are known.
-func valuesOf(ctx context.Context, p *validators.Pass, release *unstructured.Unstructured) []any {
+// valuesOf returns the values of a release: its own, and those of known ConfigMaps that mention a text in lower case. Others are not
+// worth parsing for each reference.
+func valuesOf(ctx context.Context, p *validators.Pass, release *unstructured.Unstructured, mention string) []any {
 	own, _, _ := unstructured.NestedFieldNoCopy(release.Object, "spec", "values")
 	out := []any{own}
 	from, _, _ := unstructured.NestedSlice(release.Object, "spec", "valuesFrom")
@@ -78,7 +79,7 @@ func valuesOf(ctx context.Context, p *validators.Pass, release *unstructured.Uns
 		}
 		text, _, _ := unstructured.NestedString(o.Object, "data", cmp.Or(key, "values.yaml"))
 		var values any
-		if yaml.Unmarshal([]byte(text), &values) == nil {
+		if strings.Contains(strings.ToLower(text), mention) && yaml.Unmarshal([]byte(text), &values) == nil {
 			out = append(out, values)
 		}
 	}

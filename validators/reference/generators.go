@@ -209,7 +209,7 @@ func issuerOfValues(ctx context.Context, p *validators.Pass, r reference) bool {
 		if r.key.Namespace != "" && effectiveNamespace(o) != r.key.Namespace {
 			continue
 		}
-		if slices.ContainsFunc(valuesOf(ctx, p, o), func(values any) bool { return defined("", values) }) {
+		if slices.ContainsFunc(valuesOf(ctx, p, o, strings.ToLower(r.key.Name)), func(values any) bool { return defined("", values) }) {
 			return true
 		}
 	}

@@ -79,7 +79,7 @@ func definedOtherwise(ctx context.Context, p *validators.Pass, name string) bool
 		}
 	}
 	for _, o := range releases(ctx, p) {
-		if slices.ContainsFunc(valuesOf(ctx, p, o), func(values any) bool { return defines(values, name) }) {
+		if slices.ContainsFunc(valuesOf(ctx, p, o, strings.ToLower(name)), func(values any) bool { return defines(values, name) }) {
 			return true
 		}
 	}
@@ -132,7 +132,7 @@ func classesOfCharts(ctx context.Context, p *validators.Pass) []string {
 		}
 	}
 	for _, o := range releases(ctx, p) {
-		for _, values := range valuesOf(ctx, p, o) {
+		for _, values := range valuesOf(ctx, p, o, "storageclass") {
 			walk("", values)
 		}
 	}
