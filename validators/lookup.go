@@ -89,6 +89,12 @@ type Unlikely struct {
 // Error returns the explanation.
 func (e *Unlikely) Error() string { return "it may be in " + e.Text }
 
+// IsClusterConfigMap reports whether every namespace of a cluster has a ConfigMap of the name: Kubernetes' CA, or Istio's where that is
+// installed.
+func IsClusterConfigMap(name string) bool {
+	return name == "kube-root-ca.crt" || name == "istio-ca-root-cert"
+}
+
 // Likely explains an Unknown that is nearly a Present: something names the object that may create it, such as the values of a chart. A
 // rule reports nothing.
 type Likely struct {

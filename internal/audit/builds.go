@@ -158,15 +158,8 @@ func (b *Builder) enqueue(id object) {
 
 // sourceOf returns the source of a Kustomization.
 func sourceOf(o *unstructured.Unstructured) object {
-	text := func(fields ...string) string {
-		s, _, _ := unstructured.NestedString(o.Object, append([]string{"spec", "sourceRef"}, fields...)...)
-		return s
-	}
-	id := object{schema.GroupKind{Group: flux.GitRepository.Group, Kind: text("kind")}, types.NamespacedName{Namespace: text("namespace"), Name: text("name")}}
-	if id.key.Namespace == "" {
-		id.key.Namespace = o.GetNamespace()
-	}
-	return id
+	ref := flux.SourceOf(o)
+	return object{schema.GroupKind{Group: ref.Group, Kind: ref.Kind}, types.NamespacedName{Namespace: ref.Namespace, Name: ref.Name}}
 }
 
 // Start implements manager.Runnable: it builds until ctx ends.
@@ -587,9 +580,7 @@ func (d *definitions) add(ctx context.Context, built *kustomization.Result) {
 		if o.GroupVersionKind().GroupKind() != kindschema.CustomResourceDefinition {
 			continue
 		}
-		group, _, _ := unstructured.NestedString(o.Object, "spec", "group")
-		kind, _, _ := unstructured.NestedString(o.Object, "spec", "names", "kind")
-		gk := schema.GroupKind{Group: group, Kind: kind}
+		gk := kindschema.DefinedKind(o.Unstructured)
 		stored := d.read(ctx, gk)
 		if stored == nil || !equality.Semantic.DeepEqual(schemasOf(o.Unstructured), schemasOf(stored)) {
 			d.changed[gk] = true

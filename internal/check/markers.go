@@ -187,15 +187,11 @@ func imagePoliciesOf(built *kustomization.Result) *imagePolicies {
 }
 
 func automationOf(c *kustomization.Cluster, o *kustomization.Object) automation {
-	ref, _, _ := unstructured.NestedStringMap(o.Object, "spec", "sourceRef")
 	dir, _, _ := unstructured.NestedString(o.Object, "spec", "update", "path")
 	a := automation{name: o.GetNamespace() + "/" + o.GetName(), dir: sourcetree.Rel(dir), anywhere: true}
 	if e := c.Entry; e != nil && e.From == "" && e.Mount == "" {
-		namespace := ref["namespace"]
-		if namespace == "" {
-			namespace = o.GetNamespace()
-		}
-		a.anywhere = ref["name"] != e.Source.Name || namespace != e.Source.Namespace || unresolved.HasVariable(dir)
+		source := flux.SourceOf(o.Unstructured)
+		a.anywhere = source.Name != e.Source.Name || source.Namespace != e.Source.Namespace || unresolved.HasVariable(dir)
 	}
 	return a
 }

@@ -119,8 +119,7 @@ func (g *graph) index(n *node) {
 			g.appliedBy[ref] = append(g.appliedBy[ref], n)
 		}
 	case crdKind:
-		kind := schema.GroupKind{Group: stringAt(o.Object, "spec", "group"), Kind: stringAt(o.Object, "spec", "names", "kind")}
-		g.definitions[kind] = n
+		g.definitions[definedKind(o)] = n
 	case validatingKind, mutatingKind:
 		for _, w := range listAt(o.Object, "webhooks") {
 			m, _ := w.(map[string]any)
@@ -380,12 +379,17 @@ func healthChecks(n *node) []Ref {
 	return out
 }
 
+// definedKind returns the kind that a CRD defines.
+func definedKind(crd *unstructured.Unstructured) schema.GroupKind {
+	return schema.GroupKind{Group: stringAt(crd.Object, "spec", "group"), Kind: stringAt(crd.Object, "spec", "names", "kind")}
+}
+
 // TerminatingKinds returns the kinds of the CRDs that are deleted, whose instances keep them, sorted.
 func TerminatingKinds(objects []*unstructured.Unstructured) []schema.GroupKind {
 	var out []schema.GroupKind
 	for _, o := range objects {
 		if RefOf(o).GroupKind() == crdKind && o.GetDeletionTimestamp() != nil {
-			out = append(out, schema.GroupKind{Group: stringAt(o.Object, "spec", "group"), Kind: stringAt(o.Object, "spec", "names", "kind")})
+			out = append(out, definedKind(o))
 		}
 	}
 	slices.SortFunc(out, compareKinds)

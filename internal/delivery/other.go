@@ -546,8 +546,7 @@ func (g *graph) expandTerminating(n *node) {
 		if c != nil {
 			n.message, n.evidence, n.cond = c.message, c.evidence(), c
 		}
-		kind := schema.GroupKind{Group: stringAt(n.object.Object, "spec", "group"), Kind: stringAt(n.object.Object, "spec", "names", "kind")}
-		for _, o := range g.instances[kind] {
+		for _, o := range g.instances[definedKind(n.object)] {
 			if g.get(o.ref, ""); o.state == Terminating {
 				g.wait(n, o, HeldBy, "an instance of the kind with finalizers")
 			}

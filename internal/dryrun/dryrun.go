@@ -25,6 +25,7 @@ import (
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/flux-admission/flux-admission/internal/kindschema"
 	"github.com/flux-admission/flux-admission/internal/kustomization"
 	"github.com/flux-admission/flux-admission/internal/manifest"
 	"github.com/flux-admission/flux-admission/internal/unresolved"
@@ -112,10 +113,8 @@ func (r *runner) run(ctx context.Context) (*Result, error) {
 		switch o.GroupVersionKind().GroupKind() {
 		case schema.GroupKind{Kind: "Namespace"}:
 			r.namespaces = append(r.namespaces, o.GetName())
-		case schema.GroupKind{Group: "apiextensions.k8s.io", Kind: "CustomResourceDefinition"}:
-			group, _, _ := unstructured.NestedString(o.Object, "spec", "group")
-			kind, _, _ := unstructured.NestedString(o.Object, "spec", "names", "kind")
-			r.defines[schema.GroupKind{Group: group, Kind: kind}] = true
+		case kindschema.CustomResourceDefinition:
+			r.defines[kindschema.DefinedKind(o.Unstructured)] = true
 		}
 	}
 	if err := r.readKustomizations(ctx); err != nil {

@@ -129,12 +129,18 @@ func declares(o *unstructured.Unstructured) (schema.GroupKind, error) {
 	} else if gvk.Version != "v1" {
 		return schema.GroupKind{}, fmt.Errorf("apiextensions.k8s.io/%s is not served since Kubernetes 1.22; use apiextensions.k8s.io/v1", gvk.Version)
 	}
-	group, _, _ := unstructured.NestedString(o.Object, "spec", "group")
-	kind, _, _ := unstructured.NestedString(o.Object, "spec", "names", "kind")
-	if group == "" || kind == "" {
+	gk := DefinedKind(o)
+	if gk.Group == "" || gk.Kind == "" {
 		return schema.GroupKind{}, errors.New("spec.group and spec.names.kind must be set")
 	}
-	return schema.GroupKind{Group: group, Kind: kind}, nil
+	return gk, nil
+}
+
+// DefinedKind returns the kind that a CustomResourceDefinition defines; fields that are not set are empty.
+func DefinedKind(crd *unstructured.Unstructured) schema.GroupKind {
+	group, _, _ := unstructured.NestedString(crd.Object, "spec", "group")
+	kind, _, _ := unstructured.NestedString(crd.Object, "spec", "names", "kind")
+	return schema.GroupKind{Group: group, Kind: kind}
 }
 
 // AssumeInstalled declares that the kinds of an API group are installed independently of the evaluated objects, such as Flux' own kinds. Those

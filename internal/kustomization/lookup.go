@@ -155,7 +155,7 @@ func (l *partialLookup) missing(gk schema.GroupKind, namespace, name string) err
 			}
 		}
 	}
-	if gk == (schema.GroupKind{Kind: "ConfigMap"}) && (name == "kube-root-ca.crt" || name == "istio-ca-root-cert") {
+	if gk == (schema.GroupKind{Kind: "ConfigMap"}) && validators.IsClusterConfigMap(name) {
 		return errors.New("the cluster has it in each namespace")
 	}
 	if gk == (schema.GroupKind{Kind: "ServiceAccount"}) && l.operated[namespace] != nil {

@@ -194,10 +194,9 @@ func (c *comparison) addLoss(e *entry) bool {
 			effect.Message += fmt.Sprintf("; of this tree: %s", summary(effect.With))
 		}
 	case gk == kindschema.CustomResourceDefinition:
-		group, _, _ := unstructured.NestedString(e.object.Object, "spec", "group")
-		kind, _, _ := unstructured.NestedString(e.object.Object, "spec", "names", "kind")
-		effect.With = ids(c.ofKind(schema.GroupKind{Group: group, Kind: kind}))
-		effect.Message = fmt.Sprintf("%s is deleted with all objects of the kind %s, whoever applied them", id, kind)
+		defined := kindschema.DefinedKind(e.object)
+		effect.With = ids(c.ofKind(defined))
+		effect.Message = fmt.Sprintf("%s is deleted with all objects of the kind %s, whoever applied them", id, defined.Kind)
 		if n := len(effect.With); n > 0 {
 			effect.Message += fmt.Sprintf("; of this tree: %s", summary(effect.With))
 		}

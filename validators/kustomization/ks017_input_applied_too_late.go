@@ -1,13 +1,11 @@
 package kustomization
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"slices"
 	"strings"
 
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -70,22 +68,14 @@ func checkInputs(ctx context.Context, p *validators.Pass) error {
 		checkInput(ctx, p, build, key, schema.GroupKind{Kind: "Secret"}, self.Namespace)
 	}
 	checkInput(ctx, p, build, spec.Child("kubeConfig", "secretRef", "name"), schema.GroupKind{Kind: "Secret"}, self.Namespace)
-	source := sourceOf(p.Object)
+	source := flux.SourceOf(p.Object)
 	for _, o := range owners {
-		if parent, _, _ := p.Lookup.Get(ctx, flux.Kustomization, o); parent != nil && sourceOf(parent) == source {
+		if parent, _, _ := p.Lookup.Get(ctx, flux.Kustomization, o); parent != nil && flux.SourceOf(parent) == source {
 			return nil // what applies this Kustomization comes from the same source, which is there already
 		}
 	}
 	checkInput(ctx, p, build, spec.Child("sourceRef", "name"), schema.GroupKind{Group: source.Group, Kind: source.Kind}, source.Namespace)
 	return nil
-}
-
-// sourceOf returns the source of a Kustomization.
-func sourceOf(o *unstructured.Unstructured) validators.ObjectRef {
-	ref, _, _ := unstructured.NestedStringMap(o.Object, "spec", "sourceRef")
-	return validators.ObjectRef{
-		Group: flux.GitRepository.Group, Kind: ref["kind"], Namespace: cmp.Or(ref["namespace"], o.GetNamespace()), Name: ref["name"],
-	}
 }
 
 // isEncryptedSecret reports whether the Secret that a field names is encrypted in the tree: its values are unknown then.

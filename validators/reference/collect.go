@@ -128,13 +128,8 @@ func (c *collector) bootstraps(ctx context.Context) bool {
 	if presence != validators.Present {
 		return false
 	}
-	ref, _, _ := unstructured.NestedStringMap(k.Object, "spec", "sourceRef")
-	namespace := ref["namespace"]
-	if namespace == "" {
-		namespace = k.GetNamespace()
-	}
-	o := c.pass.Object
-	return ref["kind"] == o.GetKind() && ref["name"] == o.GetName() && namespace == o.GetNamespace()
+	source, o := flux.SourceOf(k), c.pass.Object
+	return source.Kind == o.GetKind() && source.Name == o.GetName() && source.Namespace == o.GetNamespace()
 }
 
 // add adds the reference with the name at the path. Unresolved names are skipped: variables, templates, encrypted
@@ -146,7 +141,7 @@ func (c *collector) add(at validators.Path, to schema.GroupKind, namespace strin
 		return
 	}
 	switch {
-	case to == serviceAccount && name == "default", to == configMap && (name == "kube-root-ca.crt" || name == "istio-ca-root-cert"):
+	case to == serviceAccount && name == "default", to == configMap && validators.IsClusterConfigMap(name):
 		return // every namespace has one
 	case to == storageClass && slices.Contains(providedClasses(), name):
 		return
