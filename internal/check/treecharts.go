@@ -75,7 +75,7 @@ func readTreeChart(ctx context.Context, charts *chartinput.Charts, c *kustomizat
 	}
 	include := func(string) bool { return true }
 	if ref.Chart != "" {
-		dir := sourcetree.Rel(path.Clean("/" + ref.Chart))
+		dir := sourcetree.Rel(ref.Chart)
 		if a.Outside(dir) {
 			return treeChart{}, false
 		}
@@ -84,7 +84,7 @@ func readTreeChart(ctx context.Context, charts *chartinput.Charts, c *kustomizat
 		}
 		values := make([]string, len(ref.ValuesFiles))
 		for i, f := range ref.ValuesFiles {
-			values[i] = sourcetree.Rel(path.Clean("/" + f))
+			values[i] = sourcetree.Rel(f)
 		}
 		include = func(p string) bool {
 			return p == dir || dir == "." || strings.HasPrefix(p, dir+"/") || slices.Contains(values, p)

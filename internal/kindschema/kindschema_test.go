@@ -340,18 +340,7 @@ spec:
                 set: {type: array, x-kubernetes-list-type: set, items: {type: string}}
                 keyed: {type: array, x-kubernetes-list-type: map, x-kubernetes-list-map-keys: [name], items: {type: object, required: [name], properties: {name: {type: string}}}}
 `)
-	s := set(t, kindschema.Options{})
-	if err := s.Add("f.yaml", crd); err != nil {
-		t.Fatal(err)
-	}
-	kind, _, err := s.Kind(t.Context(), schema.GroupKind{Group: "example.com", Kind: "Vault"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	sch, err := kind.Schemas.Schema("v1")
-	if err != nil {
-		t.Fatal(err)
-	}
+	sch := schemaOf(t, crd, "Vault")
 	spec := map[string]any{
 		"list": []any{secret}, "map": map[string]any{"a": secret}, "set": []any{secret, secret},
 		"keyed": []any{map[string]any{"name": secret}, map[string]any{"name": secret}},
@@ -400,18 +389,7 @@ spec:
                 port: {type: integer, format: int32}
                 weight: {type: integer, format: int32, maximum: 10}
 `)
-	s := set(t, kindschema.Options{})
-	if err := s.Add("f.yaml", crd); err != nil {
-		t.Fatal(err)
-	}
-	kind, _, err := s.Kind(t.Context(), schema.GroupKind{Group: "example.com", Kind: "Peer"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	sch, err := kind.Schemas.Schema("v1")
-	if err != nil {
-		t.Fatal(err)
-	}
+	sch := schemaOf(t, crd, "Peer")
 	got := map[string]string{}
 	for _, v := range sch.InvalidValues(t.Context(), &unstructured.Unstructured{Object: map[string]any{
 		"apiVersion": "example.com/v1", "kind": "Peer",
@@ -428,4 +406,22 @@ spec:
 	if diff := cmp.Diff(want, got); diff != "" || !strings.HasPrefix(got["spec.weight"], "false ") {
 		t.Errorf("invalid values (-want +got):\n%s", diff)
 	}
+}
+
+// schemaOf returns the schema v1 of the kind of example.com that a definition has.
+func schemaOf(t *testing.T, crd *unstructured.Unstructured, kind string) validators.Schema {
+	t.Helper()
+	s := set(t, kindschema.Options{})
+	if err := s.Add("f.yaml", crd); err != nil {
+		t.Fatal(err)
+	}
+	k, _, err := s.Kind(t.Context(), schema.GroupKind{Group: "example.com", Kind: kind})
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := k.Schemas.Schema("v1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
 }

@@ -53,8 +53,8 @@ func BuildApplied(tree *sourcetree.Tree, a Applied) *Result {
 			continue
 		}
 		result.Files++
-		if data, err := f.Read(); err == nil && sourcetree.IsYAML(f.Path()) && sourcetree.HasDirective(data) {
-			result.Commented = append(result.Commented, &Commented{File: f, Used: true})
+		if sourcetree.IsYAML(f.Path()) {
+			result.addIfCommented(f, true)
 		}
 	}
 	slices.SortFunc(result.Commented, func(a, b *Commented) int { return strings.Compare(a.Name(), b.Name()) })

@@ -41,16 +41,21 @@ type Commented struct {
 func (r *Result) addCommented(a *sourcetree.Artifact, read map[*sourcetree.File]bool) {
 	for _, p := range a.Manifests() {
 		f := a.File(p)
-		data, err := f.Read()
-		if err != nil {
-			continue
-		}
-		if sourcetree.HasDirective(data) {
-			r.Commented = append(r.Commented, &Commented{File: f, Used: read[f]})
-		}
-		if read[f] && sourcetree.HasMarker(data) {
-			r.Marked = append(r.Marked, f)
-		}
+		r.addIfCommented(f, read[f])
+	}
+}
+
+// addIfCommented adds a file that may have comments for this program, or markers if a build has read it.
+func (r *Result) addIfCommented(f *sourcetree.File, used bool) {
+	data, err := f.Read()
+	if err != nil {
+		return
+	}
+	if sourcetree.HasDirective(data) {
+		r.Commented = append(r.Commented, &Commented{File: f, Used: used})
+	}
+	if used && sourcetree.HasMarker(data) {
+		r.Marked = append(r.Marked, f)
 	}
 }
 
