@@ -123,7 +123,7 @@ func (c *cluster) serveCharts(tb testing.TB) {
 		files.ServeHTTP(w, r)
 	}))
 	tb.Cleanup(counting.Close)
-	if err := c.Client.Create(tb.Context(), &unstructured.Unstructured{Object: map[string]any{
+	if err := c.createReady(tb.Context(), &unstructured.Unstructured{Object: map[string]any{
 		"apiVersion": "source.toolkit.fluxcd.io/v1", "kind": "HelmRepository",
 		"metadata": map[string]any{"namespace": "flux-system", "name": "charts"},
 		"spec":     map[string]any{"interval": "1h", "url": counting.URL},
@@ -132,7 +132,8 @@ func (c *cluster) serveCharts(tb testing.TB) {
 	}
 }
 
-// grow creates releases with the webhook server stopped, as many in each of its namespaces, until there are n.
+// grow creates releases that are ready, with the webhook server stopped, as many in each of its namespaces, until there are n. The
+// background audit would look for the roots of those that are not.
 func (c *cluster) grow(tb testing.TB, n int) {
 	tb.Helper()
 	if err := c.Webhook().Stop(); err != nil {
@@ -149,11 +150,26 @@ func (c *cluster) grow(tb testing.TB, n int) {
 				tb.Fatal(err)
 			}
 		}
-		group.Go(func() error { return c.Client.Create(ctx, release(namespace, i)) })
+		group.Go(func() error { return c.createReady(ctx, release(namespace, i)) })
 	}
 	if err := group.Wait(); err != nil {
 		tb.Fatal(err)
 	}
+}
+
+// createReady creates an object, and reports it as ready as its controller does.
+func (c *cluster) createReady(ctx context.Context, o *unstructured.Unstructured) error {
+	if err := c.Client.Create(ctx, o); err != nil {
+		return fmt.Errorf("creating %s %s: %w", o.GetKind(), o.GetName(), err)
+	}
+	o.Object["status"] = map[string]any{"observedGeneration": o.GetGeneration(), "conditions": []any{map[string]any{
+		"type": "Ready", "status": "True", "reason": "Succeeded", "message": "", "observedGeneration": o.GetGeneration(),
+		"lastTransitionTime": time.Now().UTC().Format(time.RFC3339),
+	}}}
+	if err := c.Client.Status().Update(ctx, o); err != nil {
+		return fmt.Errorf("reporting %s %s as ready: %w", o.GetKind(), o.GetName(), err)
+	}
+	return nil
 }
 
 // release returns a release with the fields that make real ones large.
