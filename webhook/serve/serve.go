@@ -528,7 +528,7 @@ func (s *Server) newWebhooks(context.Context) error {
 
 	// The manager starts HTTP servers first and stops them last, so that open requests have all that they need.
 	runnables := []manager.Runnable{
-		s.certificate, s.policies, s.watches, reevaluator,
+		s.certificate, s.policies, s.watches, reevaluator, executable{log: s.log},
 		&manager.Server{
 			Name: "webhooks", Server: webhookServer, Listener: s.webhooks.Listener(s.webhookListener, webhookServer),
 			ShutdownTimeout: new(shutdownTimeout),
