@@ -69,7 +69,8 @@ func BenchmarkAudit(b *testing.B) {
 	}
 }
 
-// createAudited creates Kustomizations until there are n. Those with a finding are in a namespace that the policy does not allow.
+// createAudited creates Kustomizations until there are n. Those with a finding are in a namespace that the policy does not allow, and are not
+// ready; the others are.
 func createAudited(b *testing.B, e *env.Env, stored, n int) {
 	b.Helper()
 	for _, name := range []string{"flux-system", "misplaced"} {
@@ -79,18 +80,20 @@ func createAudited(b *testing.B, e *env.Env, stored, n int) {
 		}
 	}
 	source := object("source.toolkit.fluxcd.io/v1", "GitRepository", "flux-system", "fleet", map[string]any{"interval": "1h", "url": "https://git.invalid/fleet"})
-	if err := client.IgnoreAlreadyExists(e.Client.Create(b.Context(), source)); err != nil {
-		b.Fatal(err)
+	if stored == 0 {
+		if err := createReady(b.Context(), e.Client, source); err != nil {
+			b.Fatal(err)
+		}
 	}
 	group, ctx := errgroup.WithContext(b.Context())
 	group.SetLimit(32)
 	for i := stored; i < n; i++ {
-		namespace := "flux-system"
-		if i%failing == 0 {
-			namespace = "misplaced"
-		}
+		name := fmt.Sprint("app-", i)
 		group.Go(func() error {
-			return e.Client.Create(ctx, audited(namespace, fmt.Sprint("app-", i)))
+			if i%failing == 0 {
+				return e.Client.Create(ctx, audited("misplaced", name))
+			}
+			return createReady(ctx, e.Client, audited("flux-system", name))
 		})
 	}
 	if err := group.Wait(); err != nil {

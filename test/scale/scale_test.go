@@ -21,6 +21,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/util/wait"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	"github.com/flux-admission/flux-admission/test/chartrepo"
@@ -122,7 +123,7 @@ func (c *cluster) serveCharts(tb testing.TB) {
 		files.ServeHTTP(w, r)
 	}))
 	tb.Cleanup(counting.Close)
-	if err := c.createReady(tb.Context(), &unstructured.Unstructured{Object: map[string]any{
+	if err := createReady(tb.Context(), c.Client, &unstructured.Unstructured{Object: map[string]any{
 		"apiVersion": "source.toolkit.fluxcd.io/v1", "kind": "HelmRepository",
 		"metadata": map[string]any{"namespace": "flux-system", "name": "charts"},
 		"spec":     map[string]any{"interval": "1h", "url": counting.URL},
@@ -149,7 +150,7 @@ func (c *cluster) grow(tb testing.TB, n int) {
 				tb.Fatal(err)
 			}
 		}
-		group.Go(func() error { return c.createReady(ctx, release(namespace, i)) })
+		group.Go(func() error { return createReady(ctx, c.Client, release(namespace, i)) })
 	}
 	if err := group.Wait(); err != nil {
 		tb.Fatal(err)
@@ -157,15 +158,15 @@ func (c *cluster) grow(tb testing.TB, n int) {
 }
 
 // createReady creates an object, and reports it as ready as its controller does.
-func (c *cluster) createReady(ctx context.Context, o *unstructured.Unstructured) error {
-	if err := c.Client.Create(ctx, o); err != nil {
+func createReady(ctx context.Context, c client.Client, o *unstructured.Unstructured) error {
+	if err := c.Create(ctx, o); err != nil {
 		return fmt.Errorf("creating %s %s: %w", o.GetKind(), o.GetName(), err)
 	}
 	o.Object["status"] = map[string]any{"observedGeneration": o.GetGeneration(), "conditions": []any{map[string]any{
 		"type": "Ready", "status": "True", "reason": "Succeeded", "message": "", "observedGeneration": o.GetGeneration(),
 		"lastTransitionTime": time.Now().UTC().Format(time.RFC3339),
 	}}}
-	if err := c.Client.Status().Update(ctx, o); err != nil {
+	if err := c.Status().Update(ctx, o); err != nil {
 		return fmt.Errorf("reporting %s %s as ready: %w", o.GetKind(), o.GetName(), err)
 	}
 	return nil
