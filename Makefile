@@ -13,6 +13,8 @@ VERSION    ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo d
 TOOLS      := internal/tools
 # Where the tests on a real API server write which permissions the webhook server used.
 CALLS      := $(CURDIR)/bin/calls
+# A minor version of Kubernetes for which test/controlplane/modules has a module.
+PREVIOUS   := 1.36
 LINT       := bin/golangci-lint
 
 # What runs inside the process of its tests, so that the race detector and the coverage profile see it.
@@ -25,7 +27,7 @@ comma := ,
 
 export CGO_ENABLED ?= 0
 
-.PHONY: help demo test unit test-race cover envtest e2e privileges soak bench fuzz generate lint verify alerts freshness platforms vulncheck build image chart release-tools release-dry-run site clean
+.PHONY: help demo test unit test-race cover envtest e2e previous-kubernetes privileges soak bench fuzz generate lint verify alerts freshness platforms vulncheck build image chart release-tools release-dry-run site clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -61,6 +63,10 @@ envtest: ## the tests that need a real API server
 e2e: ## commits through the controllers of Flux, certificates of those of cert-manager
 	@$(TESTENV) build --flux --cert-manager
 	FLUX_ADMISSION_TEST_PRIVILEGES=$(CALLS) go test -timeout $(TIMEOUT) -count 1 -p 1 -tags e2e ./test/e2e/... ./test/flux/... ./test/certmanager/...
+
+previous-kubernetes: ## the write paths, the manifests and the chart on an API server of the minor version before
+	@FLUX_ADMISSION_TEST_KUBERNETES=$(PREVIOUS) $(TESTENV) build
+	FLUX_ADMISSION_TEST_KUBERNETES=$(PREVIOUS) go test -timeout $(TIMEOUT) -count 1 -p 2 ./test/admission ./test/manifests
 
 privileges: ## after test and e2e: no call of the webhook server was refused, and each permission of the manifests was used
 	go run ./test/privileges/cmd/privileges $(CALLS)

@@ -71,7 +71,7 @@ var fixes = map[Cause]string{
 	CauseWebhook:            "Start the server of the webhook again; if it is gone for good, delete the webhook configuration",
 	CauseAPIService:         "Start the server of the API service again; if it is gone for good, delete the APIService",
 	CauseVersionNotServed:   "Use a version that the CRD serves",
-	CauseVersion:            "Set a version that exists in the repository",
+	CauseVersion:            "Set a chart and a version that exist in the repository",
 	CauseAuthentication:     "Correct the credentials of the source",
 	CauseFetch:              "Check the URL, the reference and the connection of the source",
 	CauseTransient:          "Check the connection to the server that the message names",

@@ -810,6 +810,8 @@ func sourceCause(message string) Cause {
 		{"could not locate a version", CauseVersion},
 		{"no match found for semver", CauseVersion},
 		{"no chart version found", CauseVersion},
+		{"chart with version matching '", CauseVersion},
+		{"no chart name found", CauseVersion},
 		{"MANIFEST_UNKNOWN", CauseVersion},
 		{"authentication required", CauseAuthentication},
 		{"UNAUTHORIZED", CauseAuthentication},

@@ -30,10 +30,10 @@ var shared *env.Env
 func TestMain(m *testing.M) {
 	os.Exit(env.Main(m, env.Options{
 		ControlPlane: controlplane.Options{CRDSets: append(controlplane.DefaultCRDs(), assets.VolumeSnapshots), Audit: true},
-		Flux:         true,
-		Resources:    []string{env.MutatingWebhook},
-		Charts:       []string{env.AirflowChart},
-		Git:          true,
+		Flux:         true, Helm: true,
+		Resources: []string{env.MutatingWebhook},
+		Charts:    []string{env.AirflowChart},
+		Git:       true,
 	}, setUp))
 }
 
@@ -43,7 +43,8 @@ func setUp(ctx context.Context, e *env.Env) error {
 	if _, err := e.Git.Commit(ctx, map[string]string{"README.md": "the tree\n"}, "Begin"); err != nil {
 		return err
 	}
-	return e.Apply(ctx, fmt.Sprintf(`apiVersion: source.toolkit.fluxcd.io/v1
+	return e.Apply(ctx, whyRole+fmt.Sprintf(`---
+apiVersion: source.toolkit.fluxcd.io/v1
 kind: GitRepository
 metadata: {name: tree, namespace: flux-system}
 spec: {interval: 1h, url: %q, ref: {branch: main}}

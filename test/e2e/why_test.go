@@ -19,8 +19,21 @@ import (
 	"github.com/flux-admission/flux-admission/test/flux"
 )
 
-// whyUser may list everything that `why` reads.
-const whyUser = "why"
+const (
+	// whyUser may list everything that `why` reads.
+	whyUser = "why"
+	whyRole = `apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRole
+metadata: {name: why}
+rules: [{apiGroups: ["*"], resources: ["*"], verbs: [get, list]}]
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata: {name: why}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: why}
+subjects: [{apiGroup: rbac.authorization.k8s.io, kind: User, name: ` + whyUser + `}]
+`
+)
 
 // why runs `flux-admission why` as a person of the cluster. It returns the roots that somebody has to repair, in the
 // order of their names, and the whole output.
@@ -72,19 +85,6 @@ func waitForRoots(t *testing.T, what string, want ...string) string {
 // nothing else, and after each repair one root less.
 func TestWhy_Evening(t *testing.T) {
 	setPolicy(t, "Enforce")
-	if err := shared.Apply(t.Context(), `apiVersion: rbac.authorization.k8s.io/v1
-kind: ClusterRole
-metadata: {name: why}
-rules: [{apiGroups: ["*"], resources: ["*"], verbs: [get, list]}]
----
-apiVersion: rbac.authorization.k8s.io/v1
-kind: ClusterRoleBinding
-metadata: {name: why}
-roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: why}
-subjects: [{apiGroup: rbac.authorization.k8s.io, kind: User, name: `+whyUser+`}]
-`); err != nil {
-		t.Fatal(err)
-	}
 	waitForRoots(t, "before anything is wrong")
 	e := newEvening(t)
 	e.commit(e.files())

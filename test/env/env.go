@@ -43,8 +43,8 @@ const MutatingWebhook = "inject-target-namespace"
 type Options struct {
 	// ControlPlane configures etcd and kube-apiserver, and the CRDs that are there before the webhook servers start.
 	ControlPlane controlplane.Options
-	// Flux runs source-controller and kustomize-controller.
-	Flux bool
+	// Flux runs source-controller and kustomize-controller, and Helm helm-controller as well.
+	Flux, Helm bool
 	// Replicas is the number of webhook servers; the default is 1. Several are behind a load balancer, as behind a
 	// Service.
 	Replicas int
@@ -155,7 +155,7 @@ func start(ctx context.Context, cp *controlplane.ControlPlane, o Options) (*Env,
 		return nil, fmt.Errorf("connecting to the API server: %w", err)
 	}
 	if o.Flux {
-		controllers, err := flux.Start(ctx, flux.Options{Plane: cp, Progress: os.Stderr})
+		controllers, err := flux.Start(ctx, flux.Options{Plane: cp, Helm: o.Helm, Progress: os.Stderr})
 		if err != nil {
 			return nil, err
 		}

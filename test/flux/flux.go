@@ -1,5 +1,5 @@
-// Package flux runs Flux's real source-controller and kustomize-controller on
-// a test control plane, and applies objects the way
+// Package flux runs Flux's real source-controller, kustomize-controller and
+// helm-controller on a test control plane, and applies objects the way
 // kustomize-controller does.
 package flux
 
@@ -40,27 +40,29 @@ const (
 
 // Options say what Start starts.
 type Options struct {
-	// Plane is where the controllers run. It serves the CRDs FluxSource and
-	// FluxKustomize.
+	// Plane is where the controllers run. It serves the CRDs FluxSource,
+	// FluxKustomize and, with Helm, FluxHelm.
 	Plane *controlplane.ControlPlane
 	// Assets are the programs; zero means to build them.
 	Assets assets.Flux
 	// SourceArgs and KustomizeArgs are added to the controllers' flags.
 	SourceArgs, KustomizeArgs []string
-	// LogDir receives source-controller.log and kustomize-controller.log.
+	// Helm starts helm-controller as well, which installs every HelmRelease.
+	Helm bool
+	// LogDir receives the log of each controller, as its name and .log.
 	// Empty means a directory that Stop removes.
 	LogDir string
 	// Progress is told what is built; nil is silent.
 	Progress io.Writer
 }
 
-// Flux is a running source-controller and kustomize-controller.
+// Flux are running controllers.
 type Flux struct {
-	source, kustomize *controlplane.Process
-	stop              func() error
+	source, kustomize, helm *controlplane.Process
+	stop                    func() error
 }
 
-// Start builds the controllers if need be, starts them, and returns when both
+// Start builds the controllers if need be, starts them, and returns when all
 // are ready. The caller ends them with Stop, before the control plane. When
 // Start returns an error nothing it started is left.
 func Start(ctx context.Context, o Options) (_ *Flux, err error) {
@@ -82,7 +84,7 @@ func Start(ctx context.Context, o Options) (_ *Flux, err error) {
 	f := &Flux{}
 	f.stop = sync.OnceValue(func() error {
 		var errs []error
-		for _, process := range []*controlplane.Process{f.kustomize, f.source} {
+		for _, process := range []*controlplane.Process{f.helm, f.kustomize, f.source} {
 			if process != nil {
 				errs = append(errs, process.Stop(stopGrace))
 			}
@@ -114,6 +116,14 @@ func Start(ctx context.Context, o Options) (_ *Flux, err error) {
 	})
 	if err != nil {
 		return nil, err
+	}
+	if o.Helm {
+		f.helm, err = startController(ctx, o, dir, "helm-controller", o.Assets.HelmController, func() ([]string, error) {
+			return []string{"--graceful-shutdown-timeout=5s"}, nil
+		})
+		if err != nil {
+			return nil, err
+		}
 	}
 	return f, nil
 }

@@ -35,6 +35,11 @@ func GitRepository(namespace, name string) Ref {
 	return Ref{schema.GroupVersionKind{Group: "source.toolkit.fluxcd.io", Version: "v1", Kind: "GitRepository"}, client.ObjectKey{Namespace: namespace, Name: name}}
 }
 
+// HelmRelease is the HelmRelease of the given name.
+func HelmRelease(namespace, name string) Ref {
+	return Ref{schema.GroupVersionKind{Group: "helm.toolkit.fluxcd.io", Version: "v2", Kind: "HelmRelease"}, client.ObjectKey{Namespace: namespace, Name: name}}
+}
+
 func (r Ref) String() string { return r.Kind + " " + r.ObjectKey.String() }
 
 func (r Ref) get(ctx context.Context, c client.Reader) (*unstructured.Unstructured, error) {

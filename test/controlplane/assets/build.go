@@ -25,6 +25,10 @@ import (
 // directory with etcd, kube-apiserver and kubectl to use instead.
 const AssetsEnv = "KUBEBUILDER_ASSETS"
 
+// KubernetesEnv names the environment variable with the minor version of the API server, such as 1.36; empty for the newest of those in
+// modulesDir.
+const KubernetesEnv = "FLUX_ADMISSION_TEST_KUBERNETES"
+
 // buildTimeout bounds one program's build on a slow machine with empty caches.
 const buildTimeout = 60 * time.Minute
 
@@ -36,7 +40,7 @@ type ControlPlane struct {
 }
 
 // Flux are the paths of Flux's controllers.
-type Flux struct{ SourceController, KustomizeController string }
+type Flux struct{ SourceController, KustomizeController, HelmController string }
 
 // component is one program that this package builds.
 type component struct {
@@ -61,11 +65,12 @@ func supervisorComponent() component {
 	return component{name: "supervisor", pkg: "./test/controlplane/supervisor", sources: []string{"test/controlplane/supervisor/main.go"}}
 }
 
-func controlPlaneComponents() []component {
+// controlPlaneComponents are etcd, kube-apiserver and kubectl, in this order. The last two are built from a directory below modulesDir.
+func controlPlaneComponents(kubernetes string) []component {
 	return []component{
 		fromModule("etcd", "etcd", "go.etcd.io/etcd/server/v3", ""),
-		fromModule("kube-apiserver", "kubernetes", "k8s.io/kubernetes/cmd/kube-apiserver", "k8s.io/kubernetes"),
-		fromModule("kubectl", "kubernetes", "k8s.io/kubernetes/cmd/kubectl", "k8s.io/kubernetes"),
+		fromModule("kube-apiserver", kubernetes, "k8s.io/kubernetes/cmd/kube-apiserver", kubernetesModule),
+		fromModule("kubectl", kubernetes, "k8s.io/kubernetes/cmd/kubectl", kubernetesModule),
 	}
 }
 
@@ -73,6 +78,7 @@ func fluxComponents() []component {
 	return []component{
 		fromModule("source-controller", "source-controller", "github.com/fluxcd/source-controller", ""),
 		fromModule("kustomize-controller", "kustomize-controller", "github.com/fluxcd/kustomize-controller", ""),
+		fromModule("helm-controller", "helm-controller", "github.com/fluxcd/helm-controller", ""),
 	}
 }
 
@@ -99,15 +105,15 @@ func BuildControlPlane(ctx context.Context, out io.Writer) (ControlPlane, error)
 	if err != nil {
 		return ControlPlane{}, err
 	}
-	paths, err := b.controlPlane(ctx, controlPlaneComponents())
+	paths, err := b.controlPlane(ctx, controlPlaneComponents(b.kubernetes))
 	if err != nil {
 		return ControlPlane{}, err
 	}
 	return ControlPlane{Etcd: paths[0], APIServer: paths[1], Kubectl: paths[2], Supervisor: supervisor}, nil
 }
 
-// BuildFlux is BuildControlPlane for Flux's source-controller and
-// kustomize-controller. KUBEBUILDER_ASSETS does not change what it returns.
+// BuildFlux is BuildControlPlane for Flux's source-controller,
+// kustomize-controller and helm-controller. KUBEBUILDER_ASSETS does not change what it returns.
 func BuildFlux(ctx context.Context, out io.Writer) (Flux, error) {
 	b, err := newBuilder(out)
 	if err != nil {
@@ -117,7 +123,7 @@ func BuildFlux(ctx context.Context, out io.Writer) (Flux, error) {
 	if err != nil {
 		return Flux{}, err
 	}
-	return Flux{SourceController: paths[0], KustomizeController: paths[1]}, nil
+	return Flux{SourceController: paths[0], KustomizeController: paths[1], HelmController: paths[2]}, nil
 }
 
 // BuildCertManager is BuildFlux for a program with the controllers of cert-manager.
@@ -132,7 +138,7 @@ func BuildCertManager(ctx context.Context, out io.Writer) (string, error) {
 // providedAssets returns etcd, kube-apiserver and kubectl as they lie in dir.
 func providedAssets(dir string) ([]string, error) {
 	var paths []string
-	for _, c := range controlPlaneComponents() {
+	for _, c := range controlPlaneComponents("kubernetes") {
 		path := filepath.Join(dir, c.name)
 		if !isExecutable(path) {
 			return nil, fmt.Errorf("%s is %q, which holds no executable %s: point it to a directory with etcd, kube-apiserver and kubectl, or unset it to have them downloaded or built", AssetsEnv, dir, c.name)
@@ -151,6 +157,8 @@ func isExecutable(path string) bool {
 type builder struct {
 	root, cache string
 	out         io.Writer
+	// kubernetes is the directory below modulesDir of the API server and kubectl.
+	kubernetes string
 	// index is the URL of setup-envtest's index of releases, empty for its default.
 	index string
 }
@@ -164,7 +172,15 @@ func newBuilder(out io.Writer) (*builder, error) {
 	if err != nil {
 		return nil, fmt.Errorf("finding the cache directory for the programs of the test control plane: %w", err)
 	}
-	return &builder{root: root, cache: filepath.Join(user, "flux-admission", "testenv"), out: out}, nil
+	kubernetes := "kubernetes"
+	if version := os.Getenv(KubernetesEnv); version != "" {
+		kubernetes += "-" + version
+		if _, err := os.Stat(filepath.Join(root, modulesDir, kubernetes, "go.mod")); err != nil {
+			return nil, fmt.Errorf("%s is %q, and there is no module of that version: leave it empty for the newest, or write one of those in %s: %w",
+				KubernetesEnv, version, modulesDir, err)
+		}
+	}
+	return &builder{root: root, cache: filepath.Join(user, "flux-admission", "testenv"), out: out, kubernetes: kubernetes}, nil
 }
 
 func (b *builder) buildAll(ctx context.Context, components []component) ([]string, error) {

@@ -72,7 +72,7 @@ func (b *builder) built(components []component) ([]string, bool) {
 
 // download returns the paths of etcd, kube-apiserver and kubectl from setup-envtest, which keeps them in the cache.
 func (b *builder) download(ctx context.Context) (_ []string, err error) {
-	version, err := runGo(ctx, filepath.Join(b.root, modulesDir, "kubernetes"), nil, "list", "-mod=readonly", "-m", "-f", "{{.Version}}", kubernetesModule)
+	version, err := runGo(ctx, filepath.Join(b.root, modulesDir, b.kubernetes), nil, "list", "-mod=readonly", "-m", "-f", "{{.Version}}", kubernetesModule)
 	if err != nil {
 		return nil, err
 	}
@@ -129,7 +129,7 @@ func (b *builder) setupEnvtest(ctx context.Context, timeout time.Duration, tool,
 	}
 	dir := strings.TrimSpace(stdout.String())
 	var paths []string
-	for _, c := range controlPlaneComponents() {
+	for _, c := range controlPlaneComponents(b.kubernetes) {
 		path := filepath.Join(dir, c.name)
 		if !isExecutable(path) {
 			return nil, fmt.Errorf("setup-envtest use %s: the release in %s has no executable %s", selector, dir, c.name)

@@ -90,7 +90,7 @@ func newDownloader(t *testing.T, index string) (*builder, []component, *lines) {
 	t.Setenv(AssetsEnv, "")
 	t.Setenv("ENVTEST_INSTALLED_ONLY", "")
 	out := &lines{}
-	return &builder{root: root, cache: t.TempDir(), out: out, index: index}, []component{supervisorComponent()}, out
+	return &builder{root: root, cache: t.TempDir(), out: out, index: index, kubernetes: "kubernetes"}, []component{supervisorComponent()}, out
 }
 
 func TestControlPlane_Download(t *testing.T) {

@@ -82,7 +82,7 @@ func build(ctx context.Context, selected selection, stdout, stderr io.Writer) er
 		if err != nil {
 			return err
 		}
-		paths = append(paths, controllers.SourceController, controllers.KustomizeController)
+		paths = append(paths, controllers.SourceController, controllers.KustomizeController, controllers.HelmController)
 	}
 	if selected.certManager {
 		controllers, err := assets.BuildCertManager(ctx, stderr)
