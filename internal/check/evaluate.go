@@ -294,7 +294,7 @@ func (t *Tree) fileTasks() []task {
 	for _, p := range built.Problems {
 		if noRule := []validators.ProblemKind{
 			validators.ProblemEntryPointMissing, validators.ProblemRootAssumed, validators.ProblemNoEntryPoint,
-			validators.ProblemNotBuilt, validators.ProblemTemplate,
+			validators.ProblemNotBuilt, validators.ProblemTemplate, validators.ProblemDirectoryUnread,
 		}; slices.Contains(noRule, p.Kind) {
 			continue // no rule reports it
 		}
@@ -510,6 +510,9 @@ func (e *evaluation) skipped(s subject, list []policy.NotEvaluated, unknown bool
 			e.missing.Add(input)
 			continue
 		}
+		if errors.Is(j.Cause, kustomization.ErrNoEntryPoint) {
+			continue // the report begins with it
+		}
 		if key := j.Rule.ID + j.Reason; !e.reported[key] {
 			e.reported[key] = true
 			e.report.Skipped = append(
@@ -583,7 +586,8 @@ func nameOf(o *unstructured.Unstructured) report.Object {
 func (e *evaluation) problem(p *validators.Problem) {
 	switch p.Kind {
 	case validators.ProblemRemoteBase, validators.ProblemRemoteContent, validators.ProblemSourceUnknown,
-		validators.ProblemRootAssumed, validators.ProblemNoEntryPoint, validators.ProblemNotBuilt, validators.ProblemTemplate:
+		validators.ProblemRootAssumed, validators.ProblemNoEntryPoint, validators.ProblemNotBuilt, validators.ProblemTemplate,
+		validators.ProblemDirectoryUnread:
 		if e.first(p) {
 			e.report.Skipped = append(
 				e.report.Skipped, report.Skipped{
@@ -603,9 +607,13 @@ func (e *evaluation) problem(p *validators.Problem) {
 	}
 }
 
-// first reports whether the problem was not reported before, and records it.
+// first reports whether the problem was not reported before, and records it. A source is one problem, whatever clusters refer to it.
 func (e *evaluation) first(p *validators.Problem) bool {
-	known := e.reported[p.String()]
-	e.reported[p.String()] = true
+	key := p.String()
+	if p.Kind == validators.ProblemSourceUnknown {
+		key = p.Message
+	}
+	known := e.reported[key]
+	e.reported[key] = true
 	return !known
 }
