@@ -51,10 +51,10 @@ func addChartFlags(c *cobra.Command, fetch *bool, cache, registryConfig *string,
 	f.BoolVar(fetch, "fetch-charts", false,
 		"fetch charts that no --charts directory has from their repositories (default false)")
 	f.StringVar(cache, "chart-cache", "",
-		"directory that keeps fetched charts for the next run, at most 1 GiB, and that several runs may share; none for\n"+
+		"directory that keeps fetched charts for the next run, at most 1 GiB, and that several runs may share; none for "+
 			"no cache (default: flux-admission/charts in the user's cache directory, if it can be written)")
 	f.StringVar(registryConfig, "registry-config", "",
-		"file with logins for registries, for sources without a Secret that can be read (default: Docker's); those for\n"+
+		"file with logins for registries, for sources without a Secret that can be read (default: Docker's); those for "+
 			"Helm repositories are Helm's own")
 	f.StringArrayVar(schemaHosts, "schema-host", nil,
 		"host that a $ref in a chart's values schema may refer to, and that it is fetched from; may be repeated (default: none)")
@@ -122,7 +122,7 @@ func addReportFlags(c *cobra.Command, o *reportOptions) {
 	f := c.Flags()
 	f.StringVarP(&o.output, "output", "o", "text", "format of the report: "+formats())
 	f.StringVar(&o.failOn, "fail-on", "deny",
-		"what makes the exit code 1: deny, warn (and deny), unknown (deny, and evaluations that were\n"+
+		"what makes the exit code 1: deny, warn (and deny), unknown (deny, and evaluations that were "+
 			"inconclusive) or never")
 	f.StringArrayVar(&o.reports, "report", nil,
 		"FORMAT=FILE, a further report; may be repeated (default: none)")
@@ -202,7 +202,7 @@ func runCheck(ctx context.Context, o checkOptions, stdout, stderr io.Writer) err
 	}
 	bar.End()
 	if o.WriteBaseline != "" {
-		_, err := fmt.Fprintf(stderr, "wrote %d findings to %s\n", result.Summary.Findings, o.WriteBaseline)
+		_, err := fmt.Fprintf(stderr, "wrote %s to %s\n", plural(result.Summary.Findings, "finding"), o.WriteBaseline)
 		return err
 	}
 	prefix := pathPrefix(o.Path)
