@@ -117,7 +117,7 @@ type gitError struct {
 	err             error
 }
 
-// Error implements error: what git says, or how it ended if it says nothing.
+// Error implements error: the text of git, or how it ended if there is none.
 func (e *gitError) Error() string {
 	if e.stderr == "" {
 		return fmt.Sprintf("git %s: %v", e.command, e.err)
