@@ -14,6 +14,7 @@ import (
 
 	"github.com/flux-admission/flux-admission/internal/check"
 	"github.com/flux-admission/flux-admission/internal/check/progress"
+	"github.com/flux-admission/flux-admission/internal/check/revision"
 	"github.com/flux-admission/flux-admission/internal/policy"
 	"github.com/flux-admission/flux-admission/internal/report"
 	"github.com/flux-admission/flux-admission/internal/rulecatalog"
@@ -205,6 +206,9 @@ func runCheck(ctx context.Context, o checkOptions, stdout, stderr io.Writer) err
 		_, err := fmt.Fprintf(stderr, "wrote %s to %s\n", plural(result.Summary.Findings, "finding"), o.WriteBaseline)
 		return err
 	}
+	if o.output == string(report.HTML) || slices.ContainsFunc(o.reports, func(r string) bool { return strings.HasPrefix(r, string(report.HTML)+"=") }) {
+		result.Tree = nameOfTree(ctx, o.Path)
+	}
 	prefix := pathPrefix(o.Path)
 	opts := report.Options{PathPrefix: prefix, Category: prefix + o.Cluster}
 	s := result.Summary
@@ -219,6 +223,20 @@ func runCheck(ctx context.Context, o checkOptions, stdout, stderr io.Writer) err
 		return errNothingChecked(o.Path)
 	}
 	return o.verdict(s)
+}
+
+// nameOfTree returns the name of the directory at a path, with the commit that is checked out if it is in a Git work tree; empty for standard input.
+func nameOfTree(ctx context.Context, path string) string {
+	abs, err := filepath.Abs(path)
+	if err != nil || path == check.StandardInput {
+		return ""
+	}
+	name := filepath.Base(abs)
+	if commit, err := revision.Resolve(ctx, path, "HEAD"); err == nil {
+		const short = 10
+		name += " at " + commit[:short]
+	}
+	return name
 }
 
 // warnTo returns a function that writes each warning once.

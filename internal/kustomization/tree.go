@@ -333,7 +333,7 @@ func (b *treeBuilder) unreadDirectories() []*validators.Problem {
 	var out []*validators.Problem
 	unlisted := b.tree.Unlisted()
 	for _, dir := range slices.Sorted(maps.Keys(unlisted)) {
-		p := problem(validators.ProblemDirectoryUnread, validators.Position{File: dir}, "the directory %s cannot be listed: %v", dir, unlisted[dir])
+		p := problem(validators.ProblemDirectoryUnread, validators.Position{}, "the directory %s cannot be listed: %v", dir, unlisted[dir])
 		p.Name = dir
 		out = append(out, p)
 	}

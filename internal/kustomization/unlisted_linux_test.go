@@ -67,7 +67,7 @@ func TestBuild_UnlistedDirectory(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			const want = "apps/hidden: the directory apps/hidden cannot be listed: permission denied"
+			const want = "the directory apps/hidden cannot be listed: permission denied"
 			if !slices.ContainsFunc(res.Problems, func(p *validators.Problem) bool { return p.String() == want }) {
 				t.Errorf("problems %v, want %q", res.Problems, want)
 			}
