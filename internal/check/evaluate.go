@@ -103,13 +103,16 @@ func withoutBuildsOfFiles(list []report.Finding) []report.Finding {
 	}
 	texts := map[reported]int{}
 	for i, f := range list {
-		if (f.ID == file.DuplicateKey.ID || f.ID == file.InvalidYAML.ID) && f.Suppressed == nil && f.Line > 0 {
+		if (f.ID == file.DuplicateKey.ID || f.ID == file.InvalidYAML.ID) && f.Suppressed == nil {
 			texts[reported{f.Position(), f.Action}] = i
 		}
 	}
 	drop := map[int]bool{}
 	for i, f := range list {
 		text, ok := texts[reported{f.Position(), f.Action}]
+		if !ok { // a file that was not read has no lines
+			text, ok = texts[reported{validators.Position{File: f.File}, f.Action}]
+		}
 		if !ok || f.ID != kustomizationrules.BuildFailed.ID || f.Suppressed != nil {
 			continue
 		}
