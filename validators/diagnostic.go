@@ -61,6 +61,8 @@ const (
 	ProblemNotYAML ProblemKind = "not-yaml"
 	// ProblemFileRefused: the file exceeds a limit (size, nesting, aliases) and was not read.
 	ProblemFileRefused ProblemKind = "file-refused"
+	// ProblemDirectoryUnread: a directory cannot be listed, so that nothing is known of what is in it; Name is the directory.
+	ProblemDirectoryUnread ProblemKind = "directory-unread"
 	// ProblemCommentInvalid: a comment that is to ignore findings ignores none; Name is the comment.
 	ProblemCommentInvalid ProblemKind = "comment-invalid"
 	// ProblemCommentUnused: a comment ignores rules that report nothing there; Name is the rules.

@@ -14,6 +14,7 @@ import (
 
 	"github.com/flux-admission/flux-admission/internal/check"
 	"github.com/flux-admission/flux-admission/internal/check/progress"
+	"github.com/flux-admission/flux-admission/internal/check/revision"
 	"github.com/flux-admission/flux-admission/internal/policy"
 	"github.com/flux-admission/flux-admission/internal/report"
 	"github.com/flux-admission/flux-admission/internal/rulecatalog"
@@ -51,10 +52,10 @@ func addChartFlags(c *cobra.Command, fetch *bool, cache, registryConfig *string,
 	f.BoolVar(fetch, "fetch-charts", false,
 		"fetch charts that no --charts directory has from their repositories (default false)")
 	f.StringVar(cache, "chart-cache", "",
-		"directory that keeps fetched charts for the next run, at most 1 GiB, and that several runs may share; none for\n"+
+		"directory that keeps fetched charts for the next run, at most 1 GiB, and that several runs may share; none for "+
 			"no cache (default: flux-admission/charts in the user's cache directory, if it can be written)")
 	f.StringVar(registryConfig, "registry-config", "",
-		"file with logins for registries, for sources without a Secret that can be read (default: Docker's); those for\n"+
+		"file with logins for registries, for sources without a Secret that can be read (default: Docker's); those for "+
 			"Helm repositories are Helm's own")
 	f.StringArrayVar(schemaHosts, "schema-host", nil,
 		"host that a $ref in a chart's values schema may refer to, and that it is fetched from; may be repeated (default: none)")
@@ -122,7 +123,7 @@ func addReportFlags(c *cobra.Command, o *reportOptions) {
 	f := c.Flags()
 	f.StringVarP(&o.output, "output", "o", "text", "format of the report: "+formats())
 	f.StringVar(&o.failOn, "fail-on", "deny",
-		"what makes the exit code 1: deny, warn (and deny), unknown (deny, and evaluations that were\n"+
+		"what makes the exit code 1: deny, warn (and deny), unknown (deny, and evaluations that were "+
 			"inconclusive) or never")
 	f.StringArrayVar(&o.reports, "report", nil,
 		"FORMAT=FILE, a further report; may be repeated (default: none)")
@@ -202,8 +203,11 @@ func runCheck(ctx context.Context, o checkOptions, stdout, stderr io.Writer) err
 	}
 	bar.End()
 	if o.WriteBaseline != "" {
-		_, err := fmt.Fprintf(stderr, "wrote %d findings to %s\n", result.Summary.Findings, o.WriteBaseline)
+		_, err := fmt.Fprintf(stderr, "wrote %s to %s\n", plural(result.Summary.Findings, "finding"), o.WriteBaseline)
 		return err
+	}
+	if o.output == string(report.HTML) || slices.ContainsFunc(o.reports, func(r string) bool { return strings.HasPrefix(r, string(report.HTML)+"=") }) {
+		result.Tree = nameOfTree(ctx, o.Path)
 	}
 	prefix := pathPrefix(o.Path)
 	opts := report.Options{PathPrefix: prefix, Category: prefix + o.Cluster}
@@ -219,6 +223,20 @@ func runCheck(ctx context.Context, o checkOptions, stdout, stderr io.Writer) err
 		return errNothingChecked(o.Path)
 	}
 	return o.verdict(s)
+}
+
+// nameOfTree returns the name of the directory at a path, with the commit that is checked out if it is in a Git work tree; empty for standard input.
+func nameOfTree(ctx context.Context, path string) string {
+	abs, err := filepath.Abs(path)
+	if err != nil || path == check.StandardInput {
+		return ""
+	}
+	name := filepath.Base(abs)
+	if commit, err := revision.Resolve(ctx, path, "HEAD"); err == nil {
+		const short = 10
+		name += " at " + commit[:short]
+	}
+	return name
 }
 
 // warnTo returns a function that writes each warning once.

@@ -241,7 +241,7 @@ func TestCheck_InvalidOptions(t *testing.T) {
 		},
 		"a directory without definitions": {
 			checkOptions{reportOptions: reportOptions{output: "text", failOn: "deny"}, Options: input(check.Input{CRDs: []string{good}})}, good,
-			"--crds: there is no CustomResourceDefinition in ",
+			"; name a directory of JSON schemas with --schema-location",
 		},
 		"a revision outside of a work tree": {
 			checkOptions{reportOptions: reportOptions{output: "text", failOn: "deny"}, Options: check.Options{ChangedSince: "HEAD"}}, good,
@@ -324,7 +324,7 @@ func TestCheck_Baseline(t *testing.T) {
 	}
 	fixed := writeTree(t, repository("flux-system", "enablePodMonitor"))
 	_, out, _ := execute(t, "check", fixed, "--baseline", file)
-	if want := "Baseline\n  1 entry without a finding: remove them, or write the baseline again\n    cnpg-monitoring-enabled: Cluster apps/db spec.monitoring.enabled\n"; !strings.Contains(out, want) {
+	if want := "Baseline\n  1 entry without a finding: remove what is listed here, or write the baseline again\n    cnpg-monitoring-enabled: Cluster apps/db spec.monitoring.enabled\n"; !strings.Contains(out, want) {
 		t.Errorf("no %q in\n%s", want, out)
 	}
 }

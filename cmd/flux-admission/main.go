@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -120,6 +121,10 @@ func oneLine(err error) string {
 	lines := strings.FieldsFunc(err.Error(), func(r rune) bool { return r == '\n' || r == '\r' })
 	for i := range lines {
 		lines[i] = strings.TrimSpace(lines[i])
+	}
+	// Cobra lists similar commands below a line of its own.
+	if i := slices.Index(lines, "Did you mean this?"); i > 0 {
+		lines = append(lines[:i], "did you mean "+strings.Join(lines[i+1:], " or ")+"?")
 	}
 	return strings.Join(lines, "; ")
 }

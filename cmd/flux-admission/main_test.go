@@ -102,7 +102,7 @@ func TestRun_InvalidArguments(t *testing.T) {
 		args []string
 		want []string
 	}{
-		"an unknown command": {[]string{"sevre"}, []string{`unknown command "sevre"`, "serve"}},
+		"an unknown command": {[]string{"sevre"}, []string{`unknown command "sevre" for "flux-admission"; did you mean serve?`}},
 		"an unknown flag": {
 			[]string{"serve", "--polciy=x"}, []string{"unknown flag: --polciy", "see `flux-admission serve --help`"},
 		},

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -431,5 +432,23 @@ func TestCheck_SARIF(t *testing.T) {
 	}
 	if diff := cmp.Diff(contents(t, dir), got); diff != "" {
 		t.Errorf("the edits of SARIF against those of fix (-fix +sarif):\n%s", diff)
+	}
+}
+
+func TestNameOfTree(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "fleet")
+	if err := os.Mkdir(dir, 0o750); err != nil {
+		t.Fatal(err)
+	}
+	if got := nameOfTree(t.Context(), dir); got != "fleet" {
+		t.Errorf("outside of a work tree: %q", got)
+	}
+	git(t, dir, "init", "-q")
+	git(t, dir, "-c", "user.name=a", "-c", "user.email=a@example.com", "commit", "-q", "--allow-empty", "-m", "a")
+	if got := nameOfTree(t.Context(), dir); !regexp.MustCompile(`^fleet at [0-9a-f]{10}$`).MatchString(got) {
+		t.Errorf("in a work tree: %q", got)
+	}
+	if got := nameOfTree(t.Context(), "-"); got != "" {
+		t.Errorf("standard input: %q", got)
 	}
 }

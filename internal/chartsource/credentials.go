@@ -34,8 +34,11 @@ func credentials(
 	if loginErr != nil {
 		return c, fingerprint, errors.Join(err, loginErr)
 	}
-	if username == "" && password == "" {
-		return c, fingerprint, err
+	switch {
+	case username == "" && password == "" && err != nil:
+		return c, fingerprint, fmt.Errorf("%w; there is no login of docker login or helm repo add either", err)
+	case username == "" && password == "":
+		return c, fingerprint, nil
 	}
 	// The object may come from somebody else than the login: it does not decide who else gets it.
 	c.Username, c.Password, c.PassCredentials = username, password, false

@@ -35,10 +35,10 @@ func (t *Tree) Admission(file string, c *kustomization.Cluster) (*Admission, err
 
 func admissionPolicy(file string, c *kustomization.Cluster) (*v1alpha1.AdmissionPolicy, error) {
 	if file != "" {
-		return parsePolicy(file)
+		return parsePolicy(file, validators.StageAdmission)
 	}
 	if own := policyOf(c); own != nil {
-		return objectPolicy(own)
+		return objectPolicy(own, validators.StageAdmission)
 	}
 	return policy.DefaultAt(validators.StageAdmission, allRules())
 }

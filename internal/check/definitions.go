@@ -46,7 +46,7 @@ func readDefinitions(paths []string) ([]Definition, error) {
 			return nil, fmt.Errorf("--crds: %w", err)
 		}
 		if len(out) == before {
-			return nil, fmt.Errorf("--crds: there is no CustomResourceDefinition in %s", root)
+			return nil, fmt.Errorf("--crds: there is no CustomResourceDefinition in %s; name a directory of JSON schemas with --schema-location", root)
 		}
 	}
 	return out, nil

@@ -103,13 +103,16 @@ func withoutBuildsOfFiles(list []report.Finding) []report.Finding {
 	}
 	texts := map[reported]int{}
 	for i, f := range list {
-		if (f.ID == file.DuplicateKey.ID || f.ID == file.InvalidYAML.ID) && f.Suppressed == nil && f.Line > 0 {
+		if (f.ID == file.DuplicateKey.ID || f.ID == file.InvalidYAML.ID) && f.Suppressed == nil {
 			texts[reported{f.Position(), f.Action}] = i
 		}
 	}
 	drop := map[int]bool{}
 	for i, f := range list {
 		text, ok := texts[reported{f.Position(), f.Action}]
+		if !ok { // a file that was not read has no lines
+			text, ok = texts[reported{validators.Position{File: f.File}, f.Action}]
+		}
 		if !ok || f.ID != kustomizationrules.BuildFailed.ID || f.Suppressed != nil {
 			continue
 		}
@@ -294,7 +297,7 @@ func (t *Tree) fileTasks() []task {
 	for _, p := range built.Problems {
 		if noRule := []validators.ProblemKind{
 			validators.ProblemEntryPointMissing, validators.ProblemRootAssumed, validators.ProblemNoEntryPoint,
-			validators.ProblemNotBuilt, validators.ProblemTemplate,
+			validators.ProblemNotBuilt, validators.ProblemTemplate, validators.ProblemDirectoryUnread,
 		}; slices.Contains(noRule, p.Kind) {
 			continue // no rule reports it
 		}
@@ -510,6 +513,9 @@ func (e *evaluation) skipped(s subject, list []policy.NotEvaluated, unknown bool
 			e.missing.Add(input)
 			continue
 		}
+		if errors.Is(j.Cause, kustomization.ErrNoEntryPoint) {
+			continue // the report begins with it
+		}
 		if key := j.Rule.ID + j.Reason; !e.reported[key] {
 			e.reported[key] = true
 			e.report.Skipped = append(
@@ -583,7 +589,8 @@ func nameOf(o *unstructured.Unstructured) report.Object {
 func (e *evaluation) problem(p *validators.Problem) {
 	switch p.Kind {
 	case validators.ProblemRemoteBase, validators.ProblemRemoteContent, validators.ProblemSourceUnknown,
-		validators.ProblemRootAssumed, validators.ProblemNoEntryPoint, validators.ProblemNotBuilt, validators.ProblemTemplate:
+		validators.ProblemRootAssumed, validators.ProblemNoEntryPoint, validators.ProblemNotBuilt, validators.ProblemTemplate,
+		validators.ProblemDirectoryUnread:
 		if e.first(p) {
 			e.report.Skipped = append(
 				e.report.Skipped, report.Skipped{
@@ -603,9 +610,13 @@ func (e *evaluation) problem(p *validators.Problem) {
 	}
 }
 
-// first reports whether the problem was not reported before, and records it.
+// first reports whether the problem was not reported before, and records it. A source is one problem, whatever clusters refer to it.
 func (e *evaluation) first(p *validators.Problem) bool {
-	known := e.reported[p.String()]
-	e.reported[p.String()] = true
+	key := p.String()
+	if p.Kind == validators.ProblemSourceUnknown {
+		key = p.Message
+	}
+	known := e.reported[key]
+	e.reported[key] = true
 	return !known
 }

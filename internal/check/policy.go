@@ -17,11 +17,13 @@ import (
 // Policy returns the policy of a file; for the file "", the default policy with the default actions of a stage.
 func Policy(file string, stage validators.Stage) (*policy.Policy, error) {
 	if file != "" {
-		p, err := newClusterPolicy(Input{}, nil, file, func() (*v1alpha1.AdmissionPolicy, error) { return parsePolicy(file) }, positionIn(file))
+		parsed, err := parsePolicy(file, stage)
 		if err != nil {
 			return nil, err
 		}
-		return p.Policy, nil
+		policy.SetActions(parsed, stage, allRules())
+		compiled, err := compile(parsed, nil)
+		return compiled, policy.Locate(err, positionIn(file))
 	}
 	parsed, err := policy.DefaultAt(stage, allRules())
 	if err != nil {
@@ -74,11 +76,14 @@ func choosePolicies(in Input, actions map[string]v1alpha1.Action, built *kustomi
 		var err error
 		switch {
 		case in.Policy != "":
-			parse := func() (*v1alpha1.AdmissionPolicy, error) { return parsePolicy(in.Policy) }
+			parse := func() (*v1alpha1.AdmissionPolicy, error) { return parsePolicy(in.Policy, validators.StageOffline) }
 			out[c.Name], err = get(in.Policy, parse, positionIn(in.Policy))
 		case own != nil:
 			position := func(at validators.Path) validators.Position { return own.Locate(at).Position }
-			parse := func() (*v1alpha1.AdmissionPolicy, error) { return objectPolicy(own) }
+			parse := func() (*v1alpha1.AdmissionPolicy, error) {
+				p, err := objectPolicy(own, validators.StageOffline)
+				return p, policy.Locate(err, position)
+			}
 			out[c.Name], err = get(position(nil).String(), parse, position)
 		default:
 			out[c.Name], err = get(defaultPolicy, nil, nil)
@@ -90,12 +95,12 @@ func choosePolicies(in Input, actions map[string]v1alpha1.Action, built *kustomi
 	return out, nil
 }
 
-func parsePolicy(file string) (*v1alpha1.AdmissionPolicy, error) {
+func parsePolicy(file string, stage validators.Stage) (*v1alpha1.AdmissionPolicy, error) {
 	data, err := os.ReadFile(file)
 	if err != nil {
 		return nil, fmt.Errorf("--policy: %w", err)
 	}
-	return policy.Parse(file, data)
+	return policy.ParseAt(file, data, stage, allRules())
 }
 
 // positionIn returns the positions of the fields of a policy in its file.
@@ -103,12 +108,12 @@ func positionIn(file string) func(validators.Path) validators.Position {
 	return func(at validators.Path) validators.Position { return policy.PositionIn(file, at) }
 }
 
-func objectPolicy(o *kustomization.Object) (*v1alpha1.AdmissionPolicy, error) {
+func objectPolicy(o *kustomization.Object, stage validators.Stage) (*v1alpha1.AdmissionPolicy, error) {
 	data, err := o.MarshalJSON()
 	if err != nil {
 		return nil, fmt.Errorf("reading the tree's AdmissionPolicy: %w", err)
 	}
-	return policy.ParseObject(data)
+	return policy.ParseObjectAt(data, stage, allRules())
 }
 
 // newClusterPolicy compiles a policy; a nil parse means the default policy. Position returns those of the fields of another one.
@@ -128,7 +133,7 @@ func newClusterPolicy(
 		policy.SetActions(parsed, validators.StageOffline, allRules())
 	}
 	if err != nil {
-		return nil, policy.Locate(err, position)
+		return nil, err
 	}
 	for _, m := range allRules() {
 		if slices.Contains(slices.Concat(in.Only, in.Deny, in.Warn), m.ID) {

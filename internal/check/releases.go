@@ -142,11 +142,16 @@ func postRender(settings map[string]any, objects []*unstructured.Unstructured) (
 	}
 	out := make([]*unstructured.Unstructured, 0, len(objects))
 	for _, r := range built.Resources() {
-		content, err := r.Map()
+		// Kustomize has integers of a type that objects cannot be copied with.
+		document, err := r.MarshalJSON()
 		if err != nil {
 			return nil, err
 		}
-		out = append(out, &unstructured.Unstructured{Object: content})
+		o := &unstructured.Unstructured{}
+		if err := o.UnmarshalJSON(document); err != nil {
+			return nil, err
+		}
+		out = append(out, o)
 	}
 	return append(out, hooks...), nil
 }

@@ -468,10 +468,21 @@ func message(e *field.Error, value any) string {
 	if i := strings.Index(detail, `must be of type `); i >= 0 {
 		detail, _, _ = strings.Cut(detail, `: "`) // a format: the value follows
 	}
+	if m := patternDetail.FindStringSubmatch(detail); m != nil && isDurationPattern(m[1]) {
+		return "must be a duration such as 10m or 1h30m"
+	}
 	if strings.HasPrefix(detail, "must ") || strings.HasPrefix(detail, "should ") {
 		return strings.Replace(detail, "should ", "must ", 1)
 	}
 	return "is invalid: " + detail
+}
+
+// patternDetail matches the library's message on a pattern.
+var patternDetail = regexp.MustCompile(`^should match '(.*)'$`)
+
+// isDurationPattern reports whether a pattern is that of durations, as the definitions of Flux have it.
+func isDurationPattern(pattern string) bool {
+	return strings.Contains(pattern, "ms|s|m|h")
 }
 
 // mustBe returns the message for a value of another type than the schema's.

@@ -278,9 +278,9 @@ func (c *clusterBuilder) finish() *Cluster {
 		}
 	}
 	for _, k := range out.Kustomizations {
-		c.reportUnknownSource(out, k)
+		c.reportUnknownSource(k)
 		sortProblems(k.Problems)
-		if k.State == Unknown {
+		if k.State == Unknown || !c.readAll(k) {
 			out.Complete = false
 		}
 	}

@@ -149,7 +149,7 @@ func TestBuild_HostileTrees(t *testing.T) {
 				"app/github.com/org/repo/kustomization.yaml": "resources: [a.yaml]\n",
 				"app/github.com/org/repo/a.yaml":             configMap("a"),
 			},
-			want: []string{"app/kustomization.yaml:1:13: the remote resource github.com/org/repo was not evaluated"},
+			want: []string{"app/kustomization.yaml:1:13: the remote resource github.com/org/repo was not evaluated; --allow-remote-bases fetches it"},
 		},
 		"Helm charts are not run": {
 			files: map[string]string{"app/kustomization.yaml": "helmCharts: [{name: a, repo: https://192.0.2.1}]\n"},

@@ -229,7 +229,7 @@ func (c *clusterBuilder) build(k *Kustomization) {
 	}
 	if !k.artifact.IsDir(k.Path) {
 		if k.artifact.Outside(k.Path) || c.mayInclude(k) {
-			p := problem(validators.ProblemSourceUnknown, validators.Position{}, "the path %s is outside of the directory that was opened", k.Spec.Path)
+			p := problem(validators.ProblemSourceUnknown, validators.Position{}, "the path %s was not built: %s", k.Spec.Path, k.artifact.ExplainMissing(k.Path))
 			p.Name, p.Path = k.Spec.Path, validators.NewPath("spec", "path")
 			k.report(p)
 			return

@@ -53,6 +53,8 @@ func newBuilds(c *Cluster) *builds {
 func (b *builds) Build(_ context.Context, key types.NamespacedName) (*validators.Build, validators.Presence, error) {
 	k := b.byKey[key]
 	switch {
+	case k == nil && b.cluster.Entry == nil:
+		return nil, validators.Unknown, ErrNoEntryPoint
 	case k == nil && !b.cluster.Complete:
 		return nil, validators.Unknown, errNotBuilt
 	case k == nil:

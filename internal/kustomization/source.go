@@ -141,7 +141,7 @@ func (c *clusterBuilder) mayInclude(k *Kustomization) bool {
 }
 
 // reportUnknownSource reports the unknown source of a Kustomization, once for each source.
-func (c *clusterBuilder) reportUnknownSource(cluster *Cluster, k *Kustomization) {
+func (c *clusterBuilder) reportUnknownSource(k *Kustomization) {
 	if k.artifact != nil || c.reported[k.Source] || k.builds == 0 || len(k.Problems) > 0 {
 		return
 	}
@@ -150,15 +150,9 @@ func (c *clusterBuilder) reportUnknownSource(cluster *Cluster, k *Kustomization)
 		k.report(p)
 		return
 	}
-	n := 0
-	for _, other := range cluster.Kustomizations {
-		if other.artifact == nil && other.Source == k.Source {
-			n++
-		}
-	}
 	name := fmt.Sprintf("%s %s", k.Source.Kind, objectName(k.Source.Namespace, k.Source.Name))
 	p := problem(validators.ProblemSourceUnknown, validators.Position{},
-		"the source %s is not this tree and was not mapped to a directory: %d Kustomizations from it were not built", name, n)
+		"the source %s is not this tree and was not mapped to a directory with --source: its Kustomizations were not built", name)
 	p.Name, p.Path = name, validators.NewPath("spec", "sourceRef")
 	k.report(p)
 }

@@ -311,7 +311,7 @@ func (b *treeBuilder) parseAll(ctx context.Context) ([]*validators.Problem, int,
 	if err := g.Wait(); err != nil {
 		return nil, 0, fmt.Errorf("reading the tree: %w", err)
 	}
-	var out []*validators.Problem
+	out := b.unreadDirectories()
 	inputs := generatorInputs(artifact)
 	for _, p := range paths {
 		f := artifact.File(p)
@@ -326,6 +326,32 @@ func (b *treeBuilder) parseAll(ctx context.Context) ([]*validators.Problem, int,
 		}
 	}
 	return out, len(paths), nil
+}
+
+// unreadDirectories returns a problem for each directory that cannot be listed.
+func (b *treeBuilder) unreadDirectories() []*validators.Problem {
+	var out []*validators.Problem
+	unlisted := b.tree.Unlisted()
+	for _, dir := range slices.Sorted(maps.Keys(unlisted)) {
+		p := problem(validators.ProblemDirectoryUnread, validators.Position{}, "the directory %s cannot be listed: %v", dir, unlisted[dir])
+		p.Name = dir
+		out = append(out, p)
+	}
+	return out
+}
+
+// readAll reports whether everything in the directory that a Kustomization builds could be read.
+func (b *treeBuilder) readAll(k *Kustomization) bool {
+	if k.artifact == nil {
+		return true
+	}
+	built, ok := k.artifact.TreePath(k.Path)
+	for dir := range k.artifact.Tree().Unlisted() {
+		if ok && within(dir, built) {
+			return false
+		}
+	}
+	return true
 }
 
 // templateMarks begin what Go templates, Jinja and ERB replace.

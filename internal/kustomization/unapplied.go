@@ -27,8 +27,9 @@ type UnappliedObject struct {
 }
 
 // unapplied returns the Flux objects in the directories that Kustomizations of any cluster build, which no
-// Kustomization applies, and the first other object of each file that a kustomization file should list. A directory whose build is unknown is left out: it may apply the object. So is a file that a
-// build has read, as a patch for instance.
+// Kustomization applies, and the first other object of each file that a kustomization file should list. A directory whose build is unknown is left out: it may apply the object. So are
+// the directory that a wrong spec.path resembles, that of a Kustomization whose source nothing defines, and a file that a build has read, as a
+// patch for instance.
 func (b *treeBuilder) unapplied(clusters []*Cluster) []*UnappliedObject {
 	built, unknown, failed := map[string]bool{}, map[string]bool{}, map[string]bool{}
 	entries := map[string]bool{}
@@ -44,6 +45,13 @@ func (b *treeBuilder) unapplied(clusters []*Cluster) []*UnappliedObject {
 		}
 		for _, e := range c.roots {
 			entries[e.Position.File] = true
+		}
+	}
+	for _, c := range clusters {
+		for _, k := range c.Kustomizations {
+			if dir := c.meant(k); dir != "" && !built[dir] {
+				unknown[dir] = true
+			}
 		}
 	}
 	a := b.tree.Artifact("")
@@ -82,6 +90,28 @@ func (b *treeBuilder) unapplied(clusters []*Cluster) []*UnappliedObject {
 	return slices.DeleteFunc(out, func(o *UnappliedObject) bool {
 		return o.disabled || slices.ContainsFunc(ancestors(o), func(parent *UnappliedObject) bool { return parent.disabled })
 	})
+}
+
+// meant returns the directory of the tree that a Kustomization without a build most likely means, with a mistake in its path or in the name of
+// its source; empty if there is none.
+func (c *Cluster) meant(k *Kustomization) string {
+	for _, p := range k.Problems {
+		if p.Kind == validators.ProblemPathMissing {
+			return notRoot(p.Suggestion)
+		}
+	}
+	if k.artifact != nil || k.builds == 0 || slices.ContainsFunc(c.Objects, func(o *Object) bool { return refOf(o) == k.Source }) {
+		return ""
+	}
+	return notRoot(k.Path)
+}
+
+// notRoot returns a directory, but the root as the empty text.
+func notRoot(dir string) string {
+	if dir == "." {
+		return ""
+	}
+	return dir
 }
 
 // inDirs reports whether the file is in one of the directories, or below it.

@@ -41,6 +41,27 @@ const celTimeout = 10 * time.Second
 //
 // Source is the name of the text in errors. Each error contains the line, the field and, if there is one, a suggestion.
 func Parse(source string, data []byte) (*v1alpha1.AdmissionPolicy, error) {
+	return parse(source, data, nil)
+}
+
+// ParseAt is Parse, but a listed rule without an action has the rule's default action at the stage. That of the CRD is for admission.
+func ParseAt(source string, data []byte, stage validators.Stage, rules []*validators.Meta) (*v1alpha1.AdmissionPolicy, error) {
+	return parse(source, data, defaultActions(stage, rules))
+}
+
+// defaultActions returns the default actions of rules at a stage, by name.
+func defaultActions(stage validators.Stage, rules []*validators.Meta) map[string]v1alpha1.Action {
+	out := map[string]v1alpha1.Action{}
+	for _, m := range rules {
+		if action := m.DefaultAt(stage); action != "" {
+			out[m.Name] = action
+		}
+	}
+	return out
+}
+
+// parse is Parse with the actions of listed rules without one, by name; where there is none, the CRD has it.
+func parse(source string, data []byte, actions map[string]v1alpha1.Action) (*v1alpha1.AdmissionPolicy, error) {
 	if len(data) > maxPolicy {
 		return nil, fmt.Errorf("%s: AdmissionPolicy has %d bytes; the limit is %d", source, len(data), maxPolicy)
 	}
@@ -56,7 +77,7 @@ func Parse(source string, data []byte) (*v1alpha1.AdmissionPolicy, error) {
 	if err := utiljson.Unmarshal(asJSON, &object); err != nil {
 		return nil, fmt.Errorf("%s: %w", source, err)
 	}
-	p, problems, err := fromObject(object)
+	p, problems, err := fromObject(object, actions)
 	switch {
 	case err != nil:
 		return nil, fmt.Errorf("%s: %w", source, err)
@@ -82,6 +103,15 @@ func PositionIn(file string, at validators.Path) validators.Position {
 
 // ParseObject parses an AdmissionPolicy as the API server sends it, as JSON. Its errors contain fields but no lines.
 func ParseObject(data []byte) (*v1alpha1.AdmissionPolicy, error) {
+	return parseObject(data, nil)
+}
+
+// ParseObjectAt is to ParseObject what ParseAt is to Parse.
+func ParseObjectAt(data []byte, stage validators.Stage, rules []*validators.Meta) (*v1alpha1.AdmissionPolicy, error) {
+	return parseObject(data, defaultActions(stage, rules))
+}
+
+func parseObject(data []byte, actions map[string]v1alpha1.Action) (*v1alpha1.AdmissionPolicy, error) {
 	if len(data) > maxPolicy {
 		return nil, fmt.Errorf("AdmissionPolicy has %d bytes; the limit is %d", len(data), maxPolicy)
 	}
@@ -90,7 +120,7 @@ func ParseObject(data []byte) (*v1alpha1.AdmissionPolicy, error) {
 		return nil, fmt.Errorf("decoding the AdmissionPolicy: %w", err)
 	}
 	delete(object, "status") // written by flux-admission rather than by the author
-	p, problems, err := fromObject(object)
+	p, problems, err := fromObject(object, actions)
 	switch {
 	case err != nil:
 		return nil, fmt.Errorf("decoding the AdmissionPolicy: %w", err)
@@ -190,10 +220,15 @@ func Locate(err error, position func(validators.Path) validators.Position) error
 	return err
 }
 
-// fromObject sets the defaults in the object and decodes it, or returns the violations of its schema.
-func fromObject(object map[string]any) (*v1alpha1.AdmissionPolicy, []problem, error) {
+// fromObject sets the actions and the defaults in the object and decodes it, or returns the violations of its schema.
+func fromObject(object map[string]any, actions map[string]v1alpha1.Action) (*v1alpha1.AdmissionPolicy, []problem, error) {
 	if problems := checkKind(object); len(problems) > 0 {
 		return nil, problems, nil
+	}
+	for name, settings := range nested(nested(object, "spec"), "rules") {
+		if m, ok := settings.(map[string]any); ok && m["action"] == nil && actions[name] != "" {
+			m["action"] = string(actions[name])
+		}
 	}
 	s, err := policySchema()
 	if err != nil {

@@ -2,6 +2,7 @@ package policy_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -87,6 +88,29 @@ func TestDefault(t *testing.T) {
 	}
 	if warnings := p.Warnings(); len(warnings) > 0 {
 		t.Errorf("the default policy has warnings: %q", warnings)
+	}
+}
+
+// The default policy gives each rule the action at each stage that the rule has without a policy.
+func TestParseAt_Default(t *testing.T) {
+	var rules []*validators.Meta
+	for _, r := range allvalidators.Rules() {
+		rules = append(rules, &r.Meta)
+	}
+	for _, stage := range []validators.Stage{validators.StageAdmission, validators.StageOffline} {
+		parsed, err := policy.ParseAt("default.yaml", manifests.DefaultPolicy, stage, rules)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range rules {
+			var settings struct{ Action v1alpha1.Action }
+			if err := json.Unmarshal(parsed.Spec.Rules[m.Name].Raw, &settings); err != nil {
+				t.Fatal(err)
+			}
+			if want := m.DefaultAt(stage); want != "" && settings.Action != want {
+				t.Errorf("stage %v: %s has the action %s, want %s", stage, m.Name, settings.Action, want)
+			}
+		}
 	}
 }
 

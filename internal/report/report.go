@@ -30,6 +30,8 @@ type Report struct {
 	Clusters []Cluster `json:"clusters,omitempty"`
 	// Baseline is what has to change in the baseline; nil if there is none.
 	Baseline *Baseline `json:"baseline,omitempty"`
+	// Tree is the name of the tree, with its revision if it has one; part of the HTML format only.
+	Tree string `json:"-"`
 	// Rules are the evaluated rules, for the formats that include their documentation.
 	Rules []*validators.Meta `json:"-"`
 	// Graph is part of the HTML format only.

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/flux-admission/flux-admission/api/v1alpha1"
+	"github.com/flux-admission/flux-admission/validators"
 )
 
 // ColorWanted reports whether text written to the file should be colored: the file is a terminal, and the environment does not set TERM=dumb. NO_COLOR
@@ -178,6 +179,8 @@ func (t *textWriter) skipped(list []Skipped) {
 			text += " (" + times + ")"
 		} else if g.Object != nil {
 			text += printable(" (" + g.Object.String() + ")")
+		} else if g.File != "" {
+			text += printable(" (" + validators.Position{File: g.File, Line: g.Line}.String() + ")")
 		}
 		t.line("  %s", text)
 	}
@@ -197,8 +200,8 @@ func (t *textWriter) baseline(b *Baseline) {
 		text  string
 		names []string
 	}{
-		{"expired, so that the findings count: repair them, or set a later expires", b.Expired},
-		{"without a finding: remove them, or write the baseline again", b.Stale},
+		{"expired, so that findings count: repair them, or set a later expires", b.Expired},
+		{"without a finding: remove what is listed here, or write the baseline again", b.Stale},
 	} {
 		if len(list.names) == 0 {
 			continue

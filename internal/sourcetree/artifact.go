@@ -87,8 +87,12 @@ func (a *Artifact) Manifests() []string {
 // Composed reports whether the artifact was put together by copy operations.
 func (a *Artifact) Composed() bool { return a.composed }
 
-// Outside reports whether a path of the artifact is outside of the directory that was opened, so that nothing is known of it.
+// Outside reports whether a path of the artifact is outside of the directory that was opened, or in one that cannot be listed, so that nothing
+// is known of it.
 func (a *Artifact) Outside(p string) bool {
+	if in, ok := a.TreePath(p); ok && a.tree.unlistedAbove(in) != "" {
+		return true
+	}
 	return a.mount != "" && p != a.mount && !strings.HasPrefix(p, a.mount+"/") && !strings.HasPrefix(a.mount, p+"/") && p != "."
 }
 
@@ -246,6 +250,9 @@ func (a *Artifact) ExplainMissing(p string) string {
 	}
 	if target, ok := a.tree.links[p]; ok {
 		return fmt.Sprintf("%s is a symbolic link to %s, which Flux leaves out of the artifact", p, target)
+	}
+	if dir := a.tree.unlistedAbove(p); dir != "" {
+		return fmt.Sprintf("%s cannot be listed: %v", dir, a.tree.unlisted[dir])
 	}
 	if a.tree.exists(p) {
 		return p + " is left out of the artifact by .sourceignore or the source's spec.ignore"

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"path"
 	"path/filepath"
 	"regexp"
@@ -110,6 +111,9 @@ func (f *File) isJSONManifest() bool {
 	return f.manifest
 }
 
+// refusedFix is the fix of a file that was not read because of a limit.
+const refusedFix = "Split the file, or remove what exceeds the limit."
+
 func tooLarge(limit int64) error {
 	return &limitError{fmt.Sprintf("it is larger than %d bytes", limit)}
 }
@@ -134,8 +138,11 @@ func (f *File) Parse() *Parsed {
 		data, err := f.Read()
 		if err != nil {
 			f.parsed = &Parsed{Problems: []*validators.Problem{{Kind: validators.ProblemFileRefused, Diagnostic: validators.Diagnostic{
-				Position: f.Position(0, 0), Message: fmt.Sprintf("the file was not read: %v", err),
+				Position: f.Position(0, 0), Message: fmt.Sprintf("the file was not read: %v", err), Fix: refusedFix,
 			}}}}
+			if errors.Is(err, fs.ErrPermission) {
+				f.parsed.Problems[0].Fix = "Make the file readable."
+			}
 			f.parsed.limit, _ = errors.AsType[*limitError](err)
 			return
 		}

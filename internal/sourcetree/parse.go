@@ -73,6 +73,9 @@ func parse(data []byte, name string, limits Limits) *Parsed {
 		if err != nil {
 			line, text := SplitYAMLError(err)
 			line = min(line, bytes.Count(bytes.TrimSuffix(data, []byte("\n")), []byte("\n"))+1) // the end of the text has no line of its own
+			if strings.HasPrefix(text, cannotStart) && indentedWithTab(data, line) {
+				text = "the line is indented with a tab, and YAML allows only spaces"
+			}
 			d.fail(name, data, line, "YAML does not parse: "+text)
 			if m := unknownAnchor.FindStringSubmatch(text); m != nil && line == 0 {
 				at := &d.Problems[len(d.Problems)-1].Position
@@ -82,13 +85,18 @@ func parse(data []byte, name string, limits Limits) *Parsed {
 		}
 		c := checker{limits: limits, sizes: map[*yaml.Node]int{}, name: name, doc: d}
 		size := c.walk(&n, 0)
+		if a := c.foreign; a != nil && d.limit == nil {
+			d.fail(name, data, a.Line, fmt.Sprintf("YAML does not parse: unknown anchor '%s' referenced: an anchor ends with its document", a.Value))
+			d.Problems[len(d.Problems)-1].Position.Column = a.Column
+			return d
+		}
 		if budget -= size; budget < 0 && d.limit == nil {
 			d.limit = &limitError{fmt.Sprintf("its values are more than %d once its aliases are expanded", limits.Nodes)}
 		}
 		if d.limit != nil {
 			d.Documents = nil
 			d.Problems = []*validators.Problem{{Kind: validators.ProblemFileRefused, Diagnostic: validators.Diagnostic{
-				Position: validators.Position{File: name}, Message: "the file was not read: " + d.limit.reason,
+				Position: validators.Position{File: name}, Message: "the file was not read: " + d.limit.reason, Fix: refusedFix,
 			}}}
 			return d
 		}
@@ -165,6 +173,17 @@ func aliasPosition(data []byte, name string) (line, column int) {
 	return 0, 0
 }
 
+// indentedWithTab reports whether a line begins with spaces and a tab.
+func indentedWithTab(data []byte, line int) bool {
+	n := 0
+	for text := range bytes.Lines(data) {
+		if n++; n == line {
+			return bytes.HasPrefix(bytes.TrimLeft(text, " "), []byte("\t"))
+		}
+	}
+	return false
+}
+
 // firstColumn returns the column of the first character of a line that is not a space: the parser's errors name only
 // the line.
 func firstColumn(data []byte, line int) int {
@@ -184,6 +203,9 @@ var yamlErrorLine = regexp.MustCompile(`line (\d+): `)
 // and leaves out line 0.
 var yamlParserError = regexp.MustCompile(`did not find expected (node content|key|',' or|'-' indicator|<document start>)`)
 
+// cannotStart is the scanner's error on a character, such as a tab in an indentation. In the first line it names no line.
+const cannotStart = "found character that cannot start any token"
+
 // SplitYAMLError splits an error of the YAML parser into its line (0 when it names none) and its text.
 func SplitYAMLError(err error) (int, string) {
 	text := strings.TrimPrefix(err.Error(), "yaml: ")
@@ -192,6 +214,9 @@ func SplitYAMLError(err error) (int, string) {
 		missing = 1
 	}
 	m := yamlErrorLine.FindStringSubmatchIndex(text)
+	if m == nil && strings.HasPrefix(text, cannotStart) {
+		return 1, text
+	}
 	if m == nil {
 		return missing, text
 	}
@@ -208,6 +233,8 @@ type checker struct {
 	sizes  map[*yaml.Node]int // of anchored nodes, with their aliases expanded; 0 while they are walked
 	name   string
 	doc    *Parsed
+	// foreign is an alias of an anchor in another document, which the parser accepts and YAML does not.
+	foreign *yaml.Node
 }
 
 func (c *checker) walk(n *yaml.Node, depth int) int {
@@ -220,7 +247,13 @@ func (c *checker) walk(n *yaml.Node, depth int) int {
 	}
 	if n.Kind == yaml.AliasNode {
 		size, seen := c.sizes[n.Alias]
-		if !seen || size == 0 {
+		if !seen {
+			if c.foreign == nil {
+				c.foreign = n
+			}
+			return 1
+		}
+		if size == 0 {
 			c.doc.limit = &limitError{fmt.Sprintf("the alias *%s at line %d contains itself", n.Value, n.Line)}
 			return 0
 		}

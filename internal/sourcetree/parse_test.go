@@ -37,6 +37,21 @@ func FuzzParse(f *testing.F) {
 	})
 }
 
+func TestParse_Messages(t *testing.T) {
+	for text, want := range map[string]string{
+		"a:\n\tb: c\n":            "f.yaml:2:2: YAML does not parse: the line is indented with a tab, and YAML allows only spaces",
+		"a:\n  \tb: c\n  d: e\n":  "f.yaml:2:4: YAML does not parse: the line is indented with a tab, and YAML allows only spaces",
+		"a: @b\n":                 "f.yaml:1:1: YAML does not parse: found character that cannot start any token",
+		"a: &x [1]\n---\nb: *x\n": "f.yaml:3:4: YAML does not parse: unknown anchor 'x' referenced: an anchor ends with its document",
+		"a: &x [*x]\n":            "f.yaml: the file was not read: the alias *x at line 1 contains itself",
+	} {
+		d := parse([]byte(text), "f.yaml", Limits{}.WithDefaults())
+		if len(d.Problems) != 1 || d.Problems[0].String() != want {
+			t.Errorf("%q: problems %v, want %q", text, d.Problems, want)
+		}
+	}
+}
+
 func eachPath(v any, at validators.Path, visit func(validators.Path)) {
 	visit(at)
 	switch v := v.(type) {

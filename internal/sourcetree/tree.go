@@ -25,8 +25,10 @@ type Tree struct {
 	limits Limits
 	files  map[string]*File  // by path relative to the root, with slashes
 	links  map[string]string // symbolic links, which Flux leaves out of an artifact, and their targets
-	ignore []gitignore.Pattern
-	texts  map[string][]byte // of files that are read as if they had been edited, by path
+	// unlisted are the directories that could not be listed, and the errors.
+	unlisted map[string]error
+	ignore   []gitignore.Pattern
+	texts    map[string][]byte // of files that are read as if they had been edited, by path
 
 	// bytes is how much was read; exceeded means that a file was refused because of a limit.
 	bytes    atomic.Int64
@@ -48,7 +50,7 @@ func Open(ctx context.Context, dir, prefix string, limits Limits) (*Tree, error)
 	}
 	t := &Tree{
 		prefix: prefix, root: root, limits: limits.WithDefaults(), files: map[string]*File{}, links: map[string]string{},
-		artifacts: map[viewKey]*Artifact{},
+		unlisted: map[string]error{}, artifacts: map[viewKey]*Artifact{},
 	}
 	if err := t.list(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("listing %s: %w", dir, err), root.Close())
@@ -90,7 +92,10 @@ func (t *Tree) list(ctx context.Context) error {
 			if p == "." {
 				return err
 			}
-			// A directory that cannot be listed counts as empty; what refers into it is reported.
+			if pathErr, ok := errors.AsType[*fs.PathError](err); ok {
+				err = pathErr.Err
+			}
+			t.unlisted[p] = err
 			return nil
 		}
 		if err := ctx.Err(); err != nil {
@@ -121,6 +126,18 @@ func (t *Tree) list(ctx context.Context) error {
 		}
 		return nil
 	})
+}
+
+// Unlisted returns the directories that could not be listed, so that nothing is known of what is in them, with the errors.
+func (t *Tree) Unlisted() map[string]error { return t.unlisted }
+
+// unlistedAbove returns the directory that could not be listed and is the path or has it; empty if there is none.
+func (t *Tree) unlistedAbove(p string) string {
+	for ; ; p = path.Dir(p) {
+		if t.unlisted[p] != nil || p == "." {
+			return notRoot(p)
+		}
+	}
 }
 
 func domain(dir string) []string {

@@ -39,7 +39,7 @@ func CheckCycles(ctx context.Context, p *validators.Pass, gk schema.GroupKind) {
 			continue
 		}
 		names := make([]string, 0, len(cycle))
-		for _, key := range cycle {
+		for _, key := range s.fromFirst(cycle) {
 			name := key.String()
 			if !s.visible(key) {
 				name = elsewhere
@@ -75,6 +75,22 @@ const elsewhere = "an object in another namespace"
 func (s *search) visible(key types.NamespacedName) bool {
 	return !s.pass.Confined || key.Namespace == s.self.Namespace || key.Namespace == "" ||
 		slices.ContainsFunc(dependencies(s.pass.Object), func(d dependency) bool { return d.key == key })
+}
+
+// fromFirst returns a cycle from its first member by name, so that the findings on all members have one message. Where findings are confined, it
+// begins with the object in review.
+func (s *search) fromFirst(cycle []types.NamespacedName) []types.NamespacedName {
+	if s.pass.Confined {
+		return cycle
+	}
+	members := cycle[:len(cycle)-1]
+	first := 0
+	for i, key := range members {
+		if key.String() < members[first].String() {
+			first = i
+		}
+	}
+	return slices.Concat(members[first:], members[:first+1])
 }
 
 // cycleThrough returns the shortest cycle from the object in review over one of its dependencies, with the object at

@@ -53,7 +53,7 @@ func checkChartNotFound(ctx context.Context, p *validators.Pass) error {
 			reportValuesFile(p, ref, file.Name)
 			return nil
 		}
-		p.Unknown("cannot determine whether the chart exists: %v", err)
+		p.Unknown("the chart is unavailable: %v", err)
 		return nil
 	case validators.Absent:
 	}

@@ -230,7 +230,19 @@ func Template(ctx context.Context, look validators.Lookup, o *unstructured.Unstr
 	case validators.Unknown:
 		return nil, fmt.Errorf("the chart is unavailable: %w", err)
 	}
-	out, presence, err := chart.Template(ctx, installOf(o, releaseValues(ctx, o, look)))
+	values := releaseValues(ctx, o, look)
+	if !nextAction(validators.Request{Operation: validators.Create, Object: o}).disabled {
+		// Helm validates the values before it templates. Values that cannot be validated are templated all the same.
+		if result, err := chart.Validate(ctx, values); err == nil && len(result.Violations) > 0 {
+			v := result.Violations[0]
+			more := ""
+			if n := len(result.Violations) - 1 + result.More; n > 0 {
+				more = fmt.Sprintf(", and %d more", n)
+			}
+			return nil, fmt.Errorf("the values violate the schema of chart %s %s: at '%s': %s%s", chart.Name(), chart.Version(), v.Pointer, v.Message, more)
+		}
+	}
+	out, presence, err := chart.Template(ctx, installOf(o, values))
 	if presence != validators.Present {
 		return nil, fmt.Errorf("chart %s %s cannot be templated: %w", chart.Name(), chart.Version(), err)
 	}

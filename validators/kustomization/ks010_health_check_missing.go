@@ -101,7 +101,7 @@ func checkHealthChecks(ctx context.Context, p *validators.Pass) error {
 			continue
 		case validators.Absent:
 		}
-		f := p.Report(at.Index(i).Child("name"), want.Name, "the Kustomization does not apply %s %s", want.Kind, keyOf(want))
+		f := p.Report(at.Index(i).Child("name"), want.Name, "healthChecks lists %s %s, which the Kustomization does not apply", want.Kind, keyOf(want))
 		f.Key, f.Uncertain = want.Kind+" "+keyOf(want), uncertain
 		if meant, field := suggestionFor(build, want, !uncertain); field != "" {
 			f.Message += "; it applies " + meant.Kind + " " + keyOf(meant)

@@ -56,8 +56,8 @@ func checkAppliedTwice(ctx context.Context, p *validators.Pass) error {
 		f := p.Report(
 			validators.NewPath("metadata", "name"),
 			p.Object.GetName(),
-			"Kustomization %s applies this object too",
-			joinOthers(by, me),
+			"Kustomizations %s each apply this object",
+			joined(by),
 		)
 		f.Key = "applied"
 	}
@@ -70,13 +70,11 @@ func checkAppliedTwice(ctx context.Context, p *validators.Pass) error {
 	return nil
 }
 
-// joinOthers returns the names of the Kustomizations but one.
-func joinOthers(by []types.NamespacedName, me types.NamespacedName) string {
+// joined returns the names of Kustomizations.
+func joined(list []types.NamespacedName) string {
 	var out []string
-	for _, k := range by {
-		if k != me {
-			out = append(out, k.String())
-		}
+	for _, k := range list {
+		out = append(out, k.String())
 	}
 	return strings.Join(out, ", ")
 }

@@ -3,6 +3,7 @@ package schema
 import (
 	"context"
 	"slices"
+	"strings"
 
 	"github.com/flux-admission/flux-admission/api/v1alpha1"
 	"github.com/flux-admission/flux-admission/internal/unresolved"
@@ -79,11 +80,15 @@ func checkInvalidValue(ctx context.Context, p *validators.Pass) error {
 		if v.Unquoted {
 			v.Message += " (put it in quotes)"
 		}
+		by, uncertain := s.by, s.uncertain || v.Uncertain || v.Combined && p.Provenance != nil && p.Provenance.MayBePatch
 		if v.Path.HasPrefix(validators.NewPath("metadata")) { // the same in all releases
-			p.Report(v.Path, nil, "%s %s", name, v.Message)
-			continue
+			by, uncertain = "", false
 		}
-		p.Report(v.Path, nil, "%s %s%s", name, v.Message, s.by).Uncertain = s.uncertain || v.Uncertain || v.Combined && p.Provenance != nil && p.Provenance.MayBePatch
+		f := p.Report(v.Path, nil, "%s %s%s", name, v.Message, by)
+		f.Uncertain = uncertain
+		if strings.HasPrefix(v.Message, "is required") {
+			f.Fix = "Add " + name + "."
+		}
 	}
 	if open > 0 {
 		p.Unknown("some values are encrypted or come from variables outside Git, and were not validated")

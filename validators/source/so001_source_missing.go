@@ -152,5 +152,9 @@ func (c *collector) add(at validators.Path, kind schema.GroupKind, local bool) {
 	if kind.Kind == "" || r.Key.Name == "" || r.Key.Name == "*" || ref["matchLabels"] != nil {
 		return
 	}
+	if r.Key.Namespace == "" {
+		c.pass.Unknown("cannot determine the namespace of %s %s: the %s has none", kind.Kind, r.Key.Name, c.pass.Object.GetKind())
+		return
+	}
 	c.references = append(c.references, r)
 }

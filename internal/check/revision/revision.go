@@ -20,10 +20,14 @@ func Resolve(ctx context.Context, dir, revision string) (commit string, err erro
 		return "", fmt.Errorf("%q is not a revision", revision)
 	}
 	out, err := git(ctx, dir, "rev-parse", "--verify", "--quiet", revision+"^{commit}")
-	if err != nil {
-		return "", fmt.Errorf("%s has no revision %s; fetch it, or name an existing one: %w", dir, revision, err)
+	if err == nil {
+		return strings.TrimSpace(string(out)), nil
 	}
-	return strings.TrimSpace(string(out)), nil
+	// With --quiet, git prints nothing about a revision that is not there: any text has another cause, such as a directory without a repository.
+	if gitErr, ok := errors.AsType[*gitError](err); ok && gitErr.stderr == "" {
+		return "", fmt.Errorf("%s has no revision %s; fetch it, or name an existing one", dir, revision)
+	}
+	return "", err
 }
 
 // CommonCommit returns the commit at which the current commit's history left that of another one: what a branch is to be compared with, without
@@ -107,14 +111,33 @@ func unpack(data []byte, dir string) error {
 	}
 }
 
+// gitError is the failure of a git command that ran.
+type gitError struct {
+	command, stderr string
+	err             error
+}
+
+// Error implements error: the text of git, or how it ended if there is none.
+func (e *gitError) Error() string {
+	if e.stderr == "" {
+		return fmt.Sprintf("git %s: %v", e.command, e.err)
+	}
+	return fmt.Sprintf("git %s: %s", e.command, strings.TrimPrefix(e.stderr, "fatal: "))
+}
+
+func (e *gitError) Unwrap() error { return e.err }
+
 // git returns the standard output of a git command that runs in the directory.
 func git(ctx context.Context, dir string, args ...string) ([]byte, error) {
 	c := exec.CommandContext(ctx, "git", append([]string{"-C", dir}, args...)...)
 	var stderr bytes.Buffer
 	c.Stderr = &stderr
 	out, err := c.Output()
+	if _, ran := errors.AsType[*exec.ExitError](err); ran {
+		return nil, &gitError{args[0], strings.TrimSpace(stderr.String()), err}
+	}
 	if err != nil {
-		return nil, fmt.Errorf("git %s: %w: %s", args[0], err, strings.TrimSpace(stderr.String()))
+		return nil, fmt.Errorf("git has to be installed for revisions: %w", err)
 	}
 	return out, nil
 }

@@ -53,8 +53,13 @@ func TestResolve(t *testing.T) {
 			t.Errorf("%s: commit %q, error %v, want %q", given, commit, err, want)
 		}
 	}
-	if _, err := revision.Resolve(t.Context(), t.TempDir(), "HEAD"); err == nil {
-		t.Error("no error outside of a work tree")
+	_, err = revision.Resolve(t.Context(), t.TempDir(), "HEAD")
+	if err == nil || !strings.Contains(err.Error(), "not a git repository") || strings.Contains(err.Error(), "has no revision") {
+		t.Errorf("outside of a work tree: error %v", err)
+	}
+	t.Setenv("PATH", "")
+	if _, err := revision.Resolve(t.Context(), dir, "HEAD"); err == nil || !strings.Contains(err.Error(), "git has to be installed") {
+		t.Errorf("without git: error %v", err)
 	}
 }
 

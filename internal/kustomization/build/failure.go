@@ -43,6 +43,7 @@ func (g *graph) explain(err error) *validators.Problem {
 	switch {
 	case duplicateID.MatchString(text):
 		g.explainDuplicate(p, duplicateID.FindStringSubmatch(text)[1])
+		p.Detail = "" // it repeats the message, for each directory in between
 		p.Fix = "Keep one definition, or list the file or directory once."
 	case noPatchMatch.MatchString(text):
 		kind, namespace, name := splitID(noPatchMatch.FindStringSubmatch(text)[1])
@@ -50,6 +51,7 @@ func (g *graph) explain(err error) *validators.Problem {
 		p.Message = fmt.Sprintf("the build fails: a patch targets %s %s, which is not among the resources", kind, objectName(namespace, name))
 		p.Fix = "Correct the kind, the name or the namespace of the patch's target, or remove the patch."
 		g.explainPatch(p, kind, namespace, name)
+		p.Detail = "" // as above
 	case unknownField.MatchString(text):
 		p.Name = unknownField.FindStringSubmatch(text)[1]
 		p.Message = fmt.Sprintf("the build fails: %s has an unknown field %q", path.Base(p.Position.File), p.Name)

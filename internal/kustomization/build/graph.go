@@ -160,7 +160,7 @@ func (g *graph) add(n *node, field string, index int, text string, component boo
 			return true
 		}
 		address := redactURL(text)
-		g.report(remoteBase(at, address, fmt.Sprintf("the remote resource %s was not evaluated", address)))
+		g.report(remoteBase(at, address, fmt.Sprintf("the remote resource %s was not evaluated; --allow-remote-bases fetches it", address)))
 		return false
 	}
 	p := path.Join(n.dir, text)

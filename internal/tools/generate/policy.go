@@ -51,13 +51,19 @@ spec:
 }
 
 func writeSettings(b *bytes.Buffer, r *validators.Rule, stage validators.Stage) error {
-	fmt.Fprintf(b, "    %s:\n", r.Name)
-	writeComment(b, "      ", r.Defaults.Reason)
-	fmt.Fprintf(b, "      action: %s", r.DefaultAt(stage))
-	if offline := r.DefaultAt(validators.StageOffline); offline != r.DefaultAt(stage) {
-		fmt.Fprintf(b, " # in check: %s", offline)
+	// One action holds at all stages. Without it, the rule has its default at each, as it has without a policy.
+	if offline := r.DefaultAt(validators.StageOffline); offline != r.DefaultAt(stage) && offline != "" {
+		empty := ""
+		if r.Params == nil {
+			empty = " {}"
+		}
+		writeComment(b, "    ", fmt.Sprintf("By default %s at admission, and %s in check. %s", r.DefaultAt(stage), offline, r.Defaults.Reason))
+		fmt.Fprintf(b, "    %s:%s\n", r.Name, empty)
+	} else {
+		fmt.Fprintf(b, "    %s:\n", r.Name)
+		writeComment(b, "      ", r.Defaults.Reason)
+		fmt.Fprintf(b, "      action: %s\n", r.DefaultAt(stage))
 	}
-	b.WriteByte('\n')
 	if r.Params == nil {
 		return nil
 	}

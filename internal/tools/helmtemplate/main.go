@@ -1,7 +1,7 @@
 // Command helmtemplate renders a chart by Helm's own installation, as a dry run that knows of no cluster, and lists the objects that it would create: the
 // reference that the project's rendering is compared with. It is a module of its own, since nothing else needs all of Helm.
 //
-//	helmtemplate CHART KUBERNETES-VERSION [VALUES-FILE] > internal/helmchart/testdata/helm/NAME.txt
+//	helmtemplate [-name NAME] [-namespace NAMESPACE] [-skip-crds] [-json] CHART KUBERNETES-VERSION [VALUES-FILE] > internal/helmchart/testdata/helm/NAME.txt
 package main
 
 import (
@@ -10,6 +10,7 @@ import (
 	"crypto/sha256"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"slices"
@@ -31,8 +32,17 @@ func main() {
 }
 
 func run(ctx context.Context, args []string) error {
-	if len(args) < 2 || len(args) > 3 {
-		return errors.New("usage: helmtemplate CHART KUBERNETES-VERSION [VALUES-FILE]")
+	flags := flag.NewFlagSet("helmtemplate", flag.ContinueOnError)
+	name := flags.String("name", "web", "name of the release")
+	namespace := flags.String("namespace", "apps", "namespace of the release")
+	skipCRDs := flags.Bool("skip-crds", false, "leave out the directory crds")
+	skipSchema := flags.Bool("skip-schema", false, "do not validate the values")
+	asJSON := flags.Bool("json", false, "write the objects, one a line, in Helm's order")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	if args = flags.Args(); len(args) < 2 || len(args) > 3 {
+		return errors.New("usage: helmtemplate [flags] CHART KUBERNETES-VERSION [VALUES-FILE]")
 	}
 	chart, err := loader.Load(args[0])
 	if err != nil {
@@ -54,9 +64,10 @@ func run(ctx context.Context, args []string) error {
 	}
 	install := action.NewInstall(&action.Configuration{})
 	install.DryRunStrategy = action.DryRunClient
-	install.ReleaseName, install.Namespace = "web", "apps"
+	install.ReleaseName, install.Namespace = *name, *namespace
 	install.KubeVersion = kube
-	install.IncludeCRDs = true
+	install.SkipSchemaValidation = *skipSchema
+	install.IncludeCRDs, install.SkipCRDs = !*skipCRDs, *skipCRDs
 	out, err := install.RunWithContext(ctx, chart, values)
 	if err != nil {
 		return fmt.Errorf("rendering: %w", err)
@@ -73,7 +84,7 @@ func run(ctx context.Context, args []string) error {
 	}
 	var lines []string
 	for _, document := range releaseutil.SplitManifests(text) {
-		line, err := describe(document)
+		line, err := describe(document, *asJSON)
 		if err != nil {
 			return err
 		}
@@ -81,13 +92,15 @@ func run(ctx context.Context, args []string) error {
 			lines = append(lines, line)
 		}
 	}
-	slices.Sort(lines)
+	if !*asJSON {
+		slices.Sort(lines)
+	}
 	fmt.Println(strings.Join(lines, "\n"))
 	return nil
 }
 
-// describe names an object, its template and the sum of its content.
-func describe(document string) (string, error) {
+// describe names an object, its template and the sum of its content, or returns the object as JSON.
+func describe(document string, asJSON bool) (string, error) {
 	data, err := yaml.YAMLToJSON([]byte(document))
 	if err != nil {
 		return "", fmt.Errorf("what Helm renders: %w", err)
@@ -102,6 +115,9 @@ func describe(document string) (string, error) {
 	canonical, err := json.Marshal(o)
 	if err != nil {
 		return "", fmt.Errorf("writing an object: %w", err)
+	}
+	if asJSON {
+		return string(canonical), nil
 	}
 	source := ""
 	for l := range strings.Lines(document) {
