@@ -107,7 +107,7 @@ func TestStates_AreReportedUntilRepaired(t *testing.T) {
 		"HE001 states/unreachable":   "authentication required",
 		"HE002 flux-system/behind":   "GitRepository flux-system/ahead has revision main@sha1:bbbb",
 		"HE003 /lasting":             "is being deleted since",
-		"HE004 /volumes.longhorn.io": "objects of kind Volume are not read in the background",
+		"HE004 /volumes.longhorn.io": "flux-admission audit names the instances that hold it",
 	}
 	eventually(t, minute, func() string { return statesDiffer(t, want) })
 	t.Run("the command names what holds the definition", func(t *testing.T) {

@@ -23,8 +23,9 @@ var sourceKinds = []schema.GroupKind{flux.GitRepository, flux.OCIRepository, flu
 //
 // lastAppliedRevision stays at the last revision that became healthy, and the artifact of the source has the time since when it is
 // there. Where commits arrive more often than the threshold, that time is that of the newest one, and nothing is reported. A HelmRelease has no
-// lastAppliedRevision: the newest release with the status deployed is what runs. While the newest revision is being applied, the
-// time for that counts, too. Suspended objects are those of suspended-too-long, and one that never became ready lags behind nothing.
+// lastAppliedRevision: the newest release with the status deployed is what runs. While a revision is being applied, the time since the
+// attempt began counts, and the timeout is added. A generation that the controller has not seen yet, as after a resume, lags behind
+// nothing, nor does what never became ready. Suspended objects are those of suspended-too-long.
 var RevisionLag = &validators.Rule{
 	Meta: validators.Meta{
 		ID:       "HE002",
@@ -57,11 +58,20 @@ func checkRevisionLag(ctx context.Context, p *validators.Pass) error {
 		return nil
 	}
 	ready := find(conditions(o), "Ready")
-	wait := p.Params.(*AfterParams).after
-	if lag.attempted && !ready.is("False") {
+	wait, since := p.Params.(*AfterParams).after, lag.since
+	switch {
+	case ready == nil:
+	case ready.outdated(o):
+		// It was resumed, or has another source, and its controller has not seen that yet.
+		p.Elapsed(p.Now, wait)
+		return nil
+	case ready.is("Unknown") && ready.since.After(since):
+		since = ready.since // of this attempt
+	}
+	if ready.is("Unknown") || lag.attempted && !ready.is("False") {
 		wait += durationAt(o, durationAt(o, 5*time.Minute, "spec", "interval"), "spec", "timeout")
 	}
-	if !p.Elapsed(lag.since, wait) {
+	if !p.Elapsed(since, wait) {
 		return nil
 	}
 	f := p.Report(lag.at, nil, "%s", lag)

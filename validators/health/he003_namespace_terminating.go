@@ -61,7 +61,7 @@ func checkNamespaceTerminating(ctx context.Context, p *validators.Pass) error {
 	if !p.Elapsed(deleted, p.Params.(*AfterParams).after) {
 		return nil
 	}
-	workloads := readControllers(ctx, p.Lookup)
+	workloads := readControllers(ctx, p)
 	var parts []string
 	for _, c := range conditions(p.Object) {
 		if c.status != "True" || !strings.HasPrefix(c.kind, "Namespace") {

@@ -57,6 +57,9 @@ var BackupBehind = &validators.Rule{
 	},
 }
 
+// maxOffset is how far a time zone is from UTC at most.
+const maxOffset = 14 * time.Hour
+
 // reportPhase reports status.phase with status.message.
 func reportPhase(p *validators.Pass, what string) {
 	f := p.Report(validators.NewPath("status", "phase"), nil, "%s", what)
@@ -89,9 +92,9 @@ func checkSchedule(p *validators.Pass) {
 		if began.IsZero() {
 			return
 		}
-		// Velero reads the schedule in the time zone of its Pod, which is not known: UTC is at most 14 hours off.
+		// Velero reads the schedule in the time zone of its Pod, which is not known.
 		due := schedule.Next(began.UTC())
-		if !p.Elapsed(due, p.Params.(*AfterParams).after) {
+		if !p.Elapsed(due, max(p.Params.(*AfterParams).after, maxOffset)) {
 			return
 		}
 		f := p.Report(validators.NewPath("spec", "schedule"), nil, "the backup that was due at %s has not begun", stamp(due))

@@ -26,11 +26,14 @@ type controllers struct {
 	complete  bool
 }
 
-// readControllers lists the workloads of the cluster. Where they may not be listed, no controller is alive or gone.
-func readControllers(ctx context.Context, l validators.Lookup) *controllers {
+// readControllers lists the workloads of the cluster. Where they may not be listed, or not be named, no controller is alive or gone.
+func readControllers(ctx context.Context, p *validators.Pass) *controllers {
+	if p.Confined {
+		return &controllers{}
+	}
 	c := &controllers{complete: true}
 	for _, gk := range workloadKinds {
-		list, presence, _ := l.List(ctx, gk, "")
+		list, presence, _ := p.Lookup.List(ctx, gk, "")
 		c.complete = c.complete && presence == validators.Present
 		c.workloads = append(c.workloads, list...)
 	}
