@@ -2,6 +2,7 @@ package validators
 
 import (
 	"fmt"
+	"time"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 )
@@ -31,6 +32,9 @@ type Request struct {
 	// Confined means that findings must not name objects of other namespaces that the object does not name itself: whoever
 	// reads them need not have permission to see those. It is always set at admission.
 	Confined bool
+	// Now is the time that durations in the object's status end at. It is zero where nothing is compared with the time: at
+	// admission and in a Git tree.
+	Now time.Time
 	// Unresolved are the fields of Object with an unknown value: it is encrypted, or comes from a variable outside Git.
 	Unresolved []Path
 	// Incomplete explains which fields of Object and Old are left out, those of Unresolved; nil if none are. Only rules that
@@ -51,6 +55,8 @@ type Pass struct {
 	rule     *Meta
 	findings []*Finding
 	skipped  []Skipped
+	// next is when the first duration ends that Elapsed found not to have ended; zero for none.
+	next time.Time
 }
 
 // EditOp is the operation of an Edit: those of JSON Patch (RFC 6902).
@@ -123,6 +129,22 @@ func (p *Pass) Report(path Path, value any, format string, args ...any) *Finding
 	}
 	p.findings = append(p.findings, f)
 	return f
+}
+
+// Elapsed reports whether a duration has passed since a time. Until then the audit evaluates the object again when it has. It
+// returns false for a time that is not known, which is zero, and where nothing is compared with the time.
+func (p *Pass) Elapsed(since time.Time, d time.Duration) bool {
+	if p.Now.IsZero() || since.IsZero() {
+		return false
+	}
+	end := since.Add(d)
+	if !p.Now.Before(end) {
+		return true
+	}
+	if p.next.IsZero() || end.Before(p.next) {
+		p.next = end
+	}
+	return false
 }
 
 // Skip records that the rule does not evaluate the object, or not completely, because a setting of the object or of the

@@ -7,6 +7,7 @@
 package validators
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"regexp"
@@ -131,6 +132,12 @@ type Meta struct {
 	Stages Stage
 	// KindStages are the stages of those of Scope.Kinds that Stages does not apply to.
 	KindStages map[schema.GroupKind]Stage
+	// Deletion means that Check is called for objects that are being deleted, and for no others. Other rules are not evaluated for
+	// these by the audit.
+	Deletion bool
+	// Component is the component of the manifests that grants the background audit what it reads for the rule, and has it evaluate
+	// the rule; empty for the base. The command audit evaluates all rules.
+	Component string
 	// Severity is the author's opinion; the operator's action is separate.
 	Severity Severity
 	// Defaults are the actions of the default policy.
@@ -219,6 +226,7 @@ func (m *Meta) Validate() error {
 	}
 	bad(scopes != 1, "Scope must have exactly one of Kinds, AnyKind, File and Unapplied")
 	bad(m.Stages == 0, "Stages must be set")
+	bad(m.Deletion && m.Stages != StageAudit, "only the audit evaluates objects that are being deleted")
 	bad(len(m.Scope.Kinds) == 0 && m.Stages.Has(StageAdmission), "only a rule for Kinds can be evaluated at admission")
 	for gk := range m.KindStages {
 		bad(!slices.Contains(m.Scope.Kinds, gk), "KindStages must be of Scope.Kinds")
@@ -260,11 +268,8 @@ type Compiler interface {
 // actions are all actions, mildest first.
 var actions = []v1alpha1.Action{v1alpha1.ActionOff, v1alpha1.ActionAudit, v1alpha1.ActionWarn, v1alpha1.ActionDeny}
 
-// DefaultAction returns the action of a policy that has no action for the rule: that of the default policy at admission,
-// or in check for a rule that is not evaluated at admission.
+// DefaultAction returns the action of a policy that has no action for the rule: that of the default policy at the first of
+// admission, check and audit that evaluates it.
 func (m *Meta) DefaultAction() v1alpha1.Action {
-	if action := m.DefaultAt(StageAdmission); action != "" {
-		return action
-	}
-	return m.DefaultAt(StageOffline)
+	return cmp.Or(m.DefaultAt(StageAdmission), m.DefaultAt(StageOffline), m.DefaultAt(StageAudit))
 }

@@ -41,6 +41,8 @@ type Result struct {
 	Findings []*Finding
 	Skipped  []Skipped
 	Errors   []RuleError
+	// Next is when a rule may find something else although nothing changes; zero for never.
+	Next time.Time
 }
 
 // NewSuite returns a suite of the rules, each with its default parameters. It fails on a malformed declaration and on a
@@ -123,10 +125,16 @@ func (s *Suite) rulesFor(r Request) []*Rule {
 	case r.Provenance != nil && r.Provenance.Unapplied:
 		return x.unapplied
 	}
-	if rules, ok := x.byKind[r.Object.GroupVersionKind().GroupKind()]; ok {
-		return rules
+	rules, ok := x.byKind[r.Object.GroupVersionKind().GroupKind()]
+	if !ok {
+		rules = x.anyKind
 	}
-	return x.anyKind
+	deleted := r.Object.GetDeletionTimestamp() != nil
+	other := func(rule *Rule) bool { return rule.Deletion != deleted && (rule.Deletion || r.Stage == StageAudit) }
+	if slices.ContainsFunc(rules, other) {
+		return slices.DeleteFunc(slices.Clone(rules), other)
+	}
+	return rules
 }
 
 // Bind returns a suite of the rules that keep accepts, with the given typed parameters by rule name. Rules without an
@@ -230,6 +238,7 @@ type outcome struct {
 	findings []*Finding
 	skipped  []Skipped
 	err      error
+	next     time.Time
 }
 
 // evaluateSlow evaluates rules that read other objects until ctx ends.
@@ -268,6 +277,9 @@ func (s *Suite) result(e *evaluation, rules []*Rule, r Request) Result {
 		}
 		res.Findings = append(res.Findings, o.findings...)
 		res.Skipped = append(res.Skipped, o.skipped...)
+		if !o.next.IsZero() && (res.Next.IsZero() || o.next.Before(res.Next)) {
+			res.Next = o.next
+		}
 	}
 	res.Findings = s.withoutSuperseded(res.Findings)
 	return res
@@ -275,7 +287,7 @@ func (s *Suite) result(e *evaluation, rules []*Rule, r Request) Result {
 
 // evaluateRule runs one rule on an object, and on the stored one.
 func (s *Suite) evaluateRule(ctx context.Context, rule *Rule, r Request, l Lookup) *outcome {
-	findings, skipped, err := s.run(ctx, rule, r, l)
+	findings, skipped, next, err := s.run(ctx, rule, r, l)
 	if r.Incomplete != nil {
 		findings = slices.DeleteFunc(findings, func(f *Finding) bool {
 			return slices.ContainsFunc(r.Unresolved, func(p Path) bool { return f.Path.HasPrefix(p) })
@@ -294,7 +306,7 @@ func (s *Suite) evaluateRule(ctx context.Context, rule *Rule, r Request, l Looku
 		}
 		slices.SortStableFunc(findings, func(a, b *Finding) int { return strings.Compare(keys[a], keys[b]) })
 	}
-	return &outcome{findings, skipped, err}
+	return &outcome{findings, skipped, err, next}
 }
 
 func (s *Suite) withoutSuperseded(findings []*Finding) []*Finding {
@@ -321,7 +333,7 @@ func (s *Suite) markPreexisting(ctx context.Context, rule *Rule, r Request, l Lo
 		return nil
 	}
 	// The stored object is evaluated as an update that changes nothing, so that a rule about transitions stays silent on it.
-	before, skipped, err := s.run(ctx, rule, Request{Operation: Update, Object: r.Old, Old: r.Old, User: r.User}, l)
+	before, skipped, _, err := s.run(ctx, rule, Request{Operation: Update, Object: r.Old, Old: r.Old, User: r.User}, l)
 	if ctx.Err() != nil && !rule.ObjectOnly() && (err != nil || len(skipped) > 0) {
 		return ErrDeadline
 	}
@@ -349,26 +361,26 @@ func (s *Suite) run(
 	rule *Rule,
 	r Request,
 	l Lookup,
-) (findings []*Finding, skipped []Skipped, err error) {
+) (findings []*Finding, skipped []Skipped, next time.Time, err error) {
 	r.Confined = r.Confined || r.Stage == StageAdmission
 	r.Stage = 0 // A rule does not know which driver runs it.
 	p := &Pass{Request: r, Lookup: l, Params: s.params[rule.Name], rule: &rule.Meta}
 	defer func() {
 		if v := recover(); v != nil {
 			// Findings from before the panic may be wrong.
-			findings, skipped = nil, nil
+			findings, skipped, next = nil, nil, time.Time{}
 			err = Panicked(v)
 		}
 	}()
 	if err := rule.Check(ctx, p); err != nil {
-		return nil, p.skipped, err
+		return nil, p.skipped, p.next, err
 	}
 	for _, f := range p.findings {
 		if f.Key == "" {
 			f.Key = f.Message
 		}
 	}
-	return p.findings, p.skipped, nil
+	return p.findings, p.skipped, p.next, nil
 }
 
 // Panicked returns a recovered panic as an error with the stack. It contains the value only if that is a Go runtime

@@ -37,9 +37,12 @@ func TestRules_ListsEveryRule(t *testing.T) {
 		if !ok || one.ID != r.ID {
 			t.Errorf("%s %s is listed as %+v", r.ID, r.Name, one)
 		}
-		atAdmission := r.Stages.Has(validators.StageAdmission)
-		if hasAction := one.Actions.Cluster != ""; hasAction != atAdmission {
+		atAdmission, onlyAudited := r.Stages.Has(validators.StageAdmission), r.Stages == validators.StageAudit
+		if hasAction := one.Actions.Cluster != ""; hasAction != (atAdmission || onlyAudited) {
 			t.Errorf("%s has the action %q in the cluster; evaluated at admission: %v", r.Name, one.Actions.Cluster, atAdmission)
+		}
+		if hasAction := one.Actions.Check != ""; hasAction == onlyAudited {
+			t.Errorf("%s has the action %q in check; only the audit evaluates it: %v", r.Name, one.Actions.Check, onlyAudited)
 		}
 	}
 	if len(list) != len(allvalidators.Rules()) {

@@ -49,6 +49,7 @@ func newServe() *cobra.Command {
 		"how often --audit evaluates objects again whose chart may have changed in its repository")
 	f.StringVar(&o.AuditReports, "audit-reports", string(audit.NoReports),
 		"format of the reports of --audit, in --namespace: openreports, policyreport or none")
+	f.BoolVar(&o.AuditHealth, "audit-health", false, "have --audit evaluate the rules on the state of CustomResourceDefinitions, ExternalSecrets, backups, alerts and dashboards")
 	f.BoolVar(&o.AuditEvents, "audit-events", false, "have --audit write an Event for each root of what is not ready, on the object of Flux that applies it")
 	f.StringVar(&o.AuditBuildDir, "audit-build-dir", "",
 		"directory to unpack artifacts in: --audit then also builds and evaluates what Flux is about to apply (default: it does not)")

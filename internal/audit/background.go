@@ -62,7 +62,8 @@ type Auditor struct {
 	// Live reads whole objects from the API server: informers leave fields out.
 	Live   client.Reader
 	Mapper meta.RESTMapper
-	// Kinds are the kinds to evaluate.
+	// Rules are those that are evaluated, of Kinds.
+	Rules []*validators.Meta
 	Kinds []schema.GroupKind
 	// Excluded are namespaces that are not evaluated.
 	Excluded []string
@@ -76,6 +77,8 @@ type Auditor struct {
 	queue   workqueue.TypedDelayingInterface[object]
 	lookup  *indexed
 	results *Results
+	// states are the kinds with rules that read the state of the object itself.
+	states map[schema.GroupKind]bool
 
 	mu sync.Mutex
 	// active means that this replica leads and evaluates.
@@ -96,6 +99,7 @@ func (a *Auditor) init() {
 		a.queue = workqueue.NewTypedDelayingQueue[object]()
 		a.lookup = &indexed{Cluster: a.Objects}
 		a.results = newResults()
+		a.states = stateKinds(a.Rules)
 		a.reset()
 	})
 }
@@ -125,27 +129,40 @@ func (a *Auditor) QueueLength() int {
 // returns at once.
 func (a *Auditor) Changed(gk schema.GroupKind, old, current *unstructured.Unstructured) {
 	a.init()
-	if old != nil && current != nil && same(old, current) {
-		return
-	}
 	o := current
 	if o == nil {
 		o = old
 	}
 	id := object{gk, client.ObjectKeyFromObject(o)}
+	if old != nil && current != nil && same(old, current) {
+		if a.states[gk] && a.stateChanged(id, old, current) {
+			a.mu.Lock()
+			defer a.mu.Unlock()
+			if a.active {
+				a.queue.Add(id)
+			}
+		}
+		return
+	}
 	changed := append(a.lookup.changed(gk, id.key, current), dependency{object: id}, dependency{object: object{gk: gk}})
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if !a.active {
 		return // the first evaluation of all objects sees it
 	}
-	if slices.Contains(a.Kinds, gk) {
+	if slices.Contains(a.Kinds, gk) && (a.evaluated(old) || a.evaluated(current)) {
 		a.queue.Add(id)
 	}
 	a.enqueueReaders(changed...)
 }
 
-// same reports whether an object differs in nothing that a rule reads: a resync, or a status without a new artifact.
+// evaluated reports whether rules are evaluated for an object, which may be nil.
+func (a *Auditor) evaluated(o *unstructured.Unstructured) bool {
+	return o != nil && !Exempt(a.Rules, o, a.Excluded)
+}
+
+// same reports whether an object differs in nothing that a rule reads but its own state: a resync, or a status without a new
+// artifact.
 func same(old, current *unstructured.Unstructured) bool {
 	artifact := func(o *unstructured.Unstructured) any {
 		v, _, _ := unstructured.NestedFieldNoCopy(o.Object, "status", "artifact")
@@ -232,9 +249,11 @@ func (a *Auditor) enqueueAll(ctx context.Context) {
 			a.Log.Error(err, "Failed to list objects for the audit; their informer is awaited", "kind", gk.String())
 		}
 		for _, o := range list {
-			a.queue.Add(object{gk, client.ObjectKeyFromObject(o)})
+			if a.evaluated(o) {
+				a.queue.Add(object{gk, client.ObjectKeyFromObject(o)})
+				objects++
+			}
 		}
-		objects += len(list)
 	}
 	a.Log.Info("Began to audit all objects", "objects", objects)
 }
@@ -271,13 +290,14 @@ func (a *Auditor) evaluate(ctx context.Context, p *policy.Policy, id object) err
 	if err != nil {
 		return err
 	}
-	if o == nil || Exempt(o, a.Excluded) {
+	if !a.evaluated(o) {
 		a.record(id, nil)
 		a.results.remove(id)
 		return nil
 	}
 	r := &recorder{Lookup: a.lookup, reading: func(d dependency) { a.reading(id, d) }, input: a.input}
-	d := Evaluate(chartsource.WithBudget(ctx, 0), p, o, r, true)
+	now := time.Now()
+	d := Evaluate(chartsource.WithBudget(ctx, 0), p, o, r, true, now)
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
@@ -288,6 +308,10 @@ func (a *Auditor) evaluate(ctx context.Context, p *policy.Policy, id object) err
 		return nil
 	}
 	a.results.put(id, findings(o, d), len(d.Unknown)+len(d.Errors) > 0)
+	if !d.Next.IsZero() {
+		// The queue has an object once, with the earliest of its times.
+		a.queue.AddAfter(id, max(d.Next.Sub(now), tick))
+	}
 	for _, u := range d.Unknown {
 		if _, ok := errors.AsType[*validators.Pending](u.Cause); ok {
 			a.queue.AddAfter(id, retry)

@@ -278,7 +278,7 @@ func (b *Builder) evaluate(ctx context.Context, source object) (artifactResult, 
 	if presence == validators.Unknown {
 		return out, err
 	}
-	if presence != validators.Present || Exempt(o, b.Excluded) {
+	if presence != validators.Present || b.exempt(o) {
 		return out, nil
 	}
 	location, _, _ := unstructured.NestedString(o.Object, "status", "artifact", "url")
@@ -507,7 +507,7 @@ var errTooLarge = errors.New("the Kustomization is too large")
 func (b *Builder) build(ctx context.Context, dir string, u *unit, d *definitions) (err error) {
 	u.result, u.children, u.applies = check.Applied{}, nil, false
 	suspended, _, _ := unstructured.NestedBool(u.Object, "spec", "suspend")
-	if _, remote, _ := unstructured.NestedMap(u.Object, "spec", "kubeConfig"); suspended || remote || Exempt(u.Unstructured, b.Excluded) {
+	if _, remote, _ := unstructured.NestedMap(u.Object, "spec", "kubeConfig"); suspended || remote || b.exempt(u.Unstructured) {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, buildTimeout)
@@ -625,4 +625,9 @@ func (d *definitions) read(ctx context.Context, gk schema.GroupKind) *unstructur
 	}
 	d.stored[gk] = o
 	return o
+}
+
+// exempt reports whether nothing is built for an object: it is being deleted, or its namespace is excluded.
+func (b *Builder) exempt(o *unstructured.Unstructured) bool {
+	return o.GetDeletionTimestamp() != nil || slices.Contains(b.Excluded, o.GetNamespace())
 }

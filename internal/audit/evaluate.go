@@ -48,19 +48,24 @@ func Reads(rules []*validators.Meta) []schema.GroupKind {
 	return out
 }
 
-// Exempt reports whether the admission webhook never denies a write of the object, so that there is nothing to report: it is
-// being deleted, or its namespace is excluded.
-func Exempt(o *unstructured.Unstructured, excluded []string) bool {
-	return o.GetDeletionTimestamp() != nil || slices.Contains(excluded, o.GetNamespace())
+// Exempt reports whether there is nothing to report about an object, because its namespace is excluded, or none of the rules is
+// evaluated for it: most are not for objects that are being deleted, of which the admission webhook denies no write.
+func Exempt(rules []*validators.Meta, o *unstructured.Unstructured, excluded []string) bool {
+	gk, deleted := o.GroupVersionKind().GroupKind(), o.GetDeletionTimestamp() != nil
+	return slices.Contains(excluded, o.GetNamespace()) || !slices.ContainsFunc(rules, func(m *validators.Meta) bool {
+		return m.Deletion == deleted && slices.Contains(m.KindsAt(validators.StageAudit), gk)
+	})
 }
 
-// Evaluate evaluates a stored object as admission would evaluate its creation. With confined, no finding names an object of
-// another namespace that the object does not name itself.
-func Evaluate(ctx context.Context, p *policy.Policy, o *unstructured.Unstructured, l validators.Lookup, confined bool) policy.Decision {
+// Evaluate evaluates a stored object as admission would evaluate its creation, with its status. With confined, no finding names
+// an object of another namespace that the object does not name itself.
+func Evaluate(
+	ctx context.Context, p *policy.Policy, o *unstructured.Unstructured, l validators.Lookup, confined bool, now time.Time,
+) policy.Decision {
 	ctx, cancel := context.WithTimeout(ctx, evaluationTimeout)
 	defer cancel()
 	return p.Evaluate(ctx, validators.Request{
-		Operation: validators.Create, Stage: validators.StageAudit, Object: o, Confined: confined,
+		Operation: validators.Create, Stage: validators.StageAudit, Object: o, Confined: confined, Now: now,
 	}, l)
 }
 

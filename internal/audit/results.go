@@ -198,6 +198,14 @@ func (r *Results) remove(id object) {
 	delete(r.inconclusive, id)
 }
 
+// has reports whether an object has findings.
+func (r *Results) has(id object) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	_, omitted := r.omitted[id]
+	return omitted || len(r.objects[id]) > 0
+}
+
 // clear removes everything, because another replica leads.
 func (r *Results) clear() {
 	r.mu.Lock()

@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -104,10 +105,12 @@ type audit struct {
 	// reported are the reasons for inconclusive rules that the report has already.
 	reported map[string]bool
 	missing  report.MissingInputs
+	// now is when the audit began: its findings are of one time.
+	now time.Time
 }
 
 func newAudit(ctx context.Context, o Options) (*audit, error) {
-	a := &audit{options: o, report: &report.Report{Live: true}, reported: map[string]bool{}, missing: report.MissingInputs{}}
+	a := &audit{options: o, report: &report.Report{Live: true}, reported: map[string]bool{}, missing: report.MissingInputs{}, now: time.Now()}
 	httpClient, err := rest.HTTPClientFor(o.Config)
 	if err != nil {
 		return nil, fmt.Errorf("--kubeconfig: %w", err)
@@ -202,13 +205,13 @@ func (a *audit) evaluateKind(ctx context.Context, gk schema.GroupKind) error {
 		slots := make(chan struct{}, cmp.Or(a.workers(), 1))
 		var running sync.WaitGroup
 		for i := range page {
-			if Exempt(&page[i], a.options.Excluded) {
+			if Exempt(a.rules.Rules(), &page[i], a.options.Excluded) {
 				continue
 			}
 			slots <- struct{}{}
 			running.Go(func() {
 				defer func() { <-slots }()
-				a.add(&page[i], Evaluate(ctx, a.policy, &page[i], a.lookup, false))
+				a.add(&page[i], Evaluate(ctx, a.policy, &page[i], a.lookup, false, a.now))
 			})
 		}
 		running.Wait()

@@ -228,7 +228,7 @@ func (t *Tree) policiesOf(clusters []*kustomization.Cluster) []*clusterPolicy {
 	return out
 }
 
-// evaluated returns the rules that are active in any of the clusters to evaluate.
+// evaluated returns the rules on what a tree has that are active in any of the clusters to evaluate.
 func (t *Tree) evaluated() []*validators.Meta {
 	active := map[string]bool{}
 	for _, p := range t.policiesOf(t.Clusters()) {
@@ -236,7 +236,9 @@ func (t *Tree) evaluated() []*validators.Meta {
 			active[m.Name] = true
 		}
 	}
-	return slices.DeleteFunc(allRules(), func(m *validators.Meta) bool { return !active[m.Name] })
+	return slices.DeleteFunc(allRules(), func(m *validators.Meta) bool {
+		return !active[m.Name] || !m.Stages.Has(validators.StageOffline)
+	})
 }
 
 // decide evaluates a task, and records the exemptions that apply. Of several policies, the one with the strictest result counts.

@@ -8,6 +8,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
+	"github.com/flux-admission/flux-admission/internal/finalizers"
 	"github.com/flux-admission/flux-admission/validators/flux"
 )
 
@@ -242,20 +243,9 @@ func (g *graph) expandNotReconciled(n *node) {
 // fluxNamespace is where the controllers of Flux usually are. Elsewhere they are found only if all Deployments were read.
 const fluxNamespace = "flux-system"
 
-// controllers are the Deployments of Flux, by the group of the kinds that they reconcile.
-var controllers = map[string][]string{
-	"kustomize.toolkit.fluxcd.io":    {"kustomize-controller"},
-	"helm.toolkit.fluxcd.io":         {"helm-controller"},
-	"source.toolkit.fluxcd.io":       {"source-controller"},
-	"source.extensions.fluxcd.io":    {"source-watcher"},
-	"notification.toolkit.fluxcd.io": {"notification-controller"},
-	"image.toolkit.fluxcd.io":        {"image-reflector-controller", "image-automation-controller"},
-	"fluxcd.controlplane.io":         {"flux-operator"},
-}
-
 // expandController adds the controller of an object of Flux if it is not ready, and reports whether there is one.
 func (g *graph) expandController(n *node) bool {
-	names := controllers[n.ref.Group]
+	names := finalizers.FluxControllers(n.ref.Group)
 	for _, name := range names {
 		g.existing(to(deploymentKind, fluxNamespace, name)) // so that it is among the instances
 	}

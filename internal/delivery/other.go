@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"github.com/flux-admission/flux-admission/internal/finalizers"
 )
 
 // expandProblem adds what made an apply fail: what the error is about, otherwise the object that was not applied.
@@ -620,28 +622,17 @@ func (g *graph) expandFinalizers(n *node) {
 
 // controller returns the state of the controller that removes a finalizer, and its workload if that is not ready.
 func (g *graph) controller(n *node, finalizer string) (state ControllerState, detail string, workload *node) {
-	if strings.HasPrefix(finalizer, "kubernetes.io/") || finalizer == "foregroundDeletion" || finalizer == "orphan" || finalizer == "kubernetes" ||
-		finalizer == "customresourcecleanup.apiextensions.k8s.io" {
+	owner := finalizers.OwnerOf(n.ref.Group, finalizer)
+	switch {
+	case owner.Kubernetes:
 		return NotKnown, "Kubernetes itself", nil
-	}
-	var names []string
-	if finalizer == "finalizers.fluxcd.io" {
-		names = controllers[n.ref.Group]
-	} else {
-		for _, owner := range finalizerOwners {
-			if strings.Contains(finalizer, owner.part) {
-				names = owner.workloads
-				break
-			}
-		}
-	}
-	if len(names) == 0 {
+	case len(owner.Workloads) == 0:
 		return NotKnown, "the controller of this finalizer is not known", nil
 	}
 	var down *node
 	for _, gk := range []schema.GroupKind{deploymentKind, statefulKind, daemonKind} {
 		for _, o := range g.instances[gk] {
-			if !slices.ContainsFunc(names, func(name string) bool { return strings.Contains(o.ref.Name, name) }) {
+			if !owner.Runs(o.object) {
 				continue
 			}
 			if g.get(o.ref, "").state == Ready && (gk == daemonKind || at(o.object.Object, "spec", "replicas") == nil || intAt(o.object.Object, "spec", "replicas") > 0) {
@@ -659,34 +650,7 @@ func (g *graph) controller(n *node, finalizer string) (state ControllerState, de
 		return NotKnown, down.ref.String() + " is not ready", down
 	}
 	if g.complete(deploymentKind) && g.complete(statefulKind) && g.complete(daemonKind) {
-		return Gone, "no workload named " + strings.Join(names, " or "), nil
+		return Gone, "no workload named " + strings.Join(owner.Workloads, " or "), nil
 	}
 	return NotKnown, "not all workloads were read", nil
-}
-
-// finalizerOwners are the names of the workloads that remove finalizers, by a part of the finalizer.
-var finalizerOwners = []struct {
-	part      string
-	workloads []string
-}{
-	{"snapshot.storage.kubernetes.io/", []string{"snapshot-controller"}},
-	{"externalsecrets.external-secrets.io", []string{"external-secrets"}},
-	{"external-secrets.io", []string{"external-secrets"}},
-	{"cert-manager.io", []string{"cert-manager"}},
-	{"cnpg.io", []string{"cnpg", "cloudnative-pg"}},
-	{"longhorn.io", []string{"longhorn-manager"}},
-	{"ceph.rook.io", []string{"rook-ceph-operator"}},
-	{"velero.io", []string{"velero"}},
-	{"volsync.backube", []string{"volsync"}},
-	{"argoproj.io", []string{"argocd-application-controller"}},
-	{"crossplane.io", []string{"crossplane"}},
-	{"monitoring.coreos.com", []string{"prometheus-operator"}},
-	{"strimzi.io", []string{"strimzi-cluster-operator"}},
-	{"cilium.io", []string{"cilium-operator"}},
-	{"service.kubernetes.io/load-balancer-cleanup", nil},
-	{"zalando.org", []string{"postgres-operator"}},
-	{"elbv2.k8s.aws", []string{"aws-load-balancer-controller"}},
-	{"ingress.k8s.aws", []string{"aws-load-balancer-controller"}},
-	{"karpenter.sh", []string{"karpenter"}},
-	{"fluxcd.controlplane.io", []string{"flux-operator"}},
 }

@@ -9,6 +9,7 @@ import (
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
@@ -29,6 +30,9 @@ type Cluster struct {
 	Watched func(gk schema.GroupKind) bool
 	// WithoutSecrets withholds every Secret from rules. The credentials of chart sources are read nevertheless.
 	WithoutSecrets bool
+	// Readable reports whether objects of a kind are read for rules; nil for all kinds. Without the permission, each read would be
+	// refused by the API server.
+	Readable func(gk schema.GroupKind) bool
 	// Withheld are namespaces whose Secrets and ConfigMaps are not read at all.
 	Withheld []string
 
@@ -61,6 +65,9 @@ func (c *Cluster) Get(
 		return nil, validators.Unknown, fmt.Errorf(
 			"%s %s is %w, because clients are not authenticated; the component client-authentication changes that", gk.Kind, key, validators.ErrWithheld)
 	}
+	if c.Readable != nil && !c.Readable(gk) {
+		return nil, validators.Unknown, notRead(gk)
+	}
 	return c.get(ctx, gk, key)
 }
 
@@ -80,7 +87,7 @@ func (c *Cluster) get(
 	gvk, err := c.version(gk)
 	if err == nil {
 		o.SetGroupVersionKind(gvk)
-		if c.watched(gk) && c.cached.Get(ctx, key, o) == nil {
+		if c.watched(gk) && !MetadataOnly(gk) && c.cached.Get(ctx, key, o) == nil {
 			return o, validators.Present, nil
 		}
 		err = c.live.Get(ctx, key, o)
@@ -100,6 +107,9 @@ func (c *Cluster) List(
 	if gk == secretGK || gk == configMapGK {
 		return nil, validators.Unknown, fmt.Errorf("all objects of kind %s are %w", gk.Kind, validators.ErrWithheld)
 	}
+	if c.Readable != nil && !c.Readable(gk) {
+		return nil, validators.Unknown, notRead(gk)
+	}
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
 	gvk, err := c.version(gk)
@@ -114,6 +124,9 @@ func (c *Cluster) List(
 	from := c.live
 	if c.watched(gk) {
 		from = c.cached
+		if MetadataOnly(gk) {
+			return c.listMetadata(ctx, gvk, namespace)
+		}
 	}
 	if err := from.List(ctx, list, client.InNamespace(namespace)); err != nil {
 		return nil, validators.Unknown, explain(err, gk, types.NamespacedName{Namespace: namespace})
@@ -121,6 +134,26 @@ func (c *Cluster) List(
 	out := make([]*unstructured.Unstructured, 0, len(list.Items))
 	for i := range list.Items {
 		out = append(out, &list.Items[i])
+	}
+	return out, validators.Present, nil
+}
+
+// listMetadata returns the metadata of the objects of a kind from the cache.
+func (c *Cluster) listMetadata(
+	ctx context.Context, gvk schema.GroupVersionKind, namespace string,
+) ([]*unstructured.Unstructured, validators.Presence, error) {
+	list := &metav1.PartialObjectMetadataList{}
+	list.SetGroupVersionKind(gvk.GroupVersion().WithKind(gvk.Kind + "List"))
+	if err := c.cached.List(ctx, list, client.InNamespace(namespace)); err != nil {
+		return nil, validators.Unknown, explain(err, gvk.GroupKind(), types.NamespacedName{Namespace: namespace})
+	}
+	out := make([]*unstructured.Unstructured, 0, len(list.Items))
+	for i := range list.Items {
+		o, err := ofMetadata(&list.Items[i], gvk)
+		if err != nil {
+			return nil, validators.Unknown, err
+		}
+		out = append(out, o)
 	}
 	return out, validators.Present, nil
 }
@@ -203,6 +236,11 @@ func explain(err error, gk schema.GroupKind, key types.NamespacedName) error {
 	default:
 		return fmt.Errorf("reading %s %s: %w", gk.Kind, key, err)
 	}
+}
+
+// notRead returns why objects of a kind are not read.
+func notRead(gk schema.GroupKind) error {
+	return fmt.Errorf("objects of kind %s are not read in the background; flux-admission audit reads them", gk.Kind)
 }
 
 // noPermission returns why an object is not read. Which Secrets may be read is up to the operator: without the

@@ -2,6 +2,7 @@ package lookup
 
 import (
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 )
 
@@ -12,10 +13,18 @@ var unread = map[string][][]string{
 		{"spec", "values"}, {"spec", "postRenderers"}, {"status", "history"}, {"status", "inventory"},
 	},
 	"Kustomization": {{"status", "inventory"}},
+	// The audit reads the queries of the object that it evaluates from the API server.
+	"PrometheusRule":           {{"spec"}},
+	"GrafanaDashboard":         {{"spec"}, {"status"}},
+	"CustomResourceDefinition": {{"spec", "versions"}, {"spec", "conversion"}},
 }
 
 // Strip removes from an object what no rule reads of another object. It is a cache.TransformFunc: it changes the object.
 func Strip(object any) (any, error) {
+	if m, ok := object.(*metav1.PartialObjectMetadata); ok {
+		m.ManagedFields, m.Annotations = nil, nil
+		return m, nil
+	}
 	o, ok := object.(*unstructured.Unstructured)
 	if !ok {
 		return object, nil // a tombstone

@@ -39,6 +39,14 @@ func TestStrip(t *testing.T) {
 			`{"apiVersion":"kustomize.toolkit.fluxcd.io/v1","kind":"Kustomization","metadata":{"name":"a"},"spec":{"path":"./x"},"status":{"inventory":{"entries":[1]}}}`,
 			`{"apiVersion":"kustomize.toolkit.fluxcd.io/v1","kind":"Kustomization","metadata":{"name":"a"},"spec":{"path":"./x"},"status":{}}`,
 		},
+		"a CustomResourceDefinition loses its schemas": {
+			`{"apiVersion":"apiextensions.k8s.io/v1","kind":"CustomResourceDefinition","metadata":{"name":"a"},"spec":{"group":"b","versions":[{}],"conversion":{}},"status":{}}`,
+			`{"apiVersion":"apiextensions.k8s.io/v1","kind":"CustomResourceDefinition","metadata":{"name":"a"},"spec":{"group":"b"},"status":{}}`,
+		},
+		"alerts are read whole, one by one": {
+			`{"apiVersion":"monitoring.coreos.com/v1","kind":"PrometheusRule","metadata":{"name":"a"},"spec":{"groups":[]}}`,
+			`{"apiVersion":"monitoring.coreos.com/v1","kind":"PrometheusRule","metadata":{"name":"a"}}`,
+		},
 		"another kind keeps its values": {
 			`{"apiVersion":"v1","kind":"Namespace","metadata":{"name":"a","labels":{"b":"c"}},"spec":{"values":{}}}`,
 			`{"apiVersion":"v1","kind":"Namespace","metadata":{"name":"a","labels":{"b":"c"}},"spec":{"values":{}}}`,

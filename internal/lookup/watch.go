@@ -9,10 +9,13 @@ import (
 
 	"github.com/go-logr/logr"
 	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	toolscache "k8s.io/client-go/tools/cache"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
 // watchRetry is how often a kind is tried again that the API server does not serve yet.
@@ -95,17 +98,20 @@ func (w *Watches) watch(ctx context.Context, gk schema.GroupKind) error {
 	if err != nil {
 		return fmt.Errorf("reading its version: %w", err)
 	}
-	o := &unstructured.Unstructured{}
-	o.SetGroupVersionKind(m.GroupVersionKind)
+	var o client.Object = &unstructured.Unstructured{}
+	if MetadataOnly(gk) {
+		o = &metav1.PartialObjectMetadata{}
+	}
+	o.GetObjectKind().SetGroupVersionKind(m.GroupVersionKind)
 	informer, err := w.cache.GetInformer(ctx, o, cache.BlockUntilSynced(false))
 	if err != nil {
 		return fmt.Errorf("creating an informer: %w", err)
 	}
 	if w.changed != nil {
 		if _, err := informer.AddEventHandler(toolscache.ResourceEventHandlerFuncs{
-			AddFunc:    func(o any) { w.notify(gk, nil, o) },
-			UpdateFunc: func(old, o any) { w.notify(gk, old, o) },
-			DeleteFunc: func(o any) { w.notify(gk, o, nil) },
+			AddFunc:    func(o any) { w.notify(m.GroupVersionKind, nil, o) },
+			UpdateFunc: func(old, o any) { w.notify(m.GroupVersionKind, old, o) },
+			DeleteFunc: func(o any) { w.notify(m.GroupVersionKind, o, nil) },
 		}); err != nil {
 			return fmt.Errorf("adding an event handler: %w", err)
 		}
@@ -116,15 +122,47 @@ func (w *Watches) watch(ctx context.Context, gk schema.GroupKind) error {
 	return nil
 }
 
-func (w *Watches) notify(gk schema.GroupKind, old, o any) {
+func (w *Watches) notify(gvk schema.GroupVersionKind, old, o any) {
 	if tombstone, ok := old.(toolscache.DeletedFinalStateUnknown); ok {
 		old = tombstone.Obj
 	}
-	current, _ := o.(*unstructured.Unstructured)
-	before, _ := old.(*unstructured.Unstructured)
+	current, before := w.object(gvk, o), w.object(gvk, old)
 	if before != nil || current != nil {
-		w.changed(gk, before, current)
+		w.changed(gvk.GroupKind(), before, current)
 	}
+}
+
+// object returns the object of an event; nil if there is none.
+func (w *Watches) object(gvk schema.GroupVersionKind, o any) *unstructured.Unstructured {
+	switch o := o.(type) {
+	case *unstructured.Unstructured:
+		return o
+	case *metav1.PartialObjectMetadata:
+		out, err := ofMetadata(o, gvk)
+		if err != nil {
+			w.log.Error(err, "Failed to read an event of an informer", "kind", gvk.GroupKind().String())
+			return nil
+		}
+		return out
+	}
+	return nil
+}
+
+// MetadataOnly reports whether the informer of a kind has the metadata of objects only: CustomResourceDefinitions are as large as all other
+// objects together.
+func MetadataOnly(gk schema.GroupKind) bool {
+	return gk == schema.GroupKind{Group: "apiextensions.k8s.io", Kind: "CustomResourceDefinition"}
+}
+
+// ofMetadata returns the metadata of an object as an object.
+func ofMetadata(o *metav1.PartialObjectMetadata, gvk schema.GroupVersionKind) (*unstructured.Unstructured, error) {
+	content, err := runtime.DefaultUnstructuredConverter.ToUnstructured(o)
+	if err != nil {
+		return nil, fmt.Errorf("reading the metadata of %s %s: %w", gvk.Kind, o.Name, err)
+	}
+	out := &unstructured.Unstructured{Object: content}
+	out.SetGroupVersionKind(gvk)
+	return out, nil
 }
 
 // Synced reports whether the informer of a kind has synced, so that the kind can be read from the cache.

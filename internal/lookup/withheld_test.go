@@ -7,6 +7,7 @@ import (
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -120,5 +121,55 @@ func TestCluster_RemembersForbiddenSecrets(t *testing.T) {
 	}
 	if _, got, _ := c.Get(t.Context(), secretGK, types.NamespacedName{Namespace: "tenant", Name: "x"}); got != validators.Present {
 		t.Errorf("another Secret is %v, want present", got)
+	}
+}
+
+// TestCluster_Readable: no request is made for a kind that is not read.
+func TestCluster_Readable(t *testing.T) {
+	c, reads := newWithheld(nil)
+	c.Readable = func(gk schema.GroupKind) bool { return gk == configMapGK }
+	key := types.NamespacedName{Namespace: "tenant", Name: "x"}
+	if _, presence, err := c.Get(t.Context(), configMapGK, key); presence != validators.Present {
+		t.Errorf("a ConfigMap is %s: %v", presence, err)
+	}
+	if _, presence, err := c.Get(t.Context(), secretGK, key); presence != validators.Unknown || err == nil || *reads != 0 {
+		t.Errorf("a Secret is %s after %d reads: %v", presence, *reads, err)
+	}
+	deployment := schema.GroupKind{Group: "apps", Kind: "Deployment"}
+	if list, presence, err := c.List(t.Context(), deployment, ""); presence != validators.Unknown || err == nil || len(list) > 0 {
+		t.Errorf("Deployments are %s: %v", presence, err)
+	}
+}
+
+// TestCluster_MetadataOnly: CustomResourceDefinitions are listed from the informer of their metadata, and read whole.
+func TestCluster_MetadataOnly(t *testing.T) {
+	gvk := schema.GroupVersionKind{Group: "apiextensions.k8s.io", Version: "v1", Kind: "CustomResourceDefinition"}
+	mapper := meta.NewDefaultRESTMapper([]schema.GroupVersion{gvk.GroupVersion()})
+	mapper.Add(gvk, meta.RESTScopeRoot)
+	definition := object(gvk.Kind, "", "widgets.example.com")
+	definition.SetAPIVersion("apiextensions.k8s.io/v1")
+	definition.Object["spec"] = map[string]any{"group": "example.com"}
+	cached := interceptor.NewClient(fake.NewClientBuilder().Build(), interceptor.Funcs{
+		Get: func(context.Context, client.WithWatch, client.ObjectKey, client.Object, ...client.GetOption) error {
+			return errors.New("an informer of whole objects is started")
+		},
+		List: func(_ context.Context, _ client.WithWatch, list client.ObjectList, _ ...client.ListOption) error {
+			metadata, ok := list.(*metav1.PartialObjectMetadataList)
+			if !ok {
+				return errors.New("an informer of whole objects is started")
+			}
+			metadata.Items = []metav1.PartialObjectMetadata{{ObjectMeta: metav1.ObjectMeta{Name: definition.GetName()}}}
+			return nil
+		},
+	})
+	c := lookup.NewCluster(cached, fake.NewClientBuilder().WithObjects(definition).Build(), mapper, nil)
+	c.Watched = func(schema.GroupKind) bool { return true }
+	list, presence, err := c.List(t.Context(), gvk.GroupKind(), "")
+	if presence != validators.Present || len(list) != 1 || list[0].GroupVersionKind() != gvk || list[0].GetName() != definition.GetName() {
+		t.Errorf("%v, %s, %v", list, presence, err)
+	}
+	o, presence, err := c.Get(t.Context(), gvk.GroupKind(), types.NamespacedName{Name: definition.GetName()})
+	if presence != validators.Present || o.Object["spec"] == nil {
+		t.Errorf("%v, %s, %v", o, presence, err)
 	}
 }

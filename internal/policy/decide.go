@@ -59,6 +59,8 @@ type Decision struct {
 	// WouldDeny reports whether the mode Enforce would deny what AuditOnly allows: for a finding, or for a rule that was inconclusive or
 	// failed.
 	WouldDeny bool
+	// Next is when a rule may find something else although nothing changes; zero for never.
+	Next time.Time
 }
 
 // Decided is a finding with its action.
@@ -200,7 +202,7 @@ func (p *Policy) Decide(r validators.Result, namespaceLabels map[string]string) 
 }
 
 func (p *Policy) decide(r validators.Result, ns namespace, from Origin) Decision {
-	d := Decision{AuditOnly: p.auditOnly}
+	d := Decision{AuditOnly: p.auditOnly, Next: r.Next}
 	// exemption returns what Policy.exemption does, and records all that apply.
 	exemption := func(rule string, f *validators.Finding) *exemption {
 		first, all := p.exemption(rule, exemptible{r, f, ns, from})

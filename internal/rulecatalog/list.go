@@ -34,15 +34,19 @@ type Rule struct {
 
 // Actions are those of a rule in the cluster and in the check command.
 type Actions struct {
-	// Cluster is empty for a rule that only check evaluates.
+	// Cluster is empty for a rule that is not evaluated at admission, unless only the audit evaluates it.
 	Cluster v1alpha1.Action `json:"cluster,omitempty"`
-	Check   v1alpha1.Action `json:"check"`
+	// Check is empty for a rule that only the audit evaluates.
+	Check v1alpha1.Action `json:"check,omitempty"`
 }
 
 // String describes the actions.
 func (a Actions) String() string {
 	if a.Cluster == "" {
 		return string(a.Check) + ", only in check"
+	}
+	if a.Check == "" {
+		return string(a.Cluster) + ", only in the audit"
 	}
 	if a.Cluster == a.Check {
 		return string(a.Check)
@@ -67,9 +71,11 @@ func List(policyFile string) ([]Rule, error) {
 		looksAt, kinds := subjectsOf(&r.Meta)
 		one := Rule{
 			ID: r.ID, Name: r.Name, Title: r.Doc.Title, Severity: r.Severity, LooksAt: looksAt, Kinds: kinds, Since: r.Doc.Since,
-			Actions: Actions{Check: atCheck[r.Name]},
 		}
-		if r.Stages.Has(validators.StageAdmission) {
+		if r.Stages != validators.StageAudit {
+			one.Actions.Check = atCheck[r.Name]
+		}
+		if r.Stages.Has(validators.StageAdmission) || r.Stages == validators.StageAudit {
 			one.Actions.Cluster = atCluster[r.Name]
 		}
 		list = append(list, one)
@@ -122,8 +128,8 @@ func WriteTable(to io.Writer, list []Rule, columns int) error {
 		if len(r.Kinds) > 0 {
 			kinds = kindNames(r.Kinds)
 		}
-		cluster := cmp.Or(r.Actions.Cluster, "-")
-		rows = append(rows, []string{r.ID, r.Name, string(r.Severity), string(cluster), string(r.Actions.Check), r.Title, kinds})
+		cluster, inCheck := cmp.Or(r.Actions.Cluster, "-"), cmp.Or(r.Actions.Check, "-")
+		rows = append(rows, []string{r.ID, r.Name, string(r.Severity), string(cluster), string(inCheck), r.Title, kinds})
 	}
 	if columns > 0 {
 		fit(rows, columns)

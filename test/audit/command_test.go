@@ -30,8 +30,8 @@ func TestMain(m *testing.M) {
 	os.Exit(env.Main(m, env.Options{
 		Policy:       string(policy),
 		ControlPlane: controlplane.Options{CRDSets: controlplane.DefaultCRDs(), CRDs: []string{"testdata/openreports.yaml", "testdata/policyreports.yaml"}},
-		Proxy:        true, Replicas: 2, Components: []string{"audit-events", "audit-reports"},
-		Args: []string{"--audit-events", "--audit-reports=openreports"},
+		Proxy:        true, Replicas: 2, Components: []string{"audit-events", "audit-health", "audit-reports"},
+		Args: []string{"--audit-events", "--audit-health", "--audit-reports=openreports"},
 	}, func(ctx context.Context, e *env.Env) error {
 		shared = e
 		return e.Apply(ctx, auditors)

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -11,6 +12,7 @@ import (
 	"github.com/flux-admission/flux-admission/api/v1alpha1"
 	"github.com/flux-admission/flux-admission/internal/audit"
 	"github.com/flux-admission/flux-admission/internal/lookup"
+	"github.com/flux-admission/flux-admission/test/ruletest"
 	"github.com/flux-admission/flux-admission/validators"
 	allvalidators "github.com/flux-admission/flux-admission/validators/all"
 )
@@ -47,7 +49,7 @@ func TestAudit(t *testing.T) {
 						want = append(want, cause.Field+": "+message)
 					}
 				}
-				for _, f := range audit.Evaluate(t.Context(), p, c.Request.Object, look, true).Findings() {
+				for _, f := range audit.Evaluate(t.Context(), p, c.Request.Object, look, true, time.Now()).Findings() {
 					if f.Action == v1alpha1.ActionDeny || slices.Contains(f.Rule.Supersedes, rule.Name) {
 						got = append(got, f.Path.String()+": "+f.Message)
 					}
@@ -63,5 +65,44 @@ func TestAudit(t *testing.T) {
 	}
 	if compared < 100 {
 		t.Errorf("%d findings were compared, want at least 100", compared)
+	}
+}
+
+// TestAudit_States evaluates the object of each case of the rules that only the audit evaluates, as the command audit does. The findings
+// must be those of the suite, although it does not keep all of the other objects.
+func TestAudit_States(t *testing.T) {
+	compared := 0
+	for _, rule := range allvalidators.Rules() {
+		if rule.Stages != validators.StageAudit {
+			continue
+		}
+		for _, c := range cases(t, rule) {
+			t.Run(rule.Name+"/"+c.Name, func(t *testing.T) {
+				look := c.Lookup(t, resolver)
+				var want, got []string
+				for _, f := range ruletest.Own(c.Suite(t, rule).Evaluate(t.Context(), c.Request, look), rule).Findings {
+					want = append(want, f.Path.String()+": "+f.Message)
+				}
+				for _, o := range c.Objects {
+					stripped, err := lookup.Strip(o.DeepCopy())
+					if err != nil {
+						t.Fatal(err)
+					}
+					look.Add(stripped.(*unstructured.Unstructured))
+				}
+				for _, f := range audit.Evaluate(t.Context(), compile(t, c, rule), c.Request.Object, look, false, c.Request.Now).Findings() {
+					got = append(got, f.Path.String()+": "+f.Message)
+				}
+				compared += len(want)
+				slices.Sort(want)
+				slices.Sort(got)
+				if diff := cmp.Diff(want, got); diff != "" {
+					t.Errorf("findings (-suite +audit):\n%s", diff)
+				}
+			})
+		}
+	}
+	if compared < 25 {
+		t.Errorf("%d findings were compared, want at least 25", compared)
 	}
 }

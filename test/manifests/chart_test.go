@@ -128,6 +128,7 @@ func TestChart_EqualsKustomizations(t *testing.T) {
 		"multi-tenant":          {"multiTenant: true", []string{base}, []string{"multi-tenant"}},
 		"client-authentication": {"clientAuthentication: {enabled: true}", []string{base}, []string{"client-authentication"}},
 		"audit-events":          {"audit: {events: true}", []string{base}, []string{"audit-events"}},
+		"audit-health":          {"audit: {health: true}", []string{base}, []string{"audit-health"}},
 		"audit-reports":         {"audit: {reports: openreports}", []string{base}, []string{"audit-reports"}},
 		"read-secrets":          {"readSecrets: true", []string{base}, []string{"read-secrets"}},
 		"inject-target-namespace": {
@@ -136,12 +137,12 @@ func TestChart_EqualsKustomizations(t *testing.T) {
 		"monitoring":        {"monitoring: {enabled: true}", []string{base, monitoring}, nil},
 		"grafana-dashboard": {"grafanaDashboard: {enabled: true}", []string{base}, []string{"grafana-dashboard"}},
 		"the strictest installation": {
-			"{strict: true, audit: {events: true, reports: openreports}, certManager: {enabled: true}, clientAuthentication: {enabled: true}, readSecrets: true, multiTenant: true, injectTargetNamespace: {enabled: true}}",
-			[]string{base, policy, mutating}, []string{"audit-events", "audit-reports", "cert-manager", "client-authentication", "multi-tenant", "read-secrets", "strict"},
+			"{strict: true, audit: {events: true, health: true, reports: openreports}, certManager: {enabled: true}, clientAuthentication: {enabled: true}, readSecrets: true, multiTenant: true, injectTargetNamespace: {enabled: true}}",
+			[]string{base, policy, mutating}, []string{"audit-events", "audit-health", "audit-reports", "cert-manager", "client-authentication", "multi-tenant", "read-secrets", "strict"},
 		},
 		"all that goes with audit-only": {
-			"{auditOnly: true, audit: {events: true, reports: openreports}, certManager: {enabled: true}, clientAuthentication: {enabled: true}, readSecrets: true, multiTenant: true, injectTargetNamespace: {enabled: true}}",
-			[]string{base, policy, mutating}, []string{"audit-events", "audit-only", "audit-reports", "cert-manager", "client-authentication", "multi-tenant", "read-secrets"},
+			"{auditOnly: true, audit: {events: true, health: true, reports: openreports}, certManager: {enabled: true}, clientAuthentication: {enabled: true}, readSecrets: true, multiTenant: true, injectTargetNamespace: {enabled: true}}",
+			[]string{base, policy, mutating}, []string{"audit-events", "audit-health", "audit-only", "audit-reports", "cert-manager", "client-authentication", "multi-tenant", "read-secrets"},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -172,7 +173,7 @@ func TestChart_EqualsKustomizations(t *testing.T) {
 
 // In another namespace nothing refers to that of the kustomizations.
 func TestChart_AnyNamespace(t *testing.T) {
-	const all = "{strict: true, audit: {events: true, reports: policyreport}, certManager: {enabled: true}, readSecrets: true, injectTargetNamespace: {enabled: true}, monitoring: {enabled: true}}"
+	const all = "{strict: true, audit: {events: true, health: true, reports: policyreport}, certManager: {enabled: true}, readSecrets: true, injectTargetNamespace: {enabled: true}, monitoring: {enabled: true}}"
 	for key, o := range templated(t, "policies", all) {
 		text, err := yaml.Marshal(o.Object)
 		if err != nil {

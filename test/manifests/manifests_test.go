@@ -233,6 +233,7 @@ func components() map[string]func(built map[string]*unstructured.Unstructured) b
 			return o != nil && o.GetLabels()["grafana_dashboard"] == "1"
 		},
 		"audit-events":          arg("--audit-events"),
+		"audit-health":          arg("--audit-health"),
 		"audit-reports":         arg("--audit-reports=openreports"),
 		"multi-tenant":          arg("--no-cross-namespace-refs"),
 		"client-authentication": arg("--client-ca-file=/client-ca/ca.crt"),

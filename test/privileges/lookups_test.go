@@ -47,8 +47,8 @@ func run(m *testing.M) int {
 			// As before Kubernetes 1.34: informers list objects before they watch them.
 			APIServerArgs: map[string][]string{"feature-gates": {"WatchList=false"}},
 		},
-		Components: []string{"read-secrets", "audit-events", "audit-reports"},
-		Args:       []string{"--audit-events", "--audit-reports=openreports"},
+		Components: []string{"read-secrets", "audit-events", "audit-health", "audit-reports"},
+		Args:       []string{"--audit-events", "--audit-health", "--audit-reports=openreports"},
 		Policy:     policy,
 	}, func(_ context.Context, e *env.Env) error {
 		shared = e
@@ -68,6 +68,10 @@ func otherCRDs() string {
 		{"external-secrets.io", "ExternalSecret", "externalsecrets", "v1"}, {"external-secrets.io", "SecretStore", "secretstores", "v1"},
 		{"external-secrets.io", "ClusterSecretStore", "clustersecretstores", "v1"}, {"cert-manager.io", "Certificate", "certificates", "v1"},
 		{"cert-manager.io", "Issuer", "issuers", "v1"}, {"cert-manager.io", "ClusterIssuer", "clusterissuers", "v1"},
+		{"grafana.integreatly.org", "GrafanaDashboard", "grafanadashboards", "v1beta1"},
+		{"monitoring.coreos.com", "PrometheusRule", "prometheusrules", "v1"},
+		{"velero.io", "BackupStorageLocation", "backupstoragelocations", "v1"}, {"velero.io", "Schedule", "schedules", "v1"},
+		{"volsync.backube", "ReplicationSource", "replicationsources", "v1alpha1"},
 	} {
 		scope := "Namespaced"
 		if strings.HasPrefix(k[1], "Cluster") {
@@ -141,6 +145,43 @@ apiVersion: fluxcd.controlplane.io/v1
 kind: ResourceSet
 metadata: {name: audited, namespace: flux-system}
 spec: {}
+---
+apiVersion: grafana.integreatly.org/v1beta1
+kind: GrafanaDashboard
+metadata: {name: audited, namespace: flux-system}
+spec: {}
+---
+apiVersion: monitoring.coreos.com/v1
+kind: PrometheusRule
+metadata: {name: audited, namespace: flux-system}
+spec: {}
+---
+apiVersion: velero.io/v1
+kind: BackupStorageLocation
+metadata: {name: audited, namespace: flux-system}
+spec: {}
+---
+apiVersion: velero.io/v1
+kind: Schedule
+metadata: {name: audited, namespace: flux-system}
+spec: {}
+---
+apiVersion: volsync.backube/v1alpha1
+kind: ReplicationSource
+metadata: {name: audited, namespace: flux-system}
+spec: {}
+---
+apiVersion: external-secrets.io/v1
+kind: ExternalSecret
+metadata: {name: store, namespace: flux-system}
+spec: {secretStoreRef: {kind: SecretStore, name: missing}}
+status: {conditions: [{type: Ready, status: "False", reason: SecretSyncedError, message: "failed", lastTransitionTime: "2026-01-01T00:00:00Z"}]}
+---
+apiVersion: external-secrets.io/v1
+kind: ExternalSecret
+metadata: {name: cluster-store, namespace: flux-system}
+spec: {secretStoreRef: {kind: ClusterSecretStore, name: missing}}
+status: {conditions: [{type: Ready, status: "False", reason: SecretSyncedError, message: "failed", lastTransitionTime: "2026-01-01T00:00:00Z"}]}
 `
 
 // policy has the mutator look up a namespace.
@@ -208,7 +249,7 @@ func TestLookups_UseEachPermission(t *testing.T) {
 	}
 	var grants []privileges.Grant
 	for _, g := range all {
-		if g.Role == "flux-admission-lookups" || g.Role == "flux-admission-secrets" || g.Role == "flux-admission-roots" && g.Verb != "patch" ||
+		if g.Role == "flux-admission-lookups" || g.Role == "flux-admission-secrets" || g.Role == "flux-admission-health" || g.Role == "flux-admission-roots" && g.Verb != "patch" ||
 			g.Role == "flux-admission-reports" && g.Verb == "list" {
 			grants = append(grants, g)
 		}

@@ -6,6 +6,7 @@
 //	A sentence that describes the case.
 //	unknown: "regexp"        (any number: what the rule reports as unknown)
 //	skipped: "regexp"        (any number: what it skips because the object opts out)
+//	now: 2026-01-02T15:04:05Z  (the time of the evaluation; without the line nothing is compared with the time)
 //	stage: admission         (the object comes from the API server; without the line the case is evaluated at every stage of the rule)
 //	-- object.yaml --        the object; directives expect findings on the line of the offending field (see Directive):
 //	spec: {...}  # want KS001 "regexp"      a finding
@@ -37,6 +38,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"go.yaml.in/yaml/v3"
 	"golang.org/x/tools/txtar"
@@ -167,6 +169,14 @@ func (c *Case) header(comment string) error {
 		word, rest, _ := strings.Cut(line, ": ")
 		if line == "stage: "+validators.StageAdmission.String() {
 			c.Request.Stage = validators.StageAdmission
+			continue
+		}
+		if word == "now" {
+			now, err := time.Parse(time.RFC3339, rest)
+			if err != nil {
+				return fmt.Errorf("%s: %s: %w", c.Name, line, err)
+			}
+			c.Request.Now = now
 			continue
 		}
 		if word != "unknown" && word != "skipped" {

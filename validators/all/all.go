@@ -5,6 +5,7 @@ import (
 	"github.com/flux-admission/flux-admission/validators"
 	"github.com/flux-admission/flux-admission/validators/cnpg"
 	"github.com/flux-admission/flux-admission/validators/file"
+	"github.com/flux-admission/flux-admission/validators/health"
 	"github.com/flux-admission/flux-admission/validators/helmrelease"
 	"github.com/flux-admission/flux-admission/validators/kustomization"
 	"github.com/flux-admission/flux-admission/validators/object"
@@ -89,5 +90,15 @@ func Rules() []*validators.Rule {
 		file.MarkerUnused,
 		file.ExemptionExpired,
 		file.ExemptionUnused,
+		health.SourceFailing,
+		health.RevisionLag,
+		health.NamespaceTerminating,
+		health.DefinitionTerminating,
+		health.SuspendedTooLong,
+		health.ExternalSecretNotReady,
+		health.SchemaErrorInStatus,
+		health.DefinitionRefused,
+		health.MetricRemoved,
+		health.BackupBehind,
 	}
 }

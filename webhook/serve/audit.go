@@ -16,6 +16,8 @@ import (
 	"github.com/flux-admission/flux-admission/api/v1alpha1"
 	"github.com/flux-admission/flux-admission/internal/audit"
 	"github.com/flux-admission/flux-admission/internal/lookup"
+	"github.com/flux-admission/flux-admission/validators"
+	"github.com/flux-admission/flux-admission/validators/health"
 	"github.com/flux-admission/flux-admission/webhook/metrics"
 	"github.com/flux-admission/flux-admission/webhook/webhookconfig"
 )
@@ -31,6 +33,8 @@ func (s *Server) newAudit() error {
 		return fmt.Errorf("--audit-reports %s needs --audit", o.AuditReports)
 	case !o.Audit && o.AuditEvents:
 		return errors.New("--audit-events needs --audit")
+	case !o.Audit && o.AuditHealth:
+		return errors.New("--audit-health needs --audit")
 	case !o.Audit && o.AuditBuildDir != "":
 		return errors.New("--audit-build-dir needs --audit")
 	case o.AuditInterval <= 0:
@@ -38,20 +42,22 @@ func (s *Server) newAudit() error {
 	case !o.Audit:
 		return nil
 	}
-	objects := lookup.NewCluster(s.manager.GetCache(), s.manager.GetAPIReader(), s.manager.GetRESTMapper(), s.charts)
-	// What it finds is for operators, not for whoever can connect, so that Secrets are read wherever RBAC allows it.
-	objects.Withheld = []string{metav1.NamespaceSystem, o.Namespace}
-	objects.Watched = func(gk schema.GroupKind) bool { return s.watches.Synced(gk) }
+	objects := s.auditObjects()
 	leading := s.election.Leading
+	rules := s.rules.Rules()
+	if !o.AuditHealth {
+		rules = slices.DeleteFunc(rules, func(m *validators.Meta) bool { return m.Component == health.Component })
+	}
 	if s.reporter != nil {
 		s.reporter.Audit = func() *v1alpha1.AuditStatus { return s.auditor.Status() }
 	}
 	s.auditor = &audit.Auditor{
 		Policy: s.policies.Get, Leading: leading, Objects: objects, Live: s.manager.GetAPIReader(), Mapper: s.manager.GetRESTMapper(),
 		Synced: func() error { return informersSynced(s.namespaces, s.watches)() },
-		Kinds:  audit.Kinds(s.rules.Rules()), Excluded: webhookconfig.Excluded(o.Namespace), Interval: o.AuditInterval,
+		Rules:  rules, Kinds: audit.Kinds(rules), Excluded: webhookconfig.Excluded(o.Namespace), Interval: o.AuditInterval,
 		Log: s.log.WithName("audit"),
 	}
+	objects.Readable = readable(rules, s.informedKinds())
 	s.auditor.Evaluated = metrics.NewAudit(s.registry, s.auditor.Results().Summary, s.auditor.QueueLength).Evaluated
 	if err := s.newRoots(leading); err != nil {
 		return err
@@ -72,7 +78,7 @@ func (s *Server) newAudit() error {
 	}
 	if o.AuditBuildDir != "" {
 		s.builder = &audit.Builder{
-			Results: s.auditor.Results(), Policy: s.policies.Get, Objects: objects, Live: s.manager.GetAPIReader(), Mapper: s.manager.GetRESTMapper(),
+			Results: s.auditor.Results(), Policy: s.policies.Get, Objects: s.auditObjects(), Live: s.manager.GetAPIReader(), Mapper: s.manager.GetRESTMapper(),
 			Dir: o.AuditBuildDir, Hosts: o.ArtifactHosts, AllowLoopback: o.ChartsAllowLocal, Excluded: webhookconfig.Excluded(o.Namespace),
 			Interval: o.AuditInterval, Log: s.log.WithName("builds"),
 			Reserve: func(ctx context.Context, bytes int64) (func(), error) { return s.webhooks.Reserve(ctx, bytes) },
@@ -92,11 +98,36 @@ func (s *Server) newAudit() error {
 	return nil
 }
 
+// auditObjects returns a view of the cluster. What the audit finds is for operators, not for whoever can connect, so that Secrets are
+// read wherever RBAC allows it.
+func (s *Server) auditObjects() *lookup.Cluster {
+	objects := lookup.NewCluster(s.manager.GetCache(), s.manager.GetAPIReader(), s.manager.GetRESTMapper(), s.charts)
+	objects.Withheld = []string{metav1.NamespaceSystem, s.options.Namespace}
+	objects.Watched = func(gk schema.GroupKind) bool { return s.watches.Synced(gk) }
+	return objects
+}
+
+// readable returns which kinds the audit reads: those with an informer, and those that the role of its rules has.
+func readable(rules []*validators.Meta, informed []schema.GroupKind) func(schema.GroupKind) bool {
+	kinds := map[schema.GroupKind]bool{{Kind: "Namespace"}: true}
+	for _, gk := range informed {
+		kinds[gk] = true
+	}
+	for _, m := range rules {
+		if m.Stages.Has(validators.StageAdmission) || m.Component != "" {
+			for _, gk := range m.Reads {
+				kinds[gk] = true
+			}
+		}
+	}
+	return func(gk schema.GroupKind) bool { return kinds[gk] }
+}
+
 // newRoots creates what finds out why objects are not ready.
 func (s *Server) newRoots(leading func() bool) error {
 	s.roots = &audit.Roots{
-		Cached: s.manager.GetCache(), Live: s.manager.GetAPIReader(), Watched: func(gk schema.GroupKind) bool { return s.watches.Synced(gk) },
-		Mapper: s.manager.GetRESTMapper(), Kinds: append(s.informedKinds(), schema.GroupKind{Kind: "Namespace"}),
+		Cached: s.manager.GetCache(), Live: s.manager.GetAPIReader(), Watched: func(gk schema.GroupKind) bool { return s.watches.Synced(gk) && !lookup.MetadataOnly(gk) },
+		Mapper: s.manager.GetRESTMapper(), Kinds: append(slices.DeleteFunc(s.informedKinds(), lookup.MetadataOnly), schema.GroupKind{Kind: "Namespace"}),
 		Withheld: []string{metav1.NamespaceSystem, s.options.Namespace}, Leading: leading, Synced: s.auditor.Synced,
 		Results: s.auditor.Results(), Log: s.log.WithName("roots"),
 	}

@@ -82,6 +82,8 @@ type Options struct {
 	Audit         bool
 	AuditInterval time.Duration
 	AuditReports  string
+	// AuditHealth has the audit evaluate the rules on the state of objects of others than Flux.
+	AuditHealth bool
 	// AuditEvents has an Event written for each root of what is not ready.
 	AuditEvents bool
 	// AuditBuildDir is the directory to unpack artifacts in, to build what Flux is about to apply; empty to not build. ArtifactHosts are hosts that
@@ -461,7 +463,7 @@ func (s *Server) informedKinds() []schema.GroupKind {
 	kinds := watchedKinds()
 	if s.auditor != nil {
 		for _, gk := range s.auditor.Kinds {
-			if !slices.Contains(kinds, gk) {
+			if !slices.Contains(kinds, gk) && gk != (schema.GroupKind{Kind: "Namespace"}) {
 				kinds = append(kinds, gk)
 			}
 		}

@@ -22,6 +22,7 @@ func generateChart(out files) error {
 		"files/policy.yaml":             "policy/default.yaml",
 		"files/certificate.yaml":        "components/cert-manager/certificate.yaml",
 		"files/audit-events.yaml":       "components/audit-events/rbac.yaml",
+		"files/audit-health.yaml":       "components/audit-health/rbac.yaml",
 		"files/audit-reports.yaml":      "components/audit-reports/rbac.yaml",
 		"files/read-secrets.yaml":       "components/read-secrets/rbac.yaml",
 		"files/mutating-webhook.yaml":   "inject-target-namespace/mutating-webhook.yaml",

@@ -69,6 +69,9 @@ func rulePage(s *schemas, r *validators.Rule, example ruleExample) ([]byte, erro
 	if len(r.Reads) > 0 {
 		fmt.Fprintf(&b, " Reads %s.", kinds(r.Reads))
 	}
+	if r.Component != "" {
+		fmt.Fprintf(&b, " In the background audit with the component `%s` only.", r.Component)
+	}
 	if r.Defaults.Reason != "" {
 		fmt.Fprintf(&b, "\n\n%s", r.Defaults.Reason)
 	}
@@ -146,6 +149,8 @@ func annotate(object string) string {
 func defaults(r *validators.Rule) string {
 	admission, offline := r.DefaultAt(validators.StageAdmission), r.DefaultAt(validators.StageOffline)
 	switch {
+	case first(r) == validators.StageAudit:
+		return string(r.DefaultAt(validators.StageAudit)) + ", in the audit only"
 	case admission == "":
 		return string(offline) + ", in `check` only"
 	case admission == offline:

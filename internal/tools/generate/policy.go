@@ -34,11 +34,12 @@ spec:
 		comment string
 	}{
 		{validators.StageAdmission, ""},
-		{validators.StageOffline, "These rules are evaluated by check only."},
+		{validators.StageOffline, "These rules are evaluated by check, and not at admission."},
+		{validators.StageAudit, "These rules are evaluated by the audit only: they read the status of objects."},
 	} {
 		writeComment(&b, "    ", part.comment)
 		for _, r := range allvalidators.Rules() {
-			if r.Stages.Has(validators.StageAdmission) != (part.stage == validators.StageAdmission) {
+			if first(r) != part.stage {
 				continue
 			}
 			if err := writeSettings(&b, r, part.stage); err != nil {
@@ -48,6 +49,16 @@ spec:
 	}
 	out[policyFile] = b.Bytes()
 	return nil
+}
+
+// first returns the first stage that evaluates a rule.
+func first(r *validators.Rule) validators.Stage {
+	for _, stage := range []validators.Stage{validators.StageAdmission, validators.StageOffline} {
+		if r.Stages.Has(stage) {
+			return stage
+		}
+	}
+	return validators.StageAudit
 }
 
 func writeSettings(b *bytes.Buffer, r *validators.Rule, stage validators.Stage) error {

@@ -40,10 +40,10 @@ func generateReadme(out files) error {
 
 // writeRules writes the table of all rules, with links to their pages in the directory.
 func writeRules(b *bytes.Buffer, dir string) {
-	b.WriteString("| rule | finding | at admission | in `check` |\n|---|---|---|---|\n")
+	b.WriteString("| rule | finding | at admission | in `check` | in the audit |\n|---|---|---|---|---|\n")
 	for _, r := range allvalidators.Rules() {
-		fmt.Fprintf(b, "| [`%s`](%s%s.md) (%s) | %s | %s | %s |\n", r.Name, dir, r.Name, r.ID, r.Doc.Title,
-			orDash(r.DefaultAt(validators.StageAdmission)), orDash(r.DefaultAt(validators.StageOffline)))
+		fmt.Fprintf(b, "| [`%s`](%s%s.md) (%s) | %s | %s | %s | %s |\n", r.Name, dir, r.Name, r.ID, r.Doc.Title,
+			orDash(r.DefaultAt(validators.StageAdmission)), orDash(r.DefaultAt(validators.StageOffline)), orDash(r.DefaultAt(validators.StageAudit)))
 	}
 }
 
