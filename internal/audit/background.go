@@ -36,6 +36,8 @@ const (
 	readTimeout = 10 * time.Second
 	// retry is when an object is evaluated again that could not be read, or whose chart is being read.
 	retry = 10 * time.Second
+	// syncWait is how long a kind is waited for whose objects could not be listed, because its informer has not synced.
+	syncWait = 10 * time.Minute
 	// inputInterval is how often the Secrets and ConfigMaps are read that evaluations depend on, of which no informer is kept, and
 	// inputRate the limit of these reads per second.
 	inputInterval = 30 * time.Second
@@ -92,6 +94,9 @@ type Auditor struct {
 	inputs map[dependency]string
 	// busy is the number of evaluations that run.
 	busy int
+
+	// awaited are the kinds whose objects are not known yet, since when. Only follow uses it.
+	awaited map[schema.GroupKind]time.Time
 }
 
 func (a *Auditor) init() {
@@ -228,10 +233,14 @@ func (a *Auditor) follow(ctx context.Context) {
 	case begin:
 		a.policy = p
 	}
-	complete := a.active && !begin && a.queue.Len() == 0 && a.busy == 0
+	complete := a.active && !begin && a.queue.Len() == 0 && a.busy == 0 && len(a.awaited) == 0
+	active := a.active
 	a.mu.Unlock()
-	if begin {
+	switch {
+	case begin:
 		a.enqueueAll(ctx)
+	case active:
+		a.enqueueAwaited(ctx)
 	}
 	if complete && a.results.completed() {
 		s := a.results.Summary()
@@ -242,20 +251,54 @@ func (a *Auditor) follow(ctx context.Context) {
 // enqueueAll enqueues every object of the kinds.
 func (a *Auditor) enqueueAll(ctx context.Context) {
 	a.results.began()
+	a.awaited = map[schema.GroupKind]time.Time{}
 	objects := 0
 	for _, gk := range a.Kinds {
-		list, presence, err := a.Objects.List(ctx, gk, "")
-		if presence != validators.Present {
-			a.Log.Error(err, "Failed to list objects for the audit; their informer is awaited", "kind", gk.String())
-		}
-		for _, o := range list {
-			if a.evaluated(o) {
-				a.queue.Add(object{gk, client.ObjectKeyFromObject(o)})
-				objects++
-			}
+		n, err := a.enqueue(ctx, gk)
+		objects += n
+		switch {
+		case errors.Is(err, lookup.ErrNoPermission):
+			a.Log.Error(err, "Failed to list objects for the audit, which leaves them out", "kind", gk.String())
+		case err != nil:
+			a.Log.Info("Objects cannot be listed for the audit yet; their informer is awaited", "kind", gk.String(), "reason", err.Error())
+			a.awaited[gk] = time.Now()
 		}
 	}
 	a.Log.Info("Began to audit all objects", "objects", objects)
+}
+
+// enqueueAwaited enqueues every object of the kinds whose informers have synced meanwhile. Until then the audit is not complete.
+func (a *Auditor) enqueueAwaited(ctx context.Context) {
+	for gk, since := range a.awaited {
+		if a.Objects.Watched != nil && a.Objects.Watched(gk) {
+			n, err := a.enqueue(ctx, gk)
+			if err != nil {
+				continue
+			}
+			a.Log.Info("Began to audit the objects of a kind that was awaited", "kind", gk.String(), "objects", n)
+		} else if time.Since(since) < syncWait {
+			continue
+		} else {
+			a.Log.Info("The informer of a kind has not synced, and the audit leaves it out until it has", "kind", gk.String(), "waited", syncWait.String())
+		}
+		delete(a.awaited, gk)
+	}
+}
+
+// enqueue enqueues every object of a kind, and returns their number.
+func (a *Auditor) enqueue(ctx context.Context, gk schema.GroupKind) (int, error) {
+	list, presence, err := a.Objects.List(ctx, gk, "")
+	if presence != validators.Present {
+		return 0, err
+	}
+	n := 0
+	for _, o := range list {
+		if a.evaluated(o) {
+			a.queue.Add(object{gk, client.ObjectKeyFromObject(o)})
+			n++
+		}
+	}
+	return n, nil
 }
 
 // work evaluates objects until the queue is shut down.

@@ -243,11 +243,14 @@ func notRead(gk schema.GroupKind) error {
 	return fmt.Errorf("objects of kind %s are not read in the background; flux-admission audit reads them", gk.Kind)
 }
 
+// ErrNoPermission is wrapped by the error of a lookup that RBAC does not allow.
+var ErrNoPermission = errors.New("no permission to read")
+
 // noPermission returns why an object is not read. Which Secrets may be read is up to the operator: without the
 // permission they are withheld.
 func noPermission(gk schema.GroupKind, key types.NamespacedName) error {
 	if gk == secretGK {
-		return fmt.Errorf("no permission to read %s %s: it is %w; the component read-secrets grants it", gk.Kind, key, validators.ErrWithheld)
+		return fmt.Errorf("%w %s %s: it is %w; the component read-secrets grants it", ErrNoPermission, gk.Kind, key, validators.ErrWithheld)
 	}
-	return fmt.Errorf("no permission to read %s %s; the ClusterRole flux-admission-lookups of the base grants it", gk.Kind, key)
+	return fmt.Errorf("%w %s %s; the ClusterRole flux-admission-lookups of the base grants it", ErrNoPermission, gk.Kind, key)
 }

@@ -188,7 +188,7 @@ func (w *Watches) Ready() error {
 			return fmt.Errorf("the informer of %s has not synced yet", gk)
 		default:
 			w.abandoned[gk] = true
-			w.log.Info("Informer did not sync; reading from the API server instead. Check the permission to list and watch",
+			w.log.Info("Informer has not synced; reading from the API server until it has. If it never does, check the permission to list and watch",
 				"kind", gk.String())
 		}
 	}
