@@ -8,10 +8,12 @@ import (
 	"slices"
 	"strings"
 
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/flux-admission/flux-admission/api/v1alpha1"
 	"github.com/flux-admission/flux-admission/validators"
+	"github.com/flux-admission/flux-admission/validators/flux"
 )
 
 // The kinds that have queries.
@@ -26,7 +28,8 @@ var (
 // gotk_reconcile_condition and gotk_suspend_status are deprecated since Flux 2.1. helm-controller has not had them since Flux 2.2, and
 // source-controller and kustomize-controller since 1.5.0, that is Flux 2.5 (fluxcd/flux2 issue 5083). gotk_reconcile_duration_seconds
 // remains, and gotk_resource_info was never one of Flux: kube-state-metrics has it if it is configured so. An older Flux still has the
-// metrics, so that the finding is uncertain. A group that records the name itself is not reported.
+// metrics: nothing is reported where the tree has its CustomResourceDefinitions, and the finding is uncertain where that is not known. A group
+// that records the name itself is not reported.
 var MetricRemoved = &validators.Rule{
 	Meta: validators.Meta{
 		ID:         "HE009",
@@ -54,7 +57,10 @@ var (
 	commentShape = regexp.MustCompile(`(?m)^\s*#.*$`)
 )
 
-func checkMetricRemoved(_ context.Context, p *validators.Pass) error {
+func checkMetricRemoved(ctx context.Context, p *validators.Pass) error {
+	if olderFlux(ctx, p.Lookup) {
+		return nil
+	}
 	switch p.Object.GroupVersionKind().GroupKind() {
 	case prometheusRuleKind:
 		checkAlerts(p)
@@ -70,6 +76,22 @@ func checkMetricRemoved(_ context.Context, p *validators.Pass) error {
 		}
 	}
 	return nil
+}
+
+// olderFlux reports whether Flux is older than 2.5, by the definition of Kustomizations: spec.healthCheckExprs came with 2.5.
+func olderFlux(ctx context.Context, look validators.Lookup) bool {
+	kind, presence, _ := look.Kind(ctx, flux.Kustomization)
+	if presence != validators.Present || kind.Schemas == nil {
+		return false
+	}
+	if !slices.Contains(kind.Served, "v1") {
+		return kind.Installed // Flux 2.0 was the first to serve it
+	}
+	schema, err := kind.Schemas.Schema("v1")
+	return err == nil && len(schema.UnknownFields(&unstructured.Unstructured{Object: map[string]any{
+		"apiVersion": flux.Kustomization.Group + "/v1", "kind": flux.Kustomization.Kind,
+		"spec": map[string]any{"healthCheckExprs": []any{}},
+	}})) > 0
 }
 
 // checkAlerts reports the rules of a PrometheusRule whose expression uses a removed metric.
