@@ -243,6 +243,12 @@ func TestCheck_InvalidOptions(t *testing.T) {
 			checkOptions{reportOptions: reportOptions{output: "text", failOn: "deny"}, Options: input(check.Input{CRDs: []string{good}})}, good,
 			"; name a directory of JSON schemas with --schema-location",
 		},
+		"a JSON schema among definitions": {
+			checkOptions{reportOptions: reportOptions{output: "text", failOn: "deny"}, Options: input(check.Input{CRDs: []string{
+				written(t, "cluster_v1.json", `{"$schema": "http://json-schema.org/schema#", "properties": {"spec": {"type": "object"}}}`),
+			}})},
+			good, "cluster_v1.json is a JSON schema, not a CustomResourceDefinition: name its directory with --schema-location",
+		},
 		"a revision outside of a work tree": {
 			checkOptions{reportOptions: reportOptions{output: "text", failOn: "deny"}, Options: check.Options{ChangedSince: "HEAD"}}, good,
 			"--changed-since: ",

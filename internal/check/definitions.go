@@ -71,12 +71,22 @@ func definitionsIn(name string) ([]Definition, error) {
 		if err := yaml.Unmarshal(doc, &content); err != nil {
 			return nil, fmt.Errorf("%s: %w", name, err)
 		}
+		if isJSONSchema(content) {
+			return nil, fmt.Errorf("%s is a JSON schema, not a CustomResourceDefinition: name its directory with --schema-location", name)
+		}
 		for _, o := range objectsOf(content) {
 			if o.GroupVersionKind().GroupKind() == kindschema.CustomResourceDefinition {
 				out = append(out, Definition{Origin: name, Object: o})
 			}
 		}
 	}
+}
+
+// isJSONSchema reports whether a document is a JSON schema of a kind, as catalogs have them, which would be passed over.
+func isJSONSchema(content map[string]any) bool {
+	_, declared := content["$schema"].(string)
+	_, properties := content["properties"].(map[string]any)
+	return content["kind"] == nil && (declared || properties && content["type"] == "object")
 }
 
 // objectsOf returns the object of a document, or those of a list, such as kubectl get prints.
