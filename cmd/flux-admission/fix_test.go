@@ -163,7 +163,7 @@ func TestFix(t *testing.T) {
 				"clusters/home/db.yaml":                 "",
 			}),
 			rules: []string{"KS001"}, left: true,
-			output: []string{"left alone, the build sets the field back", "0 findings repaired in 0 files, 1 left alone"},
+			output: []string{"left alone, clusters/home/team/kustomization.yaml:1:1 sets the field back (namespace)", "0 findings repaired in 0 files, 1 left alone"},
 		},
 		"a field that a patch sets is left alone and its position reported": {
 			files: with(repository("flux-system", "enablePodMonitor"), map[string]string{

@@ -86,7 +86,7 @@ func (t *Tree) confirm(ctx context.Context, plan *fix.Plan) error {
 		fix.Document
 		rule, path, message string
 	}
-	left := map[found]bool{}
+	left := map[found]kustomization.Location{} // where the value is written that the finding is about
 	built := map[fix.Document]bool{}
 	_, err := after.Evaluate(ctx, EvaluateOptions{
 		only: func(o *kustomization.Object) bool {
@@ -97,7 +97,7 @@ func (t *Tree) confirm(ctx context.Context, plan *fix.Plan) error {
 			return true
 		},
 		Found: func(o *kustomization.Object, f *validators.Finding) {
-			left[found{fix.DocumentOf(o), f.Rule.ID, f.Path.String(), f.Message}] = true
+			left[found{fix.DocumentOf(o), f.Rule.ID, f.Path.String(), f.Message}] = o.Locate(f.Path).Location
 		},
 	})
 	if err != nil {
@@ -105,11 +105,14 @@ func (t *Tree) confirm(ctx context.Context, plan *fix.Plan) error {
 	}
 	plan.Confirm(func(c fix.Change, objects []*kustomization.Object) error {
 		for i, o := range objects {
-			f := c.Findings[i]
-			switch d := fix.DocumentOf(o); {
+			f, d := c.Findings[i], fix.DocumentOf(o)
+			at, again := left[found{d, f.Rule.ID, f.Path.String(), f.Message}]
+			switch {
 			case !built[d]:
 				return errors.New("the tree does not build with the edit")
-			case left[found{d, f.Rule.ID, f.Path.String(), f.Message}]:
+			case again && at.Role != kustomization.RoleField:
+				return fmt.Errorf("%s sets the field back (%s)", at.Position, at.Role)
+			case again:
 				return errors.New("the build sets the field back")
 			}
 		}
