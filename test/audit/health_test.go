@@ -83,7 +83,9 @@ func TestStates_AreReportedUntilRepaired(t *testing.T) {
 		}
 	})
 	kubectl(t, unhealthy, "apply", "-f", "-")
-	kubectl(t, "", "wait", "crd/volumes.longhorn.io", "--for=condition=Established", "--timeout=30s")
+	if err := shared.ControlPlane.WaitForCRDs(t.Context(), "volumes.longhorn.io"); err != nil {
+		t.Fatal(err)
+	}
 	eventually(t, minute, func() string {
 		if _, stderr, err := shared.ControlPlane.Kubectl(t.Context(), strings.NewReader(heldVolume), "apply", "-f", "-"); err != nil {
 			return string(stderr)

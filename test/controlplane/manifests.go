@@ -2,6 +2,7 @@ package controlplane
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"strings"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/apimachinery/pkg/util/yaml"
 	sigsyaml "sigs.k8s.io/yaml"
 )
@@ -41,7 +43,7 @@ func (cp *ControlPlane) InstallManifests(ctx context.Context, dir string, edit f
 		switch object.GetKind() {
 		case "CustomResourceDefinition":
 			stage = 0
-			crds = append(crds, "crd/"+object.GetName())
+			crds = append(crds, object.GetName())
 		case "Namespace":
 			stage = 1
 		}
@@ -59,11 +61,28 @@ func (cp *ControlPlane) InstallManifests(ctx context.Context, dir string, edit f
 			return fmt.Errorf("installing %s: %w", dir, err)
 		}
 		if i == 0 {
-			args := append([]string{"wait", "--for=condition=Established", "--timeout=60s"}, crds...)
-			if _, _, err := cp.Kubectl(ctx, nil, args...); err != nil {
+			if err := cp.WaitForCRDs(ctx, crds...); err != nil {
 				return fmt.Errorf("installing %s: %w", dir, err)
 			}
 		}
+	}
+	return nil
+}
+
+// WaitForCRDs waits until the API server serves CustomResourceDefinitions, by their names.
+func (cp *ControlPlane) WaitForCRDs(ctx context.Context, names ...string) error {
+	args := append([]string{"wait", "crd", "--for=condition=Established", "--timeout=60s"}, names...)
+	var failed error
+	err := wait.PollUntilContextTimeout(ctx, pollEvery, crdTimeout, true, func(ctx context.Context) (bool, error) {
+		_, stderr, err := cp.Kubectl(ctx, nil, args...)
+		failed = err
+		if strings.Contains(stderr, ".status.conditions accessor error") {
+			return false, nil // kubectl fails for an object that has no condition yet
+		}
+		return err == nil, err
+	})
+	if err != nil {
+		return fmt.Errorf("waiting for CustomResourceDefinitions: %w", cmp.Or(failed, err))
 	}
 	return nil
 }

@@ -64,12 +64,12 @@ func first(r *validators.Rule) validators.Stage {
 func writeSettings(b *bytes.Buffer, r *validators.Rule, stage validators.Stage) error {
 	// One action holds at all stages. Without it, the rule has its default at each, as it has without a policy.
 	if offline := r.DefaultAt(validators.StageOffline); offline != r.DefaultAt(stage) && offline != "" {
-		empty := ""
-		if r.Params == nil {
-			empty = " {}"
-		}
 		writeComment(b, "    ", fmt.Sprintf("By default %s at admission, and %s in check. %s", r.DefaultAt(stage), offline, r.Defaults.Reason))
-		fmt.Fprintf(b, "    %s:%s\n", r.Name, empty)
+		fmt.Fprintf(b, "    %s:\n", r.Name)
+		if r.Params == nil {
+			// The default. kustomize makes null of an empty map that it patches.
+			b.WriteString("      onUnknown: Allow\n")
+		}
 	} else {
 		fmt.Fprintf(b, "    %s:\n", r.Name)
 		writeComment(b, "      ", r.Defaults.Reason)
