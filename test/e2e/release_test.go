@@ -4,6 +4,7 @@ package e2e_test
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
@@ -13,6 +14,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/util/wait"
 
+	"github.com/flux-admission/flux-admission/internal/report"
 	"github.com/flux-admission/flux-admission/test/flux"
 )
 
@@ -124,6 +126,24 @@ data: {good: "workers: {replicas: 2}", bad: "workers: {replicas: two}", port: "5
 		}
 		if got, err := flux.WaitFor(t.Context(), shared.Client, flux.HelmRelease(ns, name), want, reconcileTimeout); err != nil {
 			t.Errorf("%s: helm-controller: %v, %v", name, got, err)
+		}
+	}
+	// The audit reads the same from the status that helm-controller has written.
+	output, code, err := shared.Run(t.Context(), whyUser, "audit", "--only", "schema-error-in-status", "--output", "json")
+	if err != nil || code > 1 {
+		t.Fatalf("audit: exit code %d, %v\n%s", code, err, output)
+	}
+	var d report.Report
+	if err := json.NewDecoder(strings.NewReader(output[max(strings.IndexByte(output, '{'), 0):])).Decode(&d); err != nil {
+		t.Fatalf("audit: %v\n%s", err, output)
+	}
+	reported := map[string]bool{}
+	for _, f := range d.Findings {
+		reported[f.Object.Name] = reported[f.Object.Name] || f.Object.Namespace == ns
+	}
+	for name := range cases {
+		if reported[name] != cases[name].refused {
+			t.Errorf("%s: the audit reports a schema error: %t, want %t", name, reported[name], cases[name].refused)
 		}
 	}
 }
