@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -47,14 +48,19 @@ const (
 	pollEvery    = 50 * time.Millisecond
 )
 
-// freeAddress returns a loopback address that nothing listened on a moment ago.
+// freeAddress returns a loopback address that nothing listened on a moment ago. Its port is below those that outgoing connections get, which
+// could take it before somebody listens there.
 func freeAddress() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
+	const first, last, attempts = 20000, 32767, 100
+	var failed error
+	for range attempts {
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", first+rand.IntN(last-first+1))) //nolint:gosec // any port will do
+		if err == nil {
+			return l.Addr().String(), l.Close()
+		}
+		failed = err
 	}
-	defer func() { _ = l.Close() }()
-	return l.Addr().String(), nil
+	return "", fmt.Errorf("finding a free port after %d attempts: %w", attempts, failed)
 }
 
 // Webhook is a webhook server: a process of the product's binary, with the permissions of its service account.
