@@ -164,6 +164,11 @@ func (m *Meta) ObjectOnly() bool {
 	return !slices.ContainsFunc(m.Reads, func(gk schema.GroupKind) bool { return gk != schema.GroupKind{Kind: "Namespace"} })
 }
 
+// Evaluates reports whether objects of a kind are in the rule's scope and evaluated at the stage.
+func (m *Meta) Evaluates(gk schema.GroupKind, stage Stage) bool {
+	return m.stagesOf(gk)&stage != 0 && slices.Contains(m.Scope.Kinds, gk)
+}
+
 // KindsAt returns the kinds of the rule's scope that are evaluated at the stage.
 func (m *Meta) KindsAt(stage Stage) []schema.GroupKind {
 	var out []schema.GroupKind

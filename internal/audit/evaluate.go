@@ -53,7 +53,7 @@ func Reads(rules []*validators.Meta) []schema.GroupKind {
 func Exempt(rules []*validators.Meta, o *unstructured.Unstructured, excluded []string) bool {
 	gk, deleted := o.GroupVersionKind().GroupKind(), o.GetDeletionTimestamp() != nil
 	return slices.Contains(excluded, o.GetNamespace()) || !slices.ContainsFunc(rules, func(m *validators.Meta) bool {
-		return m.Deletion == deleted && slices.Contains(m.KindsAt(validators.StageAudit), gk)
+		return m.Deletion == deleted && m.Evaluates(gk, validators.StageAudit)
 	})
 }
 

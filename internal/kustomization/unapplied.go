@@ -49,7 +49,7 @@ func (b *treeBuilder) unapplied(clusters []*Cluster) []*UnappliedObject {
 	}
 	for _, c := range clusters {
 		for _, k := range c.Kustomizations {
-			if dir := c.meant(k); dir != "" && !built[dir] {
+			if dir := c.meant(k); dir != "" && dir != "." && !built[dir] {
 				unknown[dir] = true
 			}
 		}
@@ -97,21 +97,13 @@ func (b *treeBuilder) unapplied(clusters []*Cluster) []*UnappliedObject {
 func (c *Cluster) meant(k *Kustomization) string {
 	for _, p := range k.Problems {
 		if p.Kind == validators.ProblemPathMissing {
-			return notRoot(p.Suggestion)
+			return p.Suggestion
 		}
 	}
 	if k.artifact != nil || k.builds == 0 || slices.ContainsFunc(c.Objects, func(o *Object) bool { return refOf(o) == k.Source }) {
 		return ""
 	}
-	return notRoot(k.Path)
-}
-
-// notRoot returns a directory, but the root as the empty text.
-func notRoot(dir string) string {
-	if dir == "." {
-		return ""
-	}
-	return dir
+	return k.Path
 }
 
 // inDirs reports whether the file is in one of the directories, or below it.
