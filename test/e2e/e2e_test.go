@@ -84,10 +84,7 @@ spec: {interval: %s, retryInterval: 2s, prune: true, path: ./%[1]s, sourceRef: {
 `, ns, interval)); err != nil {
 		t.Fatal(err)
 	}
-	if err := shared.Apply(t.Context(), fmt.Sprintf("apiVersion: source.toolkit.fluxcd.io/v1\nkind: HelmRepository\nmetadata: {name: airflow, namespace: %s}\nspec: {interval: 1h, url: %s}\n",
-		ns, shared.Charts.URL)); err != nil {
-		t.Fatal(err)
-	}
+	apply(t, helmRepository(ns))
 	t.Cleanup(func() {
 		// What is left behind would reconcile through the tests that follow.
 		ctx := context.WithoutCancel(t.Context())
@@ -100,6 +97,20 @@ spec: {interval: %s, retryInterval: 2s, prune: true, path: ./%[1]s, sourceRef: {
 		}
 	})
 	return ns
+}
+
+// apply applies manifests as kubectl does.
+func apply(t *testing.T, manifest string) {
+	t.Helper()
+	if err := shared.Apply(t.Context(), manifest); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// helmRepository returns the repository of the chart airflow.
+func helmRepository(ns string) string {
+	return fmt.Sprintf("apiVersion: source.toolkit.fluxcd.io/v1\nkind: HelmRepository\nmetadata: {name: airflow, namespace: %s}\nspec: {interval: 1h, url: %s}\n",
+		ns, shared.Charts.URL)
 }
 
 // commit puts the manifest into the directory, alone, and has Flux fetch it. It returns the commit.

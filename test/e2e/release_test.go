@@ -4,7 +4,6 @@ package e2e_test
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
@@ -34,8 +33,7 @@ spec:
 func charts(t *testing.T) string {
 	t.Helper()
 	ns := shared.Namespace(t, "releases-")
-	applyAll(t, fmt.Sprintf("apiVersion: source.toolkit.fluxcd.io/v1\nkind: HelmRepository\nmetadata: {name: airflow, namespace: %s}\nspec: {interval: 1h, url: %s}\n",
-		ns, shared.Charts.URL))
+	apply(t, helmRepository(ns))
 	t.Cleanup(func() {
 		// What is left behind would be a root of the tests that follow.
 		ctx := context.WithoutCancel(t.Context())
@@ -44,13 +42,6 @@ func charts(t *testing.T) string {
 		}
 	})
 	return ns
-}
-
-func applyAll(t *testing.T, manifest string) {
-	t.Helper()
-	if err := shared.Apply(t.Context(), manifest); err != nil {
-		t.Fatal(err)
-	}
 }
 
 // waitForChart waits until the webhook has read the chart: until then it allows what it cannot know.
@@ -70,7 +61,7 @@ func waitForChart(t *testing.T, ns string) {
 func TestRelease_VerdictOfHelmController(t *testing.T) {
 	setPolicy(t, "Enforce")
 	ns := charts(t)
-	applyAll(t, fmt.Sprintf(`apiVersion: v1
+	apply(t, fmt.Sprintf(`apiVersion: v1
 kind: ConfigMap
 metadata: {name: values, namespace: %s}
 data: {good: "workers: {replicas: 2}", bad: "workers: {replicas: two}", port: "5432", word: "'5432'"}
@@ -116,7 +107,7 @@ data: {good: "workers: {replicas: 2}", bad: "workers: {replicas: two}", port: "5
 	setPolicy(t, "AuditOnly")
 	for name := range denied {
 		if denied[name] {
-			applyAll(t, airflow(ns, name, "1.x", cases[name].spec))
+			apply(t, airflow(ns, name, "1.x", cases[name].spec))
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(cases)) {
@@ -134,9 +125,7 @@ data: {good: "workers: {replicas: 2}", bad: "workers: {replicas: two}", port: "5
 		t.Fatalf("audit: exit code %d, %v\n%s", code, err, output)
 	}
 	var d report.Report
-	if err := json.NewDecoder(strings.NewReader(output[max(strings.IndexByte(output, '{'), 0):])).Decode(&d); err != nil {
-		t.Fatalf("audit: %v\n%s", err, output)
-	}
+	decode(t, output, &d)
 	reported := map[string]bool{}
 	for _, f := range d.Findings {
 		reported[f.Object.Name] = reported[f.Object.Name] || f.Object.Namespace == ns
@@ -153,7 +142,7 @@ func TestWhy_Releases(t *testing.T) {
 	setPolicy(t, "AuditOnly")
 	waitForRoots(t, "before anything is wrong")
 	ns := charts(t)
-	applyAll(t, strings.Join([]string{
+	apply(t, strings.Join([]string{
 		airflow(ns, "values", "1.x", "  values: {workers: {replicas: two}}\n"),
 		airflow(ns, "secret", "1.x", "  valuesFrom: [{kind: Secret, name: entered-by-hand}]\n"),
 		airflow(ns, "chart", "99.x", ""),
@@ -182,7 +171,7 @@ func TestWhy_Releases(t *testing.T) {
 		{"chart", airflow(ns, "chart", "1.x", "")},
 		{"paused", airflow(ns, "paused", "1.x", "")},
 	} {
-		applyAll(t, repair.manifest)
+		apply(t, repair.manifest)
 		if err := flux.Reconcile(t.Context(), shared.Client, flux.HelmRelease(ns, repair.root)); err != nil {
 			t.Fatal(err)
 		}

@@ -43,11 +43,8 @@ func why(t *testing.T) (roots []string, output string) {
 	if err != nil || code > 1 {
 		t.Fatalf("why: exit code %d, %v\n%s", code, err, out)
 	}
-	start := strings.IndexByte(out, '{')
 	var d report.Delivery
-	if err := json.NewDecoder(strings.NewReader(out[max(start, 0):])).Decode(&d); err != nil {
-		t.Fatalf("why: %v\n%s", err, out)
-	}
+	decode(t, out, &d)
 	for _, r := range d.Roots {
 		if r.State.Certain() {
 			roots = append(roots, fmt.Sprintf("%s %s %s", r.Object, r.State, r.Cause))
@@ -55,6 +52,14 @@ func why(t *testing.T) (roots []string, output string) {
 	}
 	slices.Sort(roots)
 	return roots, out
+}
+
+// decode reads the JSON of an output, which may begin with warnings.
+func decode(t *testing.T, output string, into any) {
+	t.Helper()
+	if err := json.NewDecoder(strings.NewReader(output[max(strings.IndexByte(output, '{'), 0):])).Decode(into); err != nil {
+		t.Fatalf("decoding: %v\n%s", err, output)
+	}
 }
 
 // waitForRoots waits until `why` names exactly these roots.
@@ -98,7 +103,7 @@ func TestWhy_Evening(t *testing.T) {
 	})
 	// The CRD is deleted while an instance has a finalizer that nobody removes: no snapshot-controller runs.
 	waitFor(t, "platform", flux.Ready(""))
-	e.apply(snapshotContent("old", `, finalizers: ["snapshot.storage.kubernetes.io/volumesnapshotcontent-bound-protection"]`))
+	apply(t, snapshotContent("old", `, finalizers: ["snapshot.storage.kubernetes.io/volumesnapshotcontent-bound-protection"]`))
 	e.kubectl("delete", "crd", contents, "--wait=false")
 	// The platform is suspended, and then there is a new revision.
 	e.suspend("platform", true)
@@ -136,7 +141,7 @@ func TestWhy_Evening(t *testing.T) {
 			e.commit(map[string]string{e.ns + "/team/object.yaml": kustomization("misplaced-"+e.ns, "flux-system", "./nowhere", "  targetNamespace: "+e.ns+"\n")})
 		}},
 		{"secrets", func() {
-			e.apply("apiVersion: v1\nkind: Secret\nmetadata: {name: entered-by-hand, namespace: flux-system}\nstringData: {a: b}\n")
+			apply(t, "apiVersion: v1\nkind: Secret\nmetadata: {name: entered-by-hand, namespace: flux-system}\nstringData: {a: b}\n")
 			e.reconcile("secrets")
 		}},
 		{"airflow", func() { e.commit(map[string]string{e.ns + "/airflow/object.yaml": release(e.ns, "{user: airflow}")}) }},
@@ -182,8 +187,7 @@ type evening struct {
 func newEvening(t *testing.T) *evening {
 	t.Helper()
 	e := &evening{t, shared.Namespace(t, "evening-")}
-	e.apply(fmt.Sprintf("apiVersion: source.toolkit.fluxcd.io/v1\nkind: HelmRepository\nmetadata: {name: airflow, namespace: %s}\nspec: {interval: 1h, url: %s}\n",
-		e.ns, shared.Charts.URL))
+	apply(t, helmRepository(e.ns))
 	return e
 }
 
@@ -224,13 +228,6 @@ func (e *evening) files() map[string]string {
 		add(name, "  dependsOn: [{name: "+on+"}]\n", e.configMap(name))
 	}
 	return files
-}
-
-func (e *evening) apply(manifest string) {
-	e.t.Helper()
-	if err := shared.Apply(e.t.Context(), manifest); err != nil {
-		e.t.Fatal(err)
-	}
 }
 
 func (e *evening) kubectl(args ...string) {

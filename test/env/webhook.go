@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -48,21 +47,6 @@ const (
 	pollEvery    = 50 * time.Millisecond
 )
 
-// freeAddress returns a loopback address that nothing listened on a moment ago. Its port is below those that outgoing connections get, which
-// could take it before somebody listens there.
-func freeAddress() (string, error) {
-	const first, last, attempts = 20000, 32767, 100
-	var failed error
-	for range attempts {
-		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", first+rand.IntN(last-first+1))) //nolint:gosec // any port will do
-		if err == nil {
-			return l.Addr().String(), l.Close()
-		}
-		failed = err
-	}
-	return "", fmt.Errorf("finding a free port after %d attempts: %w", attempts, failed)
-}
-
 // Webhook is a webhook server: a process of the product's binary, with the permissions of its service account.
 type Webhook struct {
 	// Address serves the webhooks, as host:port.
@@ -90,7 +74,7 @@ func newWebhook(cp *controlplane.ControlPlane, name, binary string, args []strin
 	}
 	for _, a := range []*string{&w.Address, &w.Health, &w.metrics} {
 		var err error
-		if *a, err = freeAddress(); err != nil {
+		if *a, err = controlplane.FreeAddress(); err != nil {
 			return nil, err
 		}
 	}

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -105,7 +104,7 @@ func Start(ctx context.Context, o Options) (_ *Flux, err error) {
 		return nil, fmt.Errorf("starting Flux: %w", err)
 	}
 	f.source, err = startController(ctx, o, dir, "source-controller", o.Assets.SourceController, func() ([]string, error) {
-		artifacts, err := freeAddress(ctx)
+		artifacts, err := controlplane.FreeAddress()
 		return append([]string{"--storage-path=" + storage, "--storage-addr=" + artifacts, "--storage-adv-addr=" + artifacts}, o.SourceArgs...), err
 	})
 	if err != nil {
@@ -152,7 +151,7 @@ func createNamespace(ctx context.Context, plane *controlplane.ControlPlane) erro
 func startController(ctx context.Context, o Options, dir, name, path string, flags func() ([]string, error)) (*controlplane.Process, error) {
 	var errs []error
 	for range startAttempts {
-		health, err := freeAddress(ctx)
+		health, err := controlplane.FreeAddress()
 		if err != nil {
 			return nil, fmt.Errorf("starting %s: %w", name, err)
 		}
@@ -206,13 +205,4 @@ func answersOK(ctx context.Context, url string) bool {
 	}
 	response, err := http.DefaultClient.Do(request)
 	return err == nil && response.Body.Close() == nil && response.StatusCode == http.StatusOK
-}
-
-// freeAddress returns a loopback address on which nothing listens right now.
-func freeAddress(ctx context.Context) (string, error) {
-	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	return listener.Addr().String(), listener.Close()
 }
