@@ -7,6 +7,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
+	"github.com/flux-admission/flux-admission/internal/condition"
 	"github.com/flux-admission/flux-admission/internal/lookup"
 	"github.com/flux-admission/flux-admission/validators"
 )
@@ -56,41 +57,21 @@ func began(old, current *unstructured.Unstructured) bool {
 
 // inProgress reports whether the controller works on the object.
 func inProgress(o *unstructured.Unstructured) bool {
-	for _, c := range conditionsOf(o) {
-		if c["type"] == "Ready" && c["status"] == "Unknown" {
-			return true
-		}
-	}
-	return false
+	return condition.Find(condition.Of(o), "Ready").Is("Unknown")
 }
 
 // failures returns what in the status of an object may be a finding: its conditions that are false, with their reasons and
 // messages, and the phase and the time of the next or last run of a backup.
 func failures(o *unstructured.Unstructured) []string {
 	var out []string
-	for _, c := range conditionsOf(o) {
-		if c["status"] == "False" {
-			for _, field := range []string{"type", "reason", "message"} {
-				text, _ := c[field].(string)
-				out = append(out, text)
-			}
+	for _, c := range condition.Of(o) {
+		if c.Is("False") {
+			out = append(out, c.Type, c.Reason, c.Message)
 		}
 	}
 	for _, field := range []string{"phase", "lastBackup", "nextSyncTime"} {
 		if text, _, _ := unstructured.NestedString(o.Object, "status", field); text != "" {
 			out = append(out, field, text)
-		}
-	}
-	return out
-}
-
-func conditionsOf(o *unstructured.Unstructured) []map[string]any {
-	v, _, _ := unstructured.NestedFieldNoCopy(o.Object, "status", "conditions")
-	list, _ := v.([]any)
-	out := make([]map[string]any, 0, len(list))
-	for _, item := range list {
-		if c, ok := item.(map[string]any); ok {
-			out = append(out, c)
 		}
 	}
 	return out

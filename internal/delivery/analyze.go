@@ -253,8 +253,8 @@ func (g *graph) describeRoot(n *node, blocked, cycle []Ref, waiting []*node) *Ro
 	if r.Blocked == nil {
 		r.Blocked = []Ref{}
 	}
-	if n.cond != nil && !n.cond.since.IsZero() {
-		since := n.cond.since
+	if n.cond != nil && !n.cond.Since.IsZero() {
+		since := n.cond.Since
 		r.Since = &since
 	} else if n.object != nil && n.object.GetDeletionTimestamp() != nil {
 		since := n.object.GetDeletionTimestamp().UTC()

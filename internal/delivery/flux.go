@@ -8,6 +8,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
+	"github.com/flux-admission/flux-admission/internal/condition"
 	"github.com/flux-admission/flux-admission/internal/finalizers"
 	"github.com/flux-admission/flux-admission/validators/flux"
 )
@@ -52,7 +53,7 @@ func (g *graph) expandKustomization(n *node) {
 		g.expandProgressing(n)
 		return
 	}
-	reason, message := n.cond.reason, n.message
+	reason, message := n.cond.Reason, n.message
 	switch reason {
 	case "DependencyNotReady":
 		g.expandDependencies(n, parseDependency(message))
@@ -98,7 +99,7 @@ func (g *graph) expandProgressing(n *node) {
 	if m == nil {
 		return
 	}
-	if timeout, err := time.ParseDuration(m[1]); err == nil && g.passed(n.cond.since, 2*timeout) {
+	if timeout, err := time.ParseDuration(m[1]); err == nil && g.passed(n.cond.Since, 2*timeout) {
 		n.state, n.evidence = Hung, n.evidence+", longer than twice its timeout of "+m[1]
 	}
 	evidence := n.evidence
@@ -147,13 +148,13 @@ func (g *graph) expandDependencies(n *node, p problem) {
 		field := fmt.Sprintf("spec.dependsOn[%d]", i)
 		if named(ref) {
 			anyNamed = true
-			field += " and " + n.cond.evidence()
+			field += " and " + n.cond.Evidence()
 		}
 		d := g.existing(ref)
 		if d == nil {
 			missing := ""
 			if named(ref) && p.cause == CauseNotFound {
-				missing = n.cond.evidence() + " of " + n.ref.String()
+				missing = n.cond.Evidence() + " of " + n.ref.String()
 			}
 			if o := g.existing(to(other, ref.Namespace, ref.Name)); o != nil && (missing != "" || g.doesNotExist(ref)) {
 				n.cause = CauseDependencyKind
@@ -279,7 +280,7 @@ func (g *graph) expandBusy(n *node) {
 		if k == n {
 			continue
 		}
-		if r := find(conditions(k.object), "Reconciling"); r.is("True") && timeoutShape.MatchString(r.message) {
+		if r := condition.Find(condition.Of(k.object), "Reconciling"); r.Is("True") && timeoutShape.MatchString(r.Message) {
 			busy = append(busy, k)
 		}
 	}
@@ -343,7 +344,7 @@ func (g *graph) waitForSource(n, source *node, field string) {
 // intervals.
 func (g *graph) hungRetry(n *node) {
 	interval := durationAt(n.object.Object, 10*time.Minute, "spec", "interval")
-	if n.cond != nil && g.passed(n.cond.since, 2*max(interval, 5*time.Minute)) {
+	if n.cond != nil && g.passed(n.cond.Since, 2*max(interval, 5*time.Minute)) {
 		n.state = Hung
 	}
 }
@@ -503,14 +504,14 @@ func (g *graph) chartOf(n *node, missing string) (chart *node, field string) {
 // expandRelease adds what a HelmRelease waits for that is not ready. Its Ready can be stale, so that a release that failed
 // comes first where what Ready reports no longer holds.
 func (g *graph) expandRelease(n *node) {
-	list := conditions(n.object)
-	is := find(list, "Ready")
+	list := condition.Of(n.object)
+	is := condition.Find(list, "Ready")
 	if n.state == InProgress || n.cond == nil {
 		g.expandReleaseObjects(n, false)
 		return
 	}
 	before := n.finding
-	if is.is("False") && g.expandPrerequisite(n, is) {
+	if is.Is("False") && g.expandPrerequisite(n, is) {
 		// Otherwise what Ready reports no longer holds.
 		if len(n.edges) > 0 || n.own || n.state != InProgress || failedRelease(list) == nil {
 			return
@@ -519,21 +520,21 @@ func (g *graph) expandRelease(n *node) {
 	}
 	c := failedRelease(list)
 	if c == nil {
-		if released := find(list, "Released"); is != nil && released.is("True") && releaseActions[is.reason] && released.since.After(is.since) {
+		if released := condition.Find(list, "Released"); is != nil && released.Is("True") && releaseActions[is.Reason] && released.Since.After(is.Since) {
 			n.state, n.cause = InProgress, CauseRetry
 			n.notes = append(n.notes, "Ready is stale: Released is True, and changed after it")
 			return
 		}
 		c = n.cond
 	}
-	n.message, n.evidence, n.cond = c.message, c.evidence(), c
-	g.expandFailedRelease(n, c, find(list, "Stalled"))
+	n.message, n.evidence, n.cond = c.Message, c.Evidence(), c
+	g.expandFailedRelease(n, c, condition.Find(list, "Stalled"))
 }
 
 // failedRelease returns the condition of the last Helm action that failed; nil if none did.
-func failedRelease(list []condition) *condition {
+func failedRelease(list []*condition.Condition) *condition.Condition {
 	for _, kind := range []string{"Released", "TestSuccess", "Remediated"} {
-		if c := find(list, kind); c.is("False") {
+		if c := condition.Find(list, kind); c.Is("False") {
 			return c
 		}
 	}
@@ -541,13 +542,13 @@ func failedRelease(list []condition) *condition {
 }
 
 // expandPrerequisite adds what a release needs before Helm runs, and reports whether Ready is about that.
-func (g *graph) expandPrerequisite(n *node, is *condition) bool {
-	switch is.reason {
+func (g *graph) expandPrerequisite(n *node, is *condition.Condition) bool {
+	switch is.Reason {
 	case "DependencyNotReady":
-		g.expandDependencies(n, parseDependency(is.message))
+		g.expandDependencies(n, parseDependency(is.Message))
 	case "ArtifactFailed", "SourceNotReady":
 		missing := ""
-		if sourceShape.MatchString(is.message) && strings.Contains(is.message, "not found") {
+		if sourceShape.MatchString(is.Message) && strings.Contains(is.Message, "not found") {
 			missing = n.evidence + " of " + n.ref.String()
 		}
 		chart, field := g.chartOf(n, missing)
@@ -568,9 +569,9 @@ func (g *graph) expandPrerequisite(n *node, is *condition) bool {
 		n.cause = CauseSource
 		if chart.cause == CauseNotRead {
 			// The release repeats the message of its chart.
-			if cause := sourceCause(is.message); cause != "" {
-				chart.state, chart.cause, chart.message, chart.cond = Failed, cause, is.message, is
-				chart.evidence = is.evidence() + " of " + n.ref.String()
+			if cause := sourceCause(is.Message); cause != "" {
+				chart.state, chart.cause, chart.message, chart.cond = Failed, cause, is.Message, is
+				chart.evidence = is.Evidence() + " of " + n.ref.String()
 			}
 		}
 		if chart.state != Ready {
@@ -578,7 +579,7 @@ func (g *graph) expandPrerequisite(n *node, is *condition) bool {
 			return true
 		}
 		g.waitForSource(n, chart, field)
-		if strings.HasPrefix(is.message, "Could not load chart") && len(n.edges) == 0 && !isTransient(is.message) && !strings.Contains(is.message, "artifact") {
+		if strings.HasPrefix(is.Message, "Could not load chart") && len(n.edges) == 0 && !isTransient(is.Message) && !strings.Contains(is.Message, "artifact") {
 			n.state, n.cause = Failed, CauseSource
 		}
 	case "ValuesError":
@@ -587,11 +588,11 @@ func (g *graph) expandPrerequisite(n *node, is *condition) bool {
 		n.cause = CauseAccess
 	case "InvalidCELExpression", "RESTClientError", "FactoryError", "ChartMutateError", "ConfigFactoryErr":
 		n.cause = CauseConfiguration
-		g.expandAbout(n, parseError(is.message))
+		g.expandAbout(n, parseError(is.Message))
 	case "StateError", "ReconcileError", "RetryAfterInterval":
 		n.cause = CauseUnknown
-		g.expandAbout(n, parseError(is.message))
-		if len(n.edges) == 0 && n.cause == CauseUnknown && failedRelease(conditions(n.object)) == nil {
+		g.expandAbout(n, parseError(is.Message))
+		if len(n.edges) == 0 && n.cause == CauseUnknown && failedRelease(condition.Of(n.object)) == nil {
 			n.state = Unknown
 			return true
 		}
@@ -605,8 +606,8 @@ func (g *graph) expandPrerequisite(n *node, is *condition) bool {
 }
 
 // expandValues adds the Secrets and ConfigMaps of spec.valuesFrom that are missing.
-func (g *graph) expandValues(n *node, is *condition) {
-	p := parseValues(is.message)
+func (g *graph) expandValues(n *node, is *condition.Condition) {
+	p := parseValues(is.Message)
 	n.cause = CauseValues
 	for i, item := range listAt(n.object.Object, "spec", "valuesFrom") {
 		m, _ := item.(map[string]any)
@@ -617,21 +618,21 @@ func (g *graph) expandValues(n *node, is *condition) {
 			if named && p.cause == CauseKeyMissing && !g.hasKey(existing, cmp.Or(stringAt(m, "valuesKey"), "values.yaml")) {
 				existing = g.get(ref, "")
 				existing.state, existing.cause = Failed, CauseKeyMissing
-				existing.message, existing.evidence = is.message, is.evidence()+" of "+n.ref.String()
+				existing.message, existing.evidence = is.Message, is.Evidence()+" of "+n.ref.String()
 				g.wait(n, existing, Reference, field)
 			}
 			continue
 		}
 		missing := ""
 		if named && p.cause == CauseNotFound {
-			missing = is.evidence() + " of " + n.ref.String()
+			missing = is.Evidence() + " of " + n.ref.String()
 		}
 		switch {
 		case missing != "" || g.doesNotExist(ref) && !boolAt(m, "optional"):
 			g.wait(n, g.get(ref, missing), Reference, field)
 		case named && p.cause == CauseKeyMissing:
 			c := g.get(ref, "")
-			c.state, c.cause, c.message, c.evidence = Failed, CauseKeyMissing, is.message, is.evidence()+" of "+n.ref.String()
+			c.state, c.cause, c.message, c.evidence = Failed, CauseKeyMissing, is.Message, is.Evidence()+" of "+n.ref.String()
 			g.wait(n, c, Reference, field)
 		}
 	}
@@ -661,16 +662,16 @@ var releaseCauses = map[string]Cause{
 }
 
 // expandFailedRelease adds what made a Helm action fail.
-func (g *graph) expandFailedRelease(n *node, c, stalled *condition) {
+func (g *graph) expandFailedRelease(n *node, c, stalled *condition.Condition) {
 	n.state = Failed
-	n.cause = releaseCauses[c.reason]
+	n.cause = releaseCauses[c.Reason]
 	if n.cause == "" {
 		n.state, n.cause = Unknown, CauseUnknown
 	}
-	if stalled.is("True") {
-		n.notes = append(n.notes, fmt.Sprintf("helm-controller does not try again: %s (%s)", stalled.reason, stalled.message))
+	if stalled.Is("True") {
+		n.notes = append(n.notes, fmt.Sprintf("helm-controller does not try again: %s (%s)", stalled.Reason, stalled.Message))
 	}
-	p := parseRelease(c.message)
+	p := parseRelease(c.Message)
 	if p.cause == CauseHealth {
 		for _, about := range p.about {
 			if o := g.mentioned(n, about, ""); o != nil && o.object != nil && o.state != Ready {
@@ -683,7 +684,7 @@ func (g *graph) expandFailedRelease(n *node, c, stalled *condition) {
 		}
 		return
 	}
-	if c.reason == "TestFailed" {
+	if c.Reason == "TestFailed" {
 		return
 	}
 	g.expandAbout(n, p)
@@ -734,7 +735,7 @@ func (g *graph) expandSource(n *node) {
 		return
 	}
 	o := n.object.Object
-	reason, message := n.cond.reason, n.message
+	reason, message := n.cond.Reason, n.message
 	missing := ""
 	if sourceShape.MatchString(message) && strings.Contains(message, "not found") {
 		missing = n.evidence + " of " + n.ref.String()

@@ -8,6 +8,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
+	"github.com/flux-admission/flux-admission/internal/condition"
 	"github.com/flux-admission/flux-admission/internal/finalizers"
 )
 
@@ -464,8 +465,8 @@ func waitingReason(p *node) (reason, message string) {
 			}
 		}
 	}
-	if c := find(conditions(p.object), "PodScheduled"); c.is("False") {
-		return c.reason, c.message
+	if c := condition.Find(condition.Of(p.object), "PodScheduled"); c.Is("False") {
+		return c.Reason, c.Message
 	}
 	return "", ""
 }
@@ -514,7 +515,7 @@ func (g *graph) expandMissing(n *node) {
 	g.expandProducers(n)
 	for _, k := range g.appliedBy[n.ref] {
 		k = g.get(k.ref, "")
-		applied := k.state == Ready || k.cond != nil && k.cond.reason == "HealthCheckFailed"
+		applied := k.state == Ready || k.cond != nil && k.cond.Reason == "HealthCheckFailed"
 		if k.state == Suspended || boolAt(k.object.Object, "spec", "suspend") {
 			k.state, k.cause, k.evidence = Suspended, CauseSuspended, "spec.suspend"
 			applied = false
@@ -541,12 +542,12 @@ func (g *graph) expandProducers(n *node) {
 
 // expandTerminating adds what keeps an object that is deleted.
 func (g *graph) expandTerminating(n *node) {
-	list := conditions(n.object)
+	list := condition.Of(n.object)
 	switch n.ref.GroupKind() {
 	case crdKind:
-		c := find(list, "Terminating")
+		c := condition.Find(list, "Terminating")
 		if c != nil {
-			n.message, n.evidence, n.cond = c.message, c.evidence(), c
+			n.message, n.evidence, n.cond = c.Message, c.Evidence(), c
 		}
 		for _, o := range g.instances[definedKind(n.object)] {
 			if g.get(o.ref, ""); o.state == Terminating {
@@ -555,12 +556,12 @@ func (g *graph) expandTerminating(n *node) {
 		}
 	case namespaceKind:
 		for _, c := range list {
-			if !c.is("True") || !strings.HasPrefix(c.kind, "Namespace") {
+			if !c.Is("True") || !strings.HasPrefix(c.Type, "Namespace") {
 				continue
 			}
-			n.message, n.evidence, n.cond = c.message, c.evidence(), &c
-			if versions := parseDiscovery(c.message); len(versions) > 0 {
-				g.expandVersions(n, versions, c.evidence())
+			n.message, n.evidence, n.cond = c.Message, c.Evidence(), c
+			if versions := parseDiscovery(c.Message); len(versions) > 0 {
+				g.expandVersions(n, versions, c.Evidence())
 				n.state = Terminating
 				break
 			}
@@ -584,16 +585,16 @@ func (g *graph) expandTerminating(n *node) {
 	}
 	g.expandFinalizers(n)
 	if isFlux(n.ref.GroupKind()) {
-		if is := find(list, "Ready"); is.is("False") {
-			n.message, n.cond = is.message, is
+		if is := condition.Find(list, "Ready"); is.Is("False") {
+			n.message, n.cond = is.Message, is
 			g.expandDeletion(n, is)
 		}
 	}
 }
 
 // expandDeletion adds what a finalizer of Flux waits for.
-func (g *graph) expandDeletion(n *node, is *condition) {
-	if p := parseError(is.message); p.cause == CauseWebhook || p.cause == CauseAPIService {
+func (g *graph) expandDeletion(n *node, is *condition.Condition) {
+	if p := parseError(is.Message); p.cause == CauseWebhook || p.cause == CauseAPIService {
 		before := n.state
 		g.expandAbout(n, p)
 		n.state = before

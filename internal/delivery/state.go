@@ -9,6 +9,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
+	"github.com/flux-admission/flux-admission/internal/condition"
 	"github.com/flux-admission/flux-admission/validators/flux"
 )
 
@@ -18,22 +19,14 @@ type finding struct {
 	cause    Cause
 	message  string
 	evidence string
-	cond     *condition
+	cond     *condition.Condition
 }
 
 func ready() finding { return finding{state: Ready} }
 
 // fromCondition returns a finding whose evidence is a condition.
-func fromCondition(state State, cause Cause, c *condition) finding {
-	return finding{state: state, cause: cause, message: c.message, evidence: c.evidence(), cond: c}
-}
-
-// evidence names the condition.
-func (c *condition) evidence() string {
-	if c.reason == "" {
-		return fmt.Sprintf("condition %s=%s", c.kind, c.status)
-	}
-	return fmt.Sprintf("condition %s=%s, reason %s", c.kind, c.status, c.reason)
+func fromCondition(state State, cause Cause, c *condition.Condition) finding {
+	return finding{state: state, cause: cause, message: c.Message, evidence: c.Evidence(), cond: c}
 }
 
 // StateOf returns the state of an object from its own fields alone: Analyze may find that it has another one, such as Hung.
@@ -50,7 +43,7 @@ func stateOf(o *unstructured.Unstructured) finding {
 		return fluxState(gk, o)
 	}
 	if read := readers[gk]; read != nil {
-		if f := read(o, conditions(o)); f.state != "" {
+		if f := read(o, condition.Of(o)); f.state != "" {
 			return f
 		}
 	}
@@ -63,27 +56,27 @@ func withoutStatus(gk schema.GroupKind, o *unstructured.Unstructured) bool {
 }
 
 func fluxState(gk schema.GroupKind, o *unstructured.Unstructured) finding {
-	list := conditions(o)
-	is := find(list, "Ready")
-	stalled := find(list, "Stalled")
+	list := condition.Of(o)
+	is := condition.Find(list, "Ready")
+	stalled := condition.Find(list, "Stalled")
 	suspended := boolAt(o.Object, "spec", "suspend")
 	switch {
-	case withoutStatus(gk, o) && !is.is("False"):
+	case withoutStatus(gk, o) && !is.Is("False"):
 		return ready()
-	case is.is("True") && gk == flux.HelmRelease && newerFailure(list, is) != nil:
+	case is.Is("True") && gk == flux.HelmRelease && newerFailure(list, is) != nil:
 		// Ready can be stale: the release itself is authoritative.
 		return fromCondition(Failed, CauseUnknown, newerFailure(list, is))
-	case is.is("True") && (suspended || !outdated(o, is)) && !stalled.is("True"):
+	case is.Is("True") && (suspended || !outdated(o, is)) && !stalled.Is("True"):
 		return ready()
 	case suspended:
 		f := finding{state: Suspended, cause: CauseSuspended, evidence: "spec.suspend"}
 		if is != nil {
-			f.message, f.cond = is.message, is
+			f.message, f.cond = is.Message, is
 		}
 		return f
-	case stalled.is("True") && !outdated(o, stalled):
+	case stalled.Is("True") && !outdated(o, stalled):
 		f := fromCondition(Failed, CauseUnknown, stalled)
-		if is.is("False") {
+		if is.Is("False") {
 			f = fromCondition(Failed, CauseUnknown, is)
 		}
 		return f
@@ -94,11 +87,11 @@ func fluxState(gk schema.GroupKind, o *unstructured.Unstructured) finding {
 			state: InProgress, cause: CauseNotReconciled, cond: is,
 			evidence: fmt.Sprintf("generation %d, condition Ready is of generation %d", o.GetGeneration(), observed(o, is)),
 		}
-	case is.is("False"):
+	case is.Is("False"):
 		return fromCondition(Failed, CauseUnknown, is)
 	default:
 		f := fromCondition(InProgress, CauseProgressing, is)
-		if r := find(list, "Reconciling"); r.is("True") && r.message != "" {
+		if r := condition.Find(list, "Reconciling"); r.Is("True") && r.Message != "" {
 			f = fromCondition(InProgress, CauseProgressing, r)
 		}
 		return f
@@ -106,26 +99,26 @@ func fluxState(gk schema.GroupKind, o *unstructured.Unstructured) finding {
 }
 
 // observed returns the generation that a condition is about; 0 if that is not known.
-func observed(o *unstructured.Unstructured, c *condition) int64 {
-	if c.observedGeneration != 0 {
-		return c.observedGeneration
+func observed(o *unstructured.Unstructured, c *condition.Condition) int64 {
+	if c.ObservedGeneration != 0 {
+		return c.ObservedGeneration
 	}
 	// A Kustomization that fails leaves status.observedGeneration behind.
-	if c.is("True") {
+	if c.Is("True") {
 		return intAt(o.Object, "status", "observedGeneration")
 	}
 	return 0
 }
 
 // outdated reports whether a condition is about an older generation of the object.
-func outdated(o *unstructured.Unstructured, c *condition) bool {
+func outdated(o *unstructured.Unstructured, c *condition.Condition) bool {
 	n := observed(o, c)
 	return n != 0 && n < o.GetGeneration()
 }
 
 // newerFailure returns the condition of a failed release that is at least as new as Ready; nil if there is none.
-func newerFailure(list []condition, is *condition) *condition {
-	if c := find(list, "Released"); c.is("False") && c.observedGeneration >= is.observedGeneration && strings.HasSuffix(c.reason, "Failed") && !c.since.Before(is.since) {
+func newerFailure(list []*condition.Condition, is *condition.Condition) *condition.Condition {
+	if c := condition.Find(list, "Released"); c.Is("False") && c.ObservedGeneration >= is.ObservedGeneration && strings.HasSuffix(c.Reason, "Failed") && !c.Since.Before(is.Since) {
 		return c
 	}
 	return nil
@@ -133,25 +126,25 @@ func newerFailure(list []condition, is *condition) *condition {
 
 // readers are the states of kinds whose status is not a condition Ready, or whose reasons are known. An empty state
 // leaves the object to genericState.
-var readers = map[schema.GroupKind]func(*unstructured.Unstructured, []condition) finding{
+var readers = map[schema.GroupKind]func(*unstructured.Unstructured, []*condition.Condition) finding{
 	secretKind:    always,
 	configMapKind: always,
 	namespaceKind: always,
-	apiServiceKind: func(_ *unstructured.Unstructured, list []condition) finding {
-		if c := find(list, "Available"); c.is("False") || c.is("Unknown") {
+	apiServiceKind: func(_ *unstructured.Unstructured, list []*condition.Condition) finding {
+		if c := condition.Find(list, "Available"); c.Is("False") || c.Is("Unknown") {
 			return fromCondition(Failed, CauseAPIService, c)
 		}
 		return ready()
 	},
-	cnpgClusterKind: func(o *unstructured.Unstructured, list []condition) finding {
+	cnpgClusterKind: func(o *unstructured.Unstructured, list []*condition.Condition) finding {
 		phase, reason := stringAt(o.Object, "status", "phase"), stringAt(o.Object, "status", "phaseReason")
 		text := phase
 		if reason != "" {
 			text += ": " + reason
 		}
-		f := finding{cause: CauseNotHealthy, message: text, evidence: "status.phase", cond: find(list, "Ready")}
+		f := finding{cause: CauseNotHealthy, message: text, evidence: "status.phase", cond: condition.Find(list, "Ready")}
 		switch {
-		case phase == "Cluster in healthy state" || phase == "" && f.cond.is("True"):
+		case phase == "Cluster in healthy state" || phase == "" && f.cond.Is("True"):
 			return ready()
 		case cnpgFailed[phase]:
 			f.state = Failed
@@ -162,9 +155,9 @@ var readers = map[schema.GroupKind]func(*unstructured.Unstructured, []condition)
 		}
 		return f
 	},
-	clusterExternalSecretKind: func(_ *unstructured.Unstructured, list []condition) finding {
+	clusterExternalSecretKind: func(_ *unstructured.Unstructured, list []*condition.Condition) finding {
 		for _, kind := range []string{"NotReady", "PartiallyReady"} {
-			if c := find(list, kind); c.is("True") && !find(list, "Ready").is("True") {
+			if c := condition.Find(list, kind); c.Is("True") && !condition.Find(list, "Ready").Is("True") {
 				return fromCondition(Failed, CauseNotHealthy, c)
 			}
 		}
@@ -177,18 +170,18 @@ var readers = map[schema.GroupKind]func(*unstructured.Unstructured, []condition)
 	scheduleKind:        phaseState("FailedValidation"),
 	orderKind:           stateState("invalid", "errored", "expired"),
 	challengeKind:       stateState("invalid", "errored", "expired"),
-	replicationKind: func(o *unstructured.Unstructured, list []condition) finding {
+	replicationKind: func(o *unstructured.Unstructured, list []*condition.Condition) finding {
 		if stringAt(o.Object, "status", "latestMoverStatus", "result") == "Failed" {
 			return finding{state: Failed, cause: CauseNotHealthy, message: "the last run of the mover failed", evidence: "status.latestMoverStatus.result"}
 		}
-		if c := find(list, "Synchronizing"); c.is("False") && c.reason == "Error" {
+		if c := condition.Find(list, "Synchronizing"); c.Is("False") && c.Reason == "Error" {
 			return fromCondition(Failed, CauseNotHealthy, c)
 		}
 		return ready()
 	},
 }
 
-func always(*unstructured.Unstructured, []condition) finding { return ready() }
+func always(*unstructured.Unstructured, []*condition.Condition) finding { return ready() }
 
 // cnpgFailed are the phases of a CloudNativePG Cluster that somebody has to end.
 var cnpgFailed = map[string]bool{
@@ -201,7 +194,7 @@ var cnpgFailed = map[string]bool{
 }
 
 // snapshotState reads a VolumeSnapshot or its content.
-func snapshotState(o *unstructured.Unstructured, _ []condition) finding {
+func snapshotState(o *unstructured.Unstructured, _ []*condition.Condition) finding {
 	if boolAt(o.Object, "status", "readyToUse") {
 		return ready()
 	}
@@ -212,8 +205,8 @@ func snapshotState(o *unstructured.Unstructured, _ []condition) finding {
 }
 
 // phaseState returns a reader of status.phase.
-func phaseState(failed ...string) func(*unstructured.Unstructured, []condition) finding {
-	return func(o *unstructured.Unstructured, _ []condition) finding {
+func phaseState(failed ...string) func(*unstructured.Unstructured, []*condition.Condition) finding {
+	return func(o *unstructured.Unstructured, _ []*condition.Condition) finding {
 		phase := stringAt(o.Object, "status", "phase")
 		if !slices.Contains(failed, phase) {
 			return ready()
@@ -227,8 +220,8 @@ func phaseState(failed ...string) func(*unstructured.Unstructured, []condition) 
 }
 
 // stateState returns a reader of status.state of cert-manager's ACME kinds.
-func stateState(failed ...string) func(*unstructured.Unstructured, []condition) finding {
-	return func(o *unstructured.Unstructured, _ []condition) finding {
+func stateState(failed ...string) func(*unstructured.Unstructured, []*condition.Condition) finding {
+	return func(o *unstructured.Unstructured, _ []*condition.Condition) finding {
 		state, message := stringAt(o.Object, "status", "state"), stringAt(o.Object, "status", "reason")
 		f := finding{state: InProgress, cause: CauseProgressing, message: message, evidence: "status.state"}
 		switch {
@@ -256,8 +249,8 @@ func genericState(o *unstructured.Unstructured) finding {
 	if err != nil {
 		return finding{state: Unknown, cause: CauseUnknown, message: err.Error(), evidence: "status"}
 	}
-	list := conditions(o)
-	is := find(list, "Ready")
+	list := condition.Of(o)
+	is := condition.Find(list, "Ready")
 	if is == nil && reportsReady[RefOf(o).GroupKind()] {
 		return finding{state: InProgress, cause: CauseNotReconciled, evidence: "no condition Ready"}
 	}
@@ -272,11 +265,11 @@ func genericState(o *unstructured.Unstructured) finding {
 		}
 	case status.InProgressStatus:
 		f.state, f.cause = InProgress, CauseProgressing
-		if is.is("False") && !isWorkload(RefOf(o).GroupKind()) && !progress[is.reason] && !outdatedStatus(o) {
+		if is.Is("False") && !isWorkload(RefOf(o).GroupKind()) && !progress[is.Reason] && !outdatedStatus(o) {
 			return fromCondition(Failed, CauseNotHealthy, is)
 		}
-		if is != nil && !is.is("True") && is.message != "" {
-			f.message, f.evidence = is.message, is.evidence()
+		if is != nil && !is.Is("True") && is.Message != "" {
+			f.message, f.evidence = is.Message, is.Evidence()
 		}
 	case status.TerminatingStatus:
 		f.state, f.cause = Terminating, CauseTerminating

@@ -7,6 +7,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/flux-admission/flux-admission/api/v1alpha1"
+	"github.com/flux-admission/flux-admission/internal/condition"
 	"github.com/flux-admission/flux-admission/validators"
 	"github.com/flux-admission/flux-admission/validators/flux"
 )
@@ -41,26 +42,26 @@ var SourceFailing = &validators.Rule{
 
 func checkSourceFailing(_ context.Context, p *validators.Pass) error {
 	o := p.Object
-	list := conditions(o)
-	ready := find(list, "Ready")
-	if !ready.is("False") || ready.outdated(o) || isTrue(o, "spec", "suspend") {
+	list := condition.Of(o)
+	ready := condition.Find(list, "Ready")
+	if !ready.Is("False") || outdated(ready, o) || isTrue(o, "spec", "suspend") {
 		return nil
 	}
 	if o.GetKind() == flux.HelmRepository.Kind && text(o, "spec", "type") == "oci" {
 		return nil // it is not fetched: the condition is from before it had the type
 	}
-	since := ready.since
+	since := ready.Since
 	for _, c := range list {
 		// Ready changes with its message, and what it summarizes may be older.
-		if (c.kind == "FetchFailed" || c.kind == "StorageOperationFailed") && c.status == "True" && c.generation == ready.generation &&
-			!c.since.IsZero() && c.since.Before(since) {
-			since = c.since
+		if (c.Type == "FetchFailed" || c.Type == "StorageOperationFailed") && c.Status == "True" && c.ObservedGeneration == ready.ObservedGeneration &&
+			!c.Since.IsZero() && c.Since.Before(since) {
+			since = c.Since
 		}
 	}
 	if !p.Elapsed(since, p.Params.(*AfterParams).after) {
 		return nil
 	}
-	f := p.Report(ready.at.Child("status"), nil, "cannot be fetched since %s: %s", stamp(since), ready.describe())
+	f := p.Report(pathOf(ready).Child("status"), nil, "cannot be fetched since %s: %s", stamp(since), describe(ready))
 	if revision := text(o, "status", "artifact", "revision"); revision != "" {
 		f.Message += "; the artifact of revision " + revision + " remains in use"
 	}

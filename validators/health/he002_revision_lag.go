@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/flux-admission/flux-admission/api/v1alpha1"
+	"github.com/flux-admission/flux-admission/internal/condition"
 	"github.com/flux-admission/flux-admission/validators"
 	"github.com/flux-admission/flux-admission/validators/flux"
 )
@@ -57,26 +58,26 @@ func checkRevisionLag(ctx context.Context, p *validators.Pass) error {
 	if lag == nil {
 		return nil
 	}
-	ready := find(conditions(o), "Ready")
+	ready := condition.Find(condition.Of(o), "Ready")
 	wait, since := p.Params.(*AfterParams).after, lag.since
 	switch {
 	case ready == nil:
-	case ready.outdated(o):
+	case outdated(ready, o):
 		// It was resumed, or has another source, and its controller has not seen that yet.
 		p.Elapsed(p.Now, wait)
 		return nil
-	case ready.is("Unknown") && ready.since.After(since):
-		since = ready.since // of this attempt
+	case ready.Is("Unknown") && ready.Since.After(since):
+		since = ready.Since // of this attempt
 	}
-	if ready.is("Unknown") || lag.attempted && !ready.is("False") {
+	if ready.Is("Unknown") || lag.attempted && !ready.Is("False") {
 		wait += durationAt(o, durationAt(o, 5*time.Minute, "spec", "interval"), "spec", "timeout")
 	}
 	if !p.Elapsed(since, wait) {
 		return nil
 	}
 	f := p.Report(lag.at, nil, "%s", lag)
-	if ready.is("False") {
-		f.Message += "; " + ready.describe()
+	if ready.Is("False") {
+		f.Message += "; " + describe(ready)
 	}
 	f.Key = "lag"
 	return nil

@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/flux-admission/flux-admission/api/v1alpha1"
+	"github.com/flux-admission/flux-admission/internal/condition"
 	"github.com/flux-admission/flux-admission/internal/finalizers"
 	"github.com/flux-admission/flux-admission/validators"
 )
@@ -63,13 +64,13 @@ func checkNamespaceTerminating(ctx context.Context, p *validators.Pass) error {
 	}
 	workloads := readControllers(ctx, p)
 	var parts []string
-	for _, c := range conditions(p.Object) {
-		if c.status != "True" || !strings.HasPrefix(c.kind, "Namespace") {
+	for _, c := range condition.Of(p.Object) {
+		if c.Status != "True" || !strings.HasPrefix(c.Type, "Namespace") {
 			continue
 		}
-		switch c.kind {
+		switch c.Type {
 		case "NamespaceContentRemaining":
-			for _, m := range remainingShape.FindAllStringSubmatch(c.message, -1) {
+			for _, m := range remainingShape.FindAllStringSubmatch(c.Message, -1) {
 				part := fmt.Sprintf("%s %s remain", m[3], strings.TrimSuffix(m[1]+"."+m[2], "."))
 				if held := workloads.held(instances(ctx, p, m[1]+"."+m[2])); held != "" {
 					part += " (" + held + ")"
@@ -77,11 +78,11 @@ func checkNamespaceTerminating(ctx context.Context, p *validators.Pass) error {
 				parts = append(parts, part)
 			}
 		case "NamespaceFinalizersRemaining":
-			for _, m := range finalizerShape.FindAllStringSubmatch(c.message, -1) {
+			for _, m := range finalizerShape.FindAllStringSubmatch(c.Message, -1) {
 				parts = append(parts, m[2]+" objects have finalizer "+workloads.describe(groupOf(p.Object, m[1]), m[1]))
 			}
 		default:
-			parts = append(parts, c.describe())
+			parts = append(parts, describe(c))
 		}
 	}
 	message := "is being deleted since " + stamp(deleted)
@@ -98,11 +99,11 @@ func checkNamespaceTerminating(ctx context.Context, p *validators.Pass) error {
 // that remains; empty if there are several.
 func groupOf(namespace *unstructured.Unstructured, finalizer string) string {
 	group := ""
-	c := find(conditions(namespace), "NamespaceContentRemaining")
-	if finalizer != "finalizers.fluxcd.io" || !c.is("True") {
+	c := condition.Find(condition.Of(namespace), "NamespaceContentRemaining")
+	if finalizer != "finalizers.fluxcd.io" || !c.Is("True") {
 		return ""
 	}
-	for _, m := range remainingShape.FindAllStringSubmatch(c.message, -1) {
+	for _, m := range remainingShape.FindAllStringSubmatch(c.Message, -1) {
 		if len(finalizers.FluxControllers(m[2])) == 0 || m[2] == group {
 			continue
 		}

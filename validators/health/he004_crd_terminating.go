@@ -7,6 +7,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/flux-admission/flux-admission/api/v1alpha1"
+	"github.com/flux-admission/flux-admission/internal/condition"
 	"github.com/flux-admission/flux-admission/validators"
 )
 
@@ -60,8 +61,8 @@ func checkDefinitionTerminating(ctx context.Context, p *validators.Pass) error {
 			f.Message += ": " + err.Error()
 		}
 	default:
-		if c := find(conditions(p.Object), "Terminating"); c.is("True") {
-			f.Message += ": " + c.describe()
+		if c := condition.Find(condition.Of(p.Object), "Terminating"); c.Is("True") {
+			f.Message += ": " + describe(c)
 		}
 	}
 	return nil

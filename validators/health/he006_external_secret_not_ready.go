@@ -15,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/flux-admission/flux-admission/api/v1alpha1"
+	"github.com/flux-admission/flux-admission/internal/condition"
 	"github.com/flux-admission/flux-admission/validators"
 	"github.com/flux-admission/flux-admission/validators/flux"
 )
@@ -59,13 +60,13 @@ var ExternalSecretNotReady = &validators.Rule{
 }
 
 func checkExternalSecret(ctx context.Context, p *validators.Pass) error {
-	ready := find(conditions(p.Object), "Ready")
-	if !ready.is("False") || ready.reason == "SecretDeleted" || !p.Elapsed(ready.since, p.Params.(*AfterParams).after) {
+	ready := condition.Find(condition.Of(p.Object), "Ready")
+	if !ready.Is("False") || ready.Reason == "SecretDeleted" || !p.Elapsed(ready.Since, p.Params.(*AfterParams).after) {
 		return nil
 	}
-	f := p.Report(ready.at.Child("status"), nil, "is not ready since %s: %s", stamp(ready.since), ready.describe())
+	f := p.Report(pathOf(ready).Child("status"), nil, "is not ready since %s: %s", stamp(ready.Since), describe(ready))
 	f.Key = "not ready"
-	if fault := cmp.Or(storeFault(ctx, p, ready.message), entryFault(p.Object, ready.message)); fault != "" {
+	if fault := cmp.Or(storeFault(ctx, p, ready.Message), entryFault(p.Object, ready.Message)); fault != "" {
 		f.Message += "; " + fault
 	}
 	if names := consumers(ctx, p); len(names) > 0 {
@@ -103,9 +104,9 @@ func storeFault(ctx context.Context, p *validators.Pass, message string) string 
 		case validators.Absent:
 			return fmt.Sprintf("%s %s does not exist", gk.Kind, name)
 		case validators.Present:
-			if c := find(conditions(store), "Ready"); c.is("False") {
+			if c := condition.Find(condition.Of(store), "Ready"); c.Is("False") {
 				// What the store reports may be about another namespace.
-				return fmt.Sprintf("%s %s is at fault: %s", gk.Kind, name, c.reason)
+				return fmt.Sprintf("%s %s is at fault: %s", gk.Kind, name, c.Reason)
 			}
 		}
 	}

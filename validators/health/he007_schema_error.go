@@ -10,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/flux-admission/flux-admission/api/v1alpha1"
+	"github.com/flux-admission/flux-admission/internal/condition"
 	"github.com/flux-admission/flux-admission/validators"
 	"github.com/flux-admission/flux-admission/validators/flux"
 )
@@ -57,21 +58,21 @@ var (
 )
 
 func checkSchemaError(_ context.Context, p *validators.Pass) error {
-	list := conditions(p.Object)
+	list := condition.Of(p.Object)
 	kinds := []string{"Ready"}
 	if p.Object.GetKind() == flux.HelmRelease.Kind {
 		kinds = []string{"Released", "Ready"} // Ready may be stale
 	}
 	for _, kind := range kinds {
-		c := find(list, kind)
-		if !c.is("False") || c.outdated(p.Object) {
+		c := condition.Find(list, kind)
+		if !c.Is("False") || outdated(c, p.Object) {
 			continue
 		}
-		what, problem := schemaError(c.message)
+		what, problem := schemaError(c.Message)
 		if problem == "" {
 			continue
 		}
-		f := p.Report(c.at.Child("message"), nil, "the schema refuses %s: %s", what, short(problem))
+		f := p.Report(pathOf(c).Child("message"), nil, "the schema refuses %s: %s", what, short(problem))
 		f.Key = what + ": " + problem
 		return nil
 	}

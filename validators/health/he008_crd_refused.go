@@ -6,6 +6,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/flux-admission/flux-admission/api/v1alpha1"
+	"github.com/flux-admission/flux-admission/internal/condition"
 	"github.com/flux-admission/flux-admission/validators"
 )
 
@@ -32,12 +33,12 @@ var DefinitionRefused = &validators.Rule{
 		},
 	},
 	Check: func(_ context.Context, p *validators.Pass) error {
-		list := conditions(p.Object)
-		if c := find(list, "NamesAccepted"); c.is("False") && c.reason != "NotAccepted" {
-			p.Report(c.at.Child("status"), nil, "its names are not accepted: %s", c.describe()).Key = c.kind
+		list := condition.Of(p.Object)
+		if c := condition.Find(list, "NamesAccepted"); c.Is("False") && c.Reason != "NotAccepted" {
+			p.Report(pathOf(c).Child("status"), nil, "its names are not accepted: %s", describe(c)).Key = c.Type
 		}
-		if c := find(list, "NonStructuralSchema"); c.is("True") {
-			p.Report(c.at.Child("status"), nil, "its schema is not structural: %s", c.describe()).Key = c.kind
+		if c := condition.Find(list, "NonStructuralSchema"); c.Is("True") {
+			p.Report(pathOf(c).Child("status"), nil, "its schema is not structural: %s", describe(c)).Key = c.Type
 		}
 		return nil
 	},

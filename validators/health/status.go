@@ -13,6 +13,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
+	"github.com/flux-admission/flux-admission/internal/condition"
 	"github.com/flux-admission/flux-admission/validators"
 )
 
@@ -55,57 +56,22 @@ func after(d time.Duration) func() any {
 	return func() any { return &AfterParams{After: text, after: d} }
 }
 
-// condition is an entry of status.conditions.
-type condition struct {
-	at                            validators.Path
-	kind, status, reason, message string
-	generation                    int64
-	since                         time.Time
+// outdated reports whether a condition is about an older generation of the object.
+func outdated(c *condition.Condition, o *unstructured.Unstructured) bool {
+	return c.ObservedGeneration != 0 && c.ObservedGeneration < o.GetGeneration()
 }
 
-// conditions returns status.conditions of an object.
-func conditions(o *unstructured.Unstructured) []*condition {
-	list, _ := field(o, "status", "conditions").([]any)
-	out := make([]*condition, 0, len(list))
-	for i, item := range list {
-		m, _ := item.(map[string]any)
-		c := &condition{at: validators.NewPath("status", "conditions").Index(i)}
-		c.kind, _ = m["type"].(string)
-		c.status, _ = m["status"].(string)
-		c.reason, _ = m["reason"].(string)
-		c.message, _ = m["message"].(string)
-		c.generation, _ = m["observedGeneration"].(int64)
-		transition, _ := m["lastTransitionTime"].(string)
-		c.since = parseTime(transition)
-		out = append(out, c)
+// pathOf returns the path of a condition in its object.
+func pathOf(c *condition.Condition) validators.Path {
+	return validators.NewPath("status", "conditions").Index(c.Index)
+}
+
+// describe returns the reason and message of a condition.
+func describe(c *condition.Condition) string {
+	if c.Message == "" {
+		return c.Reason
 	}
-	return out
-}
-
-// find returns the condition of a type; nil if there is none.
-func find(list []*condition, kind string) *condition {
-	for _, c := range list {
-		if c.kind == kind {
-			return c
-		}
-	}
-	return nil
-}
-
-// is reports whether the condition exists and has the status.
-func (c *condition) is(status string) bool { return c != nil && c.status == status }
-
-// outdated reports whether the condition is about an older generation of the object.
-func (c *condition) outdated(o *unstructured.Unstructured) bool {
-	return c.generation != 0 && c.generation < o.GetGeneration()
-}
-
-// describe returns the reason and message of the condition.
-func (c *condition) describe() string {
-	if c.message == "" {
-		return c.reason
-	}
-	return c.reason + ": " + short(c.message)
+	return c.Reason + ": " + short(c.Message)
 }
 
 // maxQuote is how much of a message of a controller is quoted, in bytes.

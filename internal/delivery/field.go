@@ -1,49 +1,6 @@
 package delivery
 
-import (
-	"time"
-
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-)
-
-// condition is a condition of an object.
-type condition struct {
-	kind, status, reason, message string
-	observedGeneration            int64
-	since                         time.Time
-}
-
-// conditions returns status.conditions of an object.
-func conditions(o *unstructured.Unstructured) []condition {
-	list := listAt(o.Object, "status", "conditions")
-	out := make([]condition, 0, len(list))
-	for _, item := range list {
-		m, ok := item.(map[string]any)
-		if !ok {
-			continue
-		}
-		c := condition{
-			kind: stringAt(m, "type"), status: stringAt(m, "status"), reason: stringAt(m, "reason"), message: stringAt(m, "message"),
-			observedGeneration: intAt(m, "observedGeneration"),
-		}
-		c.since, _ = time.Parse(time.RFC3339, stringAt(m, "lastTransitionTime"))
-		out = append(out, c)
-	}
-	return out
-}
-
-// find returns the condition of a type; nil if there is none.
-func find(list []condition, kind string) *condition {
-	for i := range list {
-		if list[i].kind == kind {
-			return &list[i]
-		}
-	}
-	return nil
-}
-
-// is reports whether the condition exists and has the status.
-func (c *condition) is(status string) bool { return c != nil && c.status == status }
+import "time"
 
 // The functions below read a field without copying it. A field of another type is empty.
 
